@@ -1,0 +1,204 @@
+"""Multilayer perceptrons as pure functions; with no hidden layer, softmax regression."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxnn import losses
+from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params
+
+
+@jax.custom_jvp
+def relu(x: Array) -> Array:
+    """max(0, x), elementwise, with the derivative 0 at 0.
+
+    The derivative is a product with the mask rather than a select, which under ``vmap`` would move
+    the minibatch axis to the front and cost a transpose of every hidden layer.
+    """
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (t,) = primals, tangents
+    return relu(x), t * (x > 0).astype(x.dtype)
+
+
+ACTIVATIONS: dict[str, Activation] = {"relu": relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+
+
+def he_normal(key: Key, out: int, into: int) -> Array:
+    """W ~ N(0, 2 / in), shape [out, in] (He et al., 2015)."""
+    return math.sqrt(2 / into) * jax.random.normal(key, (out, into))
+
+
+def glorot_normal(key: Key, out: int, into: int) -> Array:
+    """W ~ N(0, 2 / (in + out)), shape [out, in] (Glorot and Bengio, 2010)."""
+    return math.sqrt(2 / (into + out)) * jax.random.normal(key, (out, into))
+
+
+INITIALIZERS: dict[str, Callable[[Key, int, int], Array]] = {
+    "he": he_normal,
+    "glorot": glorot_normal,
+}
+
+
+def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
+    """Draws the parameters: random weights, zero biases.
+
+    Args:
+      key: consumed; one subkey per layer.
+      sizes: units per layer, input first: (784, 10) is softmax regression, (784, 50, 50, 10) has
+        two hidden layers.
+      initializer: "he" or "glorot", both normal.
+
+    Returns:
+      One ``Layer(weight [out, in], bias [out])`` per affine map, in float32 (float64 under
+      ``jax_enable_x64``).
+
+    Raises:
+      ValueError: fewer than two sizes, a size that is not a positive integer, or an unknown
+        initializer.
+    """
+    sizes = check_sizes(sizes)
+    if initializer not in INITIALIZERS:
+        raise ValueError(f"initializer is {initializer!r}, expected one of {sorted(INITIALIZERS)}")
+    draw = INITIALIZERS[initializer]
+    keys = jax.random.split(key, len(sizes) - 1)
+    return tuple(
+        Layer(draw(k, out, into), jnp.zeros(out))
+        for k, into, out in zip(keys, sizes, sizes[1:], strict=False)
+    )
+
+
+def apply(params: Params, x: Array, *, activation: str | Activation = "relu") -> Array:
+    """The logits of one example: x -> W_n a(... a(W_1 x + b_1) ...) + b_n.
+
+    Args:
+      params: one ``Layer`` per affine map.
+      x: ONE example, shape [in]; ``jax.vmap(apply, in_axes=(None, 0))`` for a minibatch.
+      activation: "relu", "sigmoid", "tanh" or any elementwise callable, after every layer but the
+        last.
+
+    Returns:
+      The logits z, shape [out of the last layer].
+
+    Raises:
+      ValueError: x does not fit the first layer, a layer does not fit the one before it, or an
+        unknown activation.
+    """
+    activate = get_activation(activation)
+    if not params:
+        raise ValueError("params has no layers, expected at least one Layer(weight, bias)")
+    *hidden, last = params
+    for layer in hidden:
+        x = activate(_affine(layer, x))
+    return _affine(last, x)
+
+
+def loss(
+    params: Params,
+    x: Array,
+    target: ArrayLike,
+    *,
+    activation: str | Activation = "relu",
+    loss: str | Loss = "cross_entropy",
+) -> Array:
+    """The unregularised loss of one example.
+
+    Args:
+      params: one ``Layer`` per affine map.
+      x: ONE example, shape [in].
+      target: what the loss takes: a class index, or a probability vector.
+      activation: as in ``apply``.
+      loss: "cross_entropy" (S1.2), "squared_error" (S3.4), "logistic" (S5.3), or any callable
+        (logits, target) -> scalar.
+
+    Returns:
+      A scalar. The training objective, ``jaxnn.objective``, is its mean over a minibatch plus the
+      L2 penalty.
+
+    Raises:
+      ValueError: the shapes do not fit, or an unknown activation or loss.
+    """
+    return get_loss(loss)(apply(params, x, activation=activation), target)
+
+
+def parameter_count(sizes: Sequence[int]) -> int:
+    """The number of parameters, sum over layers of in * out + out (S4.5)."""
+    sizes = check_sizes(sizes)
+    return sum(into * out + out for into, out in zip(sizes, sizes[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class MLP:
+    """``init`` and ``apply`` bound to sizes and activation: the ``Model`` of a training ``Spec``."""
+
+    sizes: tuple[int, ...]
+    activation: str | Activation = "relu"
+    initializer: str = "he"
+
+    def __post_init__(self):
+        object.__setattr__(self, "sizes", check_sizes(self.sizes))
+        get_activation(self.activation)
+        if self.initializer not in INITIALIZERS:
+            raise ValueError(
+                f"initializer is {self.initializer!r}, expected one of {sorted(INITIALIZERS)}"
+            )
+
+    def init(self, key: Key) -> Params:
+        """Draws the parameters; see ``jaxnn.init``."""
+        return init(key, self.sizes, initializer=self.initializer)
+
+    def apply(self, params: chex.ArrayTree, x: Array) -> Array:
+        """The logits of one example; see ``jaxnn.apply``."""
+        return apply(params, x, activation=self.activation)  # pyright: ignore[reportArgumentType]
+
+
+def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes as a tuple of ints, or a ValueError that names what is wrong with them."""
+    sizes = tuple(sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"sizes is {sizes}, expected at least two: (inputs, ..., classes)")
+    if any(isinstance(n, bool) or not hasattr(n, "__index__") or n < 1 for n in sizes):
+        raise ValueError(f"sizes is {sizes}, expected positive integers")
+    return tuple(n.__index__() for n in sizes)
+
+
+def get_activation(activation: str | Activation) -> Activation:
+    """The activation by name, or the callable itself."""
+    if callable(activation):
+        return activation
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"activation is {activation!r}, expected one of {sorted(ACTIVATIONS)} or a callable"
+        )
+    return ACTIVATIONS[activation]
+
+
+def get_loss(loss: str | Loss) -> Loss:
+    """The per-example loss by name, or the callable itself."""
+    if callable(loss):
+        return loss
+    if loss not in losses.LOSSES:
+        raise ValueError(f"loss is {loss!r}, expected one of {sorted(losses.LOSSES)} or a callable")
+    return losses.LOSSES[loss]
+
+
+def _affine(layer: Layer, x: Array) -> Array:
+    """z = Wx + b."""
+    weight, bias = layer
+    if x.ndim != 1:
+        raise ValueError(
+            f"apply takes one example, shape [in], got {x.shape}: jax.vmap it over a minibatch"
+        )
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or weight.shape[1:] != x.shape:
+        raise ValueError(
+            f"a layer with weight {weight.shape} and bias {bias.shape} cannot take an input of "
+            f"shape {x.shape}: expected weight [out, in], bias [out], input [in]"
+        )
+    return weight @ x + bias

@@ -1,0 +1,76 @@
+"""The types every file shares, and the shape letters of their comments.
+
+Shape letters: N examples of a data set, B examples of a minibatch, ``in`` and ``out`` units of a
+layer, C classes, K configurations (the population axis), S seeds (the replicate axis), E evaluated
+iterations.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import chex
+import jax
+from jax.typing import ArrayLike
+
+Array = jax.Array
+Key = chex.PRNGKey
+
+
+class Layer(NamedTuple):
+    """An affine map z = Wx + b."""
+
+    weight: Array  # [out, in]
+    bias: Array  # [out]
+
+
+Params = tuple[Layer, ...]
+
+Activation = Callable[[Array], Array]
+"""An elementwise function of the pre-activations."""
+
+Loss = Callable[[Array, Array], Array]
+"""The loss of one example: (logits [C], target) -> scalar."""
+
+
+class Model(Protocol):
+    """A network as two pure functions; ``jaxnn.MLP`` is one, any ``(init, apply)`` pair another."""
+
+    @property
+    def init(self) -> Callable[[Key], chex.ArrayTree]:
+        """Key -> parameters."""
+        ...
+
+    @property
+    def apply(self) -> Callable[[chex.ArrayTree, Array], Array]:
+        """(Parameters, one example [in]) -> logits [C]."""
+        ...
+
+
+class Network(NamedTuple):
+    """Somebody else's network (Flax, Equinox, ...) as the pair of functions training needs."""
+
+    init: Callable[[Key], chex.ArrayTree]
+    apply: Callable[[chex.ArrayTree, Array], Array]
+
+
+class Data(NamedTuple):
+    """Labelled examples as they are stored: pixels stay uint8 until the step that uses them."""
+
+    inputs: Array  # [N, in] uint8 or float; the network sees inputs * scale
+    targets: Array  # [N] class indices, or [N, C] probability vectors
+    scale: ArrayLike = 1.0  # 1/255 for 8-bit pixels
+
+
+class Hyper(NamedTuple):
+    """The traced hyperparameters: scalars, or arrays [K] for a population.
+
+    One program serves every value of these. An optimizer reads the fields that it has and ignores
+    the rest; any NamedTuple with ``learning_rate`` and ``l2`` can stand in for this one.
+    """
+
+    learning_rate: ArrayLike
+    l2: ArrayLike = 0.0  # strength of l2/2 * sum of squared weights
+    momentum: ArrayLike = 0.9  # momentum, nesterov
+    b1: ArrayLike = 0.9  # adam
+    b2: ArrayLike = 0.999  # adam
+    eps: ArrayLike = 1e-8  # adam
