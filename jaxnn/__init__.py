@@ -2,7 +2,7 @@
 
 from jaxnn.losses import cross_entropy, l2_penalty, logistic, softmax, squared_error
 from jaxnn.mlp import MLP, apply, init, loss, parameter_count
-from jaxnn.types import Data, Hyper, Layer, Network
+from jaxnn.types import Data, Hyper, Layer, Network, Splits
 
 __all__ = [
     "MLP",
@@ -10,6 +10,7 @@ __all__ = [
     "Hyper",
     "Layer",
     "Network",
+    "Splits",
     "apply",
     "cross_entropy",
     "init",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import chex
 import jax
@@ -71,7 +72,7 @@ def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
     keys = jax.random.split(key, len(sizes) - 1)
     return tuple(
         Layer(draw(k, out, into), jnp.zeros(out))
-        for k, into, out in zip(keys, sizes, sizes[1:], strict=False)
+        for k, (into, out) in zip(keys, pairwise(sizes), strict=True)
     )
 
 
@@ -131,12 +132,12 @@ def loss(
 def parameter_count(sizes: Sequence[int]) -> int:
     """The number of parameters, sum over layers of in * out + out (S4.5)."""
     sizes = check_sizes(sizes)
-    return sum(into * out + out for into, out in zip(sizes, sizes[1:], strict=False))
+    return sum(into * out + out for into, out in pairwise(sizes))
 
 
 @dataclass(frozen=True)
 class MLP:
-    """``init`` and ``apply`` bound to sizes and activation: the ``Model`` of a training ``Spec``."""
+    """``init`` and ``apply`` bound to sizes and activation: the ``Model`` of a ``Spec``."""
 
     sizes: tuple[int, ...]
     activation: str | Activation = "relu"

@@ -61,6 +61,13 @@ class Data(NamedTuple):
     scale: ArrayLike = 1.0  # 1/255 for 8-bit pixels
 
 
+class Splits(NamedTuple):
+    """A data set: the examples to train on and the examples that judge the result."""
+
+    train: Data
+    test: Data
+
+
 class Hyper(NamedTuple):
     """The traced hyperparameters: scalars, or arrays [K] for a population.
 
