@@ -34,7 +34,7 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
     Source: S1.2.
     """
     target = jnp.asarray(target)
-    _check_classes("cross_entropy", logits, target)
+    check_target("cross_entropy", logits, target)
     log_p = log_softmax(logits)
     if target.ndim == 0:
         return -log_p[target]
@@ -59,7 +59,7 @@ def squared_error(logits: Array, target: ArrayLike) -> Array:
     Source: S3.4.
     """
     target = jnp.asarray(target)
-    _check_classes("squared_error", logits, target)
+    check_target("squared_error", logits, target)
     if target.ndim == 0:
         target = jax.nn.one_hot(target, logits.shape[0], dtype=logits.dtype)
     return jnp.sum((target - softmax(logits)) ** 2) / 2
@@ -106,7 +106,7 @@ def l2_penalty(params: chex.ArrayTree) -> Array:
     Source: S2.4.
     """
     weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim >= 2]
-    return sum((jnp.sum(weight**2) for weight in weights), start=jnp.zeros(())) / 2
+    return jnp.asarray(sum((jnp.sum(weight**2) for weight in weights), start=0.0)) / 2
 
 
 def classification_error(logits: Array, target: Array) -> Array:
@@ -123,7 +123,8 @@ def _weighted(weight: Array, value: Array) -> Array:
     return jnp.where(weight == 0, 0, weight * jnp.where(weight == 0, 0, value))
 
 
-def _check_classes(name: str, logits: Array, target: Array) -> None:
+def check_target(name: str, logits: Array, target: Array) -> None:
+    """Raises a ValueError, in the name of the caller, where logits and target do not fit."""
     if logits.ndim != 1:
         raise ValueError(
             f"{name} takes the logits of one example, shape [C], got {logits.shape}: jax.vmap it "

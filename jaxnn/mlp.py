@@ -1,7 +1,8 @@
 """Multilayer perceptrons as pure functions; with no hidden layer, softmax regression."""
 
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,8 +98,8 @@ def apply(params: Params, x: Array, *, activation: str | Activation = "relu") ->
         raise ValueError("params has no layers, expected at least one Layer(weight, bias)")
     *hidden, last = params
     for layer in hidden:
-        x = activate(_affine(layer, x))
-    return _affine(last, x)
+        x = activate(affine(layer, x))
+    return affine(last, x)
 
 
 def loss(
@@ -126,7 +127,7 @@ def loss(
     Raises:
       ValueError: the shapes do not fit, or an unknown activation or loss.
     """
-    return get_loss(loss)(apply(params, x, activation=activation), target)
+    return get_loss(loss)(apply(params, x, activation=activation), jnp.asarray(target))
 
 
 def parameter_count(sizes: Sequence[int]) -> int:
@@ -162,12 +163,16 @@ class MLP:
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     """The sizes as a tuple of ints, or a ValueError that names what is wrong with them."""
-    sizes = tuple(sizes)
+    sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if len(sizes) < 2:
         raise ValueError(f"sizes is {sizes}, expected at least two: (inputs, ..., classes)")
-    if any(isinstance(n, bool) or not hasattr(n, "__index__") or n < 1 for n in sizes):
+    try:
+        counts = tuple(operator.index(n) for n in sizes if not isinstance(n, bool))
+    except TypeError:  # a float, a string, an array that is no integer scalar
+        counts = ()
+    if len(counts) < len(sizes) or min(counts) < 1:
         raise ValueError(f"sizes is {sizes}, expected positive integers")
-    return tuple(n.__index__() for n in sizes)
+    return counts
 
 
 def get_activation(activation: str | Activation) -> Activation:
@@ -190,8 +195,8 @@ def get_loss(loss: str | Loss) -> Loss:
     return losses.LOSSES[loss]
 
 
-def _affine(layer: Layer, x: Array) -> Array:
-    """z = Wx + b."""
+def affine(layer: Layer, x: Array) -> Array:
+    """z = Wx + b for one example x [in], guarded (S2.5's ``AffineTransformation``)."""
     weight, bias = layer
     if x.ndim != 1:
         raise ValueError(
