@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside ``path`` and moves it onto ``path`` on success.
+
+    On any exception, KeyboardInterrupt included, the temporary file is removed and ``path`` is what
+    it was before. The name is unique, so several processes may write one ``path`` at once: the last
+    to finish wins.
+
+    Args:
+      path: the file to create or replace; its folder must exist.
+      mode: "wb", or "w" for UTF-8 text with line ends as written (as the csv module wants it).
+
+    Returns:
+      A context manager that yields the open file.
+
+    Raises:
+      ValueError: another mode.
+      OSError: the file cannot be written.
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode is {mode!r}, expected 'wb' or 'w'")
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
+    try:
+        # "x" instead of the tempfile module: the permissions then follow the user's umask.
+        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
