@@ -2,22 +2,48 @@
 
 from jaxnn.losses import cross_entropy, l2_penalty, logistic, softmax, squared_error
 from jaxnn.mlp import MLP, apply, init, loss, parameter_count
+from jaxnn.population import Population, best, train_population
+from jaxnn.train import (
+    NEVER,
+    History,
+    Metrics,
+    Spec,
+    State,
+    evaluate,
+    init_state,
+    objective,
+    train,
+    train_step,
+)
 from jaxnn.types import Data, Hyper, Layer, Network, Splits
 
 __all__ = [
     "MLP",
+    "NEVER",
     "Data",
+    "History",
     "Hyper",
     "Layer",
+    "Metrics",
     "Network",
+    "Population",
+    "Spec",
     "Splits",
+    "State",
     "apply",
+    "best",
     "cross_entropy",
+    "evaluate",
     "init",
+    "init_state",
     "l2_penalty",
     "logistic",
     "loss",
+    "objective",
     "parameter_count",
     "softmax",
     "squared_error",
+    "train",
+    "train_population",
+    "train_step",
 ]

@@ -35,10 +35,10 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
     """
     target = jnp.asarray(target)
     check_target("cross_entropy", logits, target)
-    log_p = log_softmax(logits)
-    if target.ndim == 0:
-        return -log_p[target]
-    return -jnp.sum(_weighted(target, log_p))
+    if target.ndim:
+        return -jnp.sum(_weighted(target, log_softmax(logits)))
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits))
+    return jnp.log(jnp.sum(jnp.exp(shifted))) - shifted[target]
 
 
 def squared_error(logits: Array, target: ArrayLike) -> Array:

@@ -1,0 +1,39 @@
+"""The devices a population is spread over: GPUs or TPUs where there are any, else CPU cores."""
+
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+
+def core_count() -> int:
+    """The CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_all_cores() -> None:
+    """Makes every CPU core a JAX device; call it before JAX's first use.
+
+    A small network is too little work to share between threads: one device per core, each with its
+    own members of the population, does away with the synchronisation inside every operation.
+
+    Raises:
+      RuntimeError: JAX has been used already, with another number of CPU devices.
+    """
+    cores = core_count()
+    if jax.config.jax_num_cpu_devices == cores:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"use_all_cores() must come before JAX's first use: cannot make {cores} CPU devices now"
+        ) from error
+
+
+def population_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """A mesh with the one axis ``population`` over the devices, by default all of them."""
+    return jax.sharding.Mesh(np.array(devices or jax.devices()), ("population",))

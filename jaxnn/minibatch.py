@@ -1,0 +1,101 @@
+"""Which examples make up the minibatch of an iteration.
+
+A fresh shuffle per epoch, without ever storing one: the order of an epoch is a keyed pseudorandom
+permutation that is computed where it is needed, so an iteration's minibatch is a function of
+(key, iteration) alone. ``jax.random.permutation`` of 60,000 examples costs about as much on a CPU
+as the whole epoch of softmax regression that it shuffles, and would be one more array to carry.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.types import Array, Data, Key
+
+_ROUNDS = 8
+_GOLDEN = 0x9E3779B9
+
+
+def shuffle_key(key: Key) -> Array:
+    """The round keys [rounds] uint32 of a run's shuffles."""
+    return jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+
+
+def minibatch_indices(shuffle: Array, iteration: Array, batch_size: int, n: int) -> Array:
+    """The examples of one minibatch.
+
+    Minibatches follow each other through one long sequence of examples, epoch after epoch; one that
+    reaches the end of an epoch goes on in the next, so every example is visited exactly once per
+    epoch whether or not the batch size divides N.
+
+    Args:
+      shuffle: from ``shuffle_key``, uint32 [rounds].
+      iteration: the minibatch's number, from 0; a scalar.
+      batch_size: B.
+      n: the number of examples N.
+
+    Returns:
+      Indices into the examples, int32 [B].
+    """
+    first = jnp.asarray(iteration, jnp.uint32) * jnp.uint32(batch_size)
+    position = first + jnp.arange(batch_size, dtype=jnp.uint32)
+    epoch, place = position // jnp.uint32(n), position % jnp.uint32(n)
+    return permutation(shuffle[:, None] + epoch * jnp.uint32(_GOLDEN), place, n).astype(jnp.int32)
+
+
+def take(data: Data, indices: Array) -> tuple[Array, Array]:
+    """The (inputs [B, in] in floating point, targets) at the indices."""
+    inputs = data.inputs.at[indices].get(mode="promise_in_bounds")
+    return as_float(inputs, data), data.targets.at[indices].get(mode="promise_in_bounds")
+
+
+def as_float(inputs: Array, data: Data) -> Array:
+    """Stored inputs as the network sees them: floating point, scaled."""
+    dtype = jnp.promote_types(inputs.dtype, jnp.result_type(float)) if _is_int(inputs) else None
+    return inputs.astype(dtype or inputs.dtype) * jnp.asarray(data.scale, dtype or inputs.dtype)
+
+
+def permutation(keys: Array, place: Array, n: int) -> Array:
+    """Where a keyed pseudorandom permutation of 0 .. n-1 sends each place.
+
+    A generalised Feistel network (Black and Rogaway, 2002): the places are written as pairs (l, r)
+    on the smallest near-square grid that holds n of them, and each round adds a hash of one half
+    to the other, which is invertible whatever the hash. A pair beyond n is sent through again,
+    at most about one in sqrt(n) of them, until it lands below n.
+
+    Args:
+      keys: one uint32 per round, [rounds, ...], broadcast against place.
+      place: uint32 [...], each below n.
+      n: the size of the permuted set.
+
+    Returns:
+      uint32 [...], each below n.
+    """
+    rows = math.isqrt(n - 1) + 1
+    columns = -(-n // rows)
+
+    def walk(place: Array) -> Array:
+        left, right = place % rows, place // rows
+        for round_number in range(0, _ROUNDS, 2):
+            left = (left + _mix(right ^ keys[round_number])) % rows
+            right = (right + _mix(left ^ keys[round_number + 1])) % columns
+        return right * rows + left
+
+    def walk_on(place: Array) -> Array:
+        return jnp.where(place < n, place, walk(place))
+
+    if rows * columns == n:
+        return walk(place)
+    return jax.lax.while_loop(lambda place: jnp.any(place >= n), walk_on, walk(place))
+
+
+def _mix(x: Array) -> Array:
+    """A bijective 32-bit hash in which every input bit reaches every output bit (MurmurHash3)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _is_int(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.integer)

@@ -1,0 +1,353 @@
+"""Training as one pure function of (spec, hyperparameters, key, data).
+
+Everything bigger is a transform of it: ``jaxnn.population`` maps it over hyperparameters, seeds and
+devices.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnn.losses import classification_error, l2_penalty
+from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
+from jaxnn.mlp import get_loss
+from jaxnn.types import Array, ArrayLike, Data, Key, Loss, Model
+
+NEVER = -1
+"""The ``diverged_at`` of a member whose loss has always been finite."""
+
+_EVALUATION_BLOCK = 500  # examples at once: their activations stay in cache
+
+Optimizer = Callable[[Any], optax.GradientTransformation]
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": lambda hyper: optax.sgd(hyper.learning_rate),
+    "momentum": lambda hyper: optax.sgd(hyper.learning_rate, hyper.momentum),
+    "nesterov": lambda hyper: optax.sgd(hyper.learning_rate, hyper.momentum, nesterov=True),
+    "adam": lambda hyper: optax.adam(hyper.learning_rate, hyper.b1, hyper.b2, hyper.eps),
+}
+
+Schedule = Callable[[int], optax.Schedule]
+SCHEDULES: dict[str, Schedule] = {
+    "constant": lambda steps: optax.constant_schedule(1.0),
+    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+    "step": lambda steps: optax.piecewise_constant_schedule(
+        1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is compiled into a training program; each distinct spec is one program.
+
+    Attributes:
+      model: ``jaxnn.MLP``, or any pair of pure functions ``init(key)`` and ``apply(params, x)``
+        for one example, such as ``jaxnn.Network``.
+      steps: iterations of minibatch SGD.
+      batch_size: B, examples per minibatch.
+      loss: "cross_entropy", "squared_error", "logistic", or any (logits, target) -> scalar.
+      optimizer: "sgd", "momentum", "nesterov", "adam", or any function from the traced
+        hyperparameters to an ``optax.GradientTransformation``.
+      schedule: "constant", "cosine" (to 0), "step" (a tenth at one half and again at three
+        quarters), or any function from the number of steps to an ``optax.Schedule`` of factors on
+        the learning rate.
+      evaluate_at: the iterations (numbers of finished updates) at which to evaluate, from 0 to
+        steps; the last is always among them.
+    """
+
+    model: Model
+    steps: int
+    batch_size: int = 100
+    loss: str | Loss = "cross_entropy"
+    optimizer: str | Optimizer = "sgd"
+    schedule: str | Schedule = "constant"
+    evaluate_at: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        require_count("steps", self.steps)
+        require_count("batch_size", self.batch_size)
+        get_loss(self.loss)
+        for name, value, table in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if not callable(value) and value not in table:
+                raise ValueError(f"{name} is {value!r}, expected one of {sorted(table)}")
+        points = tuple(sorted({*self.evaluate_at, self.steps}))
+        if points[0] < 0 or points[-1] > self.steps:
+            raise ValueError(
+                f"evaluate_at is {self.evaluate_at}, expected iterations from 0 to {self.steps}"
+            )
+        object.__setattr__(self, "evaluate_at", points)
+
+
+class State(NamedTuple):
+    """A model in training."""
+
+    params: chex.ArrayTree
+    optimizer_state: chex.ArrayTree
+    iteration: Array  # [] int32: finished updates
+    diverged_at: Array  # [] int32: the iteration whose loss was not finite, or NEVER
+
+
+class Metrics(NamedTuple):
+    """Means over a data set: the unregularised loss, and the share of wrong predictions."""
+
+    loss: Array
+    error: Array
+
+
+class History(NamedTuple):
+    """What was measured along the way."""
+
+    iteration: Array  # [E] int32
+    metrics: dict[str, Metrics]  # by the name of the data set; fields [E]
+
+
+def objective(
+    spec: Spec, params: chex.ArrayTree, l2: ArrayLike, batch: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """What training minimises, and the loss that people are told.
+
+    (1/B) sum_i J(z_i, y_i) + l2/2 * sum of squared weights; biases are not penalised.
+
+    Args:
+      spec: names the model and the loss.
+      params: the model's parameters.
+      l2: the strength of the penalty.
+      batch: inputs [B, in] in floating point, and targets [B] or [B, C].
+
+    Returns:
+      The regularised objective and the unregularised mean loss, two scalars.
+
+    Source: S2.4.
+    """
+    losses, _ = _over_examples(partial(_loss_and_error, spec), params, *batch)
+    loss = jnp.mean(losses)
+    return loss + l2 * l2_penalty(params), loss
+
+
+@partial(jax.jit, static_argnames="spec")
+def train_step(
+    spec: Spec, hyper: Any, state: State, batch: tuple[Array, Array]
+) -> tuple[State, Array]:
+    """One update by the gradient of ``objective`` on one minibatch.
+
+    A state whose loss is not finite stays as it is, now and ever after, and remembers when.
+
+    Args:
+      spec: the program, static.
+      hyper: traced scalars, a ``Hyper``.
+      state: from ``init_state`` or the last step.
+      batch: inputs [B, in] in floating point, and targets [B] or [B, C].
+
+    Returns:
+      The next state, and the unregularised loss on the minibatch before the update.
+    """
+    gradient, loss = jax.grad(objective, argnums=1, has_aux=True)(
+        spec, state.params, hyper.l2, batch
+    )
+    optimizer = _optimizer(spec, hyper, state.iteration)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = _mark_divergence(state, jnp.isfinite(loss))
+    healthy = state.diverged_at == NEVER
+    params, optimizer_state = jax.tree.map(
+        lambda new, old: jnp.where(healthy, new, old),
+        (params, optimizer_state),
+        (state.params, state.optimizer_state),
+    )
+    return State(params, optimizer_state, state.iteration + 1, state.diverged_at), loss
+
+
+def init_state(spec: Spec, hyper: Any, key: Key) -> State:
+    """A freshly drawn model, before its first update."""
+    params = spec.model.init(key)
+    optimizer = _optimizer(spec, hyper, jnp.int32(0))
+    return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
+
+
+@partial(jax.jit, static_argnames="spec")
+def evaluate(spec: Spec, params: chex.ArrayTree, data: Data) -> Metrics:
+    """The mean unregularised loss and error over a data set, in memory-bounded blocks."""
+    n = len(data.targets)
+    size = min(n, _EVALUATION_BLOCK)
+
+    def add_block(total: Metrics, first: Array) -> tuple[Metrics, None]:
+        inputs, targets = (
+            jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
+        )
+        values = _over_examples(
+            partial(_loss_and_error, spec), params, as_float(inputs, data), targets
+        )
+        # The last block is moved back to fit; what the one before has counted is left out.
+        fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
+        sums = [jnp.sum(jnp.where(fresh, value, 0)) for value in values]
+        return Metrics(total.loss + sums[0], total.error + sums[1]), None
+
+    zero = Metrics(*(jnp.zeros((), jnp.result_type(float)) for _ in range(2)))
+    total, _ = jax.lax.scan(add_block, zero, jnp.arange(0, n, size))
+    return Metrics(total.loss / n, total.error / n)
+
+
+def train(
+    spec: Spec,
+    hyper: Any,
+    key: Key,
+    data: Data,
+    evaluate_on: Mapping[str, Data] | None = None,
+) -> tuple[State, History]:
+    """Trains one model from a key by minibatch SGD.
+
+    Args:
+      spec: the program, static.
+      hyper: traced scalars, a ``Hyper``.
+      key: consumed; draws the parameters and the order of the examples.
+      data: the examples to train on.
+      evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
+        examples, as "train".
+
+    Returns:
+      The final state, and the history of the evaluations.
+
+    Raises:
+      ValueError: the data do not fit each other or the model, the minibatch is larger than the
+        data, or a hyperparameter is out of its range.
+    """
+    evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
+    check_hyper(hyper)
+    check_data(spec, data, evaluate_on)
+    return _train_jit(spec, hyper, key, data, evaluate_on)
+
+
+def run(
+    spec: Spec, hyper: Any, key: Key, data: Data, evaluate_on: dict[str, Data]
+) -> tuple[State, History]:
+    """``train`` without its checks: the pure function that populations map."""
+    init_key, order_key = jax.random.split(key)
+    shuffle = shuffle_key(order_key)
+    n = len(data.targets)
+    stride = reduce(math.gcd, spec.evaluate_at)
+    due = np.isin(np.arange(0, spec.steps + 1, stride), spec.evaluate_at)
+
+    def step(state: State, _: None) -> tuple[State, None]:
+        indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n)
+        return train_step(spec, hyper, state, take(data, indices))[0], None
+
+    def train_stride(state: State) -> State:
+        return jax.lax.scan(step, state, length=stride)[0]
+
+    def evaluate_all(params: chex.ArrayTree) -> dict[str, Metrics]:
+        return {name: evaluate(spec, params, each) for name, each in evaluate_on.items()}
+
+    def skip(params: chex.ArrayTree) -> dict[str, Metrics]:
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))
+
+    def stretch(state: State, now: tuple[Array, Array]) -> tuple[State, dict[str, Metrics]]:
+        started, is_due = now
+        state = jax.lax.cond(started, train_stride, lambda state: state, state)
+        metrics = jax.lax.cond(is_due, evaluate_all, skip, state.params)
+        finite = [jnp.isfinite(each.loss) for each in metrics.values()]
+        return _mark_divergence(state, jnp.all(jnp.array(finite))), metrics
+
+    state = init_state(spec, hyper, init_key)
+    started = np.arange(len(due)) > 0
+    state, metrics = jax.lax.scan(stretch, state, (jnp.array(started), jnp.array(due)))
+    metrics = jax.tree.map(lambda values: values[np.flatnonzero(due)], metrics)
+    return state, History(jnp.array(spec.evaluate_at, jnp.int32), metrics)
+
+
+_train_jit = jax.jit(run, static_argnames="spec")
+
+
+def check_hyper(hyper: Any) -> None:
+    """ValueError for a hyperparameter out of its range; traced values pass."""
+    ranges: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+        "learning_rate": ("a finite number above 0", lambda v: v > 0),
+        "l2": ("a finite number of at least 0", lambda v: v >= 0),
+        "momentum": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
+        "b1": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
+        "b2": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
+        "eps": ("a finite number above 0", lambda v: v > 0),
+    }
+    for name, value in hyper._asdict().items():
+        if isinstance(value, jax.core.Tracer):
+            continue
+        expected, in_range = ranges.get(name, ("a finite number", np.isfinite))
+        values = np.asarray(value)
+        good = np.isfinite(values) & in_range(values)
+        if not np.all(good):
+            raise ValueError(f"{name} is {values[~good].flat[0]}, expected {expected}")
+
+
+def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
+    """ValueError unless the data fit each other, the minibatch and the model."""
+    for name, each in {"train": data, **evaluate_on}.items():
+        if each.inputs.ndim != 2 or len(each.inputs) != len(each.targets) or not len(each.inputs):
+            raise ValueError(
+                f"the {name} data have inputs {each.inputs.shape} and targets "
+                f"{each.targets.shape}, expected inputs [N, in] and N targets, N at least 1"
+            )
+    if spec.batch_size > len(data.targets):
+        raise ValueError(
+            f"batch_size is {spec.batch_size}, expected at most the {len(data.targets)} examples"
+        )
+    for each in (data, *evaluate_on.values()):
+        jax.eval_shape(
+            partial(evaluate, spec), jax.eval_shape(spec.model.init, jax.random.key(0)), each
+        )
+
+
+def _optimizer(spec: Spec, hyper: Any, iteration: Array) -> optax.GradientTransformation:
+    """The optimizer of one iteration: optax's, at the scheduled learning rate."""
+    schedule = spec.schedule if callable(spec.schedule) else SCHEDULES[spec.schedule]
+    optimizer = spec.optimizer if callable(spec.optimizer) else OPTIMIZERS[spec.optimizer]
+    factor = schedule(spec.steps)(iteration)
+    return optimizer(hyper._replace(learning_rate=hyper.learning_rate * factor))
+
+
+def _loss_and_error(
+    spec: Spec, params: chex.ArrayTree, x: Array, target: Array
+) -> tuple[Array, Array]:
+    """Loss and error of one example."""
+    logits = spec.model.apply(params, x)
+    return get_loss(spec.loss)(logits, target), classification_error(logits, target)
+
+
+def _over_examples(per_example: Callable, params: chex.ArrayTree, *batch: Array) -> Any:
+    """Maps a function of (params, *example) over a minibatch whose examples become columns.
+
+    Every bias is spread over the minibatch first. Adding a vector that is not mapped would make
+    ``vmap`` move the examples to the front, that is transpose every layer's pre-activations: the
+    matrix products of a population then run on mixed layouts, a sixth slower.
+    """
+    size = len(batch[0])
+    is_vector = lambda leaf: leaf.ndim == 1  # noqa: E731
+    spread = jax.tree.map(
+        lambda leaf: (
+            jnp.broadcast_to(leaf[:, None], (*leaf.shape, size)) if is_vector(leaf) else leaf
+        ),
+        params,
+    )
+    axes = jax.tree.map(lambda leaf: 1 if is_vector(leaf) else None, params)
+    return jax.vmap(per_example, in_axes=(axes, *(0 for _ in batch)))(spread, *batch)
+
+
+def _mark_divergence(state: State, finite: Array) -> State:
+    """Notes the iteration of the first loss that is not finite."""
+    first = (state.diverged_at == NEVER) & ~finite
+    return state._replace(diverged_at=jnp.where(first, state.iteration, state.diverged_at))
+
+
+def require_count(name: str, value: int) -> None:
+    """ValueError unless the value is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a positive integer")
