@@ -1,0 +1,104 @@
+"""Figures: a measure against the iteration, several settings, mean and spread over the seeds."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure  # not pyplot: half the time to import, and no display
+from numpy.typing import ArrayLike
+
+from jaxnn.atomic import atomic_write
+
+# Okabe and Ito's colours, which survive colour blindness (without the yellow, pale on white); the
+# line styles tell settings apart in black and white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_STYLES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
+
+
+class Curve(NamedTuple):
+    """What one setting did, by evaluated iteration."""
+
+    label: str
+    iterations: ArrayLike  # [E]
+    values: ArrayLike  # [S, E], one row per seed
+
+
+def curves_figure(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    y_label: str,
+    x_label: str = "iteration (minibatch steps)",
+    x_scale: str = "linear",
+    y_scale: str = "linear",
+) -> Figure:
+    """One line per setting: the mean over the seeds, in a band of one standard deviation.
+
+    Args:
+      curves: at most seven, in the order of the legend.
+      title: what is shown, on which data.
+      y_label: the measure and its unit.
+      x_label: what is counted.
+      x_scale: matplotlib's name of a scale, such as "linear", "log" or "symlog".
+      y_scale: the same, for the measure.
+
+    Returns:
+      The figure; the legend's title says how many seeds the band is over.
+    """
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for index, curve in enumerate(curves):
+        values = np.atleast_2d(np.asarray(curve.values, float))  # [S, E]
+        colour = COLOURS[index % len(COLOURS)]
+        style = LINE_STYLES[index % len(LINE_STYLES)]
+        mean = values.mean(axis=0)
+        if len(values) > 1:
+            std = values.std(axis=0, ddof=1)
+            axes.fill_between(
+                np.asarray(curve.iterations),
+                mean - std,
+                mean + std,
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
+        axes.plot(
+            curve.iterations, mean, color=colour, linestyle=style, linewidth=1.8, label=curve.label
+        )
+    axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale, yscale=y_scale)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(title=_legend_title(curves), frameon=False, handlelength=3.2, alignment="left")
+    return figure
+
+
+def image_figure(
+    pixels: ArrayLike, *, title: str, value_label: str, pixel_label: str = "pixels"
+) -> Figure:
+    """A matrix [height, width] as an image; white is 0, one colour is positive, one negative."""
+    pixels = np.asarray(pixels, float)
+    limit = float(np.max(np.abs(pixels))) or 1.0
+    figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(pixels, cmap="PuOr", vmin=-limit, vmax=limit)
+    axes.set(title=title, xlabel=f"column ({pixel_label})", ylabel=f"row ({pixel_label})")
+    figure.colorbar(image, ax=axes, label=value_label)
+    return figure
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    """Writes the figure at the resolution it was made with."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi="figure")
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def _legend_title(curves: Sequence[Curve]) -> str:
+    seeds = max((len(np.atleast_2d(curve.values)) for curve in curves), default=0)
+    if seeds < 2:
+        return "1 seed"
+    return f"mean of {seeds} seeds; band: ± 1 standard deviation"

@@ -1,0 +1,302 @@
+"""Logistic regression with L2 (S5.3): does the derived update end where scikit-learn ends?
+
+One class against the rest, by full-batch gradient descent in float64 with the hand-derived update
+
+    theta <- theta - alpha [1/N sum_i (h_i - y_i) x_i + lambda theta],   h_i = sigmoid(theta^T x_i),
+
+from a random start per seed. The objective is strictly convex: every seed, and scikit-learn's
+LogisticRegression with C = 1/(N lambda), has to reach the same theta.
+"""
+
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import harness
+from experiments.config import Config, Whole
+from experiments.report import mean_and_std, summary
+from jaxnn import losses
+from jaxnn.closed_form import logistic_update
+from jaxnn.types import Array, ArrayLike, Data
+
+AGREEMENT = 1e-5  # two end points agree when no coefficient differs by more
+CONVERGENCE = 1e-6  # descent ends when theta is certainly this close to the optimum
+MEASURES = ("train_loss", "test_loss", "train_error", "test_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogisticConfig(Config):
+    """Logistic regression with L2 (S5.3): one class against the rest, compared with scikit-learn.
+
+    Full-batch gradient descent in float64 by the hand-derived update. There is no bias, and every
+    component of theta is penalised.
+    """
+
+    seeds: Whole = 3
+    """Number of random starts; all of them have to end at the same theta."""
+
+    positive_class: Whole = 0
+    """The class to tell from the rest."""
+
+    l2: float = 0.01
+    """lambda in the objective, mean logistic loss + lambda/2 * sum of squares of theta."""
+
+    learning_rate: float | None = None
+    """alpha; default: 1 / (the objective's largest curvature), with which every step descends."""
+
+    iterations: Whole = 20_000
+    """The most iterations; fewer are taken once theta is certainly within 1e-6 of the optimum."""
+
+    accelerate: bool | None = None
+    """Take the derived update from a point extrapolated along the last step (Nesterov), which
+    needs far fewer iterations; default: on, except for digits."""
+
+    compare: bool = True
+    """Check that every end point is scikit-learn's; 1e-5 off in a coefficient is exit status 1."""
+
+    def validate(self) -> None:
+        """See ``Config``."""
+        super().validate()
+        self.at_least(0, "positive_class")
+        self.at_least(1, "iterations")
+        self.positive("l2", "learning_rate")
+
+
+class Binary(NamedTuple):
+    """Examples of two classes, in float64."""
+
+    x: Array  # [N, in]
+    y: Array  # [N], 1 for the positive class, else 0
+
+
+class Step(NamedTuple):
+    """The scalars of an update."""
+
+    learning_rate: float  # alpha
+    l2: float  # lambda
+    momentum: float  # 0 is plain gradient descent
+
+
+class Descent(NamedTuple):
+    """Where the seeds have got to."""
+
+    theta: Array  # [S, in]
+    previous: Array  # [S, in], one iteration ago
+    gradient_norm: Array  # [S], where the last update was taken
+    iteration: Array  # []
+
+
+def binary(data: Data, positive_class: int) -> Binary:
+    """One class of a data set against the rest."""
+    targets = np.asarray(data.targets)
+    classes = targets if targets.ndim == 1 else targets.argmax(axis=1)
+    x = jnp.asarray(data.inputs, jnp.float64) * data.scale
+    return Binary(x.reshape(len(x), -1), jnp.asarray(classes == positive_class, jnp.float64))
+
+
+def largest_curvature(x: Array, l2: float) -> float:
+    """L = 1/4 (largest eigenvalue of X^T X / N) + lambda: sigmoid' is at most 1/4."""
+    return float(jnp.linalg.eigvalsh(x.T @ x / len(x))[-1]) / 4 + l2
+
+
+def choose_step(config: LogisticConfig, x: Array) -> Step:
+    """The config's step, or 1/L; with Nesterov's constant momentum for strong convexity lambda."""
+    rate = config.learning_rate or 1 / largest_curvature(x, config.l2)
+    accelerate = config.dataset != "digits" if config.accelerate is None else config.accelerate
+    root = min(1.0, math.sqrt(rate * config.l2))
+    return Step(rate, config.l2, (1 - root) / (1 + root) if accelerate else 0.0)
+
+
+@jax.jit
+def descend(state: Descent, until: ArrayLike, step: Step, train: Binary) -> Descent:
+    """Goes on until an iteration, or until the seeds are certainly within CONVERGENCE.
+
+    By strong convexity, theta is no further from the optimum than (gradient norm) / lambda.
+    """
+
+    def unfinished(state: Descent) -> Array:
+        far = jnp.any(state.gradient_norm > CONVERGENCE * step.l2)
+        return far & (state.iteration < until)
+
+    def iterate(state: Descent) -> Descent:
+        point = state.theta + step.momentum * (state.theta - state.previous)
+        theta = jax.vmap(logistic_update, in_axes=(0, None, None, None, None))(
+            point, train.x, train.y, step.learning_rate, step.l2
+        )
+        norm = jnp.linalg.norm((point - theta) / step.learning_rate, axis=1)
+        return Descent(theta, state.theta, norm, state.iteration + 1)
+
+    return jax.lax.while_loop(unfinished, iterate, state)
+
+
+@jax.jit
+def evaluate(theta: Array, data: Binary) -> tuple[Array, Array]:
+    """The unregularised mean loss and the error of every seed: ([S], [S])."""
+
+    def one(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        logit = theta @ x
+        return losses.logistic(logit, y), losses.classification_error(logit, y)
+
+    each = jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)), in_axes=(0, None, None))
+    loss, error = each(theta, *data)  # [S, N]
+    return loss.mean(axis=1), error.mean(axis=1)
+
+
+def checkpoints(iterations: int) -> list[int]:
+    """The iterations to evaluate after: dense at first, then at least every 250."""
+    logarithmic = {round(i) for i in np.geomspace(1, iterations, min(40, iterations))}
+    return sorted(logarithmic | set(range(250, iterations, 250)))
+
+
+def trajectory(
+    theta: Array, iterations: int, step: Step, train: Binary, test: Binary
+) -> Iterator[tuple[Descent, dict[str, Array]]]:
+    """The descent with its measures, each [S], at the start and after every checkpoint."""
+    state = Descent(theta, theta, jnp.full(len(theta), jnp.inf), jnp.asarray(0))
+    for until in (0, *checkpoints(iterations)):
+        before, state = state.iteration, descend(state, until, step, train)
+        if until and state.iteration == before:
+            return
+        train_loss, train_error = evaluate(state.theta, train)
+        test_loss, test_error = evaluate(state.theta, test)
+        measures = (train_loss, test_loss, train_error, test_error)
+        yield state, dict(zip(MEASURES, measures, strict=True))
+
+
+def scikit_learn(train: Binary, l2: float) -> np.ndarray:
+    """Its theta [in] for the same objective; a warning, of no convergence say, is an error."""
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = np.asarray(train.x), np.asarray(train.y)
+    model = LogisticRegression(
+        C=1 / (len(y) * l2), fit_intercept=False, solver="newton-cholesky", tol=1e-10, max_iter=1000
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return model.fit(x, y).coef_[0]
+
+
+def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
+    """Descends from every start, shows the way, and compares the end points."""
+    with jax.enable_x64(True):
+        train, test = (binary(split, config.positive_class) for split in run.load())
+        if not 0 < train.y.sum() < len(train.y):
+            raise config.refusal("positive_class", "a class of some training examples, not all")
+        step = choose_step(config, train.x)
+        way = descend_with_progress(config, run, step, train, test)
+        end, measures = way[-1]
+        present(config, run, way)
+        return {
+            "objective": "mean logistic loss + l2/2 * theta^T theta; no bias",
+            **step._asdict(),
+            "iterations": end.iteration,
+            "gradient_norm": summary(end.gradient_norm),
+            **{name: summary(measures[name]) for name in MEASURES},
+            **compare(config, run, end, train),
+            "theta": end.theta,
+        }
+
+
+Way = list[tuple[Descent, dict[str, Array]]]
+"""The evaluated points of a descent, with their measures, each [S]."""
+
+
+def descend_with_progress(
+    config: LogisticConfig, run: harness.Run, step: Step, train: Binary, test: Binary
+) -> Way:
+    """The whole way down from 0.1 * N(0, I), one start per seed."""
+    keys = [jax.random.key(seed) for seed in range(config.seeds)]
+    starts = jnp.stack([0.1 * jax.random.normal(key, train.x.shape[1:]) for key in keys])
+    way: Way = []
+    largest = 0.0
+    with run.progress("converging (%)") as report:
+        for state, measures in trajectory(starts, config.iterations, step, train, test):
+            way.append((state, measures))
+            norm = float(state.gradient_norm.max())
+            if math.isfinite(norm):  # not at the start, before the first gradient
+                largest = max(largest, norm)
+                report(percent_converged(largest, norm, CONVERGENCE * step.l2), 100)
+    return way
+
+
+def percent_converged(largest: float, norm: float, goal: float) -> int:
+    """How many of the decades from the largest gradient norm to the goal are behind, in percent."""
+    if norm <= goal:
+        return 100
+    return min(99, round(100 * math.log(largest / norm) / math.log(largest / goal)))
+
+
+def present(config: LogisticConfig, run: harness.Run, way: Way) -> None:
+    """Prints the table, and writes history.csv and the figures."""
+    from experiments.figures import Curve, curves_figure, image_figure
+
+    end, measures = way[-1]
+    task = f"class {config.positive_class} of {config.dataset} against the rest"
+    run.table(
+        f"{task}: {config.seeds} seeds, {end.iteration} iterations",
+        ["measure", "mean ± std over seeds" if config.seeds > 1 else "1 seed"],
+        [[name.replace("_", " "), mean_and_std(summary(measures[name]), 6)] for name in MEASURES],
+    )
+    run.history(
+        [
+            {"setting": config.positive_class, "seed": seed, "iteration": int(state.iteration)}
+            | {name: float(measures[name][seed]) for name in MEASURES}
+            for seed in range(config.seeds)
+            for state, measures in way
+        ]
+    )
+    iterations = [int(state.iteration) for state, _ in way]
+    curves = [
+        Curve(label, iterations, np.stack([measures[name] for _, measures in way], axis=1))
+        for label, name in (("training examples", "train_loss"), ("test examples", "test_loss"))
+    ]
+    loss = curves_figure(
+        curves,
+        title=f"Logistic regression, {task}",
+        x_label="iteration (full-batch steps, logarithmic from 1)",
+        x_scale="symlog",
+        y_label="mean logistic loss (nats)",
+    )
+    run.figure("loss.png", loss)
+    side = math.isqrt(end.theta.shape[1])
+    if side**2 == end.theta.shape[1]:
+        title = f"theta, {task}"
+        theta = end.theta.mean(axis=0).reshape(side, side)
+        run.figure("theta.png", image_figure(theta, title=title, value_label="coefficient"))
+
+
+def compare(
+    config: LogisticConfig, run: harness.Run, end: Descent, train: Binary
+) -> dict[str, Any]:
+    """The distances between the end points, checked to be where scikit-learn's is."""
+    theta = np.asarray(end.theta)
+    distances: dict[str, Any] = {"difference_between_seeds": np.ptp(theta, axis=0).max()}
+    if not config.compare:
+        return distances
+    name = "every end point is scikit-learn's"
+    try:
+        difference = np.abs(theta - scikit_learn(train, config.l2)).max()
+    except Warning as warning:
+        run.check(name, False, f"scikit-learn warned: {warning}")
+        return distances
+    detail = f"largest difference in a coefficient {difference:.1e}, expected under {AGREEMENT:.0e}"
+    if (norm := end.gradient_norm.max()) > CONVERGENCE * config.l2:
+        detail += f"; stopped early, at gradient norm {norm:.1e}: raise --iterations"
+    run.check(name, difference < AGREEMENT, detail)
+    return distances | {"difference_from_scikit_learn": difference, "agreement": AGREEMENT}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; see ``harness.main``."""
+    return harness.main("logistic", LogisticConfig, experiment, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
