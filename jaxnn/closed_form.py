@@ -52,7 +52,7 @@ def softmax_weight_jacobian(p: Array, x: Array) -> Array:
     Source: S2.1.
     """
     _check_rank("softmax_weight_jacobian", "x", x, 1)
-    return softmax_jacobian(p)[:, :, None] * x
+    return jnp.tensordot(softmax_jacobian(p), x, axes=0)
 
 
 def softmax_backward(p: Array, p_gradient: Array) -> Array:
