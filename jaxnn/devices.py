@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+import chex
 import jax
 import numpy as np
 
@@ -24,16 +25,17 @@ def use_all_cores() -> None:
       RuntimeError: JAX has been used already, with another number of CPU devices.
     """
     cores = core_count()
-    if jax.config.jax_num_cpu_devices == cores:
-        return
     try:
         jax.config.update("jax_num_cpu_devices", cores)
     except RuntimeError as error:
-        raise RuntimeError(
-            f"use_all_cores() must come before JAX's first use: cannot make {cores} CPU devices now"
-        ) from error
+        devices = len(jax.devices("cpu"))
+        if devices != cores:
+            raise RuntimeError(
+                f"JAX is in use with {devices} CPU devices, expected {cores}: call "
+                "use_all_cores() before JAX's first use"
+            ) from error
 
 
-def population_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+def population_mesh(devices: Sequence[chex.Device] | None = None) -> jax.sharding.Mesh:
     """A mesh with the one axis ``population`` over the devices, by default all of them."""
     return jax.sharding.Mesh(np.array(devices or jax.devices()), ("population",))

@@ -1,0 +1,186 @@
+"""S1.4: three networks on images of digits, their curves, and what the source observed of them.
+
+(a) one layer of 10 neurons, (b) 50 and 50 ReLU and 10 linear, (c) 90 and 50 ReLU and 10 linear;
+softmax and cross-entropy, minibatch SGD. The source gives neither batch size nor learning rate.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import harness
+from experiments.report import mean_and_std, summary
+from experiments.training import (
+    MEASURES,
+    Setting,
+    TrainingConfig,
+    class_count,
+    divergences,
+    history_rows,
+    input_size,
+    train_setting,
+)
+from jaxnn import parameter_count
+
+HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
+LEARNING_RATES = {"a": 0.05, "b": 0.05, "c": 0.05}
+FIGURES = {
+    "cross_entropy.png": ("train_cross_entropy", "mean training cross-entropy (nats)", "log"),
+    "test_error.png": ("test_error", "test error (share of wrong predictions)", "log"),
+    "train_error.png": ("train_error", "training error (share of wrong predictions)", "log"),
+}
+CLOSE = 0.25  # how far off, in proportion, still counts as "close to"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitecturesConfig(TrainingConfig):
+    """Train the three networks of S1.4 from several seeds and show their curves."""
+
+
+def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, Any]:
+    """Trains the settings one after another, and shows them side by side."""
+    splits = config.splits(run.load())
+    settings: dict[str, Setting] = {}
+    with run.progress("training") as report:
+        for name, hidden in HIDDEN.items():
+            sizes = (input_size(splits), *hidden, class_count(splits))
+            done = len(settings) * config.seeds
+            settings[name] = train_setting(
+                config,
+                sizes,
+                LEARNING_RATES[name],
+                splits,
+                lambda members, _, done=done: report(done + members, len(HIDDEN) * config.seeds),
+            )
+    rows = observations(settings)
+    present(config, run, settings, rows)
+    return {
+        "settings": {name: final(setting) for name, setting in settings.items()},
+        "observations": rows,
+        "evaluated_on": "validation" if config.validation else "test",
+        "seconds": {
+            "compile": sum(setting.compile_seconds for setting in settings.values()),
+            "train": sum(setting.train_seconds for setting in settings.values()),
+        },
+    }
+
+
+def final(setting: Setting) -> dict[str, Any]:
+    """A setting's measures at the last iteration."""
+    return {
+        "sizes": setting.sizes,
+        "parameter_count": parameter_count(setting.sizes),
+        "learning_rate": setting.learning_rate,
+        **{measure: summary(setting.measures[measure][:, -1]) for measure in MEASURES},
+        "diverged_at": [None if at < 0 else at for at in setting.diverged_at.tolist()],
+    }
+
+
+def observations(settings: Mapping[str, Setting]) -> list[dict[str, str]]:
+    """What S1.4 prints about its figures, beside the means over seeds measured here."""
+    return [
+        _drops_fastest("cross-entropy of (a) drops fastest and of (c) slowest", settings),
+        _all_close(settings, "cross-entropy", "train_cross_entropy", 5000, 0.15),
+        _starts_lower("initial test error of (a) is much smaller than the others'", settings),
+        _all_close(settings, "test error", "test_error", 3000, 0.08),
+        _all_close(settings, "train error", "train_error", 4000, 0.05),
+    ]
+
+
+def _means(settings: Mapping[str, Setting], measure: str, index: int) -> dict[str, float]:
+    return {n: float(s.measures[measure][:, index].mean()) for n, s in settings.items()}
+
+
+def _row(
+    says: str, at: int, means: Mapping[str, float], confirmed: bool, note: str
+) -> dict[str, str]:
+    values = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+    verdict = "confirmed" if confirmed else "contradicted"
+    return {"source": says, "measured": f"{note}{values} (iteration {at:,})", "verdict": verdict}
+
+
+def _drops_fastest(says: str, settings: Mapping[str, Setting]) -> dict[str, str]:
+    """The fall of the training cross-entropy from the start to the first evaluation after it."""
+    start, early = (_means(settings, "train_cross_entropy", i) for i in (0, 1))
+    falls = {name: start[name] - early[name] for name in settings}
+    ordered = (
+        max(falls, key=lambda n: falls[n]) == "a" and min(falls, key=lambda n: falls[n]) == "c"
+    )
+    at = int(settings["a"].iteration[1])
+    return _row(says, at, falls, ordered, "fallen by ")
+
+
+def _starts_lower(says: str, settings: Mapping[str, Setting]) -> dict[str, str]:
+    """Much smaller: at most two thirds of the smaller of the others."""
+    means = _means(settings, "test_error", 0)
+    return _row(says, 0, means, means["a"] <= 2 / 3 * min(means["b"], means["c"]), "")
+
+
+def _all_close(
+    settings: Mapping[str, Setting], what: str, measure: str, at: int, value: float
+) -> dict[str, str]:
+    """Every setting's mean is within a quarter of the value the source reads off its figure."""
+    says = f"{what} of all three is close to {value} close to iteration {at:,}"
+    iterations = settings["a"].iteration
+    if iterations[-1] < at:
+        measured = f"only {iterations[-1]:,} iterations were run"
+        return {"source": says, "measured": measured, "verdict": "not measured"}
+    index = int(np.argmin(np.abs(iterations - at)))
+    means = _means(settings, measure, index)
+    near = all(abs(mean - value) <= CLOSE * value for mean in means.values())
+    return _row(says, int(iterations[index]), means, near, "")
+
+
+def present(
+    config: ArchitecturesConfig,
+    run: harness.Run,
+    settings: Mapping[str, Setting],
+    rows: Sequence[Mapping[str, str]],
+) -> None:
+    """Prints the tables, writes history.csv and the three figures."""
+    from experiments.figures import Curve, curves_figure
+
+    run.table(
+        f"{config.dataset}: {config.steps:,} iterations of {config.batch_size}, mean ± standard "
+        f"deviation of {config.seeds} seeds",
+        ("setting", "sizes", "parameters", *(measure.replace("_", " ") for measure in MEASURES)),
+        [
+            (
+                name,
+                "-".join(map(str, setting.sizes)),
+                f"{parameter_count(setting.sizes):,}",
+                *(mean_and_std(summary(setting.measures[m][:, -1])) for m in MEASURES),
+            )
+            for name, setting in settings.items()
+        ],
+    )
+    title = "What S1.4 observes on MNIST, beside what was measured here"
+    if config.dataset != "mnist":
+        title += f" on {config.dataset}"
+    columns = ("the source says", "measured (mean over seeds)", "verdict")
+    run.table(title, columns, [tuple(row.values()) for row in rows])
+    for line in divergences(settings):
+        print(line)
+    run.history([row for name, each in settings.items() for row in history_rows(name, each)])
+    labels = {n: f"({n}) {'-'.join(map(str, s.sizes))}" for n, s in settings.items()}
+    for file_name, (measure, y_label, scale) in FIGURES.items():
+        curves = [Curve(labels[n], s.iteration, s.measures[measure]) for n, s in settings.items()]
+        figure = curves_figure(
+            curves,
+            title=f"{y_label.split(' (')[0].capitalize()}, {config.dataset}",
+            y_label=y_label,
+            y_scale=scale,
+        )
+        run.figure(file_name, figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; see ``harness.main``."""
+    return harness.main("architectures", ArchitecturesConfig, experiment, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

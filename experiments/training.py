@@ -1,0 +1,170 @@
+"""What the experiments that train networks share: their flags, and one trained setting."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.config import Config, Whole
+from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, train_population
+from jaxnn.train import OPTIMIZERS, SCHEDULES
+
+MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """The flags of minibatch SGD."""
+
+    iterations: Whole | None = None
+    """Minibatch updates; default: 5000, for digits 1000."""
+
+    batch_size: Whole = 100
+    """Examples per minibatch."""
+
+    learning_rate: float | None = None
+    """Of the first iteration; default: one chosen on validation data for each setting."""
+
+    l2: float = 1e-4
+    """Strength of the penalty l2/2 * sum of squared weights; biases are free."""
+
+    optimizer: str = "momentum"
+    """sgd, momentum, nesterov or adam."""
+
+    momentum: float = 0.9
+    """Of the optimizers momentum and nesterov."""
+
+    schedule: str = "cosine"
+    """Of the learning rate: constant, cosine or step."""
+
+    validation: Whole = 0
+    """Train without the last N training examples and report on those in place of the test set: how
+    the defaults were chosen."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the flag, its value and what was expected."""
+        super().validate()
+        self.at_least(1, "iterations", "batch_size")
+        self.at_least(0, "validation")
+        self.positive("learning_rate")
+        self.not_negative("l2")
+        self.one_of(sorted(OPTIMIZERS), "optimizer")
+        self.one_of(sorted(SCHEDULES), "schedule")
+        if not 0 <= self.momentum < 1:
+            raise self.refusal("momentum", "a number from 0 to below 1")
+
+    @property
+    def steps(self) -> int:
+        """The number of iterations, flag or default."""
+        return self.iterations or (1000 if self.dataset == "digits" else 5000)
+
+    def splits(self, loaded: Splits) -> Splits:
+        """What to train on and what to report on."""
+        if not self.validation:
+            return loaded
+        count = len(loaded.train.targets)
+        if self.validation >= count:
+            raise self.refusal("validation", f"less than the {count} training examples")
+        cut = count - self.validation
+        inputs, targets, scale = loaded.train
+        return Splits(
+            Data(inputs[:cut], targets[:cut], scale), Data(inputs[cut:], targets[cut:], scale)
+        )
+
+
+class Setting(NamedTuple):
+    """One network, trained from every seed."""
+
+    sizes: tuple[int, ...]
+    learning_rate: float
+    iteration: np.ndarray  # [E]
+    measures: dict[str, np.ndarray]  # by name in MEASURES, [S, E]
+    diverged_at: np.ndarray  # [S], NEVER where it did not
+    compile_seconds: float
+    train_seconds: float
+
+
+def train_setting(
+    config: TrainingConfig,
+    sizes: tuple[int, ...],
+    learning_rate: float,
+    splits: Splits,
+    progress: Callable[[int, int], None],
+) -> Setting:
+    """Trains one network from every seed, one seed per device at a time."""
+    spec = Spec(
+        model=MLP(sizes),
+        steps=config.steps,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        evaluate_at=evaluation_points(config.steps),
+    )
+    rate = learning_rate if config.learning_rate is None else config.learning_rate
+    population = train_population(
+        spec,
+        Hyper(rate, config.l2, config.momentum),
+        jax.vmap(jax.random.key)(np.arange(config.seeds)),
+        splits.train,
+        splits._asdict(),
+        block_size=1,
+        keep_params=False,
+        progress=progress,
+    )
+    return Setting(
+        sizes,
+        rate,
+        population.iteration,
+        _measures(population.metrics),
+        population.diverged_at[:, 0],
+        population.compile_seconds,
+        population.train_seconds,
+    )
+
+
+def evaluation_points(steps: int) -> tuple[int, ...]:
+    """Every twentieth of the way, and every hundredth of the first twentieth."""
+    hundredth = max(1, steps // 100)
+    early = range(0, min(5 * hundredth, steps), hundredth)
+    return tuple(sorted({*early, *range(0, steps, 5 * hundredth), steps}))
+
+
+def input_size(splits: Splits) -> int:
+    """The number of inputs of a network for these data."""
+    return splits.train.inputs.shape[1]
+
+
+def class_count(splits: Splits) -> int:
+    """The number of outputs of a network for these data."""
+    return int(splits.train.targets.max()) + 1
+
+
+def history_rows(name: str, setting: Setting) -> list[dict[str, Any]]:
+    """One row per seed and evaluated iteration."""
+    return [
+        {"setting": name, "seed": seed, "iteration": int(iteration)}
+        | {measure: float(values[seed, i]) for measure, values in setting.measures.items()}
+        for seed in range(len(setting.diverged_at))
+        for i, iteration in enumerate(setting.iteration)
+    ]
+
+
+def divergences(settings: Mapping[str, Setting]) -> list[str]:
+    """A line for every member whose loss stopped being finite."""
+    return [
+        f"setting {name}, seed {seed}: the loss stopped being finite at iteration {iteration}"
+        for name, setting in settings.items()
+        for seed, iteration in enumerate(setting.diverged_at)
+        if iteration != NEVER
+    ]
+
+
+def _measures(metrics: Mapping[str, Metrics]) -> dict[str, np.ndarray]:
+    """The metrics [S, 1, E] of the one configuration as the measures' names say them."""
+    return {
+        name: getattr(metrics[split], "error" if field == "error" else "loss")[:, 0]
+        for name in MEASURES
+        for split, _, field in [name.partition("_")]
+    }
