@@ -54,9 +54,14 @@ def load(
         if dataset == named.name:
             folder = default_dir() if data_dir is None else Path(data_dir)
             return catalog.load(named, folder, download_missing=download, progress=progress)
-    if not str(dataset) or not Path(dataset).exists():
-        raise MissingDataError(f"dataset is {str(dataset)!r}, expected {_EXPECTED}")
-    return own.load(Path(dataset))
+    try:
+        if not str(dataset) or not Path(dataset).exists():
+            raise MissingDataError(f"dataset is {str(dataset)!r}, expected {_EXPECTED}")
+        return own.load(Path(dataset))
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot read the data set {dataset}: {error}") from None
 
 
 _EXPECTED = f"{', '.join(map(repr, NAMES))} or the path of a folder or .npz file"
