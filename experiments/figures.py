@@ -53,9 +53,10 @@ def curves_figure(
         values = np.atleast_2d(np.asarray(curve.values, float))  # [S, E]
         colour = COLOURS[index % len(COLOURS)]
         style = LINE_STYLES[index % len(LINE_STYLES)]
-        mean = values.mean(axis=0)
-        if len(values) > 1:
-            std = values.std(axis=0, ddof=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged seed ends its line
+            mean = values.mean(axis=0)
+            std = values.std(axis=0, ddof=1) if len(values) > 1 else None
+        if std is not None:
             axes.fill_between(
                 np.asarray(curve.iterations),
                 mean - std,
@@ -80,7 +81,7 @@ def image_figure(
 ) -> Figure:
     """A matrix [height, width] as an image; white is 0, one colour is positive, one negative."""
     pixels = np.asarray(pixels, float)
-    limit = float(np.max(np.abs(pixels))) or 1.0
+    limit = float(np.max(np.abs(pixels), initial=0.0, where=np.isfinite(pixels))) or 1.0
     figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(pixels, cmap="PuOr", vmin=-limit, vmax=limit)

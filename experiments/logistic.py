@@ -192,7 +192,9 @@ def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
         step = choose_step(config, train.x)
         way = descend_with_progress(config, run, step, train, test)
         end, measures = way[-1]
-        present(config, run, way)
+        method = ("accelerated " if step.momentum else "") + "gradient descent"
+        present(config, run, way, method)
+        draw(config, run, way, method)
         return {
             "objective": "mean logistic loss + l2/2 * theta^T theta; no bias",
             **step._asdict(),
@@ -233,25 +235,28 @@ def percent_converged(largest: float, norm: float, goal: float) -> int:
     return min(99, round(100 * math.log(largest / norm) / math.log(largest / goal)))
 
 
-def present(config: LogisticConfig, run: harness.Run, way: Way) -> None:
-    """Prints the table, and writes history.csv and the figures."""
-    from experiments.figures import Curve, curves_figure, image_figure
-
-    end, measures = way[-1]
-    task = f"class {config.positive_class} of {config.dataset} against the rest"
+def present(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> None:
+    """Prints the table and writes history.csv."""
+    end, final = way[-1]
     run.table(
-        f"{task}: {config.seeds} seeds, {end.iteration} iterations",
+        f"{task(config)}: {config.seeds} seeds, {end.iteration} iterations of {method}",
         ["measure", "mean ± std over seeds" if config.seeds > 1 else "1 seed"],
-        [[name.replace("_", " "), mean_and_std(summary(measures[name]), 6)] for name in MEASURES],
+        [[name.replace("_", " "), mean_and_std(summary(final[name]), 6)] for name in MEASURES],
     )
     run.history(
         [
-            {"setting": config.positive_class, "seed": seed, "iteration": int(state.iteration)}
+            {"setting": method, "seed": seed, "iteration": int(state.iteration)}
             | {name: float(measures[name][seed]) for name in MEASURES}
             for seed in range(config.seeds)
             for state, measures in way
         ]
     )
+
+
+def draw(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> None:
+    """Writes the figures: the loss on the way, and theta if the inputs are square images."""
+    from experiments.figures import Curve, curves_figure, image_figure
+
     iterations = [int(state.iteration) for state, _ in way]
     curves = [
         Curve(label, iterations, np.stack([measures[name] for _, measures in way], axis=1))
@@ -259,17 +264,23 @@ def present(config: LogisticConfig, run: harness.Run, way: Way) -> None:
     ]
     loss = curves_figure(
         curves,
-        title=f"Logistic regression, {task}",
+        title=f"Logistic regression by {method}, {task(config)}",
         x_label="iteration (full-batch steps, logarithmic from 1)",
         x_scale="symlog",
         y_label="mean logistic loss (nats)",
     )
     run.figure("loss.png", loss)
-    side = math.isqrt(end.theta.shape[1])
-    if side**2 == end.theta.shape[1]:
-        title = f"theta, {task}"
-        theta = end.theta.mean(axis=0).reshape(side, side)
-        run.figure("theta.png", image_figure(theta, title=title, value_label="coefficient"))
+    theta = np.asarray(way[-1][0].theta).mean(axis=0)
+    side = math.isqrt(len(theta))
+    if side**2 == len(theta):
+        title = f"theta, {task(config)} (mean over seeds)"
+        pixels = theta.reshape(side, side)
+        run.figure("theta.png", image_figure(pixels, title=title, value_label="coefficient"))
+
+
+def task(config: LogisticConfig) -> str:
+    """What is learned, in words."""
+    return f"class {config.positive_class} of {config.dataset} against the rest"
 
 
 def compare(

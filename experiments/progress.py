@@ -1,6 +1,5 @@
 """Progress of long work: a bar with the time left on a terminal, a few plain lines elsewhere."""
 
-import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,12 +42,12 @@ def labelled_progress(
     Yields:
       A callable (label, done, total).
     """
-    stream = stream or sys.stderr or io.StringIO()  # None: a process without a console
-    if stream.isatty():
-        with _bars(stream, in_bytes) as report:
+    output = stream or sys.stderr
+    if output.isatty():
+        with _bars(output, in_bytes) as report:
             yield report
     else:
-        yield Lines(stream, in_bytes)
+        yield Lines(output, in_bytes)
 
 
 class Lines:

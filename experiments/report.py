@@ -31,8 +31,9 @@ def summary(values: Iterable[float]) -> Summary:
     The standard deviation divides by n - 1. Of one seed it is unknown: None, not 0.
     """
     column = np.asarray([float(value) for value in values])
-    std = float(np.std(column, ddof=1)) if len(column) > 1 else None
-    return {"values": column.tolist(), "mean": float(np.mean(column)), "std": std}
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged seed is data, not a warning
+        std = float(np.std(column, ddof=1)) if len(column) > 1 else None
+        return {"values": column.tolist(), "mean": float(np.mean(column)), "std": std}
 
 
 def mean_and_std(measure: Summary, digits: int = 4) -> str:
@@ -114,7 +115,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    stream = stream or sys.stdout or io.StringIO()  # None: a process without a console
+    output = stream or sys.stdout
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
@@ -122,7 +123,7 @@ def print_table(
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: "[50, 50]" is not markup
-    console = Console(file=stream, width=None if stream.isatty() else 10_000)
+    console = Console(file=output, width=None if output.isatty() else 10_000)
     console.print(Text(f"\n{title}", style="bold"), table, sep="\n")
 
 

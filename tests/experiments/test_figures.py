@@ -1,0 +1,81 @@
+"""Figures: what they show is what was measured."""
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+
+from experiments.figures import COLOURS, LINE_STYLES, Curve, curves_figure, image_figure, write_png
+
+ITERATIONS = [1, 10, 100]
+VALUES = [[3.0, 2.0, 1.0], [5.0, 2.0, 0.0]]  # two seeds: mean 4 2 0.5, std sqrt(2) * (1, 0, 0.5)
+
+
+def draw(curves, **options):
+    figure = curves_figure(curves, title="Title", y_label="loss (nats)", **options)
+    return figure, figure.axes[0]
+
+
+def legend_of(axes):
+    legend = axes.get_legend()
+    return legend.get_title().get_text(), [text.get_text() for text in legend.get_texts()]
+
+
+def test_the_line_is_the_mean_over_seeds():
+    _, axes = draw([Curve("a", ITERATIONS, VALUES)])
+    (line,) = axes.lines
+    assert np.asarray(line.get_xdata()).tolist() == ITERATIONS
+    assert np.asarray(line.get_ydata()).tolist() == [4.0, 2.0, 0.5]
+
+
+def test_the_band_is_one_standard_deviation():
+    _, axes = draw([Curve("a", ITERATIONS, VALUES)])
+    (band,) = (entry for entry in axes.collections if isinstance(entry, PolyCollection))
+    corners = np.asarray(band.get_paths()[0].vertices)
+    first = corners[corners[:, 0] == 1, 1]
+    assert (first.min(), first.max()) == pytest.approx((4 - 2**0.5, 4 + 2**0.5))
+    assert legend_of(axes)[0] == "mean of 2 seeds; band: ± 1 standard deviation"
+
+
+def test_one_seed_has_no_band():
+    _, axes = draw([Curve("a", ITERATIONS, VALUES[:1])])
+    assert not axes.collections
+    assert legend_of(axes)[0] == "1 seed"
+
+
+def test_no_two_settings_share_a_colour_or_a_line_style():
+    assert len({to_hex(colour) for colour in COLOURS}) == len(COLOURS)
+    assert len(set(LINE_STYLES)) == len(COLOURS)
+    _, axes = draw([Curve(str(k), ITERATIONS, VALUES) for k in range(len(COLOURS))])
+    assert [line.get_color() for line in axes.lines] == list(COLOURS)
+
+
+def test_axes_and_legend_are_labelled():
+    _, axes = draw([Curve("setting a", ITERATIONS, VALUES)], x_label="iteration", x_scale="log")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration", "loss (nats)")
+    assert legend_of(axes)[1] == ["setting a"]
+
+
+def test_zero_is_white_in_an_image_and_signs_are_symmetric():
+    figure = image_figure([[0.0, -3.0], [1.0, 2.0]], title="theta", value_label="coefficient")
+    (image,) = figure.axes[0].images
+    assert image.get_clim() == (-3.0, 3.0)
+    assert np.asarray(image.get_array()).tolist() == [[0.0, -3.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
+def test_a_diverged_seed_can_be_drawn(wrong, tmp_path):
+    figure, _ = draw([Curve("a", ITERATIONS, [[3.0, 2.0, 1.0], [5.0, 1e8, wrong]])])
+    write_png(tmp_path / "figure.png", figure)
+    image = image_figure([[wrong, 1.0]], title="theta", value_label="coefficient")
+    write_png(tmp_path / "image.png", image)
+    assert all(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_a_written_png_has_its_size_in_pixels(tmp_path):
+    figure, _ = draw([Curve("a", ITERATIONS, VALUES)])
+    write_png(tmp_path / "figure.png", figure)
+    content = (tmp_path / "figure.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert int.from_bytes(content[16:20], "big") == 8 * 150
+    assert int.from_bytes(content[20:24], "big") == 5 * 150

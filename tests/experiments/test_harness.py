@@ -1,0 +1,279 @@
+"""The command line all experiments share: what it refuses, and what it leaves behind."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import harness
+from experiments.config import Config, Whole
+from jaxnn import mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(Config):
+    """A toy."""
+
+    rate: float = 0.5
+    """How fast it goes."""
+
+    l2: float = 0.0
+    """How hard it is held back."""
+
+    steps: Whole | None = None
+    """How far it goes."""
+
+    sizes: tuple[Whole, ...] = (3, 2)
+    """How wide it is."""
+
+    optimizer: str = "sgd"
+    """How it moves."""
+
+    def validate(self):
+        super().validate()
+        self.at_least(1, "steps")
+        self.positive("rate")
+        self.not_negative("l2")
+        self.one_of(("sgd", "adam"), "optimizer")
+
+
+def run_toy(argv, experiment=lambda config, run: {}):
+    return harness.main("toy", ToyConfig, experiment, argv)
+
+
+def one_line_of_stderr(capsys):
+    captured = capsys.readouterr()
+    assert captured.err.endswith("\n")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+BAD_INPUTS = [
+    (["--bogus", "1"], "--bogus"),
+    (["stray"], "stray"),
+    (["--seeds"], "--seeds"),
+    (["--seeds", "many"], "many"),
+    (["--seeds", "2.5"], "2.5"),
+    (["--seeds", "0"], "--seeds is 0, expected at least 1"),
+    (["--seeds", "-3"], "--seeds is -3, expected at least 1"),
+    (["--seeds", "1", "--seeds", "2"], "--seeds"),
+    (["--dataset", "mnits"], "--dataset is 'mnits', expected digits, mnist, fashion_mnist"),
+    (["--dataset", ""], "--dataset is ''"),
+    (["--dataset", "/nowhere/at/all"], "/nowhere/at/all"),
+    (["--data-dir", "/nowhere/at/all"], "--data-dir is /nowhere/at/all, expected an existing"),
+    (["--data-dir"], "--data-dir"),
+    (["--rate", "nan"], "--rate is nan, expected a positive number"),
+    (["--rate", "inf"], "--rate is inf, expected a positive number"),
+    (["--rate", "-1"], "--rate is -1.0, expected a positive number"),
+    (["--rate", "0"], "--rate is 0.0, expected a positive number"),
+    (["--rate", "fast"], "fast"),
+    (["--l2", "-0.1"], "--l2 is -0.1, expected 0 or a positive number"),
+    (["--l2", "nan"], "--l2 is nan, expected 0 or a positive number"),
+    (["--steps", "0"], "--steps is 0, expected at least 1"),
+    (["--steps", "1e3"], "1e3"),
+    (["--sizes", "3", "two"], "two"),
+    (["--optimizer", "magic"], "--optimizer is 'magic', expected one of sgd, adam"),
+]
+
+
+@pytest.mark.parametrize(("argv", "names"), BAD_INPUTS, ids=lambda case: str(case)[:40])
+def test_bad_input_is_status_2_and_one_line(argv, names, tmp_path, capsys):
+    out = tmp_path / "deep" / "out"
+    assert run_toy([*argv, "--out", str(out)]) == 2
+    line = one_line_of_stderr(capsys)
+    assert line.startswith("experiments.toy: ")
+    assert names in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_reach_the_config(tmp_path):
+    seen = []
+    argv = ["--rate", "2", "--sizes", "4", "5", "6", "--seeds", "7", "--out", str(tmp_path)]
+    assert run_toy(argv, lambda config, run: seen.append(config) or {}) == 0
+    assert seen == [ToyConfig(rate=2.0, sizes=(4, 5, 6), seeds=7, out=tmp_path)]
+
+
+def test_help_explains_every_flag(capsys):
+    assert run_toy(["--help"]) == 0
+    text = capsys.readouterr().out
+    for words in ("A toy.", "--rate", "How fast it goes.", "--dataset", "--data-dir", "--out"):
+        assert words in text
+
+
+def test_results_land_in_runs_name_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_toy([]) == 0
+    assert (tmp_path / "runs" / "toy" / "results.json").is_file()
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_results_json_is_complete_and_valid(tmp_path):
+    results: Mapping[str, Any] = {
+        "diverged": math.nan,
+        "array": np.array([1.5, np.inf], np.float32),
+        "jax": jnp.arange(3),
+        "scalar": np.float64(2.5),
+        "flag": np.bool_(True),
+        "path": Path("a/b"),
+        "nested": ({"x": np.int64(1)},),
+    }
+    assert run_toy(["--out", str(tmp_path), "--seeds", "2"], lambda config, run: results) == 0
+    text = (tmp_path / "results.json").read_text()
+    content = json.loads(text, parse_constant=refuse_constant)
+    assert content["experiment"] == "toy"
+    assert content["dataset"] == "digits"
+    assert content["config"]["seeds"] == 2
+    assert content["config"]["sizes"] == [3, 2]
+    assert set(content["versions"]) == {"python", "jaxnn", "jax", "jaxlib", "numpy", "optax"}
+    assert content["versions"]["numpy"] == np.__version__
+    assert content["device"]["platform"]
+    assert content["device"]["count"] >= 1
+    assert content["seconds"] > 0
+    assert content["results"] == {
+        "diverged": None,
+        "array": [1.5, None],
+        "jax": [0, 1, 2],
+        "scalar": 2.5,
+        "flag": True,
+        "path": str(Path("a/b")),
+        "nested": [{"x": 1}],
+    }
+
+
+def test_a_failed_check_is_status_1_and_the_results_are_kept(tmp_path, capsys):
+    def experiment(config, run):
+        run.check("sums agree", True, "3 and 3")
+        run.check("products agree", False, "6 and 7")
+        return {}
+
+    assert run_toy(["--out", str(tmp_path)], experiment) == 1
+    assert "FAILED: products agree: 6 and 7" in capsys.readouterr().out
+    checks = json.loads((tmp_path / "results.json").read_text())["checks"]
+    assert [check["passed"] for check in checks] == [True, False]
+
+
+def test_an_interrupt_is_status_130_and_one_line(tmp_path, capsys):
+    def experiment(config, run):
+        raise KeyboardInterrupt
+
+    assert run_toy(["--out", str(tmp_path / "new")], experiment) == 130
+    assert "interrupted" in one_line_of_stderr(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [lambda: 1 / 0, lambda: int("x"), lambda: np.stack([]), lambda: {}["missing"]],
+    ids=["ZeroDivisionError", "ValueError", "ValueError in a library", "KeyError"],
+)
+def test_a_bug_keeps_its_traceback(bug, tmp_path):
+    with pytest.raises((ArithmeticError, ValueError, LookupError)):
+        run_toy(["--out", str(tmp_path)], lambda config, run: bug())
+
+
+def test_a_refusal_from_the_library_is_bad_input(tmp_path, capsys):
+    assert run_toy(["--out", str(tmp_path)], lambda config, run: mlp.check_sizes((0, 1))) == 2
+    assert "(0, 1)" in one_line_of_stderr(capsys)
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys):
+    def experiment(config, run):
+        raise OSError(28, "No space left on device")
+
+    assert run_toy(["--out", str(tmp_path)], experiment) == 2
+    assert "No space left on device" in one_line_of_stderr(capsys)
+
+
+@pytest.mark.parametrize("below", ["", "further/down"])
+def test_out_at_or_below_a_file_is_refused_before_any_work(below, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    worked = []
+    argv = ["--out", str(file / below)]
+    assert run_toy(argv, lambda config, run: worked.append(1) or {}) == 2
+    assert str(file / below) in one_line_of_stderr(capsys)
+    assert not worked
+    assert file.read_text() == "precious"
+
+
+@pytest.fixture
+def read_only_folder(tmp_path):
+    """A folder this process may not write to, even when the tests run as root."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions as on POSIX")
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_read_only_out_is_refused_before_any_work(below, read_only_folder, capsys):
+    worked = []
+    argv = ["--out", str(read_only_folder / below)]
+    assert run_toy(argv, lambda config, run: worked.append(1) or {}) == 2
+    assert "Permission denied" in one_line_of_stderr(capsys)
+    assert not worked
+
+
+def test_a_failed_run_leaves_what_was_there(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+
+    def experiment(config, run):
+        raise OSError(5, "broken")
+
+    assert run_toy(["--out", str(tmp_path)], experiment) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def command(*argv, **environment):
+    return subprocess.run(
+        [sys.executable, *argv],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path):
+    out = tmp_path / "out"
+    done = command("-m", "experiments.logistic", "--seeds", "0", "--out", str(out))
+    assert done.returncode == 2
+    assert done.stderr == "experiments.logistic: --seeds is 0, expected at least 1\n"
+    assert not out.exists()
+
+
+def test_a_whole_run_imports_and_caches_only_what_it_should(tmp_path):
+    script = (
+        "import sys; from experiments import logistic; status = logistic.main(sys.argv[1:]);"
+        "import jax, jaxnn.devices as d;"
+        "print([m for m in ('sklearn', 'matplotlib.pyplot') if m in sys.modules],"
+        "status, len(jax.devices('cpu')) == d.core_count())"
+    )
+    argv = ["--iterations", "2", "--no-compare", "--out", str(tmp_path / "out")]
+    done = command("-c", script, *argv, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.stdout.splitlines()[-1] == "[] 0 True"
+    assert list((tmp_path / "cache" / "jaxnn" / "xla").iterdir())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "history.csv",
+        "loss.png",
+        "results.json",
+        "theta.png",
+    ]
