@@ -122,7 +122,7 @@ def print_table(
         numeric = all(_is_number(row[index]) for row in cells)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        table.add_row(*(Text(cell) for cell in row))  # Text: "[50, 50]" is not markup
+        table.add_row(*(Text(cell) for cell in row))  # Text: "[relu]" is not markup
     console = Console(file=output, width=None if output.isatty() else 10_000)
     console.print(Text(f"\n{title}", style="bold"), table, sep="\n")
 

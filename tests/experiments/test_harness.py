@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,9 +189,9 @@ def test_a_refusal_from_the_library_is_bad_input(tmp_path, capsys):
     assert "(0, 1)" in one_line_of_stderr(capsys)
 
 
-def test_a_full_disk_is_one_line(tmp_path, capsys):
+def test_a_failure_of_the_system_is_one_line(tmp_path, capsys):
     def experiment(config, run):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "No space left\non device")
 
     assert run_toy(["--out", str(tmp_path)], experiment) == 2
     assert "No space left on device" in one_line_of_stderr(capsys)
@@ -209,16 +210,18 @@ def test_out_at_or_below_a_file_is_refused_before_any_work(below, tmp_path, caps
 
 
 @pytest.fixture
-def read_only_folder(tmp_path):
-    """A folder this process may not write to, even when the tests run as root."""
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o555)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    yield folder
-    if root:
-        os.seteuid(0)
+def read_only_folder():
+    """A folder this process may enter but not write to, even when the tests run as root."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder = Path(name)
+        folder.chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        yield folder
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions as on POSIX")

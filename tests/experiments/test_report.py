@@ -60,11 +60,11 @@ def test_history_can_be_read_back(tmp_path):
 def test_a_table_that_is_not_on_a_terminal_is_whole():
     wide = " ".join(["words"] * 60)
     stream = io.StringIO()
-    report.print_table("A [title]", ["claim", "sizes"], [[wide, "[50, 50]"]], stream)
+    report.print_table("A [title]", ["claim", "sizes"], [[wide, "[relu] 50"]], stream)
     text = stream.getvalue()
     assert "A [title]" in text
     assert wide in text
-    assert "[50, 50]" in text
+    assert "[relu] 50" in text
     assert "\x1b" not in text
 
 
