@@ -27,7 +27,7 @@ def relu(x: Array) -> Array:
 @relu.defjvp
 def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
-    return relu(x), t * (x > 0).astype(x.dtype)
+    return relu(x), t * jnp.asarray(x > 0, t.dtype)
 
 
 ACTIVATIONS: dict[str, Activation] = {"relu": relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
