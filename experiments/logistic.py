@@ -103,7 +103,8 @@ def binary(data: Data, positive_class: int) -> Binary:
 
 def largest_curvature(x: Array, l2: float) -> float:
     """L = 1/4 (largest eigenvalue of X^T X / N) + lambda: sigmoid' is at most 1/4."""
-    return float(jnp.linalg.eigvalsh(x.T @ x / len(x))[-1]) / 4 + l2
+    examples = np.asarray(x)
+    return float(np.linalg.eigvalsh(examples.T @ examples / len(examples))[-1]) / 4 + l2
 
 
 def choose_step(config: LogisticConfig, x: Array) -> Step:
