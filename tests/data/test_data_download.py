@@ -35,12 +35,15 @@ def send(body: bytes, length: int | None = None, status: int = 200):
 
 
 def stall_at_once(request):
-    request.server.stopping.wait(10)
+    """Too late by ten times the timeout, but good: who waited for it would have the file."""
+    if not request.server.stopping.wait(10 * TIMEOUT):
+        send(BODY)(request)
 
 
 def stall_half_way(request):
     send(BODY[:5000], len(BODY))(request)
-    request.server.stopping.wait(10)
+    if not request.server.stopping.wait(10 * TIMEOUT):
+        request.wfile.write(BODY[5000:])
 
 
 def trickle(request):

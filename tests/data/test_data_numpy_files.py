@@ -141,6 +141,14 @@ def test_nothing_is_ever_unpickled(tmp_path, trap, read, suffix, write, message)
     assert not trap.marker.exists()
 
 
+def test_the_loader_itself_would_not_unpickle_either(tmp_path, trap, monkeypatch):
+    write_object_array(tmp_path / "evil.npy", trap)
+    monkeypatch.setattr(numpy_files, "_check", lambda *header: None)
+    with pytest.raises(DataError, match="allow_pickle=False"):
+        read_npy(tmp_path / "evil.npy")
+    assert not trap.marker.exists()
+
+
 def test_a_compressed_array_over_the_limit_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, x=np.zeros(2**24, np.uint8))
