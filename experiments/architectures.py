@@ -19,6 +19,7 @@ from experiments.training import (
     TrainingConfig,
     class_count,
     divergences,
+    final_measures,
     history_rows,
     input_size,
     train_setting,
@@ -58,24 +59,10 @@ def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, An
     rows = observations(settings)
     present(config, run, settings, rows)
     return {
-        "settings": {name: final(setting) for name, setting in settings.items()},
+        "settings": {name: final_measures(setting) for name, setting in settings.items()},
         "observations": rows,
         "evaluated_on": "validation" if config.validation else "test",
-        "seconds": {
-            "compile": sum(setting.compile_seconds for setting in settings.values()),
-            "train": sum(setting.train_seconds for setting in settings.values()),
-        },
-    }
-
-
-def final(setting: Setting) -> dict[str, Any]:
-    """A setting's measures at the last iteration."""
-    return {
-        "sizes": setting.sizes,
-        "parameter_count": parameter_count(setting.sizes),
-        "learning_rate": setting.learning_rate,
-        **{measure: summary(setting.measures[measure][:, -1]) for measure in MEASURES},
-        "diverged_at": [None if at < 0 else at for at in setting.diverged_at.tolist()],
+        "seconds": {name: setting.seconds() for name, setting in settings.items()},
     }
 
 

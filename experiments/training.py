@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from experiments.config import Config, Whole
-from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, train_population
+from experiments.report import summary
+from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
 from jaxnn.train import OPTIMIZERS, SCHEDULES
 
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
@@ -85,6 +86,10 @@ class Setting(NamedTuple):
     compile_seconds: float
     train_seconds: float
 
+    def seconds(self) -> dict[str, float]:
+        """The wall time of compiling and of training."""
+        return {"compile": self.compile_seconds, "train": self.train_seconds}
+
 
 def train_setting(
     config: TrainingConfig,
@@ -139,6 +144,17 @@ def input_size(splits: Splits) -> int:
 def class_count(splits: Splits) -> int:
     """The number of outputs of a network for these data."""
     return int(splits.train.targets.max()) + 1
+
+
+def final_measures(setting: Setting) -> dict[str, Any]:
+    """A setting at the last iteration, as results.json has it."""
+    return {
+        "sizes": setting.sizes,
+        "parameter_count": parameter_count(setting.sizes),
+        "learning_rate": setting.learning_rate,
+        **{measure: summary(setting.measures[measure][:, -1]) for measure in MEASURES},
+        "diverged_at": [None if at == NEVER else at for at in setting.diverged_at.tolist()],
+    }
 
 
 def history_rows(name: str, setting: Setting) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def train_population(
     evaluate_on: Mapping[str, Data] | None = None,
     *,
     block_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[chex.Device] | None = None,
     keep_params: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Population:
@@ -144,7 +144,7 @@ def best(population: Population, on: str, *, measure: str = "loss") -> int:
     return int(np.argmin(np.where(survived, final, np.inf)))
 
 
-def default_block_size(spec: Spec, device: jax.Device, configurations: int) -> int:
+def default_block_size(spec: Spec, device: chex.Device, configurations: int) -> int:
     """How many configurations a device trains at once if nobody says otherwise."""
     if device.platform != "cpu":
         return min(configurations, _ACCELERATOR_BLOCK)

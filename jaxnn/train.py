@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxnn.losses import classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
@@ -93,7 +94,7 @@ class State(NamedTuple):
     """A model in training."""
 
     params: chex.ArrayTree
-    optimizer_state: chex.ArrayTree
+    optimizer_state: optax.OptState
     iteration: Array  # [] int32: finished updates
     diverged_at: Array  # [] int32: the iteration whose loss was not finite, or NEVER
 
@@ -279,7 +280,7 @@ def check_hyper(hyper: Any) -> None:
         "eps": ("a finite number above 0", lambda v: v > 0),
     }
     for name, value in hyper._asdict().items():
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             continue
         expected, in_range = ranges.get(name, ("a finite number", np.isfinite))
         values = np.asarray(value)

@@ -1,0 +1,92 @@
+"""S5.6: the training loss and the test loss of one network against the iteration, in one figure.
+
+A second figure shows the accuracies. The network is S1.4's (b), two hidden layers of 50 ReLU,
+unless --hidden says otherwise.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import harness
+from experiments.config import Whole
+from experiments.report import mean_and_std, summary
+from experiments.training import (
+    MEASURES,
+    Setting,
+    TrainingConfig,
+    class_count,
+    divergences,
+    final_measures,
+    history_rows,
+    input_size,
+    train_setting,
+)
+
+LEARNING_RATE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCurvesConfig(TrainingConfig):
+    """Train one network and show training and test loss against the iteration (S5.6)."""
+
+    hidden: tuple[Whole, ...] = (50, 50)
+    """Units of the hidden layers; --empty-hidden is softmax regression."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the flag, its value and what was expected."""
+        super().validate()
+        if any(units < 1 for units in self.hidden):
+            raise self.refusal("hidden", "positive numbers of units")
+
+
+def experiment(config: LossCurvesConfig, run: harness.Run) -> Mapping[str, Any]:
+    """Trains the network from every seed, and shows the way."""
+    splits = config.splits(run.load())
+    sizes = (input_size(splits), *config.hidden, class_count(splits))
+    with run.progress("training") as report:
+        setting = train_setting(config, sizes, LEARNING_RATE, splits, report)
+    present(config, run, setting)
+    return {**final_measures(setting), "seconds": setting.seconds()}
+
+
+def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> None:
+    """Prints the table, writes history.csv and the two figures."""
+    from experiments.figures import Curve, curves_figure
+
+    name = "-".join(map(str, setting.sizes))
+    run.table(
+        f"{config.dataset}, {name}: {config.steps:,} iterations of {config.batch_size}",
+        ("measure", f"mean ± standard deviation of {config.seeds} seeds"),
+        [
+            (measure.replace("_", " "), mean_and_std(summary(setting.measures[measure][:, -1])))
+            for measure in MEASURES
+        ],
+    )
+    for line in divergences({name: setting}):
+        print(line)
+    run.history(history_rows(name, setting))
+    judged = "validation" if config.validation else "test"
+    for file_name, measure, what, y_label in (
+        ("loss.png", "cross_entropy", "loss", "mean cross-entropy (nats)"),
+        ("accuracy.png", "error", "accuracy", "accuracy (share of right predictions)"),
+    ):
+        curves = []
+        for split, label in (("train", "training"), ("test", judged)):
+            values = setting.measures[f"{split}_{measure}"]
+            if what == "accuracy":
+                values = 1 - values
+            curves.append(Curve(f"{label} {what}", setting.iteration, values))
+        title = f"Training and {judged} {what}, {config.dataset}, {name}"
+        scale = "log" if what == "loss" else "linear"
+        run.figure(file_name, curves_figure(curves, title=title, y_label=y_label, y_scale=scale))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; see ``harness.main``."""
+    return harness.main("loss_curves", LossCurvesConfig, experiment, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

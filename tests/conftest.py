@@ -1,0 +1,39 @@
+"""What every test shares: all cores as devices, real shapes small enough to train in a moment."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnn import Data
+from jaxnn.devices import use_all_cores
+
+use_all_cores()
+
+
+@pytest.fixture
+def x64():
+    """Everything inside is in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real MNIST and Fashion-MNIST files."""
+    folder = os.environ.get("JAXNN_DATA")
+    if not folder:
+        pytest.skip("JAXNN_DATA does not name a folder with the real MNIST files")
+    return Path(folder)
+
+
+@pytest.fixture
+def pixels() -> Data:
+    """130 images of 12 8-bit pixels in 3 classes that a linear model can tell apart."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 130).astype(np.int32)
+    centres = rng.integers(60, 200, (3, 12))
+    inputs = np.clip(centres[targets] + rng.normal(0, 30, (130, 12)), 0, 255).astype(np.uint8)
+    return Data(inputs, targets, np.float32(1 / 255))
