@@ -130,6 +130,18 @@ def test_the_second_mirror_steps_in(server, mirrors, tmp_path, fault):
     assert set(server.requested) == {"/first/images.gz", "/second/images.gz"}
 
 
+def test_a_slow_but_steady_mirror_is_not_stalled(server, tmp_path):
+    def slow(request):
+        send(b"", len(BODY))(request)
+        for start in range(0, len(BODY), 20_000):
+            request.server.stopping.wait(TIMEOUT / 3)
+            request.wfile.write(BODY[start : start + 20_000])
+
+    server.routes["/images.gz"] = slow
+    fetch([FILE], [server.url], tmp_path, timeout=TIMEOUT)
+    assert (tmp_path / "images.gz").read_bytes() == BODY
+
+
 def test_the_second_mirror_steps_in_when_the_first_is_down(mirrors, down, tmp_path):
     fetch([FILE], [down, mirrors[1]], tmp_path, timeout=TIMEOUT)
     assert (tmp_path / "images.gz").read_bytes() == BODY
