@@ -30,8 +30,8 @@ HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 LEARNING_RATES = {"a": 0.05, "b": 0.05, "c": 0.05}
 FIGURES = {
     "cross_entropy.png": ("train_cross_entropy", "mean training cross-entropy (nats)", "log"),
-    "test_error.png": ("test_error", "test error (share of wrong predictions)", "log"),
-    "train_error.png": ("train_error", "training error (share of wrong predictions)", "log"),
+    "test_error.png": ("test_error", "test error (share of wrong predictions)", "symlog"),
+    "train_error.png": ("train_error", "training error (share of wrong predictions)", "symlog"),
 }
 CLOSE = 0.25  # how far off, in proportion, still counts as "close to"
 
@@ -160,6 +160,7 @@ def present(
             title=f"{y_label.split(' (')[0].capitalize()}, {config.dataset}",
             y_label=y_label,
             y_scale=scale,
+            y_linear_below=0.01,
         )
         run.figure(file_name, figure)
 

@@ -33,6 +33,7 @@ def curves_figure(
     x_label: str = "iteration (minibatch steps)",
     x_scale: str = "linear",
     y_scale: str = "linear",
+    y_linear_below: float = 1.0,
 ) -> Figure:
     """One line per setting: the mean over the seeds, in a band of one standard deviation.
 
@@ -43,6 +44,7 @@ def curves_figure(
       x_label: what is counted.
       x_scale: matplotlib's name of a scale, such as "linear", "log" or "symlog".
       y_scale: the same, for the measure.
+      y_linear_below: where "symlog", which can show a measure that reaches 0, turns linear.
 
     Returns:
       The figure; the legend's title says how many seeds the band is over.
@@ -68,7 +70,13 @@ def curves_figure(
         axes.plot(
             curve.iterations, mean, color=colour, linestyle=style, linewidth=1.8, label=curve.label
         )
-    axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale, yscale=y_scale)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale)
+    if y_scale == "symlog":
+        axes.set_yscale("symlog", linthresh=y_linear_below)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_yscale(y_scale)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

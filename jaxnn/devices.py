@@ -1,9 +1,7 @@
 """The devices a population is spread over: GPUs or TPUs where there are any, else CPU cores."""
 
 import os
-from collections.abc import Sequence
 
-import chex
 import jax
 import numpy as np
 
@@ -36,6 +34,6 @@ def use_all_cores() -> None:
             ) from error
 
 
-def population_mesh(devices: Sequence[chex.Device] | None = None) -> jax.sharding.Mesh:
-    """A mesh with the one axis ``population`` over the devices, by default all of them."""
-    return jax.sharding.Mesh(np.array(devices or jax.devices()), ("population",))
+def population_mesh(count: int | None = None) -> jax.sharding.Mesh:
+    """A mesh with the one axis ``population`` over the first devices, by default over all."""
+    return jax.sharding.Mesh(np.array(jax.devices()[:count]), ("population",))

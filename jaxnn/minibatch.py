@@ -46,8 +46,11 @@ def minibatch_indices(shuffle: Array, iteration: Array, batch_size: int, n: int)
 
 def take(data: Data, indices: Array) -> tuple[Array, Array]:
     """The (inputs [B, in] in floating point, targets) at the indices."""
-    inputs = data.inputs.at[indices].get(mode="promise_in_bounds")
-    return as_float(inputs, data), data.targets.at[indices].get(mode="promise_in_bounds")
+    inputs, targets = (
+        jnp.asarray(each).at[indices].get(mode="promise_in_bounds")
+        for each in (data.inputs, data.targets)
+    )
+    return as_float(inputs, data), targets
 
 
 def as_float(inputs: Array, data: Data) -> Array:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxnn import losses
-from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params
+from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, PyTree
 
 
 @jax.custom_jvp
@@ -156,9 +155,9 @@ class MLP:
         """Draws the parameters; see ``jaxnn.init``."""
         return init(key, self.sizes, initializer=self.initializer)
 
-    def apply(self, params: chex.ArrayTree, x: Array) -> Array:
+    def apply(self, params: PyTree, x: Array) -> Array:
         """The logits of one example; see ``jaxnn.apply``."""
-        return apply(params, x, activation=self.activation)  # pyright: ignore[reportArgumentType]
+        return apply(params, x, activation=self.activation)
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

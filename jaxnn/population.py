@@ -6,12 +6,11 @@ compiled program; blocks follow each other until the population is done, so memo
 the block, not by the population.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.devices import population_mesh
 from jaxnn.train import NEVER, Metrics, Spec, check_data, check_hyper, require_count, run
-from jaxnn.types import Data, Key
+from jaxnn.types import Data, Key, PyTree
 
 _CACHE_BYTES = 2**20  # parameters that stay in a CPU core's second-level cache
 _CPU_BLOCK = 8, 32  # fewer share too little of a minibatch, more no longer share the cache
@@ -29,7 +28,7 @@ _ACCELERATOR_BLOCK = 1024
 class Population(NamedTuple):
     """The outcome of ``train_population``, in NumPy arrays."""
 
-    params: chex.ArrayTree | None  # leaves [S, K, ...]
+    params: PyTree | None  # leaves [S, K, ...]
     diverged_at: np.ndarray  # [S, K]: the iteration whose loss was not finite, or NEVER
     iteration: np.ndarray  # [E]
     metrics: dict[str, Metrics]  # by the name of the data set; fields [S, K, E]
@@ -53,7 +52,7 @@ def train_population(
     evaluate_on: Mapping[str, Data] | None = None,
     *,
     block_size: int | None = None,
-    devices: Sequence[chex.Device] | None = None,
+    mesh: Mesh | None = None,
     keep_params: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Population:
@@ -71,7 +70,7 @@ def train_population(
       evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
         examples, as "train".
       block_size: how many configurations a device trains at once; 1 is fastest for a single one.
-      devices: by default all of JAX's.
+      mesh: the devices, along an axis ``population``; by default all of JAX's.
       keep_params: whether to return every member's parameters.
       progress: called with (members done, members in all).
 
@@ -89,12 +88,12 @@ def train_population(
     shape = len(keys), len(hyper.learning_rate)
     if not len(keys):
         raise ValueError("keys holds 0 seeds, expected at least 1")
-    devices = list(devices or jax.devices())
+    mesh = mesh or population_mesh()
     if block_size is None:
-        block_size = default_block_size(spec, devices[0], shape[1])
+        block_size = default_block_size(spec, mesh.devices[0].platform, shape[1])
     require_count("block_size", block_size)
-    rounds = _rounds(*shape, block_size, len(devices))
-    mesh = population_mesh(devices[: len(rounds[0])])
+    rounds = _rounds(*shape, block_size, mesh.size)
+    mesh = Mesh(mesh.devices[: len(rounds[0])], mesh.axis_names)
     shared = jax.device_put((data, evaluate_on), NamedSharding(mesh, PartitionSpec()))
 
     def arguments(blocks: list[_Block]) -> tuple:
@@ -107,6 +106,8 @@ def train_population(
     started = perf_counter()
     program = _compile(spec, mesh, *_signature(arguments(rounds[0])))
     compiled = perf_counter()
+    jax.block_until_ready(shared)
+    ready = perf_counter()
     result: Any = None
     done = 0
     for blocks in rounds:
@@ -119,7 +120,7 @@ def train_population(
         if progress:
             progress(done, shape[0] * shape[1])
     params, diverged_at, metrics = result
-    seconds = compiled - started, perf_counter() - compiled
+    seconds = compiled - started, perf_counter() - ready
     return Population(params, diverged_at, np.array(spec.evaluate_at), metrics, *seconds)
 
 
@@ -144,9 +145,9 @@ def best(population: Population, on: str, *, measure: str = "loss") -> int:
     return int(np.argmin(np.where(survived, final, np.inf)))
 
 
-def default_block_size(spec: Spec, device: chex.Device, configurations: int) -> int:
+def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
     """How many configurations a device trains at once if nobody says otherwise."""
-    if device.platform != "cpu":
+    if platform != "cpu":
         return min(configurations, _ACCELERATOR_BLOCK)
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,7 @@ from jax.core import Tracer
 from jaxnn.losses import classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
-from jaxnn.types import Array, ArrayLike, Data, Key, Loss, Model
+from jaxnn.types import Array, ArrayLike, Data, Key, Loss, Model, PyTree
 
 NEVER = -1
 """The ``diverged_at`` of a member whose loss has always been finite."""
@@ -93,7 +92,7 @@ class Spec:
 class State(NamedTuple):
     """A model in training."""
 
-    params: chex.ArrayTree
+    params: PyTree
     optimizer_state: optax.OptState
     iteration: Array  # [] int32: finished updates
     diverged_at: Array  # [] int32: the iteration whose loss was not finite, or NEVER
@@ -102,8 +101,8 @@ class State(NamedTuple):
 class Metrics(NamedTuple):
     """Means over a data set: the unregularised loss, and the share of wrong predictions."""
 
-    loss: Array
-    error: Array
+    loss: Array | np.ndarray
+    error: Array | np.ndarray
 
 
 class History(NamedTuple):
@@ -114,7 +113,7 @@ class History(NamedTuple):
 
 
 def objective(
-    spec: Spec, params: chex.ArrayTree, l2: ArrayLike, batch: tuple[Array, Array]
+    spec: Spec, params: PyTree, l2: ArrayLike, batch: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     """What training minimises, and the loss that people are told.
 
@@ -177,7 +176,7 @@ def init_state(spec: Spec, hyper: Any, key: Key) -> State:
 
 
 @partial(jax.jit, static_argnames="spec")
-def evaluate(spec: Spec, params: chex.ArrayTree, data: Data) -> Metrics:
+def evaluate(spec: Spec, params: PyTree, data: Data) -> Metrics:
     """The mean unregularised loss and error over a data set, in memory-bounded blocks."""
     n = len(data.targets)
     size = min(n, _EVALUATION_BLOCK)
@@ -246,10 +245,10 @@ def run(
     def train_stride(state: State) -> State:
         return jax.lax.scan(step, state, length=stride)[0]
 
-    def evaluate_all(params: chex.ArrayTree) -> dict[str, Metrics]:
+    def evaluate_all(params: PyTree) -> dict[str, Metrics]:
         return {name: evaluate(spec, params, each) for name, each in evaluate_on.items()}
 
-    def skip(params: chex.ArrayTree) -> dict[str, Metrics]:
+    def skip(params: PyTree) -> dict[str, Metrics]:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))
 
     def stretch(state: State, now: tuple[Array, Array]) -> tuple[State, dict[str, Metrics]]:
@@ -315,15 +314,13 @@ def _optimizer(spec: Spec, hyper: Any, iteration: Array) -> optax.GradientTransf
     return optimizer(hyper._replace(learning_rate=hyper.learning_rate * factor))
 
 
-def _loss_and_error(
-    spec: Spec, params: chex.ArrayTree, x: Array, target: Array
-) -> tuple[Array, Array]:
+def _loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple[Array, Array]:
     """Loss and error of one example."""
     logits = spec.model.apply(params, x)
     return get_loss(spec.loss)(logits, target), classification_error(logits, target)
 
 
-def _over_examples(per_example: Callable, params: chex.ArrayTree, *batch: Array) -> Any:
+def _over_examples(per_example: Callable, params: PyTree, *batch: Array) -> Any:
     """Maps a function of (params, *example) over a minibatch whose examples become columns.
 
     Every bias is spread over the minibatch first. Adding a vector that is not mapped would make

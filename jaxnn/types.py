@@ -6,14 +6,18 @@ iterations.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 Array = jax.Array
 Key = chex.PRNGKey
+PyTree = Any
+"""Nested tuples, dicts, ... of arrays, such as a network's parameters."""
 
 
 class Layer(NamedTuple):
@@ -36,28 +40,29 @@ class Model(Protocol):
     """A network as two pure functions; ``jaxnn.MLP`` is one, any ``(init, apply)`` pair another."""
 
     @property
-    def init(self) -> Callable[[Key], chex.ArrayTree]:
+    def init(self) -> Callable[[Key], PyTree]:
         """Key -> parameters."""
         ...
 
     @property
-    def apply(self) -> Callable[[chex.ArrayTree, Array], Array]:
+    def apply(self) -> Callable[[PyTree, Array], Array]:
         """(Parameters, one example [in]) -> logits [C]."""
         ...
 
 
-class Network(NamedTuple):
+@dataclass(frozen=True)
+class Network:
     """Somebody else's network (Flax, Equinox, ...) as the pair of functions training needs."""
 
-    init: Callable[[Key], chex.ArrayTree]
-    apply: Callable[[chex.ArrayTree, Array], Array]
+    init: Callable[[Key], PyTree]
+    apply: Callable[[PyTree, Array], Array]
 
 
 class Data(NamedTuple):
     """Labelled examples as they are stored: pixels stay uint8 until the step that uses them."""
 
-    inputs: Array  # [N, in] uint8 or float; the network sees inputs * scale
-    targets: Array  # [N] class indices, or [N, C] probability vectors
+    inputs: Array | np.ndarray  # [N, in] uint8 or float; the network sees inputs * scale
+    targets: Array | np.ndarray  # [N] class indices, or [N, C] probability vectors
     scale: ArrayLike = 1.0  # 1/255 for 8-bit pixels
 
 

@@ -15,7 +15,7 @@ def test_every_core_is_a_device():
 
 def test_mesh_has_one_axis_over_the_devices():
     assert dict(population_mesh().shape) == {"population": core_count()}
-    assert dict(population_mesh(jax.devices()[:1]).shape) == {"population": 1}
+    assert dict(population_mesh(1).shape) == {"population": 1}
 
 
 def test_too_late_is_one_clear_error():
