@@ -55,7 +55,7 @@ class Network:
     """Somebody else's network (Flax, Equinox, ...) as the pair of functions training needs."""
 
     init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, Array], Array]
+    apply: Callable[[PyTree, Array], Any]
 
 
 class Data(NamedTuple):
