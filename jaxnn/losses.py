@@ -5,11 +5,10 @@ All are finite, with finite gradients, for logits up to +-1e30, and accept a log
 the target has none of its mass.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from jaxnn.types import Array, ArrayLike
+from jaxnn.types import Array, ArrayLike, PyTree
 
 softmax = jax.nn.softmax
 log_softmax = jax.nn.log_softmax
@@ -97,7 +96,7 @@ def logistic(logits: Array, target: ArrayLike) -> Array:
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error, "logistic": logistic}
 
 
-def l2_penalty(params: chex.ArrayTree) -> Array:
+def l2_penalty(params: PyTree) -> Array:
     """Half the sum of the squared weights: 1/2 sum_k w_k^T w_k. Biases do not count.
 
     A weight is a leaf of rank 2 or more; biases (and scales) are vectors. That is so for ``Layer``
@@ -119,8 +118,8 @@ def classification_error(logits: Array, target: Array) -> Array:
 
 
 def _weighted(weight: Array, value: Array) -> Array:
-    """weight * value, and 0 wherever the weight is 0, even at an infinite value."""
-    return jnp.where(weight == 0, 0, weight * jnp.where(weight == 0, 0, value))
+    """weight * value, with 0 * infinity = 0."""
+    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
 
 
 def check_target(name: str, logits: Array, target: Array) -> None:

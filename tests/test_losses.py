@@ -221,6 +221,33 @@ def test_the_loss_has_the_precision_of_its_logits(loss, dtype):
         assert loss(z, target).dtype == dtype
 
 
+@pytest.mark.usefixtures("float64")
+def test_logistic_of_float32_logits_is_float32_for_a_float64_target():
+    assert losses.logistic(jnp.ones(1, jnp.float32), jnp.float64(0.25)).dtype == jnp.float32
+
+
+def test_the_derivative_of_cross_entropy_by_the_target_is_minus_log_p_also_at_a_one_hot_target():
+    z, y = jnp.array([0.5, -1.25, 2.0]), jnp.array([0.0, 1.0, 0.0])
+    gradient = jax.grad(losses.cross_entropy, argnums=1)(z, y)
+    np.testing.assert_allclose(gradient, -scipy.special.log_softmax(z), rtol=1e-6)
+
+
+@pytest.mark.parametrize("y", [0.0, 0.25, 1.0])
+def test_the_derivative_of_logistic_by_the_target_is_minus_the_logit(y):
+    assert jax.grad(losses.logistic, argnums=1)(jnp.array(3.0), y) == pytest.approx(-3, rel=1e-6)
+
+
+def test_the_derivative_of_cross_entropy_by_the_target_has_no_nan_beside_an_impossible_class():
+    z, y = jnp.array([-INF, 0.0, 0.0]), jnp.array([0.0, 0.5, 0.5])
+    assert not jnp.isnan(jax.grad(losses.cross_entropy, argnums=1)(z, y)).any()
+
+
+def test_a_nan_logit_is_a_nan_loss():
+    z = jnp.array([jnp.nan, 0.0])
+    for y in (1, jnp.array([0.0, 1.0])):
+        assert jnp.isnan(losses.cross_entropy(z, y))
+
+
 def test_logistic_takes_the_logits_of_a_network_with_one_output():
     assert losses.logistic(jnp.array([0.0]), 1) == losses.logistic(jnp.array(0.0), 1)
 
@@ -262,10 +289,10 @@ def test_the_gradient_of_the_l2_penalty_is_the_weights():
         ([0.1, 0.7, 0.2], [0.3, 0.4, 0.3], 0),
         ([0.1, 0.7, 0.2], [1, 0, 0], 1),
         ([-INF, -1e30, -INF], 1, 0),
-        ([2.0], 1, 0),
-        ([2.0], 0, 1),
-        ([-2.0], 0, 0),
-        (-2.0, 1, 1),
+        ([0.5], 1, 0),
+        ([0.5], 0, 1),
+        ([-0.5], 0, 0),
+        (-0.5, 1, 1),
         (2.0, 0.75, 0),
     ],
 )
