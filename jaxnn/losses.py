@@ -36,8 +36,8 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
     check_target("cross_entropy", logits, target)
     if target.ndim:
         return -jnp.sum(_weighted(target, log_softmax(logits)))
-    shifted = logits - jax.lax.stop_gradient(jnp.max(logits))
-    return jnp.log(jnp.sum(jnp.exp(shifted))) - shifted[target]
+    largest = jax.lax.stop_gradient(jnp.max(logits))
+    return jnp.log(jnp.sum(jnp.exp(logits - largest))) + (largest - logits[target])
 
 
 def squared_error(logits: Array, target: ArrayLike) -> Array:
