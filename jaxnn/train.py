@@ -80,9 +80,12 @@ class Spec:
             ("schedule", self.schedule, SCHEDULES),
         ):
             if not callable(value) and value not in table:
-                raise ValueError(f"{name} is {value!r}, expected one of {sorted(table)}")
+                raise ValueError(
+                    f"{name} is {value!r}, expected one of {sorted(table)} or a callable"
+                )
         points = tuple(sorted({*self.evaluate_at, self.steps}))
-        if points[0] < 0 or points[-1] > self.steps:
+        whole = all(isinstance(point, int) for point in points)
+        if not whole or points[0] < 0 or points[-1] > self.steps:
             raise ValueError(
                 f"evaluate_at is {self.evaluate_at}, expected iterations from 0 to {self.steps}"
             )
