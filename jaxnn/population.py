@@ -21,7 +21,7 @@ from jaxnn.train import NEVER, Metrics, Spec, check_data, check_hyper, require_c
 from jaxnn.types import Data, Key, PyTree
 
 _CACHE_BYTES = 2**20  # parameters that stay in a CPU core's second-level cache
-_CPU_BLOCK = 8, 32  # fewer share too little of a minibatch, more no longer share the cache
+_CPU_BLOCK = 16, 32  # fewer share too little of a minibatch, more overflow the cache
 _ACCELERATOR_BLOCK = 1024
 
 
@@ -69,7 +69,8 @@ def train_population(
       data: the examples to train on.
       evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
         examples, as "train".
-      block_size: how many configurations a device trains at once; 1 is fastest for a single one.
+      block_size: how many configurations a device trains at once. One that is not full costs as
+        much as a full one: for a handful of configurations, say so here (1 for a single one).
       mesh: the devices, along an axis ``population``; by default all of JAX's.
       keep_params: whether to return every member's parameters.
       progress: called with (members done, members in all).

@@ -328,17 +328,15 @@ def _over_examples(per_example: Callable, params: PyTree, *batch: Array) -> Any:
 
     Every bias is spread over the minibatch first. Adding a vector that is not mapped would make
     ``vmap`` move the examples to the front, that is transpose every layer's pre-activations: the
-    matrix products of a population then run on mixed layouts, a sixth slower.
+    matrix products of a population then run on mixed layouts, a sixth slower. As a product with
+    ones the spreading has a matrix product for its derivative too, faster than a sum.
     """
     size = len(batch[0])
-    is_vector = lambda leaf: leaf.ndim == 1  # noqa: E731
+    axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)
     spread = jax.tree.map(
-        lambda leaf: (
-            jnp.broadcast_to(leaf[:, None], (*leaf.shape, size)) if is_vector(leaf) else leaf
-        ),
+        lambda leaf: leaf[:, None] @ jnp.ones((1, size), leaf.dtype) if leaf.ndim == 1 else leaf,
         params,
     )
-    axes = jax.tree.map(lambda leaf: 1 if is_vector(leaf) else None, params)
     return jax.vmap(per_example, in_axes=(axes, *(0 for _ in batch)))(spread, *batch)
 
 
