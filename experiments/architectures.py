@@ -6,6 +6,7 @@ softmax and cross-entropy, minibatch SGD. The source gives neither batch size no
 
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,20 +43,22 @@ class ArchitecturesConfig(TrainingConfig):
 
 
 def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Trains the settings one after another, and shows them side by side."""
+    """Trains the settings at the same time, and shows them side by side."""
     splits = config.splits(run.load())
-    settings: dict[str, Setting] = {}
-    with run.progress("training") as report:
-        for name, hidden in HIDDEN.items():
-            sizes = (input_size(splits), *hidden, class_count(splits))
-            done = len(settings) * config.seeds
-            settings[name] = train_setting(
-                config,
-                sizes,
-                LEARNING_RATES[name],
-                splits,
-                lambda members, _, done=done: report(done + members, len(HIDDEN) * config.seeds),
-            )
+    done = dict.fromkeys(HIDDEN, 0)
+    with run.progress("training") as report, ThreadPoolExecutor() as threads:
+
+        def train(name: str) -> Setting:
+            def progress(members: int, _: int) -> None:
+                done[name] = members
+                report(sum(done.values()), len(done) * config.seeds)
+
+            sizes = (input_size(splits), *HIDDEN[name], class_count(splits))
+            return train_setting(config, sizes, LEARNING_RATES[name], splits, progress)
+
+        # One setting is traced and compiled while another trains, and no device waits for a setting
+        # whose seeds do not go round.
+        settings = dict(zip(HIDDEN, threads.map(train, HIDDEN), strict=True))
     rows = observations(settings)
     present(config, run, settings, rows)
     return {

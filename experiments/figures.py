@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: half the time to import, and no display
+from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
 
 from jaxnn.atomic import atomic_write
@@ -49,8 +50,8 @@ def curves_figure(
     Returns:
       The figure; the legend's title says how many seeds the band is over.
     """
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(8, 5), dpi=150)
+    axes = figure.add_axes((0.1, 0.11, 0.87, 0.81))
     for index, curve in enumerate(curves):
         values = np.atleast_2d(np.asarray(curve.values, float))  # [S, E]
         colour = COLOURS[index % len(COLOURS)]
@@ -74,9 +75,10 @@ def curves_figure(
     if y_scale == "symlog":
         axes.set_yscale("symlog", linthresh=y_linear_below)
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_yscale(y_scale)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -115,6 +117,8 @@ def main(
             return SUCCESS
         with writable_folder(config.out or Path("runs") / name) as out:
             set_up_jax()
+            # Matplotlib takes nearly as long to import as JAX: let it do so while JAX compiles.
+            Thread(target=import_module, args=["experiments.figures"], daemon=True).start()
             run = Run(name, config, out)
             results = experiment(config, run)
             run.results(results, time.perf_counter() - began)

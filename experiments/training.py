@@ -111,7 +111,7 @@ def train_setting(
     population = train_population(
         spec,
         Hyper(rate, config.l2, config.momentum),
-        jax.vmap(jax.random.key)(np.arange(config.seeds)),
+        seed_keys(config.seeds),
         splits.train,
         splits._asdict(),
         block_size=1,
@@ -129,11 +129,17 @@ def train_setting(
     )
 
 
+def seed_keys(seeds: int) -> jax.Array:
+    """One key per seed, that of seed s the same however many there are."""
+    root = jax.random.key(0)
+    return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(np.arange(seeds))
+
+
 def evaluation_points(steps: int) -> tuple[int, ...]:
-    """Every twentieth of the way, and every hundredth of the first twentieth."""
+    """Every tenth of the way, and the first hundredths, where the curves are steep."""
     hundredth = max(1, steps // 100)
-    early = range(0, min(5 * hundredth, steps), hundredth)
-    return tuple(sorted({*early, *range(0, steps, 5 * hundredth), steps}))
+    early = range(0, min(6 * hundredth, steps), hundredth)
+    return tuple(sorted({*early, *range(0, steps, 10 * hundredth), steps}))
 
 
 def input_size(splits: Splits) -> int:

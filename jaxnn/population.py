@@ -7,7 +7,7 @@ the block, not by the population.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.devices import population_mesh
 from jaxnn.train import NEVER, Metrics, Spec, check_data, check_hyper, require_count, run
-from jaxnn.types import Data, Key, PyTree
+from jaxnn.types import Array, Data, Key, PyTree
 
 _CACHE_BYTES = 2**20  # parameters that stay in a CPU core's second-level cache
 _CPU_BLOCK = 16, 32  # fewer share too little of a minibatch, more overflow the cache
@@ -59,8 +59,9 @@ def train_population(
     """Trains every configuration from every seed.
 
     A member whose loss stops being finite is frozen and marked. All others are, bit for bit, what
-    they are without it, and what they are in any other population of the same block size. On CPUs
-    the default block size depends on the model alone, never on the number of configurations.
+    they are without it, and what they are in any other population on the same mesh with the same
+    block size. On CPUs the default block size depends on the model alone, never on the number of
+    configurations.
 
     Args:
       spec: the program, static.
@@ -85,27 +86,27 @@ def train_population(
     hyper = _as_columns(hyper)
     check_hyper(hyper)
     check_data(spec, data, evaluate_on)
-    keys = jnp.atleast_1d(keys)
-    shape = len(keys), len(hyper.learning_rate)
-    if not len(keys):
+    words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
+    words = words.reshape(-1, words.shape[-1])
+    shape = len(words), len(hyper.learning_rate)
+    if not len(words):
         raise ValueError("keys holds 0 seeds, expected at least 1")
     mesh = mesh or population_mesh()
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices[0].platform, shape[1])
     require_count("block_size", block_size)
     rounds = _rounds(*shape, block_size, mesh.size)
-    mesh = Mesh(mesh.devices[: len(rounds[0])], mesh.axis_names)
     shared = jax.device_put((data, evaluate_on), NamedSharding(mesh, PartitionSpec()))
 
     def arguments(blocks: list[_Block]) -> tuple:
         own = (
             jax.tree.map(lambda column: column[np.stack([b.rows for b in blocks])], hyper),
-            keys[np.array([b.seed for b in blocks])],
+            words[np.array([b.seed for b in blocks])],
         )
         return *jax.device_put(own, NamedSharding(mesh, PartitionSpec("population"))), *shared
 
     started = perf_counter()
-    program = _compile(spec, mesh, *_signature(arguments(rounds[0])))
+    program = _compile(spec, mesh, jax.random.key_impl(keys), *_signature(arguments(rounds[0])))
     compiled = perf_counter()
     jax.block_until_ready(shared)
     ready = perf_counter()
@@ -157,14 +158,22 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
     return int(np.clip(2 ** max(fitting, 1).bit_length() // 2, fewest, most))
 
 
-def _program(spec: Spec, mesh: Mesh) -> Callable:
-    """Every device trains its own block: (hyper [D, block], keys [D], data) -> results."""
-    members = jax.vmap(partial(run, spec), in_axes=(0, None, None, None))
+def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
+    """Every device trains its own block: (hyper [D, block], key words [D, 2], data) -> results."""
 
-    def block(hyper: Any, keys: Key, data: Data, evaluate_on: dict[str, Data]) -> Any:
+    def block(hyper: Any, words: Array, data: Data, evaluate_on: dict[str, Data]) -> Any:
+        key = jax.random.wrap_key_data(words[0], impl=key_kind)
+
+        def member(own: Any) -> tuple:
+            state, history = run(spec, own, key, data, evaluate_on)
+            return state.params, state.diverged_at, history.metrics
+
         own = jax.tree.map(lambda column: column[0], hyper)
-        state, history = members(own, keys[0], data, evaluate_on)
-        return jax.tree.map(lambda x: x[None], (state.params, state.diverged_at, history.metrics))
+        if len(own.learning_rate) > 1:
+            return jax.tree.map(lambda x: x[None], jax.vmap(member)(own))
+        # Alone, a member needs no batching, which takes as long to trace as all the rest.
+        alone = member(jax.tree.map(lambda column: column[0], own))
+        return jax.tree.map(lambda x: x[None, None], alone)
 
     split, whole = PartitionSpec("population"), PartitionSpec()
     specs = {"in_specs": (split, split, whole, whole), "out_specs": split}
@@ -172,9 +181,10 @@ def _program(spec: Spec, mesh: Mesh) -> Callable:
 
 
 @lru_cache
-def _compile(spec: Spec, mesh: Mesh, structure: Any, leaves: tuple) -> Callable:
+def _compile(spec: Spec, mesh: Mesh, key_kind: Any, structure: Any, leaves: tuple) -> Callable:
     """The compiled program for arguments of these shapes; compiled once per process."""
-    return _program(spec, mesh).lower(*jax.tree.unflatten(structure, leaves)).compile()
+    program = _program(spec, mesh, key_kind)
+    return program.lower(*jax.tree.unflatten(structure, leaves)).compile()
 
 
 def _signature(arguments: tuple) -> tuple[Any, tuple]:
@@ -192,9 +202,8 @@ def _rounds(seeds: int, configurations: int, size: int, devices: int) -> list[li
             rows = np.arange(first, first + size)
             count = min(size, configurations - first)
             blocks.append(_Block(seed, np.minimum(rows, configurations - 1), count))
-    width = min(devices, len(blocks))
-    blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % width)
-    return [blocks[i : i + width] for i in range(0, len(blocks), width)]
+    blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
+    return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
 
 
 def _store(result: Any, output: Any, blocks: list[_Block]) -> None:

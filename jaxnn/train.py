@@ -193,7 +193,7 @@ def evaluate(spec: Spec, params: PyTree, data: Data) -> Metrics:
         )
         # The last block is moved back to fit; what the one before has counted is left out.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
-        sums = [jnp.sum(jnp.where(fresh, value, 0)) for value in values]
+        sums = [value @ fresh.astype(value.dtype) for value in values]
         return Metrics(total.loss + sums[0], total.error + sums[1]), None
 
     zero = Metrics(*(jnp.zeros((), jnp.result_type(float)) for _ in range(2)))
@@ -303,10 +303,10 @@ def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
         raise ValueError(
             f"batch_size is {spec.batch_size}, expected at most the {len(data.targets)} examples"
         )
+    params = jax.eval_shape(spec.model.init, jax.random.key(0))
     for each in (data, *evaluate_on.values()):
-        jax.eval_shape(
-            partial(evaluate, spec), jax.eval_shape(spec.model.init, jax.random.key(0)), each
-        )
+        example = jax.eval_shape(lambda d: (as_float(d.inputs, d)[0], d.targets[0]), each)
+        jax.eval_shape(partial(_loss_and_error, spec), params, *example)
 
 
 def _optimizer(spec: Spec, hyper: Any, iteration: Array) -> optax.GradientTransformation:
