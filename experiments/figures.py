@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: half the time to import, and no display
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
@@ -103,7 +104,7 @@ def image_figure(
 def write_png(path: Path, figure: Figure) -> None:
     """Writes the figure at the resolution it was made with."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi="figure")
+    FigureCanvasAgg(figure).print_png(buffer)
     with atomic_write(path, "wb") as file:
         file.write(buffer.getvalue())
 

@@ -6,9 +6,10 @@ An experiment is a config type and a function ``(config, run) -> results``; its 
         return harness.main("NAME", NameConfig, experiment, argv)
 
     if __name__ == "__main__":
-        sys.exit(main())
+        harness.leave(main())
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from cyclopts import CycloptsError
@@ -132,6 +133,15 @@ def main(
         return _complain(name, "interrupted", INTERRUPTED)
     print(f"wrote {', '.join(run.files)} to {out} in {time.perf_counter() - began:.1f} s")
     return SUCCESS if all(check["passed"] for check in run.checks) else CHECK_FAILED
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process, without a last look at every object that JAX and Matplotlib have made.
+
+    The interpreter's farewell collections take a third of a second, a tenth of the shortest run.
+    """
+    gc.freeze()
+    sys.exit(status)
 
 
 @contextmanager

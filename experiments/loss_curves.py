@@ -4,7 +4,6 @@ A second figure shows the accuracies. The network is S1.4's (b), two hidden laye
 unless --hidden says otherwise.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,4 +88,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.leave(main())

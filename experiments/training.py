@@ -20,7 +20,7 @@ class TrainingConfig(Config):
     """The flags of minibatch SGD."""
 
     iterations: Whole | None = None
-    """Minibatch updates; default: 5000, for digits 1000."""
+    """Minibatch updates; default: 5000, for digits 500."""
 
     batch_size: Whole = 100
     """Examples per minibatch."""
@@ -59,7 +59,7 @@ class TrainingConfig(Config):
     @property
     def steps(self) -> int:
         """The number of iterations, flag or default."""
-        return self.iterations or (1000 if self.dataset == "digits" else 5000)
+        return self.iterations or (500 if self.dataset == "digits" else 5000)
 
     def splits(self, loaded: Splits) -> Splits:
         """What to train on and what to report on."""
