@@ -88,10 +88,8 @@ def measure(sizes: tuple[int, ...], count: int, epochs: int, seed: int, data: Da
     """Trains a population for whole epochs, between two measurements of the peak."""
     epochs *= 1 if count >= 64 else 4
     spec = Spec(model=MLP(sizes), steps=epochs * (len(data.targets) // BATCH_SIZE))
-    devices = jax.devices()
-    block_size = min(
-        default_block_size(spec, devices[0].platform, count), -(-count // len(devices))
-    )
+    mesh = population_mesh(min(count, len(jax.devices())))
+    block_size = min(default_block_size(spec, jax.default_backend(), count), -(-count // mesh.size))
     before = peak_gflops()
     population = train_population(
         spec,
@@ -100,6 +98,7 @@ def measure(sizes: tuple[int, ...], count: int, epochs: int, seed: int, data: Da
         data,
         {},
         block_size=block_size,
+        mesh=mesh,
         keep_params=False,
     )
     peak = (before + peak_gflops()) / 2
