@@ -27,7 +27,8 @@ from experiments.training import (
 from jaxnn import parameter_count
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
-LEARNING_RATES = {"a": 0.05, "b": 0.05, "c": 0.05}
+# The lowest error over 0.01 ... 1 on MNIST with --validation 10000 --learning-rate RATE.
+LEARNING_RATES = {"a": 0.3, "b": 0.1, "c": 0.1}
 FIGURES = {
     "cross_entropy.png": ("train_cross_entropy", "mean training cross-entropy (nats)", "log"),
     "test_error.png": ("test_error", "test error (share of wrong predictions)", "symlog"),

@@ -23,7 +23,7 @@ from experiments.training import (
     train_setting,
 )
 
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.1  # of setting (b) in experiments.architectures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,7 @@ def train_population(
         own = (
             jax.tree.map(lambda column: column[np.stack([b.rows for b in blocks])], hyper),
             words[np.array([b.seed for b in blocks])],
+            np.array([b.count > 0 for b in blocks]),
         )
         return *jax.device_put(own, NamedSharding(mesh, PartitionSpec("population"))), *shared
 
@@ -159,13 +160,18 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
 
 
 def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
-    """Every device trains its own block: (hyper [D, block], key words [D, 2], data) -> results."""
+    """Every device trains its own block, if it has one in this round.
 
-    def block(hyper: Any, words: Array, data: Data, evaluate_on: dict[str, Data]) -> Any:
+    (hyper [D, block], key words [D, 2], active [D], data, evaluate_on) -> results [D, block, ...]
+    """
+
+    def block(
+        hyper: Any, words: Array, active: Array, data: Data, evaluate_on: dict[str, Data]
+    ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
 
         def member(own: Any) -> tuple:
-            state, history = run(spec, own, key, data, evaluate_on)
+            state, history = run(spec, own, key, data, evaluate_on, active[0])
             return state.params, state.diverged_at, history.metrics
 
         own = jax.tree.map(lambda column: column[0], hyper)
@@ -176,7 +182,7 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
         return jax.tree.map(lambda x: x[None, None], alone)
 
     split, whole = PartitionSpec("population"), PartitionSpec()
-    specs = {"in_specs": (split, split, whole, whole), "out_specs": split}
+    specs = {"in_specs": (split, split, split, whole, whole), "out_specs": split}
     return jax.jit(jax.shard_map(block, mesh=mesh, **specs, check_vma=False))
 
 

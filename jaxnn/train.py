@@ -232,9 +232,17 @@ def train(
 
 
 def run(
-    spec: Spec, hyper: Any, key: Key, data: Data, evaluate_on: dict[str, Data]
+    spec: Spec,
+    hyper: Any,
+    key: Key,
+    data: Data,
+    evaluate_on: dict[str, Data],
+    active: ArrayLike = True,
 ) -> tuple[State, History]:
-    """``train`` without its checks: the pure function that populations map."""
+    """``train`` without its checks: the pure function that populations map.
+
+    One that is not active does no work and returns its first state.
+    """
     init_key, order_key = jax.random.split(key)
     shuffle = shuffle_key(order_key)
     n = len(data.targets)
@@ -255,7 +263,7 @@ def run(
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))
 
     def stretch(state: State, now: tuple[Array, Array]) -> tuple[State, dict[str, Metrics]]:
-        started, is_due = now
+        started, is_due = (flag & active for flag in now)
         state = jax.lax.cond(started, train_stride, lambda state: state, state)
         metrics = jax.lax.cond(is_due, evaluate_all, skip, state.params)
         finite = [jnp.isfinite(each.loss) for each in metrics.values()]

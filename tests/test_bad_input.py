@@ -120,7 +120,10 @@ def test_population_is_refused(arguments, message):
         (lambda: jaxnn.init(KEY, ()), r"sizes is \(\), expected at least two"),
         (lambda: jaxnn.init(KEY, (4, 0, 3)), r"sizes is \(4, 0, 3\), expected positive integers"),
         (lambda: jaxnn.init(KEY, (4, -2)), r"sizes is \(4, -2\), expected positive integers"),
-        (lambda: jaxnn.init(KEY, (4, 2.5)), r"sizes is \(4, 2\.5\), expected positive integers"),
+        (
+            lambda: jaxnn.init(KEY, np.array([4, 2.5]).tolist()),
+            r"sizes is .*2\.5.*, expected positive integers",
+        ),
         (lambda: MLP((4, 0)), r"sizes is \(4, 0\), expected positive integers"),
         (
             lambda: MLP((4, 3), activation="gelu"),

@@ -114,7 +114,7 @@ def setting(cross_entropy, test_error, train_error):
     iterations = np.array([0, 50, 3000, 4000, 5000])
     curves = [np.broadcast_to(np.array(c, float), (2, 5)) for c in (test_error, train_error)]
     ce = np.broadcast_to(np.array(cross_entropy, float), (2, 5))
-    measures = dict(zip(MEASURES, (*curves, ce, ce), strict=True))
+    measures: dict[str, np.ndarray] = dict(zip(MEASURES, (*curves, ce, ce), strict=True))
     return Setting((784, 10), 0.1, iterations, measures, np.array([NEVER] * 2), 0.0, 0.0)
 
 
