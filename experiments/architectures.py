@@ -30,9 +30,9 @@ HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 # The lowest error over 0.01 ... 1 on MNIST with --validation 10000 --learning-rate RATE.
 LEARNING_RATES = {"a": 0.3, "b": 0.1, "c": 0.1}
 FIGURES = {
-    "cross_entropy.png": ("train_cross_entropy", "mean training cross-entropy (nats)", "log"),
-    "test_error.png": ("test_error", "test error (share of wrong predictions)", "symlog"),
-    "train_error.png": ("train_error", "training error (share of wrong predictions)", "symlog"),
+    "cross_entropy.png": ("train_cross_entropy", "mean training cross-entropy (nats)"),
+    "test_error.png": ("test_error", "test error (share of wrong predictions)"),
+    "train_error.png": ("train_error", "training error (share of wrong predictions)"),
 }
 CLOSE = 0.25  # how far off, in proportion, still counts as "close to"
 
@@ -156,14 +156,13 @@ def present(
         print(line)
     run.history([row for name, each in settings.items() for row in history_rows(name, each)])
     labels = {n: f"({n}) {'-'.join(map(str, s.sizes))}" for n, s in settings.items()}
-    for file_name, (measure, y_label, scale) in FIGURES.items():
+    for file_name, (measure, y_label) in FIGURES.items():
         curves = [Curve(labels[n], s.iteration, s.measures[measure]) for n, s in settings.items()]
         figure = curves_figure(
             curves,
             title=f"{y_label.split(' (')[0].capitalize()}, {config.dataset}",
             y_label=y_label,
-            y_scale=scale,
-            y_linear_below=0.01,
+            y_scale="log",
         )
         run.figure(file_name, figure)
 

@@ -35,7 +35,6 @@ def curves_figure(
     x_label: str = "iteration (minibatch steps)",
     x_scale: str = "linear",
     y_scale: str = "linear",
-    y_linear_below: float = 1.0,
 ) -> Figure:
     """One line per setting: the mean over the seeds, in a band of one standard deviation.
 
@@ -45,8 +44,7 @@ def curves_figure(
       y_label: the measure and its unit.
       x_label: what is counted.
       x_scale: matplotlib's name of a scale, such as "linear", "log" or "symlog".
-      y_scale: the same, for the measure.
-      y_linear_below: where "symlog", which can show a measure that reaches 0, turns linear.
+      y_scale: the same, for the measure; "log" turns linear towards 0 if a value reaches it.
 
     Returns:
       The figure; the legend's title says how many seeds the band is over.
@@ -73,8 +71,9 @@ def curves_figure(
             curve.iterations, mean, color=colour, linestyle=style, linewidth=1.8, label=curve.label
         )
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale)
-    if y_scale == "symlog":
-        axes.set_yscale("symlog", linthresh=y_linear_below)
+    everything = np.concatenate([np.ravel(curve.values) for curve in curves])
+    if y_scale == "log" and (everything <= 0).any():
+        axes.set_yscale("symlog", linthresh=everything[everything > 0].min(initial=1.0))
         axes.set_ylim(bottom=0)
     else:
         axes.set_yscale(y_scale)

@@ -37,6 +37,15 @@ def test_the_band_is_one_standard_deviation():
     assert legend_of(axes)[0] == "mean of 2 seeds; band: ± 1 standard deviation"
 
 
+@pytest.mark.parametrize(
+    ("values", "scale"), [([3.0, 2.0, 1.0], "log"), ([3.0, 0.5, 0.0], "symlog")]
+)
+def test_a_logarithmic_axis_shows_a_measure_that_reaches_zero(values, scale):
+    _, axes = draw([Curve("a", ITERATIONS, [values])], y_scale="log")
+    assert axes.get_yscale() == scale
+    assert axes.get_ylim()[0] >= 0
+
+
 def test_one_seed_has_no_band():
     _, axes = draw([Curve("a", ITERATIONS, VALUES[:1])])
     assert not axes.collections
