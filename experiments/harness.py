@@ -112,6 +112,7 @@ def main(
       error says which), 130 interrupted. Any other failure is a bug and keeps its traceback.
     """
     began = time.perf_counter()
+    gc.set_threshold(100_000, 50, 50)  # tracing makes many objects that live: look at them rarely
     try:
         config = parse(name, config_type, argv)
         if config is None:

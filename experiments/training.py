@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import Config, Whole
@@ -130,9 +131,8 @@ def train_setting(
 
 
 def seed_keys(seeds: int) -> jax.Array:
-    """One key per seed, that of seed s the same however many there are."""
-    root = jax.random.key(0)
-    return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(np.arange(seeds))
+    """The keys of the seeds 0, 1, ..., each the same however many there are."""
+    return jnp.stack([jax.random.key(seed) for seed in range(seeds)])
 
 
 def evaluation_points(steps: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn import losses
 from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, PyTree
@@ -32,30 +33,21 @@ def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 ACTIVATIONS: dict[str, Activation] = {"relu": relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
 
 
-def he_normal(key: Key, out: int, into: int) -> Array:
-    """W ~ N(0, 2 / in), shape [out, in] (He et al., 2015)."""
-    return math.sqrt(2 / into) * jax.random.normal(key, (out, into))
-
-
-def glorot_normal(key: Key, out: int, into: int) -> Array:
-    """W ~ N(0, 2 / (in + out)), shape [out, in] (Glorot and Bengio, 2010)."""
-    return math.sqrt(2 / (into + out)) * jax.random.normal(key, (out, into))
-
-
-INITIALIZERS: dict[str, Callable[[Key, int, int], Array]] = {
-    "he": he_normal,
-    "glorot": glorot_normal,
+INITIALIZERS: dict[str, Callable[[int, int], float]] = {
+    "he": lambda into, out: math.sqrt(2 / into),  # He et al., 2015
+    "glorot": lambda into, out: math.sqrt(2 / (into + out)),  # Glorot and Bengio, 2010
 }
+"""The standard deviation of a layer's weights, from its numbers of inputs and outputs."""
 
 
 def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
     """Draws the parameters: random weights, zero biases.
 
     Args:
-      key: consumed; one subkey per layer.
+      key: consumed; one draw for all layers.
       sizes: units per layer, input first: (784, 10) is softmax regression, (784, 50, 50, 10) has
         two hidden layers.
-      initializer: "he" or "glorot", both normal.
+      initializer: "he", N(0, 2 / in), or "glorot", N(0, 2 / (in + out)).
 
     Returns:
       One ``Layer(weight [out, in], bias [out])`` per affine map, in float32 (float64 under
@@ -68,11 +60,13 @@ def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
     sizes = check_sizes(sizes)
     if initializer not in INITIALIZERS:
         raise ValueError(f"initializer is {initializer!r}, expected one of {sorted(INITIALIZERS)}")
-    draw = INITIALIZERS[initializer]
-    keys = jax.random.split(key, len(sizes) - 1)
+    deviation = INITIALIZERS[initializer]
+    shapes = [(out, into) for into, out in pairwise(sizes)]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    draws = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
     return tuple(
-        Layer(draw(k, out, into), jnp.zeros(out))
-        for k, (into, out) in zip(keys, pairwise(sizes), strict=True)
+        Layer(deviation(into, out) * draw.reshape(out, into), jnp.zeros(out))
+        for draw, (out, into) in zip(draws, shapes, strict=True)
     )
 
 
