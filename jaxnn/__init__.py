@@ -3,11 +3,11 @@
 from jaxnn.losses import cross_entropy, l2_penalty, logistic, softmax, squared_error
 from jaxnn.mlp import MLP, apply, init, loss, parameter_count
 from jaxnn.population import Population, best, train_population
+from jaxnn.spec import Spec
 from jaxnn.train import (
     NEVER,
     History,
     Metrics,
-    Spec,
     State,
     evaluate,
     init_state,

@@ -17,7 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.devices import population_mesh
-from jaxnn.train import NEVER, Metrics, Spec, check_data, check_hyper, require_count, run
+from jaxnn.spec import Spec, check_hyper, require_count
+from jaxnn.train import NEVER, Metrics, check_data, run
 from jaxnn.types import Array, Data, Key, PyTree
 
 _CACHE_BYTES = 2**20  # parameters that stay in a CPU core's second-level cache

@@ -1,0 +1,114 @@
+"""What is compiled into a training program, and what is traced through it.
+
+``Spec`` is static, ``jaxnn.Hyper`` is traced; the two meet in ``optimizer_at``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from jaxnn.mlp import get_loss
+from jaxnn.types import Array, Loss, Model
+
+Optimizer = Callable[[Any], optax.GradientTransformation]
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": lambda hyper: optax.sgd(hyper.learning_rate),
+    "momentum": lambda hyper: optax.sgd(hyper.learning_rate, hyper.momentum),
+    "nesterov": lambda hyper: optax.sgd(hyper.learning_rate, hyper.momentum, nesterov=True),
+    "adam": lambda hyper: optax.adam(hyper.learning_rate, hyper.b1, hyper.b2, hyper.eps),
+}
+
+Schedule = Callable[[int], optax.Schedule]
+SCHEDULES: dict[str, Schedule] = {
+    "constant": lambda steps: optax.constant_schedule(1.0),
+    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+    "step": lambda steps: optax.piecewise_constant_schedule(
+        1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is compiled into a training program; each distinct spec is one program.
+
+    Attributes:
+      model: ``jaxnn.MLP``, or any pair of pure functions ``init(key)`` and ``apply(params, x)``
+        for one example, such as ``jaxnn.Network``.
+      steps: iterations of minibatch SGD.
+      batch_size: B, examples per minibatch.
+      loss: "cross_entropy", "squared_error", "logistic", or any (logits, target) -> scalar.
+      optimizer: "sgd", "momentum", "nesterov", "adam", or any function from the traced
+        hyperparameters to an ``optax.GradientTransformation``.
+      schedule: "constant", "cosine" (to 0), "step" (a tenth at one half and again at three
+        quarters), or any function from the number of steps to an ``optax.Schedule`` of factors on
+        the learning rate.
+      evaluate_at: the iterations (numbers of finished updates) at which to evaluate, from 0 to
+        steps; the last is always among them.
+    """
+
+    model: Model
+    steps: int
+    batch_size: int = 100
+    loss: str | Loss = "cross_entropy"
+    optimizer: str | Optimizer = "sgd"
+    schedule: str | Schedule = "constant"
+    evaluate_at: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        require_count("steps", self.steps)
+        require_count("batch_size", self.batch_size)
+        get_loss(self.loss)
+        for name, value, table in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if not callable(value) and value not in table:
+                raise ValueError(
+                    f"{name} is {value!r}, expected one of {sorted(table)} or a callable"
+                )
+        points = tuple(sorted({*self.evaluate_at, self.steps}))
+        whole = all(isinstance(point, int) for point in points)
+        if not whole or points[0] < 0 or points[-1] > self.steps:
+            raise ValueError(
+                f"evaluate_at is {self.evaluate_at}, expected iterations from 0 to {self.steps}"
+            )
+        object.__setattr__(self, "evaluate_at", points)
+
+
+def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> optax.GradientTransformation:
+    """The optimizer of one iteration: optax's, at the scheduled learning rate."""
+    schedule = spec.schedule if callable(spec.schedule) else SCHEDULES[spec.schedule]
+    optimizer = spec.optimizer if callable(spec.optimizer) else OPTIMIZERS[spec.optimizer]
+    factor = schedule(spec.steps)(iteration)
+    return optimizer(hyper._replace(learning_rate=hyper.learning_rate * factor))
+
+
+def check_hyper(hyper: Any) -> None:
+    """ValueError for a hyperparameter out of its range; traced values pass."""
+    ranges: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+        "learning_rate": ("a finite number above 0", lambda v: v > 0),
+        "l2": ("a finite number of at least 0", lambda v: v >= 0),
+        "momentum": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
+        "b1": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
+        "b2": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
+        "eps": ("a finite number above 0", lambda v: v > 0),
+    }
+    for name, value in hyper._asdict().items():
+        if isinstance(value, Tracer):
+            continue
+        expected, in_range = ranges.get(name, ("a finite number", np.isfinite))
+        values = np.asarray(value)
+        good = np.isfinite(values) & in_range(values)
+        if not np.all(good):
+            raise ValueError(f"{name} is {values[~good].flat[0]}, expected {expected}")
+
+
+def require_count(name: str, value: int) -> None:
+    """ValueError unless the value is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a positive integer")
