@@ -6,7 +6,7 @@ compiled program; blocks follow each other until the population is done, so memo
 the block, not by the population.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -114,8 +114,7 @@ def train_population(
     ready = perf_counter()
     result: Any = None
     done = 0
-    for blocks in rounds:
-        output = program(*arguments(blocks))
+    for blocks, output in _one_ahead(rounds, lambda blocks: program(*arguments(blocks))):
         output = jax.device_get(output if keep_params else (None, *output[1:]))
         if result is None:
             result = jax.tree.map(lambda x: np.empty(shape + x.shape[2:], x.dtype), output)
@@ -211,6 +210,17 @@ def _rounds(seeds: int, configurations: int, size: int, devices: int) -> list[li
             blocks.append(_Block(seed, np.minimum(rows, configurations - 1), count))
     blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
     return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
+
+
+def _one_ahead(
+    rounds: list[list[_Block]], launch: Callable[[list[_Block]], Any]
+) -> Iterator[tuple[list[_Block], Any]]:
+    """Every round's output, with the next round already launched: no device waits for another."""
+    launched = [(rounds[0], launch(rounds[0]))]
+    for blocks in rounds[1:]:
+        launched.append((blocks, launch(blocks)))
+        yield launched.pop(0)
+    yield launched.pop()
 
 
 def _store(result: Any, output: Any, blocks: list[_Block]) -> None:
