@@ -95,7 +95,7 @@ def train_population(
     mesh = mesh or population_mesh()
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices[0].platform, shape[1])
-    require_count("block_size", block_size)
+    block_size = require_count("block_size", block_size)
     rounds = _rounds(*shape, block_size, mesh.size)
     shared = jax.device_put((data, evaluate_on), NamedSharding(mesh, PartitionSpec()))
 

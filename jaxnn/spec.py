@@ -60,8 +60,8 @@ class Spec:
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self):
-        require_count("steps", self.steps)
-        require_count("batch_size", self.batch_size)
+        object.__setattr__(self, "steps", require_count("steps", self.steps))
+        object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))
         get_loss(self.loss)
         for name, value, table in (
             ("optimizer", self.optimizer, OPTIMIZERS),
@@ -71,8 +71,8 @@ class Spec:
                 raise ValueError(
                     f"{name} is {value!r}, expected one of {sorted(table)} or a callable"
                 )
-        points = tuple(sorted({*self.evaluate_at, self.steps}))
-        whole = all(isinstance(point, int) for point in points)
+        whole = all(hasattr(point, "__index__") for point in self.evaluate_at)
+        points = tuple(sorted({*map(int, self.evaluate_at), self.steps}))
         if not whole or points[0] < 0 or points[-1] > self.steps:
             raise ValueError(
                 f"evaluate_at is {self.evaluate_at}, expected iterations from 0 to {self.steps}"
@@ -108,7 +108,8 @@ def check_hyper(hyper: Any) -> None:
             raise ValueError(f"{name} is {values[~good].flat[0]}, expected {expected}")
 
 
-def require_count(name: str, value: int) -> None:
-    """ValueError unless the value is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def require_count(name: str, value: int) -> int:
+    """The value as an int; ValueError unless it is a positive whole number."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ValueError(f"{name} is {value!r}, expected a positive integer")
+    return int(value)

@@ -1,5 +1,7 @@
 """Training: against plain NumPy and Flax, step by step; what is frozen, what is evaluated."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,6 +166,14 @@ def test_history_is_what_a_shorter_run_ends_with(pixels):
             expected = evaluate(short, state.params, data)
             np.testing.assert_allclose(history.metrics[name].loss[i], expected.loss, rtol=1e-5)
             np.testing.assert_allclose(history.metrics[name].error[i], expected.error, rtol=1e-5)
+
+
+def test_numpy_integers_make_the_same_spec():
+    given: dict[str, Any] = {"steps": np.int64(30), "batch_size": np.int32(5)}
+    given["evaluate_at"] = tuple(np.arange(0, 30, 10))
+    spec = Spec(model=MLP((12, 3)), **given)
+    assert spec == Spec(model=MLP((12, 3)), steps=30, batch_size=5, evaluate_at=(0, 10, 20))
+    assert hash(spec) == hash(Spec(**vars(spec)))
 
 
 def test_reported_loss_is_unregularised(pixels):
