@@ -94,7 +94,7 @@ def train_population(
         raise ValueError("keys holds 0 seeds, expected at least 1")
     mesh = mesh or population_mesh()
     if block_size is None:
-        block_size = default_block_size(spec, mesh.devices[0].platform, shape[1])
+        block_size = default_block_size(spec, mesh.devices.flat[0].platform, shape[1])
     block_size = require_count("block_size", block_size)
     rounds = _rounds(*shape, block_size, mesh.size)
     shared = jax.device_put((data, evaluate_on), NamedSharding(mesh, PartitionSpec()))
