@@ -27,7 +27,7 @@ class TrainingConfig(Config):
     """Examples per minibatch."""
 
     learning_rate: float | None = None
-    """Of the first iteration; default: one chosen on validation data for each setting."""
+    """Of the first iteration; default: for each setting, one chosen on MNIST's validation data."""
 
     l2: float = 1e-4
     """Strength of the penalty l2/2 * sum of squared weights; biases are free."""
