@@ -1,0 +1,31 @@
+"""Verify derivations: a formula derived by hand is confirmed, or refuted and diagnosed."""
+
+from jaxnn.verify.claims import Claim, claim
+from jaxnn.verify.inputs import (
+    binary,
+    label,
+    matrix,
+    one_hot,
+    positive,
+    real,
+    scalar,
+    simplex,
+)
+from jaxnn.verify.verdict import Counterexample, Finding, Verdict, Worst
+
+__all__ = [
+    "Claim",
+    "Counterexample",
+    "Finding",
+    "Verdict",
+    "Worst",
+    "binary",
+    "claim",
+    "label",
+    "matrix",
+    "one_hot",
+    "positive",
+    "real",
+    "scalar",
+    "simplex",
+]

@@ -1,0 +1,231 @@
+"""A claim: a formula derived by hand, and the function whose derivative it says it is."""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxnn.types import PyTree
+from jaxnn.verify.inputs import is_input, leaves
+
+KINDS = ("gradient", "jacobian", "hessian", "value", "update")
+LAYOUTS = ("transpose", "vec", "vec_rows")
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A formula with what it takes to judge it; made by the decorator ``claim``, called as before.
+
+    ``of`` and the formula are called by keyword, each with those inputs that it has parameters for.
+    """
+
+    formula: Callable[..., PyTree]
+    of: Callable[..., PyTree]
+    wrt: tuple[str, ...]  # paths such as "z" or "params[0].weight"
+    single: bool  # whether wrt was one name, so that the formula's value is not a tuple
+    kind: str
+    inputs: Mapping[str, PyTree]
+    name: str
+    source: str
+    statement: str
+    terms: Mapping[str, Callable[..., Any]] | None
+    rate: str | None
+    layout: str | None
+    tolerance: float
+    trials: int
+    corrects: "Claim | None"
+
+    def __call__(self, *args, **kwargs) -> PyTree:
+        """The formula itself."""
+        return self.formula(*args, **kwargs)
+
+    def evaluate(self, inputs: Mapping[str, PyTree]) -> PyTree:
+        """The formula of the inputs it has parameters for."""
+        return call(self.formula, inputs)
+
+
+def claim(
+    *,
+    of: Callable[..., PyTree],
+    kind: str,
+    inputs: Mapping[str, PyTree],
+    wrt: str | tuple[str, ...] | list[str] = (),
+    source: str = "",
+    statement: str = "",
+    terms: Mapping[str, Callable[..., Any]] | None = None,
+    rate: str | None = None,
+    layout: str | None = None,
+    tolerance: float = 1e-9,
+    trials: int = 10_000,
+    corrects: Claim | None = None,
+) -> Callable[[Callable[..., PyTree]], Claim]:
+    """Declares that the decorated function computes a derivative (or the value) of ``of``.
+
+    Args:
+      of: the function whose derivative is claimed, with the same parameter names.
+      kind: ``gradient`` of a scalar, ``jacobian`` (shape: that of the value, then that of the
+        parameter), ``hessian`` of a scalar, ``value`` (the two are equal), or ``update``: one step
+        of gradient descent on the objective ``of``, theta - rate * gradient; where ``of`` returns
+        the parameter's new value itself, the two are compared.
+      inputs: a generator (``real``, ``simplex``, ...) or a tree of them for each parameter.
+      wrt: the parameter of the derivative: a name, a path into a tree such as
+        ``"params[0].weight"``, or several, of which the formula returns a tuple.
+      source: where the formula is from, such as ``"S1.2"``.
+      statement: the formula as LaTeX.
+      terms: the objective as a sum of named parts, functions like ``of``. They name the part a
+        mistake is in; without them the sum is read off ``of``.
+      rate: for ``update``: the input that is the learning rate; default: the one scalar input that
+        ``of`` has no parameter for.
+      layout: the layout of the formula's value where it is not this package's: ``transpose``,
+        ``vec`` (of each array, columns one after the other) or ``vec_rows``.
+      tolerance: the largest relative error, by norm, of a right formula in float64.
+      trials: the number of random trials.
+      corrects: the claim, false as its source prints it, that this one puts right.
+
+    Returns:
+      A decorator from the formula to its ``Claim``.
+
+    Raises:
+      ValueError: anything of this is not what it should be; the text says what.
+
+    Source: S4.6 asks for a checker of gradients; this is what a checker can say beyond yes or no.
+    """
+    single = isinstance(wrt, str)
+    paths = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+
+    def decorate(formula: Callable[..., PyTree]) -> Claim:
+        name = getattr(formula, "__name__", "formula")
+        made = Claim(
+            formula, of, paths, single, kind, dict(inputs), name, source, statement,
+            None if terms is None else dict(terms), rate, layout, tolerance, trials, corrects,
+        )  # fmt: skip
+        _check(made)
+        return made
+
+    return decorate
+
+
+def call(function: Callable[..., PyTree], inputs: Mapping[str, PyTree]) -> PyTree:
+    """The function of those inputs that it has parameters for, by keyword."""
+    return function(**{name: inputs[name] for name in parameters(function) if name in inputs})
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, bool]:
+    """The names of the parameters, and whether each must be given.
+
+    Raises:
+      ValueError: a parameter cannot be given by keyword.
+    """
+    names = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ValueError(
+                f"{getattr(function, '__name__', function)} takes {name!r} by position only, "
+                "expected a function with named parameters"
+            )
+        names[name] = parameter.default is parameter.empty
+    return names
+
+
+def learning_rate_name(claimed: Claim) -> str | None:
+    """The input that is the learning rate of an update, None if ``of`` is the rule itself."""
+    if claimed.kind != "update" or claimed.rate is not None:
+        return claimed.rate
+    known = parameters(claimed.of)
+    scalars = [
+        name
+        for name, generator in claimed.inputs.items()
+        if is_input(generator) and generator.shape == () and name not in known
+    ]
+    return scalars[0] if len(scalars) == 1 else None
+
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\[(-?\d+|'[^']*'|\"[^\"]*\")\])*")
+
+
+def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
+    """The part of the inputs that a path such as ``params[0].weight`` leads to.
+
+    Raises:
+      ValueError: it leads nowhere.
+    """
+    value: Any = inputs
+    for step in _steps(path):
+        try:
+            value = getattr(value, step) if _is_attribute(value, step) else value[step]
+        except (KeyError, IndexError, TypeError):
+            raise _leads_nowhere(path, inputs) from None
+    return value
+
+
+def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
+    """The inputs with the part that a path leads to replaced."""
+
+    def replaced(value: Any, steps: list[str | int]) -> Any:
+        if not steps:
+            return new
+        step, rest = steps[0], steps[1:]
+        if _is_attribute(value, step):
+            return value._replace(**{str(step): replaced(getattr(value, str(step)), rest)})
+        if isinstance(value, Mapping):
+            return type(value)({**value, step: replaced(value[step], rest)})
+        items = list(value)
+        items[int(step)] = replaced(items[int(step)], rest)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+    return replaced(inputs, _steps(path))
+
+
+def _is_attribute(value: Any, step: object) -> bool:
+    return isinstance(step, str) and step in getattr(value, "_fields", ())
+
+
+def _steps(path: str) -> list[str | int]:
+    parts = re.findall(r"[A-Za-z_]\w*|\[[^\]]*\]", path)
+    return [ast.literal_eval(part)[0] if part[0] == "[" else part for part in parts]
+
+
+def _leads_nowhere(path: str, inputs: Mapping[str, PyTree]) -> ValueError:
+    return ValueError(f"wrt is {path!r}, expected a path into the inputs {', '.join(inputs)}")
+
+
+def _check(made: Claim) -> None:
+    """Raises a ValueError where the parts of a claim do not fit each other."""
+    if made.kind not in KINDS:
+        raise ValueError(f"kind is {made.kind!r}, expected one of {', '.join(KINDS)}")
+    if made.layout is not None and made.layout not in LAYOUTS:
+        raise ValueError(f"layout is {made.layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if not made.trials >= 1:
+        raise ValueError(f"trials is {made.trials!r}, expected at least 1")
+    if not 0 < made.tolerance < 1:
+        raise ValueError(f"tolerance is {made.tolerance!r}, expected a number between 0 and 1")
+    for name, generator in made.inputs.items():
+        if not leaves(generator) or not all(map(is_input, leaves(generator))):
+            raise ValueError(
+                f"input {name!r} is {generator!r}, expected a generator such as real('n'), "
+                "or a tree of them"
+            )
+    for function in (made.formula, made.of, *(made.terms or {}).values()):
+        for name, needed in parameters(function).items():
+            if needed and name not in made.inputs:
+                raise ValueError(
+                    f"{getattr(function, '__name__', 'a function')} has a parameter {name!r}, "
+                    f"expected one of the inputs {', '.join(made.inputs)}"
+                )
+    if not made.wrt and made.kind != "value":
+        raise ValueError(f"a claim of kind {made.kind!r} got no wrt, expected a parameter's name")
+    for path in made.wrt:
+        if not _PATH.fullmatch(path):
+            raise _leads_nowhere(path, made.inputs)
+        for generator in leaves(at_path(made.inputs, path)):
+            if generator.kind in ("label",):
+                raise ValueError(
+                    f"wrt is {path!r}, a label, expected a parameter that varies continuously"
+                )
+    rate = made.rate
+    if rate is not None and (made.kind != "update" or rate not in made.inputs):
+        raise ValueError(f"rate is {rate!r}, expected an input of a claim of kind 'update'")
