@@ -33,12 +33,12 @@ class Input:
 
     def __post_init__(self):
         for size in (*self.shape, *(() if self.classes is None else (self.classes,))):
-            if isinstance(size, bool) or not isinstance(size, str | int):
-                raise ValueError(f"a size is {size!r}, expected a name such as 'n', or a number")
-            if isinstance(size, str) and not size.isidentifier():
-                raise ValueError(f"a size is {size!r}, expected a name such as 'n', or a number")
-            if isinstance(size, int) and size < 1:
-                raise ValueError(f"a size is {size}, expected 1 or more")
+            named = isinstance(size, str) and size.isidentifier()
+            counted = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+            if not (named or counted):
+                raise ValueError(
+                    f"a size is {size!r}, expected a name such as 'n', or a number from 1"
+                )
         if self.kind in ("simplex", "one_hot") and not (
             -len(self.shape) <= self.axis < len(self.shape)
         ):
@@ -269,7 +269,11 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
             if leaf.kind == "real" or np.all(candidate > 0):
                 yield candidate
         for index in np.ndindex(value.shape):
-            for short in (*least, 1.0, *np.round(value[index], [0, 1, 2, 3])):
+            for short in (
+                *least,
+                1.0,
+                *(np.round(value[index], decimals) for decimals in range(4)),
+            ):
                 if leaf.kind == "real" or short > 0:
                     candidate = value.copy()
                     candidate[index] = short
