@@ -10,7 +10,6 @@ An experiment is a config type and a function ``(config, run) -> results``; its 
 """
 
 import gc
-import os
 import sys
 import tempfile
 import time
@@ -21,13 +20,13 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import jax
 from cyclopts import CycloptsError
 
 from experiments import report
 from experiments.config import C, Config, parse
 from experiments.progress import Report, labelled_progress, progress
 from jaxnn import data
+from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import use_all_cores
 from jaxnn.types import Splits
 
@@ -177,15 +176,7 @@ def set_up_jax() -> None:
     """One device per core, and compiled programs kept in the user's cache folder."""
     with suppress(RuntimeError):  # used before, as in a notebook: then with the devices it has
         use_all_cores()
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if jax.config.values["jax_compilation_cache_dir"]:  # from JAX_COMPILATION_CACHE_DIR
-        return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    with suppress(OSError):  # no cache folder: it only takes longer
-        folder = cache / "jaxnn" / "xla"
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    use_compilation_cache()
 
 
 def _is_deliberate(error: ValueError) -> bool:
