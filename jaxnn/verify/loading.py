@@ -1,0 +1,128 @@
+"""The claims of a Python file."""
+
+import ast
+import hashlib
+import sys
+import traceback
+from collections import Counter
+from contextlib import redirect_stdout
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+
+from jaxnn.verify.claims import Claim
+
+
+class UnusableFile(ValueError):  # noqa: N818 - it says what the file is
+    """A file whose claims cannot be judged; its text is one line that names the file."""
+
+
+def load_claims(path: str | PathLike[str]) -> list[Claim]:
+    """Runs a Python file, and collects the claims it defines, in their order.
+
+    They are those of its global variables that are claims and belong to no other module: a claim
+    that was imported, or that another one only corrects, is not among them. What the file prints
+    goes to standard error.
+
+    Args:
+      path: the file; modules beside it can be imported, as from a script.
+
+    Returns:
+      The claims, at least one.
+
+    Raises:
+      UnusableFile: it cannot be read or run, or defines no claims; one line says why and where.
+    """
+    file = Path(path)
+    source = _read(file)
+    try:
+        claims = _own_claims(_execute(source, file.resolve()))
+    except (Exception, SystemExit) as error:
+        raise UnusableFile(f"{file}{_line(error, file.resolve())}: {_text(error)}") from error
+    _refuse_equal_names(file, claims, ast.parse(source))
+    if not claims:
+        raise UnusableFile(f"{file}: no claims in it, expected functions decorated with @claim")
+    return list(claims.values())
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix != ".py" and not path.is_dir():
+        raise UnusableFile(f"{path}: not a Python file, expected a name that ends in .py")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableFile(f"{path}: {error.strerror or error}, expected a Python file") from None
+
+
+def _execute(source: bytes, path: Path) -> ModuleType:
+    """The module, under a name of its own by which it can be found again, as pickle needs it."""
+    code = compile(source, str(path), "exec", dont_inherit=True)
+    name = f"_claims_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{path.stem}"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    if sys.path[:1] != [str(path.parent)]:
+        sys.path.insert(0, str(path.parent))
+    try:
+        with redirect_stdout(sys.stderr):
+            exec(code, vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _own_claims(module: ModuleType) -> dict[str, Claim]:
+    """The claims among the module's globals that are no other module's, by their first name."""
+    imported = {
+        id(value)
+        for other in list(sys.modules.values())
+        if isinstance(other, ModuleType) and other is not module
+        for value in list(vars(other).values())
+        if type(value) is Claim
+    }
+    claims: dict[str, Claim] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, Claim) and id(value) not in imported | set(map(id, claims.values())):
+            claims[name] = value
+    return claims
+
+
+def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) -> None:
+    """Raises if two claims are called the same, of which one would hide the other."""
+    lines: dict[str, list[int]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            lines.setdefault(node.name, []).append(node.lineno)
+    for name in claims:
+        first, *more = lines.get(name, [0])
+        if more:
+            raise UnusableFile(
+                f"{path}, line {more[0]}: a second claim {name!r}, the first is in line {first}"
+            )
+    for name, count in Counter(claimed.name for claimed in claims.values()).items():
+        if count > 1:
+            same = [variable for variable, claimed in claims.items() if claimed.name == name]
+            raise UnusableFile(
+                f"{path}: the claims {', '.join(same)} are all of functions named {name!r}, "
+                "expected a name for each"
+            )
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file it happened: ``, line 12``."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f", line {error.lineno}" if error.lineno else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _text(error: BaseException) -> str:
+    """The error in one line; what this package says of a claim needs no name of a class."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    name = "" if module.startswith("jaxnn.verify.") else f"{type(error).__name__}: "
+    return " ".join(f"{name}{error}".split())
