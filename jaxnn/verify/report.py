@@ -1,0 +1,135 @@
+"""Verdicts as JSON, and as one page of HTML that needs nothing else to be read."""
+
+import inspect
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from jaxnn.verify import text
+from jaxnn.verify.claims import Claim
+from jaxnn.verify.mathml import mathml
+from jaxnn.verify.verdict import VERDICTS, Verdict
+
+Entry = tuple[Claim, Verdict]
+
+SYMBOLS = {
+    "holds": "✓",
+    "holds_unstable": "≈",
+    "holds_other_layout": "⇄",
+    "refuted": "✗",
+    "kink": "∠",
+    "error": "!",
+}
+
+
+def to_json(verdicts: Iterable[Verdict]) -> str:
+    """A list of ``{name, source, kind, verdict, ...}``: the fields of a ``Verdict``, all evidence.
+
+    Arrays are nested lists. NaN and infinity, for which JSON has no numbers, are the strings
+    ``"nan"``, ``"inf"`` and ``"-inf"``.
+    """
+    return json.dumps(_plain(list(verdicts)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if hasattr(value, "tolist"):  # NumPy and JAX, arrays and scalars
+        return _plain(value.tolist())
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Iterable):
+        return [_plain(entry) for entry in value]
+    return str(value)
+
+
+class Card(NamedTuple):
+    """What the page shows of one claim."""
+
+    role: str  # "as printed", "corrected", or "" for a claim that stands alone
+    anchor: str
+    claimed: Claim
+    function: str  # the name of what the claim is about
+    verdict: Verdict
+    formula: str | None  # MathML
+    paragraphs: list[str]  # of the docstring
+    worst: tuple[str, str, str] | None  # entry, claimed, true
+    inputs: list[tuple[str, str]]  # of the counterexample
+
+
+def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> str:
+    """One self-contained page: every claim, its verdict, and what speaks against it.
+
+    Args:
+      entries: claims with their verdicts; a claim that corrects another is shown below it.
+      title: the page's heading.
+
+    Returns:
+      HTML with its style inside and formulas as MathML.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    listed = list(entries)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"text": text, "symbols": SYMBOLS, "markup": Markup}
+    template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    counts = Counter(verdict.verdict for _, verdict in listed)
+    return environment.from_string(template).render(
+        title=title,
+        total=len(listed),
+        counts=[(name, counts[name]) for name in VERDICTS if counts[name]],
+        groups=[_cards(group) for group in groups(listed)],
+    )
+
+
+def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Every claim with those that correct it, in the order of the first of each."""
+    known = {id(claimed) for claimed, _ in entries}
+    found: dict[int, list[Entry]] = {}
+    for entry in entries:
+        printed = entry[0]
+        while printed.corrects is not None and id(printed.corrects) in known:
+            printed = printed.corrects
+        found.setdefault(id(printed), []).append(entry)
+    return [
+        sorted(group, key=lambda entry, first=first: id(entry[0]) != first)
+        for first, group in found.items()
+    ]
+
+
+def _cards(group: Sequence[Entry]) -> list[Card]:
+    return [_card(claimed, verdict, len(group) > 1) for claimed, verdict in group]
+
+
+def _card(claimed: Claim, verdict: Verdict, paired: bool) -> Card:
+    corrected = "corrected" if claimed.corrects is not None else "as printed"
+    wrong = verdict.worst
+    evidence = verdict.counterexample
+    return Card(
+        role=corrected if paired else "",
+        anchor=f"{claimed.source}-{claimed.name}".strip("-"),
+        claimed=claimed,
+        function=getattr(claimed.of, "__name__", "a function"),
+        verdict=verdict,
+        formula=mathml(claimed.statement),
+        paragraphs=_paragraphs(claimed),
+        worst=wrong
+        and (text.entry(verdict.kind, wrong), *text.difference(wrong.claimed, wrong.true)),
+        inputs=list(text.arrays(evidence.inputs)) if evidence else [],
+    )
+
+
+def _paragraphs(claimed: Claim) -> list[str]:
+    docstring = inspect.getdoc(claimed.formula) or ""
+    return [" ".join(part.split()) for part in docstring.split("\n\n") if part.strip()]
