@@ -33,6 +33,9 @@ def mathml(statement: str) -> str | None:
         if "\\" in (element.text or ""):
             return None
     _merge_upright(root)
+    for operator in root.iter(f"{{{NAMESPACE}}}mo"):
+        if len(operator.text or "") > 1 and str(operator.text).isalpha():
+            operator.tag = f"{{{NAMESPACE}}}mi"  # a function's name, not spaced as a sign is
     ElementTree.register_namespace("", NAMESPACE)
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -55,7 +55,7 @@ class Card(NamedTuple):
     """What the page shows of one claim."""
 
     role: str  # "as printed", "corrected", or "" for a claim that stands alone
-    anchor: str
+    anchor: str  # the identifier within the page
     claimed: Claim
     function: str  # the name of what the claim is about
     verdict: Verdict
@@ -89,7 +89,7 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
         title=title,
         total=len(listed),
         counts=[(name, counts[name]) for name in VERDICTS if counts[name]],
-        groups=[_cards(group) for group in groups(listed)],
+        groups=[_cards(group, number) for number, group in enumerate(groups(listed), 1)],
     )
 
 
@@ -108,17 +108,21 @@ def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     ]
 
 
-def _cards(group: Sequence[Entry]) -> list[Card]:
-    return [_card(claimed, verdict, len(group) > 1) for claimed, verdict in group]
+def _cards(group: Sequence[Entry], number: int) -> list[Card]:
+    anchors = [f"claim-{number}" + (f"-{i}" if i else "") for i in range(len(group))]
+    return [
+        _card(claimed, verdict, anchor, len(group) > 1)
+        for anchor, (claimed, verdict) in zip(anchors, group, strict=True)
+    ]
 
 
-def _card(claimed: Claim, verdict: Verdict, paired: bool) -> Card:
+def _card(claimed: Claim, verdict: Verdict, anchor: str, paired: bool) -> Card:
     corrected = "corrected" if claimed.corrects is not None else "as printed"
     wrong = verdict.worst
     evidence = verdict.counterexample
     return Card(
         role=corrected if paired else "",
-        anchor=f"{claimed.source}-{claimed.name}".strip("-"),
+        anchor=anchor,
         claimed=claimed,
         function=getattr(claimed.of, "__name__", "a function"),
         verdict=verdict,
