@@ -1,0 +1,193 @@
+"""Primitives that only move numbers: run on the positions of the numbers instead.
+
+Once per equation or, where the positions depend on integers, once per value of those. None of
+their meaning is stated again here: it is NumPy's, or that of the primitive itself.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from mpmath.libmp import fnan
+
+from jaxnn.verify.precise_scalars import Raw, to_raw
+
+Value = Any  # the flat list of an array's floats as Raw, or a NumPy array of integers or Booleans
+Run = Callable[..., Sequence[Value]]  # of the precision and the operands
+
+
+def is_float(atom) -> bool:
+    """Whether a variable of a jaxpr, or a literal, is an array of floats."""
+    return jax.numpy.issubdtype(atom.aval.dtype, np.floating)
+
+
+def bind(eqn, *arrays, **changes) -> list[np.ndarray]:
+    """The results of the primitive itself."""
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        results = eqn.primitive.bind(*arrays, **{**eqn.params, **changes})
+    return [np.asarray(r) for r in (results if eqn.primitive.multiple_results else [results])]
+
+
+def positions(shape: Sequence[int], start: int = 0) -> np.ndarray:
+    """An array of this shape that numbers its entries."""
+    size = int(np.prod(shape, dtype=int))
+    return np.arange(start, start + size).reshape(shape)
+
+
+def rows_along(shape: Sequence[int], axes: Sequence[int]) -> list[list[int]]:
+    """Positions, a row for each that is left without these axes."""
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    length = int(np.prod([shape[axis] for axis in axes], dtype=int))
+    rows = int(np.prod([shape[axis] for axis in kept], dtype=int))
+    return positions(shape).transpose(*kept, *axes).reshape(rows, length).tolist()
+
+
+def _pad(eqn, x, filler):
+    out = np.full(eqn.outvars[0].aval.shape, filler)
+    source, target = [], []
+    for size, (low, _, interior), end in zip(
+        x.shape, eqn.params["padding_config"], out.shape, strict=True
+    ):
+        places = low + np.arange(size) * (interior + 1)
+        inside = (places >= 0) & (places < end)
+        source.append(np.flatnonzero(inside))
+        target.append(places[inside])
+    out[np.ix_(*target)] = x[np.ix_(*source)]
+    return [out]
+
+
+def _window(shape, sizes, starts) -> tuple[slice, ...]:
+    firsts = [max(0, min(int(s), n - k)) for s, n, k in zip(starts, shape, sizes, strict=True)]
+    return tuple(slice(first, first + k) for first, k in zip(firsts, sizes, strict=True))
+
+
+def _dynamic_update_slice(eqn, x, update, *starts):
+    out = np.array(x)
+    out[_window(x.shape, update.shape, starts)] = update
+    return [out]
+
+
+def _broadcast_in_dim(eqn, x, *_):
+    shape = eqn.params["shape"]
+    kept = dict(zip(eqn.params["broadcast_dimensions"], x.shape, strict=True))
+    return [np.broadcast_to(x.reshape([kept.get(i, 1) for i in range(len(shape))]), shape)]
+
+
+def _slice(eqn, x):
+    p = eqn.params
+    strides = p["strides"] or (1,) * x.ndim
+    return [x[tuple(map(slice, p["start_indices"], p["limit_indices"], strides))]]
+
+
+def _same(eqn, *xs):
+    return [x.reshape(var.aval.shape) for x, var in zip(xs, eqn.outvars, strict=True)]
+
+
+def _gather(eqn, x, indices):
+    return bind(eqn, x, indices, **({"fill_value": -1} if is_float(eqn.invars[0]) else {}))
+
+
+MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
+    "broadcast_in_dim": _broadcast_in_dim,
+    "concatenate": lambda eqn, *xs: [np.concatenate(xs, eqn.params["dimension"])],
+    "copy": _same,
+    "copy_p": _same,
+    "device_put": _same,
+    "dynamic_slice": lambda eqn, x, *starts: [
+        x[_window(x.shape, eqn.params["slice_sizes"], starts)]
+    ],
+    "dynamic_update_slice": _dynamic_update_slice,
+    "expand_dims": _same,
+    "gather": _gather,
+    "optimization_barrier": _same,
+    "pad": _pad,
+    "reshape": _same,
+    "rev": lambda eqn, x: [np.flip(x, eqn.params["dimensions"])],
+    "slice": _slice,
+    "split": lambda eqn, x: np.split(
+        x, np.cumsum(eqn.params["sizes"])[:-1], axis=eqn.params["axis"]
+    ),
+    "squeeze": _same,
+    "stack": lambda eqn, *xs: [np.stack(xs, eqn.params["axis"])],
+    "stop_gradient": _same,
+    "tile": lambda eqn, x: [np.tile(x, eqn.params["reps"])],
+    "transpose": lambda eqn, x: [x.transpose(eqn.params["permutation"])],
+    "unstack": lambda eqn, x: list(np.moveaxis(x, eqn.params["axis"], 0)),
+}
+
+
+def movement(eqn) -> Run:
+    """The rule of every primitive in ``MOVEMENTS``."""
+    move = MOVEMENTS[eqn.primitive.name]
+    moved = [is_float(atom) for atom in eqn.invars]
+    if not any(moved):
+        return lambda prec, *arrays: move(eqn, *arrays)
+    avals = [atom.aval for atom in eqn.invars]
+    starts = np.cumsum([0, *[aval.size * m for aval, m in zip(avals, moved, strict=True)]])
+    numbered = [
+        positions(aval.shape, start) if m else None
+        for aval, start, m in zip(avals, starts, moved, strict=False)
+    ]
+    fill = eqn.params.get("fill_value")
+    filler = fnan if fill is None else to_raw(fill)[0]
+
+    @lru_cache(256)
+    def routes(*integers: bytes) -> list[list[int]]:
+        given = iter(integers)
+        arrays = [
+            np.frombuffer(next(given), aval.dtype).reshape(aval.shape) if n is None else n
+            for aval, n in zip(avals, numbered, strict=True)
+        ]
+        return [np.ravel(result).tolist() for result in move(eqn, *arrays)]
+
+    def run(prec, *xs):
+        pool = [x for xs_, m in zip(xs, moved, strict=True) if m for x in xs_]
+        integers = [x.tobytes() for x, m in zip(xs, moved, strict=True) if not m]
+        pool.append(filler)  # position -1
+        return [[pool[i] for i in route] for route in routes(*integers)]
+
+    def run_fixed(prec, x):
+        return [[x[i] for i in route] for route in fixed]
+
+    if moved != [True]:
+        return run
+    fixed = routes()
+    if fixed == [list(range(avals[0].size))]:
+        return lambda prec, x: [x]
+    return run_fixed
+
+
+def scatter(combine: Callable[[Raw, Raw, int], Raw]) -> Callable[..., Run]:
+    """The rule of a scatter that combines what is there with an update."""
+
+    def rule(eqn) -> Run:
+        operand, indices, updates = (atom.aval for atom in eqn.invars)
+        numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+
+        @lru_cache(256)
+        def targets(key: bytes) -> list[int]:
+            # The transpose of adding the updates reads the places they are added to; a dropped
+            # update reads 0.
+            places = np.frombuffer(key, indices.dtype).reshape(indices.shape)
+            with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+
+                def add(u):
+                    zeros = jax.numpy.zeros(operand.shape)
+                    return jax.lax.scatter_add(zeros, places, u, numbers, mode=mode)
+
+                transposed = jax.linear_transpose(add, np.zeros(updates.shape))
+                (read,) = transposed(positions(operand.shape, 1).astype(float))
+                return (np.asarray(read).ravel().astype(int) - 1).tolist()
+
+        def run(prec, x, where, update):
+            out = list(x)
+            for target, number in zip(targets(where.tobytes()), update, strict=True):
+                if target >= 0:
+                    out[target] = combine(out[target], number, prec)
+            return [out]
+
+        return run
+
+    return rule

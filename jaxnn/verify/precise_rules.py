@@ -1,0 +1,385 @@
+"""What the primitives of a jaxpr compute, on numbers of any precision.
+
+A float array is the flat list of its numbers (raw tuples, see precise_scalars), for a jaxpr knows
+every shape; integers and Booleans are NumPy arrays. A rule takes an equation and returns a function
+of the precision and the operands.
+"""
+
+from collections.abc import Callable
+from functools import cmp_to_key
+from itertools import pairwise, repeat
+from typing import Any
+
+import jax
+import numpy as np
+from mpmath import libmp
+from mpmath.libmp import fnan, fzero, mpf_add, mpf_cmp, mpf_mul
+
+from jaxnn.verify import precise_scalars as scalars
+from jaxnn.verify.precise import Unsupported
+from jaxnn.verify.precise_moves import (
+    MOVEMENTS,
+    Run,
+    Value,
+    bind,
+    is_float,
+    movement,
+    positions,
+    rows_along,
+    scatter,
+)
+from jaxnn.verify.precise_scalars import Raw, to_raw
+
+
+def _fitted(eqn) -> Callable[..., list[Value]]:
+    """Brings the operands to the shape of the result, as lists of numbers."""
+    shape = eqn.outvars[0].aval.shape
+    stretches = [
+        None
+        if atom.aval.shape == shape
+        else np.broadcast_to(positions(atom.aval.shape), shape).ravel().tolist()
+        for atom in eqn.invars
+    ]
+    floats = [is_float(atom) for atom in eqn.invars]
+
+    def fitted(xs):
+        numbers = [x if f else to_raw(x) for x, f in zip(xs, floats, strict=True)]
+        return [
+            x if s is None else [x[i] for i in s] for x, s in zip(numbers, stretches, strict=True)
+        ]
+
+    return fitted
+
+
+def _elementwise(function: Callable[..., Raw]) -> Callable[..., Run]:
+    def rule(eqn) -> Run:
+        fitted = _fitted(eqn)
+        return lambda prec, *xs: [list(map(function, *fitted(xs), repeat(prec)))]
+
+    return rule
+
+
+def _predicate(function: Callable[..., bool]) -> Callable[..., Run]:
+    def rule(eqn) -> Run:
+        fitted, shape = _fitted(eqn), eqn.outvars[0].aval.shape
+        return lambda prec, *xs: [np.array([*map(function, *fitted(xs))], bool).reshape(shape)]
+
+    return rule
+
+
+def _integer_pow(eqn) -> Run:
+    n = int(eqn.params["y"])
+    return lambda prec, x: [[scalars.integer_power(a, n, prec) for a in x]]
+
+
+def _round(eqn) -> Run:
+    to_even = int(eqn.params["rounding_method"]) == 1
+    function = libmp.mpf_nint if to_even else scalars.round_away
+    return lambda prec, x: [[function(a, prec) for a in x]]
+
+
+def _select_n(eqn) -> Run:
+    whole = eqn.invars[0].aval.shape != eqn.outvars[0].aval.shape
+    if not is_float(eqn.outvars[0]):
+        return lambda prec, which, *cases: [np.choose(which.astype(int), cases)]
+
+    def run(prec, which, *cases):
+        if whole:
+            return [cases[int(which)]]
+        choices = zip(*cases, strict=True)
+        return [[c[w] for w, c in zip(which.ravel().tolist(), choices, strict=True)]]
+
+    return run
+
+
+def _convert(eqn) -> Run:
+    (atom,), new = eqn.invars, np.dtype(eqn.params["new_dtype"])
+    shape = eqn.outvars[0].aval.shape
+    if not is_float(atom):
+        if is_float(eqn.outvars[0]):
+            return lambda prec, x: [to_raw(x)]
+        return lambda prec, x: [np.asarray(x).astype(new)]
+    if is_float(eqn.outvars[0]):
+        if jax.numpy.finfo(new).bits >= jax.numpy.finfo(atom.aval.dtype).bits:
+            return lambda prec, x: [x]
+        return lambda prec, x: [_narrowed(x, new)]
+    if new.kind == "b":
+        return lambda prec, x: [np.array([a != fzero for a in x], bool).reshape(shape)]
+    least, most = np.iinfo(new).min, np.iinfo(new).max
+
+    def whole(a: Raw) -> int:
+        if scalars.is_special(a) or (a[1] and scalars.magnitude(a) > 64):
+            return 0 if a == fnan else least if a[0] else most
+        return min(max(scalars.truncated(a), least), most)
+
+    return lambda prec, x: [np.array([whole(a) for a in x], new).reshape(shape)]
+
+
+def _narrowed(x: list[Raw], dtype: np.dtype) -> list[Raw]:
+    with np.errstate(over="ignore"):
+        return to_raw(np.array([libmp.to_float(a, rnd="n") for a in x]).astype(dtype))
+
+
+# Several numbers at a time
+
+
+def _reduction(function: Callable[..., Raw], initial: Raw) -> Callable[..., Run]:
+    def rule(eqn) -> Run:
+        rows = rows_along(eqn.invars[0].aval.shape, eqn.params["axes"])
+
+        def run(prec, x):
+            results = []
+            for row in rows:
+                total = initial
+                for i in row:
+                    total = function(total, x[i], prec)
+                results.append(total)
+            return [results]
+
+        return run
+
+    return rule
+
+
+def _cumulative(function: Callable[..., Raw]) -> Callable[..., Run]:
+    def rule(eqn) -> Run:
+        rows = rows_along(eqn.invars[0].aval.shape, [eqn.params["axis"]])
+        if eqn.params["reverse"]:
+            rows = [row[::-1] for row in rows]
+
+        def run(prec, x):
+            out = list(x)
+            for row in rows:
+                for before, i in pairwise(row):
+                    out[i] = function(out[before], x[i], prec)
+            return [out]
+
+        return run
+
+    return rule
+
+
+def _argument(better: Callable[[Raw, Raw], bool]) -> Callable[..., Run]:
+    def rule(eqn) -> Run:
+        rows = rows_along(eqn.invars[0].aval.shape, eqn.params["axes"])
+        aval = eqn.outvars[0].aval
+
+        def best(numbers: list[Raw]) -> int:
+            if fnan in numbers:
+                return numbers.index(fnan)
+            k = 0
+            for i, number in enumerate(numbers):
+                k = i if better(number, numbers[k]) else k
+            return k
+
+        return lambda prec, x: [
+            np.array([best([x[i] for i in row]) for row in rows], aval.dtype).reshape(aval.shape)
+        ]
+
+    return rule
+
+
+def _dot_general(eqn) -> Run:
+    contracted, batch = eqn.params["dimension_numbers"]
+    x_shape, y_shape = (atom.aval.shape for atom in eqn.invars)
+
+    def blocks(shape, contracted, batch) -> np.ndarray:
+        """Positions as [batch, free, contracted]."""
+        free = [i for i in range(len(shape)) if i not in (*contracted, *batch)]
+        sizes = [
+            int(np.prod([shape[i] for i in axes], dtype=int)) for axes in (batch, free, contracted)
+        ]
+        return positions(shape).transpose(*batch, *free, *contracted).reshape(sizes)
+
+    left = blocks(x_shape, contracted[0], batch[0]).tolist()
+    right = blocks(y_shape, contracted[1], batch[1]).tolist()
+    floats = [is_float(v) for v in eqn.invars]
+
+    def run(prec, x, y):
+        x, y = (v if f else to_raw(v) for v, f in zip((x, y), floats, strict=True))
+        results = []
+        for rows, columns in zip(left, right, strict=True):
+            taken = [[y[j] for j in column] for column in columns]
+            for row in rows:
+                numbers = [x[i] for i in row]
+                results += [_dot(numbers, column, prec) for column in taken]
+        return [results]
+
+    return run
+
+
+def _dot(x: list[Raw], y: list[Raw], prec: int) -> Raw:
+    total = fzero
+    for a, b in zip(x, y, strict=True):
+        product = mpf_mul(a, b, prec)
+        if product != fzero:
+            total = mpf_add(total, product, prec)
+    return total
+
+
+def _sort(eqn) -> Run:
+    rows = rows_along(eqn.invars[0].aval.shape, [eqn.params["dimension"]])
+    floats = [is_float(atom) for atom in eqn.invars]
+    number_of_keys, shape = eqn.params["num_keys"], eqn.invars[0].aval.shape
+    order = cmp_to_key(mpf_cmp)
+
+    def run(prec, *xs):
+        flat = [x if f else x.ravel() for x, f in zip(xs, floats, strict=True)]
+        keys = [
+            [(a == fnan, order(a)) for a in x] if f else x.tolist()
+            for x, f in zip(flat[:number_of_keys], floats, strict=False)
+        ]
+        source = np.zeros(len(flat[0]), int)
+        for row in rows:
+            source[row] = sorted(row, key=lambda i: [key[i] for key in keys])
+        return [
+            [x[i] for i in source.tolist()] if f else x[source].reshape(shape)
+            for x, f in zip(flat, floats, strict=True)
+        ]
+
+    return run
+
+
+FUNCTIONS: dict[str, Callable[..., Raw]] = {
+    "abs": libmp.mpf_abs,
+    "acos": scalars.acos,
+    "acosh": scalars.acosh,
+    "add": mpf_add,
+    "add_any": mpf_add,
+    "asin": scalars.asin,
+    "asinh": libmp.mpf_asinh,
+    "atan": libmp.mpf_atan,
+    "atan2": scalars.atan2,
+    "atanh": scalars.atanh,
+    "cbrt": scalars.cbrt,
+    "ceil": libmp.mpf_ceil,
+    "clamp": scalars.clamp,
+    "cos": scalars.cos,
+    "cosh": scalars.cosh,
+    "div": scalars.div,
+    "erf": libmp.mpf_erf,
+    "erf_inv": scalars.erf_inv,
+    "erfc": libmp.mpf_erfc,
+    "exp": scalars.exp,
+    "exp2": scalars.exp2,
+    "expm1": scalars.expm1,
+    "floor": libmp.mpf_floor,
+    "log": scalars.log,
+    "log1p": scalars.log1p,
+    "logistic": scalars.logistic,
+    "max": scalars.maximum,
+    "min": scalars.minimum,
+    "mul": mpf_mul,
+    "neg": libmp.mpf_neg,
+    "pow": scalars.power,
+    "rem": scalars.rem,
+    "rsqrt": scalars.rsqrt,
+    "sign": scalars.sign,
+    "sin": scalars.sin,
+    "sinh": scalars.sinh,
+    "sqrt": scalars.sqrt,
+    "square": scalars.square,
+    "sub": libmp.mpf_sub,
+    "tan": scalars.tan,
+    "tanh": libmp.mpf_tanh,
+}
+
+EXACT: dict[str, Callable[..., Run]] = {
+    "argmax": _argument(libmp.mpf_gt),
+    "argmin": _argument(libmp.mpf_lt),
+    "convert_element_type": _convert,
+    "eq": _predicate(libmp.mpf_eq),
+    "ge": _predicate(libmp.mpf_ge),
+    "gt": _predicate(libmp.mpf_gt),
+    "is_finite": _predicate(lambda x: not scalars.is_special(x)),
+    "le": _predicate(libmp.mpf_le),
+    "lt": _predicate(libmp.mpf_lt),
+    "ne": _predicate(lambda x, y: not libmp.mpf_eq(x, y)),
+    "select_n": _select_n,
+    "sort": _sort,
+    **dict.fromkeys(MOVEMENTS, movement),
+}
+"""Primitives that do not round: on numbers known beforehand they are run beforehand."""
+
+ANY_TYPE = {*MOVEMENTS, "convert_element_type", "select_n"}
+"""Primitives whose rule here is for integers too."""
+
+RULES: dict[str, Callable[..., Run]] = {
+    **{name: _elementwise(function) for name, function in FUNCTIONS.items()},
+    **EXACT,
+    "cumlogsumexp": _cumulative(scalars.logaddexp),
+    "cummax": _cumulative(scalars.maximum),
+    "cummin": _cumulative(scalars.minimum),
+    "cumprod": _cumulative(mpf_mul),
+    "cumsum": _cumulative(mpf_add),
+    "dot_general": _dot_general,
+    "integer_pow": _integer_pow,
+    "reduce_max": _reduction(scalars.maximum, libmp.fninf),
+    "reduce_min": _reduction(scalars.minimum, libmp.finf),
+    "reduce_prod": _reduction(mpf_mul, libmp.fone),
+    "reduce_sum": _reduction(mpf_add, fzero),
+    "round": _round,
+    "scatter": scatter(lambda old, new, prec: new),
+    "scatter-add": scatter(mpf_add),
+    "scatter-max": scatter(scalars.maximum),
+    "scatter-min": scatter(scalars.minimum),
+    "scatter-mul": scatter(mpf_mul),
+    "scatter-sub": scatter(libmp.mpf_sub),
+    "scatter_max": scatter(scalars.maximum),
+    "scatter_min": scatter(scalars.minimum),
+    "scatter_mul": scatter(mpf_mul),
+}
+
+INTEGER: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "and": np.bitwise_and,
+    "eq": np.equal,
+    "ge": np.greater_equal,
+    "gt": np.greater,
+    "le": np.less_equal,
+    "lt": np.less,
+    "max": np.maximum,
+    "min": np.minimum,
+    "mul": np.multiply,
+    "ne": np.not_equal,
+    "neg": np.negative,
+    "not": np.invert,
+    "or": np.bitwise_or,
+    "sub": np.subtract,
+    "xor": np.bitwise_xor,
+}
+"""What NumPy does as JAX does it, without compiling anything."""
+
+
+def _iota(eqn) -> np.ndarray:
+    shape, dimension = eqn.params["shape"], eqn.params["dimension"]
+    along = np.arange(shape[dimension]).reshape([-1] + [1] * (len(shape) - dimension - 1))
+    return np.broadcast_to(along, shape)
+
+
+def _of_integers(eqn) -> Run:
+    name = eqn.primitive.name
+    floats = [is_float(var) for var in eqn.outvars]
+    if name == "iota" and not floats[0]:
+        return lambda prec: [_iota(eqn).astype(eqn.params["dtype"])]
+    if name == "iota":
+        return lambda prec: [to_raw(_iota(eqn))]
+    if name in INTEGER:
+        return lambda prec, *xs: [np.asarray(INTEGER[name](*xs))]
+    return lambda prec, *xs: [
+        to_raw(r) if f else r for r, f in zip(bind(eqn, *xs), floats, strict=True)
+    ]
+
+
+def rule(eqn) -> tuple[Run, bool]:
+    """The function that an equation's primitive computes, and whether it is exact.
+
+    Raises:
+      Unsupported: there is no rule for the primitive.
+    """
+    name = eqn.primitive.name
+    if name not in ANY_TYPE and not any(is_float(atom) for atom in eqn.invars):
+        return _of_integers(eqn), True
+    if name not in RULES:
+        raise Unsupported(f"no high-precision rule for the primitive {name!r}")
+    return RULES[name](eqn), name in EXACT

@@ -1,0 +1,282 @@
+"""Real functions to any precision, with the special cases of IEEE 754 and without exceptions.
+
+A number is mpmath's raw tuple (sign, mantissa, exponent, bits), which costs half of what its mpf
+objects cost. Results are right to a few units in the last of ``prec`` bits. Two differences from
+IEEE 754 remain: there is no negative zero, and the range has no end, except that exponentials and
+trigonometric functions of numbers beyond 2^4096 are taken at infinity.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import mpmath
+import numpy as np
+from mpmath import libmp
+from mpmath.libmp import (
+    fhalf,
+    finf,
+    fnan,
+    fninf,
+    fnone,
+    fone,
+    from_float,
+    from_int,
+    fzero,
+    mpf_abs,
+    mpf_add,
+    mpf_cmp,
+    mpf_div,
+    mpf_mul,
+    mpf_neg,
+    mpf_sign,
+    mpf_sub,
+)
+
+Raw = Any  # a tuple of four integers
+
+LARGEST_MAGNITUDE = 4096
+_ln = getattr(libmp, "mpf_ln", None) or libmp.mpf_log  # its name before mpmath 1.4
+
+
+def magnitude(x: Raw) -> int:
+    """The least m with |x| < 2^m, for x neither zero nor special."""
+    return x[2] + x[3]
+
+
+def is_special(x: Raw) -> bool:
+    """Whether it is an infinity or NaN."""
+    return not x[1] and x[2] != 0
+
+
+def to_raw(value: Any) -> list[Raw]:
+    """The flat list of the numbers of an array: floats, integers or mpmath's own; exact."""
+    array = np.asarray(value)
+    if array.dtype == object:
+        return [_of_object(x) for x in array.ravel()]
+    if array.dtype.kind in "iub":
+        return [from_int(int(x)) for x in array.ravel().tolist()]
+    return [from_float(x) for x in array.astype(np.float64).ravel().tolist()]
+
+
+def _of_object(x: Any) -> Raw:
+    if hasattr(x, "_mpf_"):
+        return x._mpf_
+    return from_int(x) if isinstance(x, int) else from_float(float(x))
+
+
+def truncated(x: Raw) -> int:
+    """The whole part of a finite number."""
+    sign, mantissa, exponent, _ = x
+    whole = mantissa << exponent if exponent >= 0 else mantissa >> -exponent
+    return -whole if sign else whole
+
+
+def _quiet(function: Callable[..., Raw]) -> Callable[..., Raw]:
+    """NaN where mpmath raises because the result is not a real number."""
+
+    @wraps(function)
+    def quiet(*args) -> Raw:
+        try:
+            return function(*args)
+        except (ValueError, ZeroDivisionError):
+            return fnan
+
+    return quiet
+
+
+def _periodic(function: Callable[..., Raw]) -> Callable[..., Raw]:
+    def periodic(x: Raw, prec: int) -> Raw:
+        huge = x[1] and magnitude(x) > LARGEST_MAGNITUDE
+        return fnan if huge or is_special(x) else function(x, prec)
+
+    return periodic
+
+
+sin, cos, tan = (_periodic(f) for f in (libmp.mpf_sin, libmp.mpf_cos, libmp.mpf_tan))
+asin, acos, acosh = (_quiet(f) for f in (libmp.mpf_asin, libmp.mpf_acos, libmp.mpf_acosh))
+sqrt = _quiet(libmp.mpf_sqrt)
+
+
+def sign(x: Raw, prec: int) -> Raw:
+    """-1, 0 or 1."""
+    return fnan if x == fnan else from_int(mpf_sign(x))
+
+
+def div(x: Raw, y: Raw, prec: int) -> Raw:
+    """x / y; x / 0 is infinite with the sign of x."""
+    if y != fzero:
+        return mpf_div(x, y, prec)
+    return mpf_mul(x, finf)
+
+
+def rem(x: Raw, y: Raw, prec: int) -> Raw:
+    """What x leaves when divided by y, with the sign of x."""
+    if is_special(x) or y in (fzero, fnan):
+        return fnan
+    left = libmp.mpf_mod(mpf_abs(x), mpf_abs(y), prec)
+    return mpf_neg(left) if x[0] else left
+
+
+def atan2(y: Raw, x: Raw, prec: int) -> Raw:
+    """The angle of the point (x, y)."""
+    return fnan if fnan in (x, y) else libmp.mpf_atan2(y, x, prec)
+
+
+def maximum(x: Raw, y: Raw, prec: int) -> Raw:
+    """The larger one; NaN if one is."""
+    if fnan in (x, y):
+        return fnan
+    return x if mpf_cmp(x, y) >= 0 else y
+
+
+def minimum(x: Raw, y: Raw, prec: int) -> Raw:
+    """The smaller one; NaN if one is."""
+    if fnan in (x, y):
+        return fnan
+    return x if mpf_cmp(x, y) <= 0 else y
+
+
+def clamp(low: Raw, x: Raw, high: Raw, prec: int) -> Raw:
+    """The nearest number to x from low to high."""
+    return minimum(maximum(x, low, prec), high, prec)
+
+
+def square(x: Raw, prec: int) -> Raw:
+    """x x."""
+    return mpf_mul(x, x, prec)
+
+
+def rsqrt(x: Raw, prec: int) -> Raw:
+    """1 / sqrt(x)."""
+    return div(fone, sqrt(x, prec + 4), prec)
+
+
+def cbrt(x: Raw, prec: int) -> Raw:
+    """The real cube root."""
+    if x[0] or is_special(x):
+        return x if is_special(x) else mpf_neg(libmp.mpf_cbrt(mpf_neg(x), prec))
+    return libmp.mpf_cbrt(x, prec)
+
+
+def exp(x: Raw, prec: int) -> Raw:
+    """e^x."""
+    if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
+        return fzero if x[0] else finf
+    return libmp.mpf_exp(x, prec)
+
+
+def exp2(x: Raw, prec: int) -> Raw:
+    """2^x."""
+    return power(from_int(2), x, prec)
+
+
+def expm1(x: Raw, prec: int) -> Raw:
+    """e^x - 1, accurate near 0."""
+    if not x[1]:
+        return fnone if x == fninf else x
+    if magnitude(x) < -prec:
+        return mpf_add(x, mpf_mul(fhalf, mpf_mul(x, x, prec)), prec)
+    return mpf_sub(exp(x, prec + 10 + max(0, -magnitude(x))), fone, prec)
+
+
+def log(x: Raw, prec: int) -> Raw:
+    """The natural logarithm."""
+    if not x[1]:
+        return fninf if x == fzero else x if x == finf else fnan
+    return fnan if x[0] else _ln(x, prec)
+
+
+def log1p(x: Raw, prec: int) -> Raw:
+    """log(1 + x), accurate near 0."""
+    if not x[1]:
+        return fnan if x == fninf else x
+    if magnitude(x) < -prec:
+        return mpf_sub(x, mpf_mul(fhalf, mpf_mul(x, x, prec)), prec)
+    return log(mpf_add(fone, x, 0 if magnitude(x) <= 0 else prec + 10), prec)
+
+
+def logaddexp(x: Raw, y: Raw, prec: int) -> Raw:
+    """log(e^x + e^y)."""
+    top = maximum(x, y, prec)
+    if is_special(top):
+        return top
+    return mpf_add(top, log1p(exp(mpf_neg(mpf_abs(mpf_sub(x, y, prec))), prec), prec), prec)
+
+
+def logistic(x: Raw, prec: int) -> Raw:
+    """1 / (1 + e^-x)."""
+    return div(fone, mpf_add(fone, exp(mpf_neg(x), prec + 4), prec + 4), prec)
+
+
+def sinh(x: Raw, prec: int) -> Raw:
+    """(e^x - e^-x) / 2."""
+    if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
+        return fninf if x[0] else finf
+    return libmp.mpf_sinh(x, prec)
+
+
+def cosh(x: Raw, prec: int) -> Raw:
+    """(e^x + e^-x) / 2."""
+    if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
+        return finf
+    return libmp.mpf_cosh(x, prec)
+
+
+@_quiet
+def atanh(x: Raw, prec: int) -> Raw:
+    """log((1 + x) / (1 - x)) / 2."""
+    if x in (fone, fnone):
+        return mpf_mul(x, finf)
+    return libmp.mpf_atanh(x, prec)
+
+
+def erf_inv(x: Raw, prec: int) -> Raw:
+    """The y with erf(y) = x."""
+    if x in (fone, fnone):
+        return mpf_mul(x, finf)
+    if not x[1] or magnitude(x) > 0:
+        return x if x == fzero else fnan
+    with mpmath.workprec(prec + 10):
+        return mpmath.erfinv(mpmath.mp.make_mpf(x))._mpf_
+
+
+def round_away(x: Raw, prec: int) -> Raw:
+    """The nearest whole number, halves away from zero."""
+    if not x[1] or x[2] >= 0:
+        return x
+    if magnitude(x) < 0:
+        return fzero
+    whole = libmp.mpf_floor(mpf_add(mpf_abs(x), fhalf))
+    return mpf_neg(whole) if x[0] else whole
+
+
+def integer_power(x: Raw, n: int, prec: int) -> Raw:
+    """x^n."""
+    if n == 0:
+        return fone
+    if x == fzero:
+        return fzero if n > 0 else finf
+    return libmp.mpf_pow_int(x, n, prec)
+
+
+def power(x: Raw, y: Raw, prec: int) -> Raw:
+    """x^y; 1 wherever y = 0 or x = 1, as C's pow."""
+    if fzero == y or x == fone:
+        return fone
+    if fnan in (x, y):
+        return fnan
+    if is_special(y):
+        side = mpf_cmp(mpf_abs(x), fone)
+        if side == 0:
+            return fone
+        return finf if (side > 0) == (y == finf) else fzero
+    whole = y[2] >= 0
+    if whole and magnitude(y) <= LARGEST_MAGNITUDE:
+        return integer_power(x, truncated(y), prec)
+    if not x[1]:
+        return finf if (x == fzero) == bool(y[0]) else fzero
+    if x[0] and not whole:
+        return fnan
+    extra = prec + 10 + max(0, magnitude(y)) + magnitude(x).bit_length()
+    return exp(mpf_mul(y, log(mpf_abs(x), extra), extra), prec)

@@ -1,0 +1,502 @@
+"""The high-precision reference: against float64 JAX, and against mpmath's own formulas."""
+
+import itertools
+import sys
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxnn.verify import precise
+
+BITS = 1200
+INF, NAN = np.inf, np.nan
+
+
+def traced(function, *arguments):
+    with jax.enable_x64(True):
+        return jax.make_jaxpr(function)(*arguments)
+
+
+def precisely(function, *arguments, bits=BITS):
+    """The results' leaves with every operation in 1200 bits."""
+    return precise.evaluate(traced(function, *arguments), jax.tree.leaves(arguments), bits)
+
+
+def assert_as_float64(function, *arguments, rtol=1e-12):
+    with jax.enable_x64(True):
+        expected = [np.asarray(x) for x in jax.tree.leaves(jax.jit(function)(*arguments))]
+    results = precisely(function, *arguments)
+    assert len(results) == len(expected)
+    for got, want in zip(results, expected, strict=True):
+        assert got.shape == want.shape
+        if want.dtype.kind == "f":
+            assert got.dtype == object
+            np.testing.assert_allclose(got.astype(float), want, rtol=rtol, atol=1e-14)
+        else:
+            assert got.dtype == want.dtype
+            np.testing.assert_array_equal(got, want)
+
+
+def assert_equal_to(got, want, relative="1e-300"):
+    """Both mpf arrays, or anything mpmath converts."""
+    with mpmath.workprec(2 * BITS):
+        for a, b in zip(np.ravel(got), np.ravel(np.array(want, object)), strict=True):
+            assert abs(a - b) <= mpmath.mpf(relative) * abs(b), (a, b)
+
+
+def ordinary(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+Z = np.array([0.3, -1.2, 2.5, 0.7])
+M = ordinary(3, 4)
+POSITIVE = np.array([0.2, 1.0, 3.7])
+SMALL = np.array([-0.9, -0.25, 1e-3, 0.6])
+MASK = np.array([True, False, False, True])
+WHOLE = np.array([[4, -2, 7], [0, 3, -5]])
+
+UNARY = {
+    "abs": (jnp.abs, Z),
+    "acos": (lax.acos, SMALL),
+    "acosh": (lax.acosh, 1.0 + POSITIVE),
+    "asin": (lax.asin, SMALL),
+    "asinh": (lax.asinh, Z),
+    "atan": (lax.atan, Z),
+    "atanh": (lax.atanh, SMALL),
+    "cbrt": (lax.cbrt, Z),
+    "ceil": (lax.ceil, Z),
+    "cos": (lax.cos, Z),
+    "cosh": (lax.cosh, Z),
+    "erf": (lax.erf, Z),
+    "erf_inv": (lax.erf_inv, SMALL),
+    "erfc": (lax.erfc, Z),
+    "exp": (lax.exp, Z),
+    "exp2": (lax.exp2, Z),
+    "expm1": (lax.expm1, np.append(Z, 1e-9)),
+    "floor": (lax.floor, Z),
+    "integer_pow": (lambda x: lax.integer_pow(x, 3) + lax.integer_pow(x, -2), Z),
+    "is_finite": (lax.is_finite, Z),
+    "log": (lax.log, POSITIVE),
+    "log1p": (lax.log1p, np.append(SMALL, 1e-9)),
+    "logistic": (lax.logistic, Z),
+    "neg": (lax.neg, Z),
+    "round away": (lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO), 0.5 * WHOLE),
+    "round to even": (lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN), 0.5 * WHOLE),
+    "rsqrt": (lax.rsqrt, POSITIVE),
+    "sign": (lax.sign, Z),
+    "sin": (lax.sin, Z),
+    "sinh": (lax.sinh, Z),
+    "sqrt": (lax.sqrt, POSITIVE),
+    "square": (lax.square, Z),
+    "tan": (lax.tan, Z),
+    "tanh": (lax.tanh, Z),
+}
+
+BINARY = {
+    "add": lax.add,
+    "atan2": lax.atan2,
+    "div": lax.div,
+    "eq": lax.eq,
+    "ge": lax.ge,
+    "gt": lax.gt,
+    "le": lax.le,
+    "lt": lax.lt,
+    "max": lax.max,
+    "min": lax.min,
+    "mul": lax.mul,
+    "ne": lax.ne,
+    "pow": lax.pow,
+    "rem": lax.rem,
+    "sub": lax.sub,
+}
+
+# XLA's own float64 erf_inv is right to about eleven digits only.
+LOOSE = {"erf_inv": 1e-10}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_function_of_one_number(name):
+    function, x = UNARY[name]
+    assert_as_float64(function, x, rtol=LOOSE.get(name, 1e-12))
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_special_values_of_one_number(name):
+    x = np.array([INF, -INF, NAN, 0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.5, 40.0])
+    assert_as_float64(UNARY[name][0], x, rtol=LOOSE.get(name, 1e-12))
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_function_of_two_numbers_with_special_values(name):
+    numbers = [INF, -INF, NAN, 0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.7]
+    x, y = np.array(list(itertools.product(numbers, numbers))).T
+    assert_as_float64(BINARY[name], x, y)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (lambda x: jnp.where(x > 0, x, 2 * x), [Z]),
+        (lambda x: lax.clamp(-1.0, x, 1.0), [np.append(Z, [NAN, INF])]),
+        (lambda x, n: x ** n.astype(float), [Z, np.array([2, 0, -1, 3])]),
+        (lambda x: lax.pow(x, 3), [Z]),
+        (lambda m, x: (m & (x > 0)) | ~m ^ (x < 1), [MASK, Z]),
+        (lambda n: (n * 2 - 3, -n, n // 2, n % 3, n < 2, abs(n), jnp.sum(n, 0)), [WHOLE]),
+        (lambda n: (jnp.argmax(n, 1), jnp.sort(n), n.astype(float) / 3), [WHOLE]),
+        (lambda n: jnp.where(n > 0, n, 2 * n), [WHOLE]),
+        (lambda x: (x.astype(int), x.astype(bool)), [np.append(Z, [0.0, NAN, INF, -INF, 1e30])]),
+        (lambda m: m.astype(float) * 2, [MASK]),
+        (lambda x: x.astype(jnp.float32).astype(float), [np.append(Z, [1e40, NAN])]),
+    ],
+)
+def test_choice_logic_and_types(function, arguments):
+    assert_as_float64(function, *arguments)
+
+
+REDUCTIONS = {
+    "sum": lambda x: (jnp.sum(x), jnp.sum(x, 0), jnp.sum(x, 1)),
+    "max": lambda x: (jnp.max(x), jnp.max(x, 0)),
+    "min": lambda x: (jnp.min(x), jnp.min(x, 1)),
+    "prod": lambda x: (jnp.prod(x), jnp.prod(x, 0)),
+    "argmax": lambda x: (jnp.argmax(x), jnp.argmax(x, 0)),
+    "argmin": lambda x: (jnp.argmin(x), jnp.argmin(x, 1)),
+    "any, all": lambda x: (jnp.any(x > 1), jnp.all(x > -9, 1)),
+    "cumsum": lambda x: (lax.cumsum(x, 1), lax.cumsum(x, 0, reverse=True)),
+    "cumprod": lambda x: lax.cumprod(x, 1),
+    "cummax": lambda x: (lax.cummax(x, 0), lax.cummin(x, 1, reverse=True)),
+    "cumlogsumexp": lambda x: lax.cumlogsumexp(x, 1),
+    "sort": lambda x: (jnp.sort(x, 0), jnp.sort(x, 1), jnp.argsort(x, 1)),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_function_of_several_numbers(name):
+    ties = np.round(M)
+    assert_as_float64(lambda x, y: (REDUCTIONS[name](x), REDUCTIONS[name](y)), M, ties)
+
+
+@pytest.mark.parametrize(
+    "name", ["sum", "max", "min", "prod", "argmax", "argmin", "cummax", "sort"]
+)
+def test_several_numbers_with_nan_and_infinity(name):
+    x = np.array([[1.0, NAN, INF], [-INF, 2.0, 0.0], [INF, -INF, NAN]])
+    assert_as_float64(REDUCTIONS[name], x)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: lax.reduce_max_p.bind(x, axes=(0,), out_sharding=None), -INF),
+        (lambda x: lax.reduce_min_p.bind(x, axes=(0,), out_sharding=None), INF),
+        (jnp.sum, 0.0),
+        (jnp.prod, 1.0),
+    ],
+)
+def test_reduction_of_nothing(function, expected):
+    assert float(precisely(function, np.zeros(0))[0][()]) == expected
+
+
+MOVES = {
+    "broadcast": lambda x: jnp.broadcast_to(x[:, None, :], (3, 2, 4)) + x[0],
+    "reshape": lambda x: (x.reshape(2, 6), x.ravel(), x[None], x[:1].squeeze(0)),
+    "transpose": lambda x: (x.T, jnp.transpose(x[None], (2, 0, 1))),
+    "slice": lambda x: (x[1:, ::2], x[0], x[::-1]),
+    "concatenate": lambda x: jnp.concatenate([x, 2 * x, jnp.ones((1, 4))], 0),
+    "stack": lambda x: (jnp.stack([x, x], -1), jnp.unstack(x, axis=1)),
+    "split": lambda x: jnp.split(x, 2, 1),
+    "pad": lambda x: lax.pad(x, -1.5, [(1, 2, 0), (-1, 1, 2)]),
+    "negative pad": lambda x: lax.pad(x, -1.5, [(-2, -1, 1), (0, -3, 0)]),
+    "diagonal": lambda x: (jnp.diag(x[0]), jnp.diagonal(x), jnp.eye(3) @ x),
+    "kron": lambda x: jnp.kron(x, x),
+    "tile, roll": lambda x: (jnp.tile(x, 2), jnp.roll(x, 1)),
+    "tril": jnp.tril,
+    "set": lambda x: (x.at[1].set(7.0), x.at[:, 2].add(x[:, 0]), x.at[0, 0].multiply(3.0)),
+    "iota": lambda x: x * lax.iota(float, 4),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moving_numbers(name):
+    assert_as_float64(MOVES[name], M)
+
+
+@pytest.mark.parametrize("label", [0, 2, 3, -1, 7, -9])
+@pytest.mark.parametrize("mode", ["fill", "clip", "promise_in_bounds"])
+def test_reading_at_a_traced_place(label, mode):
+    if mode == "promise_in_bounds" and not 0 <= label < 4:
+        pytest.skip("the promise is broken")
+    assert_as_float64(lambda z, i: z.at[i].get(mode=mode), Z, np.asarray(label))
+
+
+def test_reading_with_a_value_for_places_outside():
+    assert_as_float64(
+        lambda z, i: z.at[i].get(mode="fill", fill_value=-2.5), Z, np.array([[1, 9], [-7, 3]])
+    )
+
+
+@pytest.mark.parametrize("mode", ["drop", "clip"])
+@pytest.mark.parametrize("method", ["set", "add", "subtract", "multiply", "max", "min"])
+def test_writing_at_traced_places(method, mode):
+    places = np.array([1, 3, 3, 0, 8]) if method != "set" else np.array([1, 8, 0])
+
+    def write(x, i, u):
+        return getattr(x.at[:, i], method)(u, mode=mode)
+
+    assert_as_float64(write, M, places, ordinary(3, len(places), seed=1))
+
+
+@pytest.mark.parametrize("start", [-5, 0, 1, 2, 9])
+def test_a_traced_window_stays_inside(start):
+    def window(x, i):
+        return lax.dynamic_slice(x, (i, 1), (2, 3)), lax.dynamic_update_slice(x, x[:2, :2], (1, i))
+
+    assert_as_float64(window, M, np.asarray(start))
+
+
+@pytest.mark.parametrize(
+    "subscripts", ["ij,kj->ik", "i,j->ij", "bij,bjk->bik", "bij,kbi->jbk", "ijk,kji->", "ij,ij->ij"]
+)
+def test_products(subscripts):
+    sizes = {"i": 2, "j": 3, "k": 4, "b": 5}
+    x, y = (ordinary(*[sizes[s] for s in term]) for term in subscripts.split("->")[0].split(","))
+    assert_as_float64(lambda x, y: jnp.einsum(subscripts, x, y), x, y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [([0.0, 1.0], [INF, 1.0], NAN), ([0.0, 1.0], [NAN, 1.0], NAN), ([INF, 1.0], [2.0, 1.0], INF)],
+)
+def test_products_with_special_values(x, y, expected):
+    result = precisely(jnp.dot, np.array(x), np.array(y))[0][()]
+    np.testing.assert_equal(float(result), expected)
+
+
+def power_by_scan(x, n):
+    return lax.scan(lambda c, y: (c * y + n, (c, y > 0, y)), 1.0, x, reverse=True)
+
+
+CONTROL = {
+    "scan": lambda x: power_by_scan(x, 2),
+    "scan of nothing": lambda x: lax.scan(lambda c, y: (c + y, y), 1.0, x[:0]),
+    "gradient of scan": jax.grad(lambda x: power_by_scan(x, 1)[0]),
+    "fori": lambda x: lax.fori_loop(0, 4, lambda i, s: s * x[i], 1.0),
+    "while": lambda x: lax.while_loop(lambda s: s.sum() < 100, lambda s: s * 2 + x[0], x),
+    "cond": lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x),
+    "switch": lambda x: lax.switch(x.astype(int)[2], [jnp.sin, jnp.cos, jnp.exp], x),
+    "gradient of cond": jax.grad(lambda x: lax.cond(x[1] > 0, jnp.sin, jnp.cos, x).sum()),
+    "vmap of cond": jax.vmap(lambda x: lax.cond(x > 0, jnp.sin, jnp.cos, x)),
+    "checkpoint": jax.grad(jax.checkpoint(lambda x: jnp.sin(x).sum())),
+    "jit": jax.jit(lambda x: jax.jit(jnp.sin)(x) + jax.jit(jnp.sin)(2 * x)),
+    "stop_gradient": jax.grad(lambda x: (x * lax.stop_gradient(x)).sum()),
+}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_flow(name):
+    assert_as_float64(CONTROL[name], Z)
+
+
+@jax.custom_vjp
+def doubled(x):
+    return x + x
+
+
+doubled.defvjp(lambda x: (x + x, None), lambda _, g: (2 * g,))
+
+
+def network(params, x, y):
+    w1, b1, w2, b2 = params
+    hidden = jnp.maximum(x @ w1 + b1, 0)
+    return -(y * jax.nn.log_softmax(hidden @ w2 + b2)).sum() / x.shape[0]
+
+
+PARAMS = (ordinary(4, 5), ordinary(5), ordinary(5, 3), ordinary(3))
+ONE_HOT = np.eye(3)
+
+DERIVATIVES = {
+    "softmax, forward": (jax.jacfwd(jax.nn.softmax), [Z]),
+    "softmax, reverse": (jax.jacrev(jax.nn.softmax), [Z]),
+    "log_softmax": (jax.jacrev(jax.nn.log_softmax), [Z]),
+    "logsumexp, second": (jax.hessian(jax.nn.logsumexp), [Z]),
+    "softplus": (jax.grad(lambda z: jax.nn.softplus(z).sum()), [Z]),
+    "softplus, second": (jax.hessian(lambda z: jax.nn.softplus(z).sum()), [Z]),
+    "sigmoid, forward over reverse": (jax.hessian(lambda z: jax.nn.sigmoid(z).prod()), [Z]),
+    "log_sigmoid": (jax.jacfwd(jax.nn.log_sigmoid), [Z]),
+    "relu": (jax.grad(lambda z: (jax.nn.relu(z) ** 2).sum()), [Z]),
+    "tanh": (jax.jacrev(jnp.tanh), [Z]),
+    "maximum": (jax.jacrev(lambda z: jnp.maximum(z, z[::-1]) + z.max()), [Z]),
+    "maximum with ties": (jax.grad(lambda z: z.max()), [np.array([1.0, 2.0, 2.0])]),
+    "sort, reverse": (jax.jacrev(jnp.sort), [Z]),
+    "sort, forward": (jax.jacfwd(jnp.sort), [Z]),
+    "cumulative": (jax.jacrev(lambda z: lax.cumprod(z) + lax.cummax(z) + lax.cumsum(z)), [Z]),
+    "cumlogsumexp": (jax.jacrev(lax.cumlogsumexp), [Z]),
+    "label, reverse": (jax.grad(lambda z, i: -jax.nn.log_softmax(z)[i]), [Z, np.asarray(2)]),
+    "label, forward": (jax.jacfwd(lambda z, i: jax.nn.softmax(z)[i]), [Z, np.asarray(2)]),
+    "labels, vmapped": (
+        jax.grad(lambda z, i: jax.vmap(lambda r, k: r[k] ** 2)(z, i).sum()),
+        [M, np.array([3, 0, 3])],
+    ),
+    "take_along_axis": (
+        jax.grad(lambda z, i: jnp.take_along_axis(z, i[:, None], 1).prod()),
+        [M, np.array([3, 0, 3])],
+    ),
+    "where": (jax.grad(lambda z: jnp.where(z > 0, z**3, jnp.exp(z)).sum()), [Z]),
+    "norm": (jax.hessian(jnp.linalg.norm), [Z]),
+    "powers": (jax.jacfwd(lambda z: (z**2, z**-1, jnp.abs(z) ** 1.5, 2**z)), [Z]),
+    "mean and variance": (jax.grad(lambda m: (m.var(0) / m.mean()).sum()), [M]),
+    "products with batches": (
+        jax.jacrev(lambda x, y: jnp.einsum("bij,bjk->bik", x, y), (0, 1)),
+        [ordinary(2, 3, 2), ordinary(2, 2, 2)],
+    ),
+    "vmapped jacobians": (jax.vmap(jax.jacrev(jax.nn.softmax)), [M]),
+    "network": (jax.grad(network), [PARAMS, M, ONE_HOT]),
+    "update": (
+        lambda p, x, y: jax.tree.map(lambda a, b: a - 0.1 * b, p, jax.grad(network)(p, x, y)),
+        [PARAMS, M, ONE_HOT],
+    ),
+    "own derivative rule": (jax.grad(lambda z: (doubled(z) ** 2).sum()), [Z]),
+    "inverse functions": (jax.jacfwd(lambda z: jnp.arctan(z) + jnp.arcsin(z)), [SMALL]),
+    "gelu and friends": (
+        jax.jacrev(lambda z: jax.nn.gelu(z, approximate=False) + jax.nn.elu(z) + jax.nn.silu(z)),
+        [Z],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_derivatives(name):
+    function, arguments = DERIVATIVES[name]
+    assert_as_float64(function, *arguments)
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("logits", [(37.4, 0.0, -1.0, -2.0), (700.0, 0.0, -1.0), (0.1, 0.1)])
+def test_softmax_jacobian_in_full_precision(mode, logits):
+    (got,) = precisely(mode(jax.nn.softmax), np.array(logits))
+    with mpmath.workprec(3 * BITS):
+        e = [mpmath.exp(mpmath.mpf(z)) for z in logits]
+        p = [x / sum(e) for x in e]
+        rest = [sum(e[:i] + e[i + 1 :]) / sum(e) for i in range(len(e))]  # 1 - p_i
+        want = [
+            [p[i] * rest[i] if i == j else -p[i] * p[j] for j in range(len(p))]
+            for i in range(len(p))
+        ]
+    # 1 - p_i of a dominant logit cancels its leading bits: 1009 of them at 700.
+    assert_equal_to(got, want, "1e-300" if logits[0] < 100 else "1e-50")
+
+
+def test_derivative_of_a_sigmoid_far_below_zero():
+    (got,) = precisely(jax.grad(jax.nn.sigmoid), np.asarray(-800.0))
+    with mpmath.workprec(3 * BITS):
+        e = mpmath.exp(-800)
+        assert_equal_to(got, e / (1 + e) ** 2)
+
+
+def test_log_sum_exp_of_numbers_far_apart():
+    (got,) = precisely(jax.nn.logsumexp, np.array([1e4, -1e4]), bits=60_000)
+    with mpmath.workprec(70_000):
+        assert_equal_to(got - 10_000, mpmath.log1p(mpmath.exp(-20_000)), "1e-9000")
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "want"),
+    [
+        (lax.log1p, 1e-200, lambda x: x - x**2 / 2 + x**3 / 3),
+        (lax.expm1, -1e-200, lambda x: x + x**2 / 2 + x**3 / 6),
+        (lambda x: lax.log1p(lax.exp(x)), -2000.0, lambda x: mpmath.log1p(mpmath.exp(x))),
+        (lax.erf_inv, 0.3, mpmath.erfinv),
+        (lax.erfc, 30.0, mpmath.erfc),
+        (lax.cbrt, -0.1, lambda x: -mpmath.cbrt(-x)),
+        (lax.rsqrt, 3.0, lambda x: 1 / mpmath.sqrt(x)),
+        (lax.tanh, 0.7, mpmath.tanh),
+        (lambda x: lax.pow(x, 0.3), 7e200, lambda x: x ** mpmath.mpf(0.3)),
+        (lax.logistic, 3.0, lambda x: 1 / (1 + mpmath.exp(-x))),
+    ],
+)
+def test_functions_in_full_precision(function, x, want):
+    (got,) = precisely(function, np.asarray(x))
+    with mpmath.workprec(3 * BITS):
+        assert_equal_to(got, want(mpmath.mpf(x)))
+
+
+def test_exponentials_go_beyond_the_range_of_float64():
+    (got,) = precisely(lambda x: lax.log(lax.exp(lax.exp(x))), np.asarray(1e3))
+    with mpmath.workprec(3 * BITS):
+        assert_equal_to(got, mpmath.exp(1000))
+
+
+def test_exponential_of_more_is_infinite():
+    (got,) = precisely(lambda x: lax.exp(x * lax.exp(jnp.abs(x))), np.array([1e6, -1e6]))
+    assert got.tolist() == [mpmath.inf, 0]
+
+
+def test_a_float64_is_taken_exactly():
+    (got,) = precisely(lambda x: x + 1.0, np.array([5e-324, 0.1]))
+    with mpmath.workprec(2 * BITS):
+        assert got.tolist() == [mpmath.mpf(5e-324) + 1, mpmath.mpf(0.1) + 1]
+
+
+def test_rounding_to_float32_is_numpys():
+    (got,) = precisely(lambda x: x.astype(jnp.float32), np.array([0.1, 1e-50]))
+    assert got.tolist() == [float(np.float32(0.1)), 0.0]
+
+
+def test_arguments_may_be_mpmath_numbers():
+    with mpmath.workprec(BITS):
+        third = mpmath.mpf(1) / 3
+        jaxpr = traced(lambda x, y: x * y, np.zeros(2), np.zeros(2))
+        (got,) = precise.evaluate(jaxpr, [np.array([third, 2], object), np.array([3.0, 0.25])])
+        assert_equal_to(got, [third * 3, mpmath.mpf(0.5)])
+
+
+def test_a_compiled_program_serves_many_arguments_and_precisions():
+    run = precise.compile(traced(lambda x, i: x[i] / 3, Z, np.asarray(0)))
+    for i, bits in itertools.product(range(4), [53, 400]):
+        with mpmath.workprec(1000):
+            assert_equal_to(run([Z, i], bits)[0], mpmath.mpf(Z[i]) / 3, mpmath.mpf(2) ** (1 - bits))
+
+
+def test_results_that_nobody_uses_are_not_computed():
+    def function(x):
+        lax.lgamma(x)
+        return x + 1
+
+    assert precisely(function, np.asarray(1.0))[0][()] == 2
+
+
+def test_a_result_may_be_an_argument_or_a_constant():
+    assert_as_float64(lambda x: (x, 2.5, x, jnp.arange(3), jnp.ones(2)), Z)
+
+
+def test_a_primitive_without_a_rule_is_named():
+    with pytest.raises(precise.Unsupported, match="lgamma"):
+        precisely(lax.lgamma, Z)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bits", "message"),
+    [
+        ([Z], 100, "expected 2 arguments, got 1"),
+        ([Z[:2], 1], 100, r"argument 0: expected the shape \(4,\), got \(2,\)"),
+        ([Z, 1.5], 100, "argument 1: expected the type int64, got float64"),
+        ([Z, 1], 20, "bits must be at least 53, not 20"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, bits, message):
+    jaxpr = traced(lambda x, i: x[i], Z, np.asarray(0))
+    with pytest.raises(ValueError, match=message):
+        precise.evaluate(jaxpr, arguments, bits)
+
+
+def test_without_mpmath_the_extra_is_named(monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("jaxnn.verify.precise_"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("jaxnn.verify.precise_rules", raising=False)
+    monkeypatch.setitem(sys.modules, "mpmath", None)
+    with pytest.raises(ImportError, match=r'pip install "jaxnn\[verify\]"'):
+        precisely(jnp.sin, Z)
