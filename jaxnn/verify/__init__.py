@@ -12,6 +12,7 @@ from jaxnn.verify.inputs import (
     simplex,
 )
 from jaxnn.verify.verdict import Counterexample, Finding, Verdict, Worst
+from jaxnn.verify.verification import assert_holds, verify
 
 __all__ = [
     "Claim",
@@ -19,6 +20,7 @@ __all__ = [
     "Finding",
     "Verdict",
     "Worst",
+    "assert_holds",
     "binary",
     "claim",
     "label",
@@ -28,4 +30,5 @@ __all__ = [
     "real",
     "scalar",
     "simplex",
+    "verify",
 ]

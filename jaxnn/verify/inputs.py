@@ -5,7 +5,7 @@ A generator says what kind of number a parameter is made of and which shape it h
 drawn with NumPy in float64, a leading axis holding the trials.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,19 +129,37 @@ def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
 
 
-def draw(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) -> PyTree:
+SPREADS = (0.3, 1.0, 3.0)
+"""Standard deviations of the real numbers, one drawn for each trial."""
+
+
+def draw(
+    inputs: PyTree,
+    sizes: Sizes,
+    trials: int,
+    rng: np.random.Generator,
+    spreads: Sequence[float] = SPREADS,
+) -> PyTree:
     """Random values of every input, float64 (labels int64), with a leading axis of trials.
 
-    Reals are normal with a standard deviation of 0.3, 1 or 3, positives log-normal around 1 / 2;
-    a simplex is a softmax of normals of these standard deviations.
+    Reals are normal with one of the standard deviations, positives log-normal around 1 / 2; a
+    simplex is a softmax of normals of these standard deviations.
     """
-    return jax.tree.map(lambda leaf: _draw_leaf(leaf, sizes, trials, rng), inputs, is_leaf=is_input)
+    return jax.tree.map(
+        lambda leaf: _draw_leaf(leaf, sizes, trials, rng, spreads), inputs, is_leaf=is_input
+    )
 
 
-def _draw_leaf(leaf: Input, sizes: Sizes, trials: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_leaf(
+    leaf: Input,
+    sizes: Sizes,
+    trials: int,
+    rng: np.random.Generator,
+    spreads: Sequence[float] = SPREADS,
+) -> np.ndarray:
     shape = (trials, *leaf.resolve(sizes))
     if leaf.kind in ("real", "simplex"):
-        spread = rng.choice([0.3, 1.0, 3.0], size=(trials, *[1] * len(leaf.shape)))
+        spread = rng.choice(spreads, size=(trials, *[1] * len(leaf.shape)))
         values = rng.normal(size=shape) * spread
         return values if leaf.kind == "real" else _softmax(values, _trial_axis(leaf))
     if leaf.kind == "positive":
@@ -275,7 +293,7 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
                 *(np.round(value[index], decimals) for decimals in range(4)),
             ):
                 if leaf.kind == "real" or short > 0:
-                    candidate = value.copy()
+                    candidate = np.array(value)
                     candidate[index] = short
                     yield candidate
     elif leaf.kind == "simplex":

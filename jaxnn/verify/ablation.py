@@ -1,0 +1,463 @@
+"""Derivatives of the same function, each with one mistake in the backward pass.
+
+The function's graph is evaluated as it is, but every operation also has knobs. A knob at zero does
+nothing; turned, it leaves all values alone and changes one derivative: drops it, negates it, takes
+it at the wrong argument. All the mistakes are thus one program, mapped over the knobs' settings.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.types import Array
+from jaxnn.verify.graph import Graph, Name, Node, apply, evaluate
+
+
+class Mistake(NamedTuple):
+    """What is wrong when a knob is turned."""
+
+    code: str
+    where: str
+    detail: str
+    knob: int
+    setting: float
+
+
+Values = dict[Name, np.ndarray]
+"""Every value of a graph at some random trials, a leading axis of trials."""
+
+Known = dict[Name, Any]
+
+Change = Callable[[Known, Known], Any]
+"""(All values without derivatives, those so far with) -> what to add to one; itself worth zero."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ELEMENTWISE = _words(
+    "neg exp exp2 expm1 log log1p tanh logistic sin cos tan sinh cosh asin acos atan sqrt rsqrt "
+    "cbrt integer_pow pow square abs sign max min add sub mul div select_n erf erfc lt le gt ge eq "
+    "ne and or not xor is_finite convert_element_type stop_gradient clamp copy"
+)
+_PLAIN = _words(
+    "neg add sub mul convert_element_type stop_gradient copy broadcast_in_dim reshape squeeze "
+    "transpose expand_dims log exp integer_pow square sqrt div pow abs"
+)
+"""Operations of which a chain is no activation: arithmetic, powers, logarithms, exponentials."""
+
+_STRUCTURAL = _words(
+    "broadcast_in_dim reshape squeeze transpose expand_dims convert_element_type copy slice "
+    "stop_gradient concatenate"
+)
+
+
+class Ablation:
+    """A graph with a knob for every mistake that can be made in differentiating it."""
+
+    def __init__(
+        self, graph: Graph, input_names: Sequence[str], active: Sequence[bool], values: Values
+    ):
+        """Places the knobs.
+
+        Args:
+          graph: of the function.
+          input_names: what the flat inputs are called.
+          active: per flat input, whether derivatives by it are asked for.
+          values: what every value is at some random trials, to recognise what is what.
+        """
+        self.graph = graph
+        self.mistakes: list[Mistake] = []
+        self.knobs = 0
+        self._values = values
+        self._input_names = input_names
+        self._producer = {name: node for node in graph.nodes for name in node.results}
+        self._roots = _roots(graph)
+        self._active = _reached(graph, active)
+        self._on_operands: dict[tuple[int, int], list[int]] = {}
+        self._on_values: dict[Name, list[tuple[int, Change]]] = {}
+        self._at_end: list[tuple[int, Change]] = []
+        for position, node in enumerate(graph.nodes):
+            if any(name in self._active for name in node.results):
+                self._scale_derivatives(position, node)
+                self._replace_activation(node)
+                self._replace_factors(position, node)
+        self._replace_softmax()
+
+    def evaluate(self, settings: Array, arguments: Sequence[Any]) -> list[Any]:
+        """The graph's outputs, whose derivatives are wrong as the settings say."""
+        fixed = {**self.graph.constants, **dict(zip(self.graph.inputs, arguments, strict=True))}
+        for node in self.graph.nodes:
+            results = apply(node, [fixed[name] for name in node.operands])
+            fixed.update(zip(node.results, results, strict=True))
+        fixed = {name: jax.lax.stop_gradient(value) for name, value in fixed.items()}
+        live = {**self.graph.constants, **dict(zip(self.graph.inputs, arguments, strict=True))}
+
+        def change(name: Name, changes: Sequence[tuple[int, Change]]) -> None:
+            for knob, added in changes:
+                live[name] = live[name] + settings[knob] * added(fixed, live)
+
+        for name in self.graph.inputs:
+            change(name, self._on_values.get(name, ()))
+        for position, node in enumerate(self.graph.nodes):
+            operands = []
+            for place, name in enumerate(node.operands):
+                value = live[name]
+                for knob in self._on_operands.get((position, place), ()):
+                    value = value + settings[knob] * (value - fixed[name])
+                operands.append(value)
+            live.update(zip(node.results, apply(node, operands), strict=True))
+            for name in node.results:
+                change(name, self._on_values.get(name, ()))
+        for knob, added in self._at_end:
+            change(self.graph.outputs[0], [(knob, added)])
+        return [live[name] for name in self.graph.outputs]
+
+    def _knob(self, code: str, where: str, detail: str, *settings: float) -> int:
+        """A new knob, with its mistakes."""
+        for setting in settings:
+            self.mistakes.append(Mistake(code, where, detail, self.knobs, setting))
+        self.knobs += 1
+        return self.knobs - 1
+
+    def _scale_derivatives(self, position: int, node: Node) -> None:
+        """Derivatives by single operands dropped, negated, doubled or halved."""
+        if node.primitive.name in _STRUCTURAL:
+            return
+        for place, name in enumerate(node.operands):
+            if name not in self._active:
+                continue
+            what = f"{node.primitive.name}, {node.where}"
+            first = self.knobs
+            for code, detail, setting in (
+                (self._dropped(name), "is taken for constant", -1.0),
+                ("sign", "has the wrong sign", -2.0),
+                ("factor", "is doubled", 1.0),
+                ("factor", "is halved", -0.5),
+            ):
+                subject = f"the derivative by operand {place + 1} of {what}"
+                if code == "normaliser_constant":
+                    subject, detail = "the softmax denominator", "is held constant"
+                self.mistakes.append(Mistake(code, what, f"{subject} {detail}", first, setting))
+            self.knobs += 1
+            self._on_operands.setdefault((position, place), []).append(first)
+
+    def _dropped(self, name: Name) -> str:
+        """The code of a mistake that takes a value for constant."""
+        return "normaliser_constant" if self._is_normaliser(name) else "unknown"
+
+    def _is_normaliser(self, name: Name) -> bool:
+        """Whether it is a sum of exponentials, or the logarithm of one."""
+        node = self._producer.get(name)
+        while node and node.primitive.name in ("log", "broadcast_in_dim", "reshape", "squeeze"):
+            node = self._producer.get(node.operands[0])
+        if node is None or node.primitive.name != "reduce_sum":
+            return False
+        inside = self._producer.get(node.operands[0])
+        return inside is not None and inside.primitive.name == "exp"
+
+    def _replace_activation(self, node: Node) -> None:
+        """An elementwise function's derivative missing, or taken of another value."""
+        if node.primitive.name not in _ELEMENTWISE or len(node.results) != 1:
+            return
+        after = node.results[0]
+        before = self._roots.get(after)
+        if before is None or before == after or before not in self._active:
+            return
+        chain = self._chain(after, before)
+        if self._shape(before) != self._shape(after) or all(
+            n.primitive.name in ("neg", "convert_element_type", "copy", "add", "sub") for n in chain
+        ):
+            return
+        plain = all(n.primitive.name in _PLAIN for n in chain) and not self._is_sigmoid(
+            after, before
+        )
+        where = f"{node.primitive.name}, {node.where}"
+
+        def replaced(slope: Callable[[Known], Any]) -> Change:
+            """The derivative by the chain's own argument in place of the chain's."""
+            return lambda fixed, live: (
+                slope(fixed) * (live[before] - fixed[before]) - (live[after] - fixed[after])
+            )
+
+        missing = self._knob(
+            "unknown" if plain else "activation_derivative_missing",
+            where,
+            f"the derivative of the elementwise function in {node.where} is missing",
+            1.0,
+        )
+        self._change(after, missing, replaced(lambda fixed: 1.0))
+        for other in [] if plain else self._alike(before):
+            if other == before:
+                continue
+
+            def slope(fixed: Known, other: Name = other) -> Any:
+                one = jnp.ones_like(fixed[other])
+                function = partial(_along, chain, before, after, fixed)
+                return jax.jvp(function, (fixed[other],), (one,))[1]
+
+            wrong = self._knob(
+                "activation_derivative_wrong_argument",
+                where,
+                f"the derivative of the elementwise function in {node.where} is taken at "
+                f"{self._called(other, after)}",
+                1.0,
+            )
+            self._change(after, wrong, replaced(slope))
+
+    def _replace_factors(self, position: int, node: Node) -> None:
+        """A product's derivative with another value of the same shape as the other factor."""
+        if node.primitive.name not in ("dot_general", "mul"):
+            return
+        for place in (0, 1):
+            moving, factor = node.operands[place], node.operands[1 - place]
+            if moving not in self._active or not self._shape(factor):
+                continue
+            for other, transposed in self._substitutes(factor):
+                what = "the transpose of " + self._called(factor) if transposed else ""
+                wrong = self._knob(
+                    "transpose" if transposed else "wrong_value",
+                    f"{node.primitive.name}, {node.where}",
+                    f"in {node.where} the derivative is multiplied by "
+                    f"{what or self._called(other)} in place of {self._called(factor)}",
+                    1.0,
+                )
+
+                def added(fixed, live, moving=moving, factor=factor, other=other,
+                          transposed=transposed, place=place):  # fmt: skip
+                    instead = jnp.transpose(fixed[factor]) if transposed else fixed[other]
+                    pair = [live[moving] - fixed[moving], instead - fixed[factor]]
+                    return apply(node, pair if place == 0 else pair[::-1])[0]
+
+                self._change(node.results[0], wrong, added)
+
+    def _substitutes(self, factor: Name) -> Iterator[tuple[Name, bool]]:
+        shape = self._shape(factor)
+        if len(shape) == 2 and shape[0] == shape[1]:
+            yield factor, True
+        for other in self._alike(factor):
+            if other != factor:
+                yield other, False
+
+    def _replace_softmax(self) -> None:
+        """The softmax's Jacobian skipped, cut down to its diagonal, or otherwise mistaken."""
+        for name in sorted(self._active):
+            value = self._values.get(name)
+            if value is None or value.ndim < 2 or name in self.graph.inputs:
+                continue
+            for axis in range(1, value.ndim):
+                for table, p in ((_SOFTMAX, value), (_LOG_SOFTMAX, _exp(value))):
+                    if value.shape[axis] > 1 and _sums_to_one(p, axis):
+                        logits = self._logits(name, p, axis)
+                        if logits is not None:
+                            self._replace_region(logits, name, axis - 1, table)
+
+    def _replace_region(self, before: Name, after: Name, axis: int, table) -> None:
+        node = self._producer[after]
+        for code, detail, rule in table:
+            knob = self._knob(code, f"softmax, {node.where}", detail, 1.0)
+
+            def added(fixed, live, rule=rule):
+                instead = rule(fixed[after], live[before] - fixed[before], axis)
+                return instead - (live[after] - fixed[after])
+
+            self._change(after, knob, added)
+        if table is _SOFTMAX and [self._shape(name) for name in self.graph.outputs] == [()]:
+            for target in self.graph.inputs:
+                if self._shape(target) == self._shape(after) and target != before:
+                    self._replace_loss(before, after, target)
+
+    def _replace_loss(self, logits: Name, p: Name, target: Name) -> None:
+        """The gradient by the logits taken for p - y, whatever the loss is."""
+        knob = self._knob(
+            "softmax_jacobian_skipped",
+            f"softmax, {self._producer[p].where}",
+            "the gradient by the logits is taken for p - y, which is the cross-entropy's",
+            1.0,
+        )
+        uncut = -1 - logits  # a name of its own for the logits whose derivative is not cut off
+
+        def cut(fixed, live):
+            live[uncut] = live[logits]
+            return fixed[logits] - live[logits]
+
+        self._change(logits, knob, cut)
+        self._at_end.append(
+            (
+                knob,
+                lambda fixed, live: jnp.sum(
+                    (fixed[p] - fixed[target]) * (live[uncut] - fixed[logits])
+                ),
+            )
+        )
+
+    def _change(self, name: Name, knob: int, added: Change) -> None:
+        self._on_values.setdefault(name, []).append((knob, added))
+
+    def _logits(self, name: Name, p: np.ndarray, axis: int) -> Name | None:
+        """The first value whose softmax this is."""
+        for other in self._alike(name):
+            value = self._values.get(other)
+            if other >= name or value is None or other not in self._active:
+                continue
+            e = _exp(value - value.max(axis=axis, keepdims=True))
+            if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
+                return other
+        return None
+
+    def _alike(self, name: Name) -> list[Name]:
+        """All float values of the same shape, those that are equal everywhere once."""
+        shape = self._shape(name)
+        found: list[Name] = []
+        for other in sorted(self._values):
+            if self._shape(other) != shape or other in self.graph.constants:
+                continue
+            if not jnp.issubdtype(self.graph.shapes[other].dtype, jnp.floating):
+                continue
+            value = self._values[other]
+            if not any(np.array_equal(value, self._values[seen]) for seen in found):
+                found.append(other)
+        return found
+
+    def _chain(self, after: Name, before: Name) -> list[Node]:
+        """The elementwise operations from one value to another."""
+        needed = {after}
+        chain = []
+        for node in reversed(self.graph.nodes):
+            if any(name in needed for name in node.results) and before not in node.results:
+                chain.append(node)
+                needed |= set(node.operands)
+        return chain[::-1]
+
+    def _is_sigmoid(self, after: Name, before: Name) -> bool:
+        """Whether it is a sigmoid or a hyperbolic tangent, however written."""
+        z, value = self._values[before], self._values[after]
+        with np.errstate(over="ignore"):
+            return any(np.allclose(value, f, rtol=1e-9) for f in (1 / (1 + np.exp(-z)), np.tanh(z)))
+
+    def _shape(self, name: Name) -> tuple[int, ...]:
+        return tuple(self.graph.shapes[name].shape)
+
+    def _called(self, name: Name, value: Name | None = None) -> str:
+        """A value in words."""
+        if name == value:
+            return "its own value rather than its argument"
+        if name in self.graph.inputs:
+            return self._input_names[self.graph.inputs.index(name)]
+        node = self._producer.get(name)
+        return f"the {node.primitive.name} of {node.where}" if node else "a constant"
+
+
+def _skip(p, slope, axis):
+    del p, axis
+    return slope
+
+
+_SOFTMAX = (
+    ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", _skip),
+    (
+        "diagonal_only",
+        "of the softmax's Jacobian only the diagonal p (1 - p) is used",
+        lambda p, slope, axis: p * (1 - p) * slope,
+    ),
+    (
+        "normaliser_constant",
+        "the softmax denominator is held constant",
+        lambda p, slope, axis: p * slope,
+    ),
+    (
+        "wrong_value",
+        "off the diagonal the softmax's Jacobian has -p_i p_i where -p_i p_j belongs",
+        lambda p, slope, axis: p * slope - p**2 * jnp.sum(slope, axis, keepdims=True),
+    ),
+    (
+        "wrong_value",
+        "off the diagonal the softmax's Jacobian has -p_j p_j where -p_i p_j belongs",
+        lambda p, slope, axis: p * slope - jnp.sum(p**2 * slope, axis, keepdims=True),
+    ),
+    (
+        "sign",
+        "off the diagonal the softmax's Jacobian has +p_i p_j where -p_i p_j belongs",
+        lambda p, slope, axis: (
+            p * slope - 2 * p**2 * slope + p * jnp.sum(p * slope, axis, keepdims=True)
+        ),
+    ),
+)
+"""(Code, detail, (value, derivative of the logits, axis) -> wrong derivative of the softmax)."""
+
+_LOG_SOFTMAX = (
+    (
+        "diagonal_only",
+        "of the softmax's Jacobian only the diagonal p (1 - p) is used",
+        lambda v, slope, axis: (1 - jnp.exp(v)) * slope,
+    ),
+    ("normaliser_constant", "the softmax denominator is held constant", _skip),
+    (
+        "softmax_jacobian_skipped",
+        "the softmax's Jacobian is left out",
+        lambda v, slope, axis: slope * jnp.exp(-v),
+    ),
+)
+"""The same for the logarithm of the softmax."""
+
+
+def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> Values:
+    """Every float value of the graph at trials along the arguments' leading axis."""
+    names = [name for name in graph.shapes if name not in graph.constants]
+    full = graph._replace(outputs=tuple(names))
+    results = jax.jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
+    return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+
+
+def _along(chain: Sequence[Node], before: Name, after: Name, values: Known, argument: Any) -> Any:
+    """The value at the end of a chain of elementwise operations for another argument."""
+    known = {**values, before: argument}
+    for node in chain:
+        known.update(zip(node.results, apply(node, [known[n] for n in node.operands]), strict=True))
+    return known[after]
+
+
+def _roots(graph: Graph) -> dict[Name, Name | None]:
+    """The value that each is an elementwise function of; None for constants."""
+    roots: dict[Name, Name | None] = {name: name for name in graph.inputs}
+    roots |= dict.fromkeys(graph.constants)
+    for node in graph.nodes:
+        under = {roots[name] for name in node.operands} - {None}
+        elementwise = node.primitive.name in _ELEMENTWISE and len(under) == 1
+        for name in node.results:
+            if not under:
+                roots[name] = None
+            else:
+                roots[name] = under.pop() if elementwise else name
+    return roots
+
+
+def _reached(graph: Graph, active: Sequence[bool]) -> set[Name]:
+    """The float values on the way from the active inputs to the outputs."""
+    forward = {name for name, on in zip(graph.inputs, active, strict=True) if on}
+    for node in graph.nodes:
+        if node.primitive.name != "stop_gradient" and forward & set(node.operands):
+            forward |= {n for n in node.results if _is_float(graph, n)}
+    backward = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if backward & set(node.results):
+            backward |= set(node.operands)
+    return forward & backward
+
+
+def _is_float(graph: Graph, name: Name) -> bool:
+    return bool(jnp.issubdtype(graph.shapes[name].dtype, jnp.floating))
+
+
+def _sums_to_one(p: np.ndarray, axis: int) -> bool:
+    return bool(np.all(p >= 0) and np.allclose(p.sum(axis=axis), 1.0, rtol=1e-9))
+
+
+def _exp(value: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.exp(value)

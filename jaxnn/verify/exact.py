@@ -1,0 +1,233 @@
+"""Claim and truth at single points, in high precision: is it wrong there, or only inaccurate?
+
+A formula evaluated in float64 is off for three reasons: it is wrong; the function has no derivative
+there; or its rounding errors grow. Autodiff in float64 cannot tell them apart, since at logits
+(37.4, 0, -1, -2) it loses the same 50 bits as the textbook's softmax Jacobian. Here the formula
+and autodiff's own operations are evaluated with 1200 bits.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnn.verify import precise
+from jaxnn.verify.comparison import Subject
+from jaxnn.verify.inputs import REAL_KINDS, Input
+
+try:
+    import mpmath
+except ImportError as error:
+    raise ImportError(
+        'verification needs mpmath for its high precision: pip install "jaxnn[verify]"'
+    ) from error
+
+BITS = 1200
+"""Of the high precision: enough for the smallest float64 beside 1."""
+
+MANTISSA = 53
+"""Bits of a float64."""
+
+HAIR = 2.0**-200
+"""One-sided derivatives are taken at its square to either side; kinks are larger than it."""
+
+_SMALLEST = 2.0**-1022
+"""Nothing below counts: float64 has no relative accuracy there."""
+
+Exact = list[np.ndarray]
+"""Leaves as object arrays of high-precision numbers."""
+
+
+class Judgement(NamedTuple):
+    """What is so at one point."""
+
+    outcome: str  # right, wrong, kink or undefined
+    bits_lost: float = 0.0  # of the formula in float64, beyond what rounding its inputs explains
+    leaf: int = 0  # the worst entry
+    index: tuple[int, ...] = ()
+    claimed: float = np.nan
+    true: float = np.nan
+    one_sided: tuple[float, float] | None = None
+
+
+class Judge:
+    """Judges a traced claim at single points."""
+
+    def __init__(
+        self,
+        side: Subject,
+        generators: Sequence[Input],
+        arrange: Sequence[Callable[[np.ndarray], np.ndarray]],
+        tolerance: float,
+    ):
+        """Compiles both sides.
+
+        Args:
+          side: the traced claim.
+          generators: what the flat inputs are drawn from.
+          arrange: per leaf, from this package's layout to the formula's.
+          tolerance: the largest relative error, by norm, of a right formula.
+
+        Raises:
+          precise.Unsupported: an operation of either side is unknown to the high precision.
+        """
+        self._formula = precise.compile(side.claimed)
+        self._reverse = precise.compile(side.reverse)
+        self._continuous = [generator.kind in REAL_KINDS for generator in generators]
+        self._arrange = arrange
+        self._tolerance = tolerance
+        self._rng = np.random.default_rng(0)
+
+    def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
+        """Judges the formula at a point.
+
+        Args:
+          point: the flat inputs.
+          computed: the formula's leaves there, in float64.
+        """
+        with mpmath.workprec(BITS):
+            return self._judge(point, computed)
+
+    def _judge(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
+        claimed = self._formula(point, BITS)
+        true = self._true(point)
+        moved = self._movement(point, true)
+        one_sided = None
+        if not _finite(true) or self._differs(claimed, true, None):
+            one_sided = self._one_sided(point)
+            if not all(map(_finite, one_sided)):
+                return Judgement("undefined")
+            if self._differs(*one_sided, None, 1e-6, HAIR):
+                if not _finite(true) or not self._differs(claimed, true, None):
+                    return Judgement("undefined")
+                return self._worst("kink", claimed, true, one_sided)
+            true = one_sided[0]  # the derivative's limit, where autodiff's own value is not
+            if self._differs(claimed, true, moved):
+                return self._worst("wrong", claimed, true)
+        return self._accuracy(computed, true, moved)
+
+    def _true(self, point: Sequence[Any]) -> Exact:
+        leaves = self._reverse(point, BITS)
+        return [
+            arrange(np.asarray(leaf, object))
+            for arrange, leaf in zip(self._arrange, leaves, strict=True)
+        ]
+
+    def _movement(self, point: Sequence[np.ndarray], true: Exact) -> Exact:
+        """How much the truth moves when every input is rounded once: what no formula can avoid."""
+        moved = [np.zeros(leaf.shape, object) for leaf in true]
+        for _ in range(2):
+            nudged = []
+            for value, continuous in zip(point, self._continuous, strict=True):
+                if continuous:
+                    unit = np.where(value == 0, 1.0, np.abs(value)) * 2.0**-MANTISSA
+                    value = _exact(value) + _exact(
+                        unit * self._rng.choice([-1.0, 1.0], size=np.shape(value))
+                    )
+                nudged.append(value)
+            there = self._true(nudged)
+            moved = [
+                np.maximum(m, _absolute(b - a)) for m, a, b in zip(moved, true, there, strict=True)
+            ]
+        return moved
+
+    def _one_sided(self, point: Sequence[np.ndarray]) -> tuple[Exact, Exact]:
+        """The truth a hair to either side, in a random direction."""
+        directions = [self._rng.uniform(0.5, 1.0, size=np.shape(v)) for v in point]
+        signs = [self._rng.choice([-1.0, 1.0], size=np.shape(v)) for v in point]
+        sides = []
+        for side in (-1.0, 1.0):
+            beside = []
+            for value, direction, sign, continuous in zip(
+                point, directions, signs, self._continuous, strict=True
+            ):
+                if continuous:
+                    hair = _exact(direction * sign * side) * HAIR**2
+                    value = _exact(value) + hair
+                beside.append(value)
+            sides.append(self._true(beside))
+        return sides[0], sides[1]
+
+    def _differs(
+        self,
+        claimed: Exact,
+        true: Exact,
+        moved: Exact | None,
+        tolerance: float | None = None,
+        least: float = _SMALLEST,
+    ) -> bool:
+        """Whether any leaf is off, by norm, by more than the tolerance, and at least by so much."""
+        tolerance = self._tolerance if tolerance is None else tolerance
+        for leaf, (c, t) in enumerate(zip(claimed, true, strict=True)):
+            allowed = tolerance * _norm(t) + least
+            if moved is not None:
+                allowed += 1024 * _norm(moved[leaf])
+            if not _norm(c - t) <= allowed:
+                return True
+        return False
+
+    def _worst(
+        self,
+        outcome: str,
+        claimed: Exact,
+        true: Exact,
+        one_sided: tuple[Exact, Exact] | None = None,
+    ) -> Judgement:
+        """The judgement that names the entry where two sides differ most."""
+        leaf, index, _ = max(
+            (
+                (leaf, index, _size(c[index] - t[index]))
+                for leaf, (c, t) in enumerate(zip(claimed, true, strict=True))
+                for index in np.ndindex(c.shape)
+            ),
+            key=lambda entry: entry[2],
+        )
+        sides = None
+        if one_sided is not None:
+            before, after = (float(side[leaf][index]) for side in one_sided)
+            sides = (min(before, after), max(before, after))
+        return Judgement(
+            outcome, 0.0, leaf, index, float(claimed[leaf][index]), float(true[leaf][index]), sides
+        )
+
+    def _accuracy(self, computed: Sequence[np.ndarray], true: Exact, moved: Exact) -> Judgement:
+        """How many bits the formula loses in float64, in its worst entry."""
+        worst = Judgement("right")
+        for leaf, (f, t, m) in enumerate(zip(computed, true, moved, strict=True)):
+            for index in np.ndindex(t.shape):
+                bits = _bits_lost(float(f[index]), t[index], m[index])
+                if bits > worst.bits_lost:
+                    values = float(f[index]), float(t[index])
+                    worst = Judgement("right", bits, leaf, index, *values)
+        return worst
+
+
+def _bits_lost(computed: float, true: Any, moved: Any) -> float:
+    if abs(true) > np.finfo(float).max:
+        return 0.0 if computed == np.copysign(np.inf, float(np.sign(true))) else float(MANTISSA)
+    if not np.isfinite(computed):
+        return float(MANTISSA)
+    scale = max(abs(true) * 2.0**-MANTISSA, moved, _SMALLEST)
+    ratio = abs(mpmath.mpf(computed) - true) / scale
+    return float(min(MANTISSA, max(0.0, mpmath.log(ratio, 2)))) if ratio > 1 else 0.0
+
+
+def _exact(array: np.ndarray) -> np.ndarray:
+    return np.frompyfunc(mpmath.mpf, 1, 1)(np.asarray(array, object)) + mpmath.mpf(0)
+
+
+def _finite(leaves: Exact) -> bool:
+    return all(mpmath.isfinite(entry) for leaf in leaves for entry in leaf.flat)
+
+
+def _absolute(array: np.ndarray) -> np.ndarray:
+    return np.frompyfunc(abs, 1, 1)(array)
+
+
+def _size(number: Any) -> float:
+    """For ordering: not a number counts as infinite."""
+    return float(abs(number)) if mpmath.isfinite(number) else float("inf")
+
+
+def _norm(leaf: np.ndarray) -> Any:
+    return mpmath.sqrt(sum((entry * entry for entry in leaf.flat), start=mpmath.mpf(0)))

@@ -1,0 +1,202 @@
+"""The trials a diagnosis works on: the claim, and the true gradient term by term.
+
+Sizes are primes of this file's own, so that a factor read off them names its size. Trials come in
+groups that share their scalar inputs, so that a factor that depends on those can be read, too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.types import PyTree
+from jaxnn.verify.ablation import Ablation, Mistake, every_value
+from jaxnn.verify.claims import Claim, at_path, learning_rate_name
+from jaxnn.verify.comparison import one_trial, subject
+from jaxnn.verify.graph import evaluate
+from jaxnn.verify.inputs import draw, fixed_sizes, symbols
+from jaxnn.verify.reference import is_rule, reference
+from jaxnn.verify.terms import Term, active_inputs, split
+
+GROUPS, PER_GROUP = 4, 8
+_PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
+
+Leaves = list[np.ndarray]
+"""Arrays [T, ...], one for each leaf of the parameters."""
+
+
+class Sample(NamedTuple):
+    """Claim and truth at trials of one choice of sizes."""
+
+    sizes: dict[str, int]
+    scalars: list[dict[str, float]]  # per group
+    claimed: Leaves  # of an update: the gradient that the step was made with
+    terms: list[Leaves]  # the gradient of each term of the objective
+    parameters: Leaves | None  # the parameters themselves, where a gradient has their shape
+    flat: list[np.ndarray]  # the flat inputs
+
+
+class Program(NamedTuple):
+    """A claim at one choice of sizes, ready to be sampled."""
+
+    sizes: dict[str, int]
+    terms: list[Term]
+    run: Callable[..., Any]
+    names: tuple[str, ...]
+    value_ranks: tuple[int, ...]
+
+
+def diagnosis_sizes(claimed: Claim, choice: int) -> dict[str, int]:
+    """Distinct primes, in another order for another choice; choice 2 has a 2 and a 4 as well."""
+    names = symbols(claimed.inputs)
+    taken = fixed_sizes(claimed.inputs)
+    pool = [p for p in ((2, 4, 11, 3, 6, 8, 9) if choice == 2 else _PRIMES) if p not in taken]
+    pool = pool[: len(names) + 1]
+    shift = choice % len(pool) if choice < 2 else 0
+    return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
+
+
+@lru_cache(maxsize=256)
+def program(claimed: Claim, choice: int) -> Program:
+    """Compiles a claim and the terms of its objective."""
+    sizes = diagnosis_sizes(claimed, choice)
+    one = one_trial(claimed, sizes)
+    side = subject(claimed, tuple(sizes.items()))
+    structure = jax.tree.structure(one)
+    terms = split(claimed, one)
+    rule = is_rule(claimed, one)
+    slope_claim = _as_gradient(claimed, rule)
+
+    def sides(*flat: Any) -> tuple[PyTree, list[PyTree]]:
+        inputs = jax.tree.unflatten(structure, flat)
+        value = [jnp.asarray(leaf) for leaf in jax.tree.leaves(claimed.evaluate(inputs))]
+        slopes = [jax.tree.leaves(reference(slope_claim, of=_of(term))(inputs)) for term in terms]
+        parts = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claimed.wrt])]
+        if rule:
+            return value, [parts, [s - p for s, p in zip(slopes[0], parts, strict=True)]]
+        rate = learning_rate_name(claimed)
+        if claimed.kind == "update" and rate is not None and _alike(value, parts):
+            value = [(p - v) / inputs[rate] for v, p in zip(value, parts, strict=True)]
+        return value, slopes
+
+    if rule:
+        terms = [terms[0]._replace(name="the parameter"), terms[0]._replace(name="the step")]
+    return Program(sizes, terms, jax.jit(jax.vmap(sides)), side.names, side.value_ranks)
+
+
+def sample(claimed: Claim, choice: int, seed: int) -> Sample:
+    """Trials of one choice of sizes."""
+    ready = program(claimed, choice)
+    rng = np.random.default_rng([seed, choice])
+    drawn = draw(dict(claimed.inputs), ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
+    scalars: list[dict[str, float]] = [{} for _ in range(GROUPS)]
+    for name, generator in claimed.inputs.items():
+        if getattr(generator, "shape", None) == () and generator.kind in ("real", "positive"):
+            drawn[name] = np.repeat(drawn[name][::PER_GROUP], PER_GROUP)
+            for group in range(GROUPS):
+                scalars[group][name] = float(drawn[name][group * PER_GROUP])
+    flat = jax.tree.leaves(drawn)
+    value, terms = ready.run(*flat)
+    parts = [at_path(drawn, path) for path in claimed.wrt]
+    return Sample(
+        ready.sizes,
+        scalars,
+        [np.asarray(leaf) for leaf in value],
+        [[np.asarray(leaf) for leaf in term] for term in terms],
+        jax.tree.leaves(parts) if claimed.kind in ("gradient", "update") else None,
+        flat,
+    )
+
+
+class Mistaken(NamedTuple):
+    """The gradients of a term with one mistake each in the backward pass."""
+
+    term: int
+    mistakes: list[tuple[Mistake, ...]]
+    leaves: Leaves  # [T, mistakes, ...]
+
+
+@lru_cache(maxsize=64)
+def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callable[..., Any]]]:
+    ready = program(claimed, choice)
+    one = one_trial(claimed, ready.sizes)
+    if claimed.kind == "value" or is_rule(claimed, one):
+        return []
+    structure = jax.tree.structure(one)
+    names = _input_names(one)
+    slope_claim = _as_gradient(claimed, False)
+    rng = np.random.default_rng(0)
+    trials = jax.tree.leaves(draw(dict(claimed.inputs), ready.sizes, 4, rng, spreads=(1.0,)))
+    ablations = []
+    for number, term in enumerate(ready.terms):
+        if term.penalty:
+            continue
+        values = every_value(term.graph, trials)
+        ablation = Ablation(term.graph, names, active_inputs(claimed), values)
+
+        def mistaken(settings, *flat, ablation=ablation):
+            inputs = jax.tree.unflatten(structure, flat)
+
+            def of(inputs: Any) -> Any:
+                return ablation.evaluate(settings, jax.tree.leaves(inputs))[0]
+
+            return jax.tree.leaves(reference(slope_claim, of=of)(inputs))
+
+        over_settings = jax.vmap(mistaken, in_axes=(0, *[None] * len(names)))
+        over_trials = jax.vmap(over_settings, in_axes=(None, *[0] * len(names)))
+        ablations.append((number, ablation, jax.jit(over_trials)))
+    return ablations
+
+
+def mistaken(
+    claimed: Claim, choice: int, flat: Sequence[np.ndarray], pairs: bool = False
+) -> list[Mistaken]:
+    """The gradients with every single mistake, or every pair of those that have a name."""
+    results = []
+    for term, ablation, run in _ablations(claimed, choice):
+        combinations = [(m,) for m in ablation.mistakes]
+        if pairs:
+            named = [m for m in ablation.mistakes if m.code not in ("unknown", "factor", "sign")]
+            combinations = [
+                (a, b) for i, a in enumerate(named) for b in named[i + 1 :] if a.knob != b.knob
+            ]
+        if not combinations:
+            continue
+        settings = np.zeros((len(combinations), ablation.knobs))
+        for row, combination in enumerate(combinations):
+            for mistake in combination:
+                settings[row, mistake.knob] = mistake.setting
+        leaves = run(settings, *flat)
+        results.append((term, combinations, [np.asarray(leaf) for leaf in leaves]))
+    return [Mistaken(*result) for result in results]
+
+
+def _of(term: Term) -> Callable[[PyTree], Any]:
+
+    def of(inputs: PyTree) -> Any:
+        values = evaluate(term.graph, jax.tree.leaves(inputs))
+        return values[0] if len(values) == 1 else values
+
+    return of
+
+
+def _as_gradient(claimed: Claim, rule: bool) -> Claim:
+    """For an update of an objective: the claim about its gradient."""
+    if claimed.kind != "update":
+        return claimed
+    return replace(claimed, kind="value" if rule else "gradient", rate=None)
+
+
+def _alike(value: Sequence[Any], parts: Sequence[Any]) -> bool:
+    return [v.shape for v in value] == [p.shape for p in parts]
+
+
+def _input_names(one: dict[str, PyTree]) -> list[str]:
+    return [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, _ in jax.tree.flatten_with_path(one)[0]
+    ]

@@ -1,0 +1,156 @@
+"""The shortest input at which a formula fails: small sizes, whole numbers, many zeros."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnn.verify.claims import Claim
+from jaxnn.verify.comparison import (
+    FormulaError,
+    Subject,
+    arranged,
+    evaluate,
+    generators,
+    norms,
+    subject,
+)
+from jaxnn.verify.inputs import REAL_KINDS, draw, is_input, simple, simpler, symbols
+from jaxnn.verify.layouts import declared
+from jaxnn.verify.verdict import Counterexample, Worst
+
+BATCH = 256
+"""Candidates tried at once, always as many, so that each size compiles one program."""
+
+ROUNDS = 12
+
+Point = list[np.ndarray]
+"""The flat inputs of one trial."""
+
+
+class _Search(NamedTuple):
+    claimed: Claim
+    side: Subject
+    sizes: dict[str, int]
+
+
+def counterexample(
+    claimed: Claim, sizes: dict[str, int], seed: int
+) -> tuple[Worst | None, Counterexample | None]:
+    """A short input at which the formula is wrong, and its worst entry there.
+
+    Args:
+      claimed: a refuted claim.
+      sizes: at which it was refuted.
+      seed: of the candidates.
+
+    Returns:
+      Nothing where no candidate fails clearly, and no worst entry where the shapes differ.
+    """
+    for smaller in (*_small_sizes(claimed), sizes):
+        try:
+            search = _Search(claimed, subject(claimed, tuple(smaller.items())), smaller)
+        except FormulaError:
+            continue
+        rng = np.random.default_rng(seed)
+        for candidates in (
+            simple(dict(claimed.inputs), smaller, BATCH, rng),
+            draw(dict(claimed.inputs), smaller, BATCH, rng, spreads=(1.0,)),
+        ):
+            points = [list(point) for point in zip(*jax.tree.leaves(candidates), strict=True)]
+            failing = [p for p, bad in zip(points, _fails(search, points), strict=True) if bad]
+            if failing:
+                return _described(search, _shrink(search, min(failing, key=_length)))
+    return None, None
+
+
+def _small_sizes(claimed: Claim) -> list[dict[str, int]]:
+    names = symbols(claimed.inputs)
+    if not names:
+        return []
+    rising = dict(zip(names, range(2, 2 + len(names)), strict=True))
+    every = [dict.fromkeys(names, 1), dict.fromkeys(names, 2), rising]
+    return [a for a, b in pairwise([*every, {}]) if a != b]
+
+
+def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
+    """Which points the formula fails at, and beside them, too: a kink is no counterexample."""
+    columns = [np.stack(column) for column in zip(*points, strict=True)]
+    missing = BATCH - len(points)
+    columns = [np.concatenate([c, np.repeat(c[:1], missing, axis=0)]) for c in columns]
+    rng = np.random.default_rng(0)
+    beside = [
+        c + 1e-7 * rng.uniform(-1, 1, size=c.shape) if g.kind in REAL_KINDS else c
+        for c, g in zip(columns, generators(search.claimed), strict=True)
+    ]
+    bad = _differ(search, columns) & _differ(search, beside)
+    return bad[: len(points)].tolist()
+
+
+def _differ(search: _Search, columns: Sequence[np.ndarray]) -> np.ndarray:
+    values = evaluate(search.side, list(columns))
+    if len(values.claimed) != len(values.true):
+        return np.ones(len(columns[0]), bool)
+    bad = np.zeros(len(columns[0]), bool)
+    for c, t, rank in zip(values.claimed, values.true, search.side.value_ranks, strict=True):
+        t = arranged(declared(search.claimed.layout, rank), t)
+        if c.size != t.size:
+            return np.ones(len(columns[0]), bool)
+        with np.errstate(invalid="ignore", over="ignore"):
+            distance = norms(c.reshape(t.shape) - t)
+            size = np.maximum(norms(c), norms(t))
+            bad |= np.isfinite(distance) & (distance > 1e-2 * size) & (distance > 1e-4)
+    return bad
+
+
+def _shrink(search: _Search, point: Point) -> Point:
+    """The point with whatever can be made shorter made so, as long as the formula fails."""
+    leaves = generators(search.claimed)
+    for _ in range(ROUNDS):
+        candidates = [
+            [*point[:i], candidate, *point[i + 1 :]]
+            for i, leaf in enumerate(leaves)
+            for candidate in simpler(leaf, point[i])
+        ]
+        candidates = sorted((c for c in candidates if _length(c) < _length(point)), key=_length)
+        found = None
+        for start in range(0, len(candidates), BATCH):
+            batch = candidates[start : start + BATCH]
+            bad = _fails(search, batch)
+            found = next((c for c, fails in zip(batch, bad, strict=True) if fails), None)
+            if found is not None:
+                break
+        if found is None:
+            return point
+        point = found
+    return point
+
+
+def _length(point: Point) -> int:
+    """How long the numbers are to read: 0 is shortest, then 1, then by characters."""
+    return sum(
+        0 if number == 0 else 1 if number == 1 else 1 + len(f"{number:.17g}")
+        for value in point
+        for number in np.asarray(value, float).flat
+    )
+
+
+def _described(search: _Search, point: Point) -> tuple[Worst | None, Counterexample]:
+    structure = jax.tree.structure(dict(search.claimed.inputs), is_leaf=is_input)
+    found = Counterexample(dict(search.sizes), jax.tree.unflatten(structure, point))
+    values = evaluate(search.side, [value[None] for value in point])
+    worst, furthest = None, -1.0
+    if len(values.claimed) != len(values.true):
+        return None, found
+    for leaf, (c, t) in enumerate(zip(values.claimed, values.true, strict=True)):
+        true = arranged(declared(search.claimed.layout, search.side.value_ranks[leaf]), t)[0]
+        if c[0].size != true.size:
+            return None, found
+        for index in np.ndindex(c[0].shape):
+            value = float(c[0][index]), float(true.reshape(c[0].shape)[index])
+            if abs(value[0] - value[1]) > furthest:
+                furthest = abs(value[0] - value[1])
+                worst = Worst(search.side.names[leaf], index, *value)
+    return worst, found
