@@ -6,10 +6,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, redirect_stderr, suppress
 from functools import cache
 from importlib import import_module
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -112,7 +112,7 @@ def judge(
 
 def _in_processes(
     todo: Sequence[Task], trials: int | None, seed: int, timeout: float, workers: int
-) -> Iterator[tuple[int, Verdict]]:
+) -> Generator[tuple[int, Verdict], None, None]:
     """The verdicts as they come, each with its task's number."""
     waiting = dict(enumerate(todo))
     for _ in range(2):  # a process that dies on its first claim can take the pool with it
@@ -173,7 +173,8 @@ def _start(paths: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     use_compilation_cache()
     jax.devices()
-    with suppress(Exception):  # whatever is wrong will be said of the claims
+    # Whatever is wrong will be said of the claims; what the files print has been seen already.
+    with suppress(Exception), open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         import_module("jaxnn.verify.verification")
         for path in paths:
             _claims(path)

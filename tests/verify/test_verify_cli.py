@@ -1,0 +1,252 @@
+"""``python -m jaxnn.verify``: exit statuses, what is refused in one line, what is printed."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, table
+
+CLAIMS = """\
+import jax.numpy as jnp
+from jaxnn.verify import claim, real
+
+def square(z):
+    return jnp.sum(z**2)
+
+@claim(of=square, wrt="z", kind="gradient", inputs={"z": real("n")}, source="S9.1")
+def right(z):
+    return 2 * z
+
+@claim(of=square, wrt="z", kind="gradient", inputs={"z": real("n")}, statement=r"-2z [bold]")
+def wrong(z):
+    return -2 * z
+"""
+
+HOLDS = Verdict("right", "S9.1", "gradient", "holds", 10_000, 1.25, None, None, (), 0.1)
+
+REFUTED = Verdict(
+    "wrong",
+    "",
+    "gradient",
+    "refuted",
+    10_000,
+    None,
+    Worst("z", (1,), -1.0, 1.0),
+    Counterexample({"n": 2}, {"z": np.array([0.0, 0.5])}),
+    (Finding("sign", "z", "the claim is the negative of the derivative"),),
+    0.1,
+)
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = jax.config.values["jax_platforms"]
+    yield
+    jax.config.update("jax_platforms", before)
+
+
+@pytest.fixture
+def claims(tmp_path) -> Path:
+    path = tmp_path / "claims.py"
+    path.write_text(CLAIMS)
+    return path
+
+
+@pytest.fixture
+def main(claims, monkeypatch):
+    """The command line on the two claims, their verdicts given."""
+
+    def main(*flags, right=HOLDS, wrong=REFUTED):
+        module: Any = types.ModuleType("jaxnn.verify.verification")
+        verdicts = {"right": right, "wrong": wrong}
+        module.verify = lambda claimed, *, trials, seed: verdicts[claimed.name]
+        monkeypatch.setitem(sys.modules, "jaxnn.verify.verification", module)
+        return __main__.main([str(claims), "--workers", "0", *map(str, flags)])
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"),
+    [
+        ("holds", 0),
+        ("holds_unstable", 0),
+        ("holds_other_layout", 0),
+        ("kink", 0),
+        ("refuted", 1),
+        ("error", 1),
+    ],
+)
+def test_the_exit_status_says_whether_all_claims_hold(main, verdict, status):
+    assert main(wrong=REFUTED._replace(verdict=verdict)) == status
+
+
+BAD = [
+    ([], "no files given, expected FILE.py ..."),
+    (["FILE", "--trials", "0"], "--trials is 0, expected at least 1"),
+    (["FILE", "--trials", "2.5"], "'2.5', expected a whole number"),
+    (["FILE", "--seed", "-1"], "--seed is -1, expected at least 0"),
+    (["FILE", "--workers", "-1"], "--workers is -1, expected at least 0"),
+    (["FILE", "--timeout", "0"], "--timeout is 0.0, expected a positive number of seconds"),
+    (["FILE", "--timeout", "nan"], "--timeout is nan, expected a positive number of seconds"),
+    (["FILE", "--bogus"], "--bogus"),
+    (["FILE", "--json"], "--json"),
+    (["FILE", "--json", "FOLDER"], "expected a file to write to: it is a folder"),
+    (["FILE", "--html", "FOLDER/no/x.html"], "expected a file to write to: No such file"),
+    (["FILE", "--json", "FILE"], "its claims would be overwritten"),
+    (["FILE", "--json", "FOLDER/x", "--html", "FOLDER/x"], "expected two files"),
+    (["FILE", "FOLDER/nowhere.py"], "nowhere.py: No such file or directory"),
+    (["FOLDER"], "Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("argv", "says"), BAD, ids=lambda case: " ".join(case)[:50])
+def test_bad_usage_is_status_2_and_one_line(argv, says, claims, capsys):
+    before = sorted(claims.parent.iterdir())
+    words = [
+        word.replace("FILE", str(claims)).replace("FOLDER", str(claims.parent)) for word in argv
+    ]
+    assert __main__.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("jaxnn.verify: ")
+    assert captured.err.count("\n") == 1
+    assert says in captured.err
+    assert sorted(claims.parent.iterdir()) == before
+
+
+def test_a_missing_extra_is_named_with_its_remedy(claims, monkeypatch, capsys):
+    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == "pebble" else name)
+    assert __main__.main([str(claims)]) == 2
+    assert capsys.readouterr().err == (
+        'jaxnn.verify: pebble missing, try: pip install "jaxnn[verify]"\n'
+    )
+
+
+def test_help_explains_every_flag(capsys):
+    assert __main__.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for flag in ("--trials", "--json", "--html", "--timeout", "--seed", "--workers", "FILES"):
+        assert flag in printed
+
+
+def test_the_table_has_a_row_for_every_claim(main, capsys):
+    main()
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in printed]
+    assert ["name", "source", "verdict", "trials", "bits", "lost", "what"] in rows
+    assert ["right", "S9.1", "holds", "10,000", "1.2"] in rows
+    assert ["wrong", "refuted", "10,000", "sign", "(z)"] in rows
+
+
+def test_what_speaks_against_a_claim_is_below_the_table(main, capsys):
+    main()
+    printed = capsys.readouterr().out
+    assert printed.endswith(
+        "wrong: refuted\n"
+        "  statement: -2z [bold]\n"
+        "  gradient by z, entry [1]: claimed -1, true 1\n"
+        "  counterexample: n = 2; z = [0, 0.5]\n"
+        "  diagnosis: sign in z: the claim is the negative of the derivative\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"verdict": "error", "detail": "KeyError: 'w' (f.py, line 3)"}, "KeyError: 'w' (f.py, li"),
+        ({"verdict": "holds_other_layout", "detail": "the transpose"}, "the transpose"),
+        (
+            {"verdict": "kink", "worst": Worst("z", (0,), 1.0, 0.5, (0.0, 1.0))},
+            "gradient by z, entry [0]: 0 from the left, 1 from the right",
+        ),
+    ],
+)
+def test_the_table_says_what_is_remarkable(fields, what):
+    stream = io.StringIO()
+    table.print_table([HOLDS._replace(**fields)], stream)
+    assert what in stream.getvalue()
+
+
+def test_a_terminal_gets_a_bar_with_colours():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with table.progress(stream) as report:
+        report(1, 2, HOLDS)
+        report(2, 2, REFUTED)
+    assert "2/2" in stream.getvalue()
+    assert "wrong" in stream.getvalue()
+
+
+def test_elsewhere_progress_is_a_line_a_second_at_most():
+    stream = io.StringIO()
+    ticks = iter([0.0, 0.5, 2.0, 2.1, 4.0])
+    lines = table.Lines(stream, clock=lambda: next(ticks))
+    for done in range(1, 5):
+        lines(done, 4, HOLDS)
+    assert stream.getvalue() == "verified 2 of 4, about 2 s left\nverified 4 of 4\n"
+
+
+def test_json_and_html_are_written(main, tmp_path, capsys):
+    assert main("--json", tmp_path / "out.json", "--html", tmp_path / "out.html") == 1
+    assert [entry["name"] for entry in json.loads((tmp_path / "out.json").read_text())] == [
+        "right",
+        "wrong",
+    ]
+    assert "<h1>" in (tmp_path / "out.html").read_text()
+    assert f"wrote {tmp_path / 'out.json'}" in capsys.readouterr().out
+
+
+def test_a_write_that_fails_leaves_what_was_there(main, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.json"
+    out.write_text("before")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    assert main("--json", out) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert out.read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"claims.py", "out.json"}
+
+
+def test_an_interruption_is_status_130(claims, monkeypatch, capsys):
+    def judge(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "judge", judge)
+    assert __main__.main([str(claims)]) == 130
+    assert capsys.readouterr().err == "jaxnn.verify: interrupted\n"
+
+
+def test_the_interrupt_key_ends_all_processes_without_a_word_more(tmp_path):
+    (tmp_path / "fake_endless.py").write_text(
+        "import sys, types\nfrom multiprocessing import parent_process\n"
+        "def verify(claimed, *, trials=None, seed=0):\n"
+        "    print('judging', file=sys.stderr, flush=True)\n    while True:\n        pass\n"
+        "if parent_process():\n"
+        "    module = sys.modules['jaxnn.verify.verification'] = types.ModuleType('fake')\n"
+        "    module.verify = verify\n"
+    )
+    (tmp_path / "claims.py").write_text("import fake_endless\n" + CLAIMS)
+    command = [sys.executable, "-m", "jaxnn.verify", "claims.py", "--workers", "1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "judging\n"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.stderr.read() == "jaxnn.verify: interrupted\n"
+    assert process.returncode == 130

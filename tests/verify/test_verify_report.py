@@ -1,0 +1,231 @@
+"""Verdicts as JSON and as a page of HTML."""
+
+import json
+import math
+import re
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, real, text
+from jaxnn.verify.mathml import mathml
+from jaxnn.verify.report import to_html, to_json
+from jaxnn.verify.verdict import VERDICTS
+
+
+class Layer(NamedTuple):
+    weight: Any
+    bias: Any
+
+
+def square(z):
+    return jnp.sum(z**2)
+
+
+def claimed(name="double", statement=r"\nabla_z J = 2z", doc=None, corrects=None, source="S9.1"):
+    def formula(z):
+        return 2 * z
+
+    formula.__name__, formula.__doc__ = name, doc
+    return claim(
+        of=square,
+        wrt="z",
+        kind="gradient",
+        inputs={"z": real("n")},
+        source=source,
+        statement=statement,
+        corrects=corrects,
+    )(formula)
+
+
+def verdict(name="double", verdict="holds", **fields) -> Verdict:
+    plain = Verdict(name, "S9.1", "gradient", verdict, 10_000, 1.25, None, None, (), 0.5)
+    return plain._replace(**fields)
+
+
+REFUTED = verdict(
+    verdict="refuted",
+    bits_lost=None,
+    worst=Worst("params[0].weight", (0, 1), math.nan, -math.inf),
+    counterexample=Counterexample(
+        {"n": 2}, {"params": [Layer(np.array([[1.0, 0.5]]), jnp.zeros(2))], "k": np.int64(3)}
+    ),
+    diagnosis=(Finding("sign", "z", "the claim is the negative of the derivative"),),
+    detail="at <n = 2>",
+)
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_json_has_all_fields_and_no_numbers_that_json_lacks():
+    (entry,) = json.loads(to_json([REFUTED]), parse_constant=refuse_constant)
+    assert entry == {
+        "name": "double",
+        "source": "S9.1",
+        "kind": "gradient",
+        "verdict": "refuted",
+        "trials": 10_000,
+        "bits_lost": None,
+        "worst": {
+            "where": "params[0].weight",
+            "index": [0, 1],
+            "claimed": "nan",
+            "true": "-inf",
+            "one_sided": None,
+        },
+        "counterexample": {
+            "sizes": {"n": 2},
+            "inputs": {"params": [{"weight": [[1.0, 0.5]], "bias": [0.0, 0.0]}], "k": 3},
+        },
+        "diagnosis": [
+            {
+                "code": "sign",
+                "where": "z",
+                "detail": "the claim is the negative of the derivative",
+            }
+        ],
+        "seconds": 0.5,
+        "detail": "at <n = 2>",
+    }
+
+
+def test_json_of_nothing_is_an_empty_list():
+    assert json.loads(to_json([])) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (2.0, "2"),
+        (-0.5, "-0.5"),
+        (10_000.0, "10000"),
+        (1 / 3, "0.333333"),
+        (5.66e-17, "5.66e-17"),
+        (1e300, "1e+300"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (math.nan, "nan"),
+        (np.array([[1.0, 0.5], [0.0, -2.0]]), "[[1, 0.5], [0, -2]]"),
+        (np.zeros((20, 20)), "20 x 20 numbers from 0 to 0"),
+        (np.zeros((0,)), "[]"),
+    ],
+)
+def test_numbers_are_as_short_as_can_be(value, short):
+    assert text.array(value) == short
+
+
+def test_unequal_numbers_look_unequal():
+    assert text.difference(1.0, 1.0 + 2**-30) == ("1", "1.000000001")
+
+
+def visible(page):
+    body = page[page.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def test_the_page_needs_nothing_else():
+    page = to_html([(claimed(), verdict())])
+    assert not re.search(r"<script|<link|<img|@import|url\(|src=", page)
+    assert set(re.findall(r"https?://[^\"<]*", page)) == {"http://www.w3.org/1998/Math/MathML"}
+
+
+def test_the_page_is_well_formed():
+    page = to_html([(claimed(doc="a < b & c"), REFUTED), (claimed("other"), verdict("other"))])
+    body = page[page.index("<body>") : page.index("</html>")]
+    ElementTree.fromstring(body)
+
+
+def test_the_page_counts_the_verdicts():
+    entries = [(claimed(name), verdict(name, name)) for name in VERDICTS]
+    seen = visible(to_html([*entries, (claimed("more"), verdict("more"))]))
+    assert seen.startswith(
+        "Verified derivations 7 claims ✓ 2 hold ≈ 1 holds, unstable ⇄ 1 holds in another layout "
+        "✗ 1 refuted ∠ 1 holds except at kinks ! 1 error"
+    )
+
+
+def test_the_page_shows_the_evidence():
+    seen = visible(to_html([(claimed(doc="One example per column."), REFUTED)]))
+    for words in (
+        "S9.1 · gradient of square by z",
+        "✗ refuted",
+        "One example per column.",
+        "sign in z : the claim is the negative of the derivative",
+        "gradient by params[0].weight, entry [0, 1]: claimed nan , true -inf",
+        "n = 2",
+        "params[0].weight = [[1, 0.5]]",
+        "10,000 random trials",
+        "at &lt;n = 2&gt;",
+    ):
+        assert words in seen
+
+
+def test_the_page_shows_both_sides_of_a_kink():
+    kink = verdict(verdict="kink", worst=Worst("z", (), 1.0, 0.5, (0.0, 1.0)))
+    assert "from the left 0 , from the right 1" in visible(to_html([(claimed(), kink)]))
+
+
+def test_a_correction_stands_below_what_it_corrects():
+    printed = claimed("printed")
+    entries = [
+        (printed, verdict("printed", "refuted")),
+        (claimed("between"), verdict("between")),
+        (claimed("put_right", corrects=printed), verdict("put_right")),
+    ]
+    headings = re.findall(r"<h[23][^>]*>([^<]*)<", to_html(entries))
+    assert headings[:4] == ["Printed", "As printed", "Corrected", "Between"]
+
+
+def test_a_correction_alone_is_a_claim_like_others():
+    headings = re.findall(
+        r"<h[23][^>]*>([^<]*)<", to_html([(claimed(corrects=claimed("printed")), verdict())])
+    )
+    assert headings[0] == "Double"
+
+
+def test_nothing_of_a_claim_becomes_markup():
+    evil = "<script>alert(1)</script>"
+    entry = claimed(evil, statement=evil, doc=evil, source=evil)
+    page = to_html([(entry, verdict(evil, "error", detail=evil, source=evil))], title=evil)
+    assert evil not in page
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        r"\nabla_z J = p - y",
+        r"\frac{\partial p_j}{\partial z_i} = \begin{cases} p_i(1 - p_i) & j = i \\ -p_j p_i & "
+        r"\text{otherwise} \end{cases}",
+        r"\mathrm{diag}(p) - p p^\top",
+        r"\delta_2 = W_2\delta_3 \odot \sigma'(f_2)",
+        r"-\frac{1}{n} \sum_{i=1}^{n} x^{(i)} \left(y_l^{(i)} - \hat{y}_l^{(i)}\right)",
+        r"\theta_j \leftarrow \theta_j - \alpha \lambda \theta_j",
+        r"\begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix} \in \mathbb{R}^{2 \times 2}",
+        r"$\operatorname{vec}[W]$",
+    ],
+)
+def test_statements_become_mathml(statement):
+    converted = mathml(statement)
+    assert converted is not None
+    assert ElementTree.fromstring(converted).tag == "{http://www.w3.org/1998/Math/MathML}math"
+
+
+def test_the_letters_of_a_word_are_one_identifier():
+    assert '<mi mathvariant="normal">diag</mi>' in (mathml(r"\mathrm{diag}(p)") or "")
+
+
+@pytest.mark.parametrize("statement", ["", "{", r"\frac{1", r"\unheardof{x}", r"\begin{cases} x"])
+def test_what_cannot_be_converted_is_no_mathml(statement):
+    assert mathml(statement) is None
+
+
+def test_a_statement_that_cannot_be_converted_is_shown_as_it_is_written():
+    page = to_html([(claimed(statement=r"\unheardof{x} < 1"), verdict())])
+    assert r"<code>\unheardof{x} &lt; 1</code>" in page
