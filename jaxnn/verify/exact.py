@@ -121,9 +121,7 @@ class Judge:
             for value, continuous in zip(point, self._continuous, strict=True):
                 if continuous:
                     unit = np.where(value == 0, 1.0, np.abs(value)) * 2.0**-MANTISSA
-                    value = _exact(value) + _exact(
-                        unit * self._rng.choice([-1.0, 1.0], size=np.shape(value))
-                    )
+                    value = _exact(value) + _exact(unit * self._direction(value))
                 nudged.append(value)
             there = self._true(nudged)
             moved = [
@@ -133,20 +131,23 @@ class Judge:
 
     def _one_sided(self, point: Sequence[np.ndarray]) -> tuple[Exact, Exact]:
         """The truth a hair to either side, in a random direction."""
-        directions = [self._rng.uniform(0.5, 1.0, size=np.shape(v)) for v in point]
-        signs = [self._rng.choice([-1.0, 1.0], size=np.shape(v)) for v in point]
+        directions = [self._direction(value) for value in point]
         sides = []
         for side in (-1.0, 1.0):
             beside = []
-            for value, direction, sign, continuous in zip(
-                point, directions, signs, self._continuous, strict=True
+            for value, direction, continuous in zip(
+                point, directions, self._continuous, strict=True
             ):
                 if continuous:
-                    hair = _exact(direction * sign * side) * HAIR**2
-                    value = _exact(value) + hair
+                    value = _exact(value) + _exact(direction * side) * HAIR**2
                 beside.append(value)
             sides.append(self._true(beside))
         return sides[0], sides[1]
+
+    def _direction(self, value: np.ndarray) -> np.ndarray:
+        """Random numbers of either sign, none of them small."""
+        shape = np.shape(value)
+        return self._rng.uniform(0.5, 1.0, size=shape) * self._rng.choice([-1.0, 1.0], size=shape)
 
     def _differs(
         self,
@@ -203,13 +204,19 @@ class Judge:
 
 
 def _bits_lost(computed: float, true: Any, moved: Any) -> float:
+    """Bits lost in an entry; those that rounding the inputs once would lose are not counted."""
     if abs(true) > np.finfo(float).max:
         return 0.0 if computed == np.copysign(np.inf, float(np.sign(true))) else float(MANTISSA)
     if not np.isfinite(computed):
         return float(MANTISSA)
-    scale = max(abs(true) * 2.0**-MANTISSA, moved, _SMALLEST)
-    ratio = abs(mpmath.mpf(computed) - true) / scale
-    return float(min(MANTISSA, max(0.0, mpmath.log(ratio, 2)))) if ratio > 1 else 0.0
+    error = abs(mpmath.mpf(computed) - true)
+    own = max(abs(true) * 2.0**-MANTISSA, _SMALLEST)
+    beyond = _bits(error / max(own, moved))
+    return _bits(error / own) if beyond > MANTISSA / 2 else beyond
+
+
+def _bits(ratio: Any) -> float:
+    return float(min(MANTISSA, mpmath.log(ratio, 2))) if ratio > 1 else 0.0
 
 
 def _exact(array: np.ndarray) -> np.ndarray:

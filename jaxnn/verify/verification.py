@@ -280,7 +280,7 @@ def _refuted(claimed: Claim, sizes: dict[str, int], seed: int, detail: str) -> _
         "refuted",
         worst=worst,
         counterexample=counterexample,
-        diagnosis=diagnosis.diagnose(claimed, sizes, seed),
+        diagnosis=diagnosis.diagnose(claimed, seed),
         detail=detail,
     )
 
