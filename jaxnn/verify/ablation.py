@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxnn.types import Array
 from jaxnn.verify.graph import Graph, Name, Node, apply, evaluate
+from jaxnn.verify.quick import jit
 
 
 class Mistake(NamedTuple):
@@ -410,7 +411,7 @@ def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> Values:
     """Every float value of the graph at trials along the arguments' leading axis."""
     names = [name for name in graph.shapes if name not in graph.constants]
     full = graph._replace(outputs=tuple(names))
-    results = jax.jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
+    results = jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
     return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
 
 

@@ -13,6 +13,7 @@ from jaxnn.types import PyTree
 from jaxnn.verify import layouts
 from jaxnn.verify.claims import Claim, at_path
 from jaxnn.verify.inputs import Input, draw, is_input
+from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import is_rule, reference
 
 CHUNK = 2**23
@@ -71,7 +72,7 @@ def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...]) -> Subject:
     def sides(*flat):
         return tuple(core.jaxpr_as_fun(side)(*flat) for side in (formula, forward, reverse))
 
-    return Subject(formula, forward, reverse, names, ranks, jax.jit(jax.vmap(sides)))
+    return Subject(formula, forward, reverse, names, ranks, jit(jax.vmap(sides)))
 
 
 def one_trial(claimed: Claim, sizes: dict[str, int]) -> dict[str, PyTree]:

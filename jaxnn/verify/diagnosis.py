@@ -205,6 +205,13 @@ def _leaf_fits(target: np.ndarray, terms: Sequence[Leaves], leaf: int) -> bool:
     )
 
 
+def _unchanged(varied: Sequence[Leaves], true: Sequence[Leaves], leaf: int) -> bool:
+    return all(
+        a[leaf].shape == b[leaf].shape and _same(a[leaf], b[leaf])
+        for a, b in zip(varied, true, strict=True)
+    )
+
+
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
 
@@ -251,20 +258,19 @@ def _explanations(
     true: Sequence[Leaves] | None = None
     for variation in variations:
         true = variation[0].terms if true is None else true
+        given = variation[0].findings
+        changed = [not _unchanged(variation[0].terms, true, leaf) for leaf in range(len(names))]
+        if given and not any(changed):
+            continue
         leaves = [
             _leaf_coefficients(claimed, samples, variation, leaf, terms)
             for leaf in range(len(names))
         ]
-        given = variation[0].findings
         if all(leaf is not None for leaf in leaves):
             read = _read(terms, names, [c for c in leaves if c is not None], True, scalars)
             whole.append(frozenset(given + read))
         for leaf, coefficients in enumerate(leaves):
-            unchanged = all(
-                a[leaf].shape == b[leaf].shape and _same(a[leaf], b[leaf])
-                for a, b in zip(variation[0].terms, true, strict=True)
-            )
-            if coefficients is not None and not (given and unchanged):
+            if coefficients is not None and (changed[leaf] or not given):
                 read = _read(terms, [names[leaf]], [coefficients], False, scalars)
                 own = tuple(f._replace(where=_joined(names[leaf], f.where)) for f in given)
                 per_leaf[leaf].append(frozenset(own + read))

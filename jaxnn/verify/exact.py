@@ -73,6 +73,7 @@ class Judge:
         """
         self._formula = precise.compile(side.claimed)
         self._reverse = precise.compile(side.reverse)
+        self._generators = generators
         self._continuous = [generator.kind in REAL_KINDS for generator in generators]
         self._arrange = arrange
         self._tolerance = tolerance
@@ -86,9 +87,10 @@ class Judge:
           computed: the formula's leaves there, in float64.
         """
         with mpmath.workprec(BITS):
-            return self._judge(point, computed)
+            exactly = [_constrained(v, g) for v, g in zip(point, self._generators, strict=True)]
+            return self._judge(exactly, computed)
 
-    def _judge(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
+    def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray]) -> Judgement:
         claimed = self._formula(point, BITS)
         true = self._true(point)
         moved = self._movement(point, true)
@@ -113,14 +115,15 @@ class Judge:
             for arrange, leaf in zip(self._arrange, leaves, strict=True)
         ]
 
-    def _movement(self, point: Sequence[np.ndarray], true: Exact) -> Exact:
+    def _movement(self, point: Sequence[Any], true: Exact) -> Exact:
         """How much the truth moves when every input is rounded once: what no formula can avoid."""
         moved = [np.zeros(leaf.shape, object) for leaf in true]
         for _ in range(2):
             nudged = []
             for value, continuous in zip(point, self._continuous, strict=True):
                 if continuous:
-                    unit = np.where(value == 0, 1.0, np.abs(value)) * 2.0**-MANTISSA
+                    size = np.asarray(value, float)
+                    unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
                     value = _exact(value) + _exact(unit * self._direction(value))
                 nudged.append(value)
             there = self._true(nudged)
@@ -129,7 +132,7 @@ class Judge:
             ]
         return moved
 
-    def _one_sided(self, point: Sequence[np.ndarray]) -> tuple[Exact, Exact]:
+    def _one_sided(self, point: Sequence[Any]) -> tuple[Exact, Exact]:
         """The truth a hair to either side, in a random direction."""
         directions = [self._direction(value) for value in point]
         sides = []
@@ -221,6 +224,14 @@ def _bits(ratio: Any) -> float:
 
 def _exact(array: np.ndarray) -> np.ndarray:
     return np.frompyfunc(mpmath.mpf, 1, 1)(np.asarray(array, object)) + mpmath.mpf(0)
+
+
+def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
+    """Probabilities that sum to one exactly, rather than to rounding."""
+    if generator.kind != "simplex":
+        return value
+    exactly = _exact(value)
+    return exactly / exactly.sum(axis=generator.axis, keepdims=True)
 
 
 def _finite(leaves: Exact) -> bool:

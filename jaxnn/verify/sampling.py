@@ -19,6 +19,7 @@ from jaxnn.verify.claims import Claim, at_path, learning_rate_name
 from jaxnn.verify.comparison import one_trial, subject
 from jaxnn.verify.graph import evaluate
 from jaxnn.verify.inputs import draw, fixed_sizes, symbols
+from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import is_rule, reference
 from jaxnn.verify.terms import Term, active_inputs, split
 
@@ -85,7 +86,7 @@ def program(claimed: Claim, choice: int) -> Program:
 
     if rule:
         terms = [terms[0]._replace(name="the parameter"), terms[0]._replace(name="the step")]
-    return Program(sizes, terms, jax.jit(jax.vmap(sides)), side.names, side.value_ranks)
+    return Program(sizes, terms, jit(jax.vmap(sides)), side.names, side.value_ranks)
 
 
 def sample(claimed: Claim, choice: int, seed: int) -> Sample:
@@ -148,7 +149,7 @@ def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callabl
 
         over_settings = jax.vmap(mistaken, in_axes=(0, *[None] * len(names)))
         over_trials = jax.vmap(over_settings, in_axes=(None, *[0] * len(names)))
-        ablations.append((number, ablation, jax.jit(over_trials)))
+        ablations.append((number, ablation, jit(over_trials)))
     return ablations
 
 
