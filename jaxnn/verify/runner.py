@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -12,16 +11,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, redirect_stderr, suppress
 from functools import cache
 from importlib import import_module
-from multiprocessing.context import SpawnContext, SpawnProcess
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import core_count
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.loading import UnusableFile, load_claims
+from jaxnn.verify.spawning import Spawn
 from jaxnn.verify.verdict import Verdict
 
 __all__ = ["Task", "UnusableFile", "judge", "load_claims", "run", "tasks"]
@@ -137,7 +135,7 @@ def _pool(workers: int, paths: set[str]) -> Iterator[Callable[..., Future[bytes]
     """Processes that have loaded the files; stopped, whatever they are doing, if anything fails."""
     from pebble import ProcessPool
 
-    pool = ProcessPool(workers, initializer=_start, initargs=(sorted(paths),), context=_Spawn())
+    pool = ProcessPool(workers, initializer=_start, initargs=(sorted(paths),), context=Spawn())
     try:
         yield pool.schedule
     finally:
@@ -226,47 +224,3 @@ def _error(claimed: Claim, detail: str, seconds: float) -> Verdict:
         seconds,
         detail,
     )
-
-
-class _Process(SpawnProcess):
-    """A process for JAX on one CPU core, deaf to the interrupt key, which its parent acts on."""
-
-    def start(self) -> None:
-        blocked = hasattr(signal, "pthread_sigmask")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocked else ()
-        try:
-            with _environment({"JAX_PLATFORMS": "cpu"}), _no_main():
-                super().start()
-        finally:
-            if blocked:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Spawn(SpawnContext):
-    Process = _Process
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """The variables are set for the processes started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """Processes started inside do not run the main module again: they only need the files."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

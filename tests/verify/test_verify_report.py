@@ -221,6 +221,14 @@ def test_the_letters_of_a_word_are_one_identifier():
     assert '<mi mathvariant="normal">diag</mi>' in (mathml(r"\mathrm{diag}(p)") or "")
 
 
+@pytest.mark.parametrize(
+    ("statement", "spaces"),
+    [(r"\log p", 1), (r"\operatorname{vec} W", 1), (r"\log(p)", 0), (r"\operatorname{vec}[W]", 0)],
+)
+def test_the_name_of_a_function_stands_off_a_bare_argument(statement, spaces):
+    assert (mathml(statement) or "").count("<mspace") == spaces
+
+
 @pytest.mark.parametrize("statement", ["", "{", r"\frac{1", r"\unheardof{x}", r"\begin{cases} x"])
 def test_what_cannot_be_converted_is_no_mathml(statement):
     assert mathml(statement) is None
