@@ -99,7 +99,6 @@ MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
         x[_window(x.shape, eqn.params["slice_sizes"], starts)]
     ],
     "dynamic_update_slice": _dynamic_update_slice,
-    "expand_dims": _same,
     "gather": _gather,
     "optimization_barrier": _same,
     "pad": _pad,

@@ -259,7 +259,7 @@ FUNCTIONS: dict[str, Callable[..., Raw]] = {
     "div": scalars.div,
     "erf": libmp.mpf_erf,
     "erf_inv": scalars.erf_inv,
-    "erfc": libmp.mpf_erfc,
+    "erfc": scalars.erfc,
     "exp": scalars.exp,
     "exp2": scalars.exp2,
     "expm1": scalars.expm1,
@@ -325,9 +325,6 @@ RULES: dict[str, Callable[..., Run]] = {
     "scatter-min": scatter(scalars.minimum),
     "scatter-mul": scatter(mpf_mul),
     "scatter-sub": scatter(libmp.mpf_sub),
-    "scatter_max": scatter(scalars.maximum),
-    "scatter_min": scatter(scalars.minimum),
-    "scatter_mul": scatter(mpf_mul),
 }
 
 INTEGER: dict[str, Callable[..., Any]] = {

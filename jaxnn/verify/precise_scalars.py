@@ -3,7 +3,7 @@
 A number is mpmath's raw tuple (sign, mantissa, exponent, bits), which costs half of what its mpf
 objects cost. Results are right to a few units in the last of ``prec`` bits. Two differences from
 IEEE 754 remain: there is no negative zero, and the range has no end, except that exponentials and
-trigonometric functions of numbers beyond 2^4096 are taken at infinity.
+trigonometric functions beyond 2^4096, and erfc beyond 2^256, are taken at infinity.
 """
 
 from collections.abc import Callable
@@ -114,13 +114,19 @@ def rem(x: Raw, y: Raw, prec: int) -> Raw:
     """What x leaves when divided by y, with the sign of x."""
     if is_special(x) or y in (fzero, fnan):
         return fnan
+    if is_special(y):
+        return x
     left = libmp.mpf_mod(mpf_abs(x), mpf_abs(y), prec)
     return mpf_neg(left) if x[0] else left
 
 
 def atan2(y: Raw, x: Raw, prec: int) -> Raw:
     """The angle of the point (x, y)."""
-    return fnan if fnan in (x, y) else libmp.mpf_atan2(y, x, prec)
+    if fnan in (x, y):
+        return fnan
+    if is_special(x) and is_special(y):
+        x, y = sign(x, prec), sign(y, prec)
+    return libmp.mpf_atan2(y, x, prec)
 
 
 def maximum(x: Raw, y: Raw, prec: int) -> Raw:
@@ -163,7 +169,20 @@ def exp(x: Raw, prec: int) -> Raw:
     """e^x."""
     if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
         return fzero if x[0] else finf
-    return libmp.mpf_exp(x, prec)
+    if not x[1] or magnitude(x) < 32:
+        return libmp.mpf_exp(x, prec)
+    extra = prec + magnitude(x) + 10
+    log2 = libmp.mpf_ln2(extra)
+    doublings = libmp.mpf_floor(mpf_div(x, log2, extra))
+    rest = mpf_sub(x, mpf_mul(doublings, log2, extra), extra)
+    return libmp.mpf_shift(libmp.mpf_exp(rest, prec), truncated(doublings))
+
+
+def erfc(x: Raw, prec: int) -> Raw:
+    """1 - erf(x), accurate where it is small."""
+    if x[1] and magnitude(x) > 256:
+        return from_int(2) if x[0] else fzero
+    return libmp.mpf_erfc(x, prec)
 
 
 def exp2(x: Raw, prec: int) -> Raw:
@@ -252,9 +271,7 @@ def round_away(x: Raw, prec: int) -> Raw:
 
 
 def integer_power(x: Raw, n: int, prec: int) -> Raw:
-    """x^n."""
-    if n == 0:
-        return fone
+    """x^n for n other than 0."""
     if x == fzero:
         return fzero if n > 0 else finf
     return libmp.mpf_pow_int(x, n, prec)
