@@ -199,7 +199,8 @@ BODIES = {
     "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "raises": "raise KeyError('weights')",
     "endless": "\n    while True:\n        pass",
-    "chatty": "print('a claim may print'); return 2 * z",
+    "deaf": "import signal as s; assert s.SIGINT in s.pthread_sigmask(s.SIG_BLOCK, []); return z",
+    "on_cpu": "import os; assert os.environ['JAX_PLATFORMS'] == 'cpu'; return z",
     "leaves": "raise SystemExit(5)",
     "last": "return 2 * z",
 }
@@ -232,8 +233,9 @@ def in_processes(tmp_path_factory):
         ("killed", "error", "the process died (Killed)"),
         ("raises", "error", "KeyError: 'weights' (claims.py, line 24)"),
         ("endless", "error", "stopped after 2 s"),
-        ("chatty", "holds", "seed 4"),
-        ("leaves", "error", "SystemExit: 5 (claims.py, line 38)"),
+        ("deaf", "holds", "seed 4"),
+        ("on_cpu", "holds", "seed 4"),
+        ("leaves", "error", "SystemExit: 5 (claims.py, line 42)"),
         ("last", "holds", "seed 4"),
     ],
 )
@@ -271,10 +273,10 @@ def test_processes_that_cannot_start_are_verdicts_too(write, monkeypatch):
 
 def test_a_script_may_verify_itself_without_a_guard(write):
     write(FAKE, "fake_of_script.py")
-    text = HEAD + "import fake_of_script, sys\n" + GOOD.format(name="one")
+    text = HEAD + "import fake_of_script\n@claim(**about)\ndef one(z):\n    print('judged')\n"
     text += "from jaxnn.verify.runner import run\nif 'main' in __name__:\n"
     text += "    print([verdict.verdict for verdict in run([__file__])])\n"
     done = subprocess.run(
         [sys.executable, write(text)], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.stdout, done.stderr) == ("['holds']\n", "")
+    assert (done.stdout, done.stderr) == ("['holds']\n", "judged\n")
