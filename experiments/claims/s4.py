@@ -1,5 +1,9 @@
-"""S4, CS 224N assignment 1: one example per row, h = sigma(x W_1 + b_1), W [in, out]."""
+"""S4, CS 224N assignment 1: one example per row, h = sigma(x W_1 + b_1), W [in, out].
 
+The loss of several rows is the sum of theirs.
+"""
+
+import jax
 import jax.numpy as jnp
 
 from jaxnn import closed_form, losses
@@ -140,20 +144,20 @@ def cross_entropy_by_scores(theta, y):
 
 
 FROM_HIDDEN = {
-    "f2": real(1, "H"),
+    "f2": real("N", "H"),
     "w2": real("H", "Dy"),
     "b2": real("Dy"),
-    "y": one_hot(1, "Dy"),
+    "y": one_hot("N", "Dy"),
 }
 NETWORK = {
-    "x": real(1, "Dx"),
+    "x": real("N", "Dx"),
     "w1": real("Dx", "H"),
     "b1": real("H"),
     "w2": real("H", "Dy"),
     "b2": real("Dy"),
-    "y": one_hot(1, "Dy"),
+    "y": one_hot("N", "Dy"),
 }
-SQUARE = NETWORK | {"x": real(1, "H"), "w1": real("H", "H")}
+SQUARE = NETWORK | {"x": real("N", "H"), "w1": real("H", "H")}
 
 
 def output_delta(f2, w2, b2, y):
@@ -170,12 +174,12 @@ def sigmoid_slope(f2):
     of=cross_entropy,
     wrt="theta",
     kind="gradient",
-    inputs={"theta": real(1, "Dy"), "y": one_hot(1, "Dy")},
+    inputs={"theta": real("N", "Dy"), "y": one_hot("N", "Dy")},
     source="S4.4",
     statement=r"\delta_3 = \hat y - y",
 )
 def delta_3(theta, y):
-    """A row: the gradient by theta = h W_2 + b_2."""
+    """Rows: the gradient by theta = h W_2 + b_2."""
     return softmax(theta) - y
 
 
@@ -188,7 +192,7 @@ def delta_3(theta, y):
     statement=r"\delta_2 = W_2 \delta_3 \circ \sigma'(f_2)",
 )
 def delta_2_printed(f2, w2, b2, y):
-    """The gradient by f_2 in the document's own layout, rows: delta_3 is 1 x D_y."""
+    """The gradient by f_2 in the document's own layout, rows: delta_3 is N x D_y."""
     return w2 @ output_delta(f2, w2, b2, y) * sigmoid_slope(f2)
 
 
@@ -202,7 +206,7 @@ def delta_2_printed(f2, w2, b2, y):
     corrects=delta_2_printed,
 )
 def delta_2(f2, w2, b2, y):
-    """A row: the gradient by f_2."""
+    """Rows: the gradient by f_2."""
     return output_delta(f2, w2, b2, y) @ w2.T * sigmoid_slope(f2)
 
 
@@ -215,7 +219,7 @@ def delta_2(f2, w2, b2, y):
     statement=r"\delta_2 = W_2 \delta_3 \circ \sigma'(f_2), \quad \delta_3 \in \mathbb{R}^{D_y}",
 )
 def delta_2_with_columns(f2, w2, b2, y):
-    """The printed formula with the deltas read as columns, against the document's layout."""
+    """One example, the printed formula with delta_3 read as a column, against the layout."""
     return w2 @ output_delta(f2, w2, b2, y) * sigmoid_slope(f2)
 
 
@@ -228,7 +232,7 @@ def delta_2_with_columns(f2, w2, b2, y):
     statement=r"\frac{\partial J}{\partial x} = \delta_2 W_1",
 )
 def loss_by_input_printed(x, w1, b1, w2, b2, y):
-    """Rows: delta_2 is 1 x H and W_1 is D_x x H; delta_2 itself is right."""
+    """Rows: delta_2 is N x H and W_1 is D_x x H; delta_2 itself is right."""
     return delta_2(x @ w1 + b1, w2, b2, y) @ w1
 
 
@@ -255,9 +259,9 @@ def loss_by_input_printed_square(x, w1, b1, w2, b2, y):
     corrects=loss_by_input_printed,
 )
 def loss_by_input(x, w1, b1, w2, b2, y):
-    """A row: the gradient by the input."""
+    """Rows: the gradient by the inputs."""
     layers = Layer(w1.T, b1), Layer(w2.T, b2)
-    return closed_form.input_gradient(layers, x[0], y[0])[None]
+    return jax.vmap(closed_form.input_gradient, in_axes=(None, 0, 0))(layers, x, y)
 
 
 @claim(
@@ -270,7 +274,7 @@ def loss_by_input(x, w1, b1, w2, b2, y):
     corrects=loss_by_input_printed_square,
 )
 def loss_by_input_square(x, w1, b1, w2, b2, y):
-    """A row: the gradient by the input, with as many hidden units as inputs."""
+    """Rows: the gradient by the inputs, with as many hidden units as inputs."""
     return delta_2(x @ w1 + b1, w2, b2, y) @ w1.T
 
 

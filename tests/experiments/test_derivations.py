@@ -1,0 +1,262 @@
+"""The sources' statements: all are there, their record is this one, and a deviation is seen."""
+
+import csv
+import json
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import derivations
+from experiments.claims.expected import EXPECTED
+from jaxnn.verify import Finding, Verdict, inputs, runner
+from jaxnn.verify.mathml import mathml
+
+REFUTED = {
+    "cross_entropy_by_weights_last_line": "missing_mean",
+    "likelihood_as_cross_entropy": "extra_mean",
+    "composition_program": "unknown",
+    "composition_program_any_shapes": "shape",
+    "output_by_its_bias_as_ones": "shape",
+    "relu_layer_by_weights_printed": "unknown",
+    "softmax_jacobian_printed": "wrong_value",
+    "delta_2_printed": "shape",
+    "loss_by_input_printed": "shape, transpose",
+    "loss_by_input_printed_square": "transpose",
+    "log_softmax_sum_by_logits_printed": "sign",
+    "log_softmax_sum_by_weights_printed": "sign",
+    "log_softmax_sum_by_bias_printed": "sign",
+    "logistic_update_constants_combined": "missing_mean, wrong_l2",
+}
+OTHER_LAYOUT = {"unvec_by_first_weights_3x2", "output_layer_by_weights"}
+KINK = {"relu_layer_by_bias"}
+STABLE = {
+    *("loss_by_probabilities", "loss_by_logits_for_any_weights", "loss_by_logits"),
+    *("do_forward_of_shifted_logits", "do_backward", "descent_step"),
+    *("probability_by_other_weights", "likelihood_as_sum", "penalty_by_weights"),
+    *("likelihood_as_cross_entropy_corrected", "f_as_affine_map", "g_as_affine_map"),
+    *("composition_of_f_and_g", "composition_program_corrected", "output_by_its_bias"),
+    *("composition_program_any_shapes_corrected", "affine_by_vec_weights", "unvec_of_weighted"),
+    *("output_by_vec_last_weights", "unvec_by_last_weights", "output_by_first_bias"),
+    *("output_by_vec_first_weights", "unvec_by_first_weights", "compute_jacobians"),
+    *("relu_layer_by_weights", "first_weights", "first_bias", "squared_loss_by_output"),
+    *("step_of_both_layers", "step_of_second_layer", "shifted_softmax", "softmax_of_rows"),
+    *("sigmoid_derivative_by_symmetry", "number_of_parameters", "softmax_with_offset"),
+    *("log_softmax_sum_by_logits", "log_softmax_sum_by_weights", "log_softmax_sum_by_bias"),
+    *("penalty_gradient", "logistic_gradient", "logistic_update"),
+    *("logistic_update_multiplied_out",),
+}
+UNSTABLE = {
+    *("softmax_jacobian_by_entries", "softmax_jacobian_as_matrix", "log_probability"),
+    *("do_forward", "layer_by_weights", "layer_by_bias", "probability_by_its_own_weights"),
+    *("probabilities_by_weights", "cross_entropy_by_weights", "cross_entropy_by_bias"),
+    *("cross_entropy_by_weights_last_line_corrected", "softmax_code", "cross_entropy_code"),
+    *("gradient_code", "output_by_second_weights", "output_by_second_bias", "second_weights"),
+    *("second_weights_of_quartic_loss", "second_bias", "second_bias_of_quartic_loss", "hidden"),
+    *("hidden_of_quartic_loss", "first_layer_of_relu_network", "second_layer_of_squared_loss"),
+    *("hidden_of_squared_loss", "first_layer_of_sigmoid_network", "sigmoid_derivative"),
+    *("sigmoid_derivative_from_value", "softmax_jacobian", "cross_entropy_by_scores", "delta_3"),
+    *("delta_2", "delta_2_with_columns", "loss_by_input", "loss_by_input_square"),
+    *("cost_gradient", "cross_entropy_gradient", "output_layer_by_bias"),
+}
+SECTIONS = {
+    *("S1.1", "S1.2", "S1.2b", "S1.3"),
+    *("S2.1", "S2.2", "S2.3", "S2.4", "S2.5"),
+    *("S3.1", "S3.2", "S3.3", "S3.4"),
+    *("S4.1", "S4.2", "S4.3", "S4.4", "S4.5"),
+    *("S5.1", "S5.2", "S5.3", "S5.4", "S5.5"),
+}
+
+FILE = '''
+"""Three statements about a sum of squares, the first of them wrong."""
+
+import jax.numpy as jnp
+
+from jaxnn.verify import claim, real
+
+
+def squares(x):
+    return jnp.sum(x**2)
+
+
+STATED = {"of": squares, "wrt": "x", "kind": "gradient", "inputs": {"x": real("n")}}
+
+
+@claim(**STATED, source="S2.1", statement=r"\\nabla f = -2 x")
+def slope_printed(x):
+    """In the layout of x."""
+    return -2 * x
+
+
+@claim(**STATED, source="S2.1", statement=r"\\nabla f = 2 x", corrects=slope_printed)
+def slope(x):
+    """In the layout of x."""
+    return SLOPE * x
+
+
+@claim(**STATED, source="S1.9", statement=r"\\nabla f = x + x")
+def slope_as_sum(x):
+    """In the layout of x."""
+    return x + x
+'''
+RECORD = {"slope_printed": "refuted: sign", "slope": "holds", "slope_as_sum": "holds"}
+
+
+@cache
+def statements():
+    return [task.claimed for task in runner.tasks(derivations.FILES)]
+
+
+def test_the_record_is_this_table():
+    refuted = {name: f"refuted: {codes}" for name, codes in REFUTED.items()}
+    others = {
+        **dict.fromkeys(STABLE, "holds"),
+        **dict.fromkeys(UNSTABLE, "holds_unstable"),
+        **dict.fromkeys(OTHER_LAYOUT, "holds_other_layout"),
+        **dict.fromkeys(KINK, "kink"),
+    }
+    assert refuted | others == EXPECTED
+
+
+def test_the_record_is_of_these_statements():
+    assert [claimed.name for claimed in statements()] == list(EXPECTED)
+
+
+def test_every_section_with_a_formula_is_stated():
+    assert {claimed.source for claimed in statements()} == SECTIONS
+
+
+def test_every_refuted_statement_is_put_right_and_no_other_refuted_by_itself():
+    put_right = {c.corrects.name for c in statements() if c.corrects is not None}
+    assert put_right - OTHER_LAYOUT == set(REFUTED)
+
+
+def test_every_statement_has_a_formula_that_a_browser_shows_and_a_sentence_on_its_convention():
+    for claimed in statements():
+        assert (mathml(claimed.statement) or "").startswith("<math"), claimed.name
+        assert (claimed.formula.__doc__ or "").endswith("."), claimed.name
+
+
+def differs_from_autodiff(claimed, seed=1):
+    """Whether a statement is wrong at one random point, by nothing but jax.grad; None: shapes."""
+    point = inputs.draw(
+        dict(claimed.inputs),
+        inputs.draw_sizes(claimed.inputs, seed),
+        1,
+        np.random.default_rng(seed),
+    )
+    point = jax.tree.map(lambda value: jnp.asarray(value[0]), point)
+    given = {name: point[name] for name in claimed.wrt}
+
+    def of(given):
+        return inputs_of(claimed.of, point | given)
+
+    if claimed.kind == "value":
+        true = of({})
+    elif claimed.kind == "update":
+        true = {k: given[k] - point[claimed.rate] * g for k, g in jax.grad(of)(given).items()}
+    else:
+        true = (jax.grad if claimed.kind == "gradient" else jax.jacrev)(of)(given)
+    stated = jax.tree.leaves(inputs_of(claimed.formula, point))
+    true = jax.tree.leaves(true)
+    if claimed.layout == "transpose":
+        true = [leaf.T for leaf in true]
+    if [leaf.shape for leaf in stated] != [leaf.shape for leaf in true]:
+        return None
+    return not all(np.allclose(a, b, rtol=1e-9) for a, b in zip(stated, true, strict=True))
+
+
+def inputs_of(function, point):
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return function(**{name: point[name] for name in names})
+
+
+@pytest.mark.parametrize("name", [*REFUTED, *sorted(OTHER_LAYOUT)])
+def test_what_is_said_to_differ_differs_from_autodiff_and_its_correction_does_not(name):
+    by_name = {claimed.name: claimed for claimed in statements()}
+    shapes = "shape" in EXPECTED[name] or name in OTHER_LAYOUT
+    with jax.enable_x64(True):
+        try:
+            assert differs_from_autodiff(by_name[name]) is (None if shapes else True)
+        except TypeError as error:
+            assert shapes, str(error)  # noqa: PT017
+        for claimed in statements():
+            if claimed.corrects is by_name[name]:
+                assert differs_from_autodiff(claimed) is False
+
+
+def run(tmp_path, monkeypatch, *, slope="2", record=RECORD, arguments=()):
+    """The experiment on FILE; its exit status."""
+    file = tmp_path / "squares.py"
+    file.write_text(FILE.replace("SLOPE", slope))
+    monkeypatch.setattr(derivations, "FILES", (file,))
+    monkeypatch.setattr(derivations, "EXPECTED", record)
+    out = ["--out", str(tmp_path / "out")]
+    return derivations.main([*out, "--trials", "20", "--workers", "0", *arguments])
+
+
+def test_all_as_recorded_is_exit_status_0_and_leaves_a_report(tmp_path, monkeypatch, capsys):
+    assert run(tmp_path, monkeypatch, arguments=["--seeds", "2"]) == 0
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())["results"]
+    assert results["verdicts"] == {"refuted": 1, "holds": 2}
+    printed, corrected, _ = results["claims"]
+    assert printed["verdicts"][1]["diagnosis"][0]["code"] == "sign"
+    assert printed["verdicts"][0]["worst"]["claimed"] == -printed["verdicts"][0]["worst"]["true"]
+    assert corrected["corrects"] == "slope_printed"
+    with (out / "history.csv").open() as file:
+        rows = [(row["name"], row["seed"], row["verdict"]) for row in csv.DictReader(file)]
+    assert rows[:3] == [
+        ("slope_printed", "0", "refuted"),
+        ("slope_printed", "1", "refuted"),
+        ("slope", "0", "holds"),
+    ]
+    page = (out / "report.html").read_text()
+    assert 0 < page.index("as printed") < page.index("corrected") < page.index("Slope as sum")
+    assert "passed: the corrected statements hold: 1 do" in capsys.readouterr().out
+
+
+def test_another_verdict_than_the_recorded_one_is_exit_status_1(tmp_path, monkeypatch, capsys):
+    record = RECORD | {"slope_printed": "refuted: factor"}
+    assert run(tmp_path, monkeypatch, record=record) == 1
+    shown = capsys.readouterr().out
+    assert "slope_printed (refuted: sign; recorded: refuted: factor)" in shown
+    assert "passed: S1, the recorded verdicts: 1 as recorded" in shown
+
+
+def test_a_correction_that_does_not_hold_is_exit_status_1(tmp_path, monkeypatch, capsys):
+    record = RECORD | {"slope": "refuted: factor"}
+    assert run(tmp_path, monkeypatch, slope="3", record=record) == 1
+    shown = capsys.readouterr().out
+    assert "FAILED: the corrected statements hold: these do not: slope" in shown
+    assert "FAILED: every statement that fails has a correct form: not of slope" in shown
+
+
+@pytest.mark.parametrize(
+    ("verdict", "codes", "expected"),
+    [
+        ("holds", [], "holds"),
+        ("holds_other_layout", ["transpose"], "holds_other_layout"),
+        ("refuted", ["wrong_l2", "missing_mean"], "refuted: missing_mean, wrong_l2"),
+        ("refuted", ["sign", "sign"], "refuted: sign"),
+    ],
+)
+def test_the_record_names_the_diagnosis_of_refuted_statements(verdict, codes, expected):
+    findings = tuple(Finding(code, "", "") for code in codes)
+    found = Verdict("f", "S1.1", "gradient", verdict, 1, None, None, None, findings, 0.0)
+    assert derivations.outcome(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trials", "0"], "--trials is 0, expected at least 1"),
+        (["--workers", "-1"], "--workers is -1, expected at least 0"),
+        (["--timeout", "0"], "--timeout is 0.0, expected a positive number"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_status_2(tmp_path, capsys, arguments, message):
+    assert derivations.main(["--out", str(tmp_path), *arguments]) == 2
+    assert capsys.readouterr().err == f"experiments.derivations: {message}\n"
