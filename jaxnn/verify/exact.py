@@ -128,7 +128,7 @@ class Judge:
                 nudged.append(value)
             there = self._true(nudged)
             moved = [
-                np.maximum(m, _absolute(b - a)) for m, a, b in zip(moved, true, there, strict=True)
+                np.maximum(m, np.asarray(_absolute(b - a), object)) for m, a, b in zip(moved, true, there, strict=True)
             ]
         return moved
 
@@ -248,4 +248,5 @@ def _size(number: Any) -> float:
 
 
 def _norm(leaf: np.ndarray) -> Any:
-    return mpmath.sqrt(sum((entry * entry for entry in leaf.flat), start=mpmath.mpf(0)))
+    entries = np.asarray(leaf, object).flat  # the difference of two arrays of rank 0 is none
+    return mpmath.sqrt(sum((entry * entry for entry in entries), start=mpmath.mpf(0)))
