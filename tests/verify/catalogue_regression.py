@@ -212,7 +212,7 @@ LOGISTIC_UPDATE = family(
             ),
         ),
         wrong(
-            "unknown",
+            "unknown | factor",
             "no rate",
             lambda theta, x, y, lam, alpha: (
                 theta - ((_h(x @ theta) - y) @ x / len(y) + lam * theta)

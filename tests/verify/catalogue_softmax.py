@@ -270,7 +270,12 @@ SQUARED = family(
             "p(1 - p)(p - y)",
             lambda z, y: softmax(z) * (1 - softmax(z)) * (softmax(z) - y),
         ),
-        wrong("normaliser_constant", "p(p - y)", lambda z, y: softmax(z) * (softmax(z) - y)),
+        # As p - y sums to zero, so does -p_j p_j for -p_i p_j off the Jacobian's diagonal.
+        wrong(
+            "normaliser_constant | wrong_value",
+            "p(p - y)",
+            lambda z, y: softmax(z) * (softmax(z) - y),
+        ),
         wrong(
             "sign",
             "the term of the denominator added",

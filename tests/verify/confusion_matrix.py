@@ -9,6 +9,7 @@ the mistakes that a code describes are named.
 import argparse
 import multiprocessing
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,9 +20,11 @@ from catalogue import CORRECT, MUTANTS
 from catalogue_family import Mutant
 
 from jaxnn.verify.verdict import CODES, Verdict
+from jaxnn.verify.verification import verify
 
 NAMED_SHARE = 0.9
-REFUTED = ("refuted", "error")
+CLAIMS_PER_PROCESS = 25  # compiled programs fill the memory
+ALTERNATIVE = re.compile(r"alternative \d+ of \d+")
 
 
 class Outcome(NamedTuple):
@@ -41,21 +44,27 @@ def judge(mutant: Mutant, verdict: Verdict) -> str:
     """Whether a verdict tells the mistake of a mutant.
 
     Returns:
-      ``right``: every code reported describes the mistake, and together they tell it whole;
-      ``alternatives``: so does one group of codes, among others that the verdict states as
-      alternatives, with an input that tells them apart; ``unknown``: no code; ``wrong``: anything
-      else; ``not refuted``: the verdict is another than the mutant should get.
+      ``right``: what is reported, or each of the alternatives, describes the mistake and tells it
+      whole; ``alternatives``: one of the alternatives does; ``unknown``: no code; ``wrong``:
+      another mistake, or half of one; ``not refuted``: another verdict than the mutant should get.
     """
     if verdict.verdict != mutant.verdict:
         return "not refuted"
-    codes = {finding.code for finding in verdict.diagnosis}
-    if codes <= {"unknown"}:
+    groups: dict[str, set[str]] = {}
+    for finding in verdict.diagnosis:
+        alternative = ALTERNATIVE.match(finding.detail)
+        groups.setdefault(alternative.group() if alternative else "", set()).add(finding.code)
+    if set().union(*groups.values()) <= {"unknown"}:
         return "unknown"
-    if not any(explanation <= codes for explanation in mutant.explanations):
-        return "wrong"
-    if codes <= mutant.codes:
+    told = [_tells(mutant, codes) for codes in groups.values()]
+    if all(told):
         return "right"
-    return "alternatives" if len(codes) > 1 and verdict.detail else "wrong"
+    return "alternatives" if any(told) else "wrong"
+
+
+def _tells(mutant: Mutant, codes: set[str]) -> bool:
+    whole = any(explanation <= codes for explanation in mutant.explanations)
+    return whole and codes <= mutant.codes
 
 
 def judge_correct(verdict: Verdict) -> str:
@@ -65,27 +74,27 @@ def judge_correct(verdict: Verdict) -> str:
 
 def examine(mutant: int | None, index: int, seeds: Sequence[int], trials: int) -> list[Outcome]:
     """All seeds of one claim, in one process so that its compiled programs are used again."""
-    from jaxnn.verify.verification import verify
+    return [_examine(mutant, index, seed, trials) for seed in seeds]
 
+
+def _examine(mutant: int | None, index: int, seed: int, trials: int) -> Outcome:
     claim = CORRECT[index] if mutant is None else MUTANTS[mutant].claim
-    outcomes = []
-    for seed in seeds:
+    try:
         verdict = verify(claim, trials=trials, seed=seed)
-        judgement = judge_correct(verdict) if mutant is None else judge(MUTANTS[mutant], verdict)
-        codes = tuple(dict.fromkeys(finding.code for finding in verdict.diagnosis))
-        outcomes.append(
-            Outcome(
-                mutant,
-                claim.name,
-                seed,
-                verdict.verdict,
-                codes,
-                judgement,
-                verdict.seconds,
-                verdict.detail,
-            )
-        )
-    return outcomes
+    except Exception as error:  # the rest still has to be judged
+        detail = f"{type(error).__name__}: {error}"
+        judgement = "wrong" if mutant is None else "not refuted"
+        return Outcome(mutant, claim.name, seed, "crashed", (), judgement, 0.0, detail)
+    return Outcome(
+        mutant,
+        claim.name,
+        seed,
+        verdict.verdict,
+        tuple(dict.fromkeys(finding.code for finding in verdict.diagnosis)),
+        judge_correct(verdict) if mutant is None else judge(MUTANTS[mutant], verdict),
+        verdict.seconds,
+        verdict.detail,
+    )
 
 
 def run(
@@ -96,7 +105,7 @@ def run(
     tasks += [(i, i) for i, mutant in enumerate(MUTANTS) if only in mutant.claim.name]
     outcomes: list[Outcome] = []
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(workers, spawn, max_tasks_per_child=CLAIMS_PER_PROCESS) as pool:
         futures = [pool.submit(examine, *task, seeds, trials) for task in tasks]
         for done, future in enumerate(as_completed(futures), start=1):
             outcomes += future.result()
