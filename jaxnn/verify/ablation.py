@@ -31,6 +31,10 @@ class Mistake(NamedTuple):
 Values = dict[Name, np.ndarray]
 """Every value of a graph at some random trials, a leading axis of trials."""
 
+CROSS_ENTROPY_GRADIENT = (
+    "the gradient by the logits is taken for p - y, which is the cross-entropy's"
+)
+
 Known = dict[Name, Any]
 
 Change = Callable[[Known, Known], Any]
@@ -278,7 +282,7 @@ class Ablation:
         knob = self._knob(
             "softmax_jacobian_skipped",
             f"softmax, {self._producer[p].where}",
-            "the gradient by the logits is taken for p - y, which is the cross-entropy's",
+            CROSS_ENTROPY_GRADIENT,
             1.0,
         )
         uncut = -1 - logits  # a name of its own for the logits whose derivative is not cut off

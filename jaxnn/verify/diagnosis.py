@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnn.verify import layouts, sampling
+from jaxnn.verify.ablation import CROSS_ENTROPY_GRADIENT
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, arranged
 from jaxnn.verify.fitting import ONE, TOLERANCE, Coefficient, fit, recognise
@@ -55,9 +56,14 @@ def diagnose(claimed: Claim, seed: int = 0) -> tuple[Finding, ...]:
     problem = _shape_problem(claimed, samples[0])
     if problem is not None:
         return (problem,)
+    true = next(_transforms(claimed, samples))
+    if all(_right(samples, true)):
+        detail = "it is right at ordinary inputs, and wrong at special ones as the one given"
+        return (Finding("unknown", "", detail),)
     found = _explanations(claimed, samples, _transforms(claimed, samples))
     for pairs in (False, True):
-        if not found or (not pairs and min(map(len, found)) > 1):
+        named = [e for e in found if not _rank(e)[0]]
+        if not named or (not pairs and min(map(len, named)) > 1):
             varied = _mistaken(claimed, samples[:2], pairs)
             found += _explanations(claimed, samples[:2], varied)
     return _simplest(found)
@@ -223,12 +229,10 @@ def _simplest(found: Sequence[Explanation]) -> tuple[Finding, ...]:
     """
     if not found:
         return (Finding("unknown", "", "no known mistake, nor two of them, gives this formula"),)
-    ranked = sorted(found, key=lambda e: (len(e), sum(f.code == "unknown" for f in e)))
-    best = ranked[0]
-    rank = (len(best), sum(f.code == "unknown" for f in best))
+    ranked = sorted(found, key=_rank)
     alike = {}
     for explanation in ranked:
-        if (len(explanation), sum(f.code == "unknown" for f in explanation)) == rank:
+        if _rank(explanation) == _rank(ranked[0]):
             alike.setdefault(tuple(sorted(f.code for f in explanation)), explanation)
     ordered = [sorted(explanation, key=lambda f: f.where) for explanation in alike.values()]
     if len(ordered) == 1:
@@ -238,6 +242,13 @@ def _simplest(found: Sequence[Explanation]) -> tuple[Finding, ...]:
         for i, explanation in enumerate(ordered)
         for finding in explanation
     )
+
+
+def _rank(explanation: Explanation) -> tuple[bool, int, bool]:
+    """Explanations that name every mistake come first, then those with the fewest."""
+    codes = [finding.code for finding in explanation]
+    indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in explanation)
+    return "unknown" in codes, len(codes), indirect
 
 
 def _explanations(
@@ -280,6 +291,15 @@ def _explanations(
         if sum(len(leaf[0]) for leaf in best) <= MOST:
             whole = [frozenset().union(*choice) for choice in product(*best)]
     return whole
+
+
+def _right(samples: Sequence[Sample], true: Sequence[Variation]) -> Iterator[bool]:
+    """Per sample, whether the formula is the truth there."""
+    for sample, variation in zip(samples, true, strict=True):
+        total = [sum(leaves) for leaves in zip(*variation.terms, strict=True)]
+        yield all(
+            c.shape == t.shape and _same(c, t) for c, t in zip(sample.claimed, total, strict=True)
+        )
 
 
 Coefficients = dict[str, Coefficient]

@@ -31,6 +31,9 @@ MANTISSA = 53
 HAIR = 2.0**-200
 """One-sided derivatives are taken at its square to either side; kinks are larger than it."""
 
+_SINGULAR = 2.0**150
+"""A one-sided derivative larger than this has no limit."""
+
 _SMALLEST = 2.0**-1022
 """Nothing below counts: float64 has no relative accuracy there."""
 
@@ -77,7 +80,6 @@ class Judge:
         self._continuous = [generator.kind in REAL_KINDS for generator in generators]
         self._arrange = arrange
         self._tolerance = tolerance
-        self._rng = np.random.default_rng(0)
 
     def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
         """Judges the formula at a point.
@@ -86,71 +88,89 @@ class Judge:
           point: the flat inputs.
           computed: the formula's leaves there, in float64.
         """
-        with mpmath.workprec(BITS):
-            exactly = [_constrained(v, g) for v, g in zip(point, self._generators, strict=True)]
-            return self._judge(exactly, computed)
+        bits = BITS
+        while True:
+            with mpmath.workprec(bits):
+                exactly = [_constrained(v, g) for v, g in zip(point, self._generators, strict=True)]
+                judgement = self._judge(exactly, computed, bits)
+                unremarkable = judgement.outcome == "right" and judgement.bits_lost <= MANTISSA / 2
+                if unremarkable or judgement.outcome == "undefined":
+                    return judgement
+                if not self._in_doubt(exactly, bits):
+                    return judgement
+            if bits > BITS:
+                return Judgement("undefined")
+            bits *= 16
 
-    def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray]) -> Judgement:
-        claimed = self._formula(point, BITS)
-        true = self._true(point)
-        moved = self._movement(point, true)
-        one_sided = None
-        if not _finite(true) or self._differs(claimed, true, None):
-            one_sided = self._one_sided(point)
-            if not all(map(_finite, one_sided)):
+    def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray], bits: int) -> Judgement:
+        claimed, true = self._formula(point, bits), self._true(point, bits)
+        moved = self._movement(point, true, bits)
+        if not _finite(true) or not _finite(claimed) or self._differs(claimed, true, None):
+            sides = self._beside(point)
+            one_sided = self._true(sides[0], bits), self._true(sides[1], bits)
+            if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
                 return Judgement("undefined")
             if self._differs(*one_sided, None, 1e-6, HAIR):
                 if not _finite(true) or not self._differs(claimed, true, None):
                     return Judgement("undefined")
                 return self._worst("kink", claimed, true, one_sided)
             true = one_sided[0]  # the derivative's limit, where autodiff's own value is not
+            if not _finite(claimed):  # 0/0 in the formula: its limit may be right
+                claimed = self._formula(sides[0], bits)
             if self._differs(claimed, true, moved):
                 return self._worst("wrong", claimed, true)
         return self._accuracy(computed, true, moved)
 
-    def _true(self, point: Sequence[Any]) -> Exact:
-        leaves = self._reverse(point, BITS)
+    def _in_doubt(self, point: Sequence[Any], bits: int) -> bool:
+        """Whether either side has lost its bits, at the point or beside it, even with so many.
+
+        Then it depends on which way sums are rounded.
+        """
+        for where in (point, *self._beside(point)):
+            for side in (self._formula, self._reverse):
+                down, up = side(where, bits), side(where, bits, away=True)
+                if _finite(down) and self._differs(down, up, None, 1e-9):
+                    return True
+        return False
+
+    def _true(self, point: Sequence[Any], bits: int) -> Exact:
+        leaves = self._reverse(point, bits)
         return [
             arrange(np.asarray(leaf, object))
             for arrange, leaf in zip(self._arrange, leaves, strict=True)
         ]
 
-    def _movement(self, point: Sequence[Any], true: Exact) -> Exact:
+    def _movement(self, point: Sequence[Any], true: Exact, bits: int) -> Exact:
         """How much the truth moves when every input is rounded once: what no formula can avoid."""
         moved = [np.zeros(leaf.shape, object) for leaf in true]
-        for _ in range(2):
+        for nudge in range(2):
+            rng = np.random.default_rng(nudge)
             nudged = []
             for value, continuous in zip(point, self._continuous, strict=True):
                 if continuous:
                     size = np.asarray(value, float)
                     unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
-                    value = _exact(value) + _exact(unit * self._direction(value))
+                    value = _exact(value) + _exact(unit * _direction(rng, size.shape))
                 nudged.append(value)
-            there = self._true(nudged)
+            there = self._true(nudged, bits)
             moved = [
-                np.maximum(m, np.asarray(_absolute(b - a), object)) for m, a, b in zip(moved, true, there, strict=True)
+                np.asarray(np.maximum(m, _absolute(b - a)), object)
+                for m, a, b in zip(moved, true, there, strict=True)
             ]
         return moved
 
-    def _one_sided(self, point: Sequence[Any]) -> tuple[Exact, Exact]:
-        """The truth a hair to either side, in a random direction."""
-        directions = [self._direction(value) for value in point]
-        sides = []
-        for side in (-1.0, 1.0):
-            beside = []
-            for value, direction, continuous in zip(
-                point, directions, self._continuous, strict=True
-            ):
-                if continuous:
-                    value = _exact(value) + _exact(direction * side) * HAIR**2
-                beside.append(value)
-            sides.append(self._true(beside))
-        return sides[0], sides[1]
-
-    def _direction(self, value: np.ndarray) -> np.ndarray:
-        """Random numbers of either sign, none of them small."""
-        shape = np.shape(value)
-        return self._rng.uniform(0.5, 1.0, size=shape) * self._rng.choice([-1.0, 1.0], size=shape)
+    def _beside(self, point: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The points a hair to either side, in a random direction."""
+        rng = np.random.default_rng(0)
+        before, after = [], []
+        for value, continuous in zip(point, self._continuous, strict=True):
+            hair: Any = 0
+            if continuous:
+                hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
+                value = _exact(value)
+            before.append(value - hair if continuous else value)
+            after.append(value + hair if continuous else value)
+        return before, after
 
     def _differs(
         self,
@@ -222,6 +242,11 @@ def _bits(ratio: Any) -> float:
     return float(min(MANTISSA, mpmath.log(ratio, 2))) if ratio > 1 else 0.0
 
 
+def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random numbers of either sign, none of them small."""
+    return rng.uniform(0.5, 1.0, size=shape) * rng.choice([-1.0, 1.0], size=shape)
+
+
 def _exact(array: np.ndarray) -> np.ndarray:
     return np.frompyfunc(mpmath.mpf, 1, 1)(np.asarray(array, object)) + mpmath.mpf(0)
 
@@ -240,6 +265,10 @@ def _finite(leaves: Exact) -> bool:
 
 def _absolute(array: np.ndarray) -> np.ndarray:
     return np.frompyfunc(abs, 1, 1)(array)
+
+
+def _largest(leaves: Exact) -> Any:
+    return max((abs(entry) for leaf in leaves for entry in leaf.flat), default=0)
 
 
 def _size(number: Any) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
@@ -46,6 +47,28 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
     return Graph(inputs, builder.constants, tuple(builder.nodes), outputs, builder.shapes)
 
 
+def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
+    """The graph whose output is the signed sum of some of its values.
+
+    Args:
+      graph: any graph.
+      summands: (value, sign); a sign is 1.0 or -1.0.
+    """
+    shapes, nodes = dict(graph.shapes), list(graph.nodes)
+
+    def append(primitive: core.Primitive, *operands: Name) -> Name:
+        result = len(shapes)
+        shapes[result] = shapes[operands[0]]
+        nodes.append(Node(primitive, {}, operands, (result,), ""))
+        return result
+
+    total = None
+    for name, sign in summands:
+        signed = name if sign > 0 else append(jax.lax.neg_p, name)
+        total = signed if total is None else append(jax.lax.add_p, total, signed)
+    return graph._replace(shapes=shapes, nodes=tuple(nodes), outputs=(total,) if total else ())
+
+
 def evaluate(graph: Graph, arguments: Sequence[Any]) -> list[Any]:
     """The outputs for these flat arguments."""
     values = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
@@ -79,6 +102,7 @@ class _Builder:
         self.nodes: list[Node] = []
         self.constants: dict[Name, Any] = {}
         self.shapes: dict[Name, jax.ShapeDtypeStruct] = {}
+        self._known: dict[Any, tuple[Name, ...]] = {}
 
     def new(self, aval: Any) -> Name:
         """A number for a new value."""
@@ -88,10 +112,13 @@ class _Builder:
 
     def constant(self, value: Any) -> Name:
         """A number for a value that does not depend on the inputs."""
-        value = jax.numpy.asarray(value)
-        name = self.new(value)
-        self.constants[name] = value
-        return name
+        traced = isinstance(value, jax.core.Tracer)
+        value = value if traced else np.asarray(value)
+        key = id(value) if traced else (value.dtype, value.shape, value.tobytes())
+        if key not in self._known:
+            self._known[key] = (self.new(value),)
+            self.constants[self._known[key][0]] = value
+        return self._known[key][0]
 
     def inline(
         self, closed: core.ClosedJaxpr, arguments: Sequence[Name], where: str
@@ -103,7 +130,7 @@ class _Builder:
 
         def name(atom: Any) -> Name:
             if isinstance(atom, core.Literal):
-                return self.constant(jax.numpy.asarray(atom.val, atom.aval.dtype))
+                return self.constant(np.asarray(atom.val, atom.aval.dtype))
             return names[atom]
 
         for equation in closed.jaxpr.eqns:
@@ -113,11 +140,21 @@ class _Builder:
             if called is not None:
                 results = self.inline(called, operands, place)
             else:
-                results = tuple(self.new(v.aval) for v in equation.outvars)
-                params = {key: _plain_inside(value) for key, value in equation.params.items()}
-                self.nodes.append(Node(equation.primitive, params, operands, results, place))
+                results = self._operation(equation, operands, place)
             names.update(zip(equation.outvars, results, strict=True))
         return tuple(name(atom) for atom in closed.jaxpr.outvars)
+
+    def _operation(
+        self, equation: core.JaxprEqn, operands: tuple[Name, ...], place: str
+    ) -> tuple[Name, ...]:
+        """Appends an operation, unless it is there: what is written twice is one value."""
+        key = (equation.primitive, operands, str(equation.params))
+        if key not in self._known:
+            results = tuple(self.new(v.aval) for v in equation.outvars)
+            params = {name: _plain_inside(value) for name, value in equation.params.items()}
+            self.nodes.append(Node(equation.primitive, params, operands, results, place))
+            self._known[key] = results
+        return self._known[key]
 
 
 _CALLS = {

@@ -55,6 +55,9 @@ def evaluate(
 def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
     """``evaluate`` for many arguments: a function of the arguments and the bits.
 
+    With ``away=True`` sums are rounded away from zero rather than towards it: where that changes a
+    result, it has lost its bits to cancellation, as 1 - sigmoid(10^6) has with any number of them.
+
     Nested calls are inlined, what no result needs is left out, and what no argument or rounding
     enters is computed here.
 
@@ -66,7 +69,7 @@ def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
     variables = closed_jaxpr.jaxpr.invars
     results = [(atom.aval.shape, rules.is_float(atom)) for atom in closed_jaxpr.jaxpr.outvars]
 
-    def run(arguments: Sequence[Any], bits: int = 1200) -> list[np.ndarray]:
+    def run(arguments: Sequence[Any], bits: int = 1200, away: bool = False) -> list[np.ndarray]:
         if bits < 53:
             raise ValueError(f"bits must be at least 53, not {bits}")
         if len(arguments) != len(variables):
@@ -74,6 +77,7 @@ def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
         values = [
             _argument(i, a, v) for i, (a, v) in enumerate(zip(arguments, variables, strict=True))
         ]
+        rules.scalars.Rounding.direction = "u" if away else "d"
         outputs = program.run(bits, values)
         return [
             _numbers(output, shape) if is_float else np.asarray(output)

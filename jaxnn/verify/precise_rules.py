@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from mpmath import libmp
-from mpmath.libmp import fnan, fzero, mpf_add, mpf_cmp, mpf_mul
+from mpmath.libmp import fnan, fzero, mpf_cmp, mpf_mul
 
 from jaxnn.verify import precise_scalars as scalars
 from jaxnn.verify.precise import Unsupported
@@ -213,7 +213,7 @@ def _dot(x: list[Raw], y: list[Raw], prec: int) -> Raw:
     for a, b in zip(x, y, strict=True):
         product = mpf_mul(a, b, prec)
         if product != fzero:
-            total = mpf_add(total, product, prec)
+            total = scalars.add(total, product, prec)
     return total
 
 
@@ -244,8 +244,8 @@ FUNCTIONS: dict[str, Callable[..., Raw]] = {
     "abs": libmp.mpf_abs,
     "acos": scalars.acos,
     "acosh": scalars.acosh,
-    "add": mpf_add,
-    "add_any": mpf_add,
+    "add": scalars.add,
+    "add_any": scalars.add,
     "asin": scalars.asin,
     "asinh": libmp.mpf_asinh,
     "atan": libmp.mpf_atan,
@@ -279,7 +279,7 @@ FUNCTIONS: dict[str, Callable[..., Raw]] = {
     "sinh": scalars.sinh,
     "sqrt": scalars.sqrt,
     "square": scalars.square,
-    "sub": libmp.mpf_sub,
+    "sub": scalars.sub,
     "tan": scalars.tan,
     "tanh": libmp.mpf_tanh,
 }
@@ -311,20 +311,20 @@ RULES: dict[str, Callable[..., Run]] = {
     "cummax": _cumulative(scalars.maximum),
     "cummin": _cumulative(scalars.minimum),
     "cumprod": _cumulative(mpf_mul),
-    "cumsum": _cumulative(mpf_add),
+    "cumsum": _cumulative(scalars.add),
     "dot_general": _dot_general,
     "integer_pow": _integer_pow,
     "reduce_max": _reduction(scalars.maximum, libmp.fninf),
     "reduce_min": _reduction(scalars.minimum, libmp.finf),
     "reduce_prod": _reduction(mpf_mul, libmp.fone),
-    "reduce_sum": _reduction(mpf_add, fzero),
+    "reduce_sum": _reduction(scalars.add, fzero),
     "round": _round,
     "scatter": scatter(lambda old, new, prec: new),
-    "scatter-add": scatter(mpf_add),
+    "scatter-add": scatter(scalars.add),
     "scatter-max": scatter(scalars.maximum),
     "scatter-min": scatter(scalars.minimum),
     "scatter-mul": scatter(mpf_mul),
-    "scatter-sub": scatter(libmp.mpf_sub),
+    "scatter-sub": scatter(scalars.sub),
 }
 
 INTEGER: dict[str, Callable[..., Any]] = {

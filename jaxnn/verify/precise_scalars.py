@@ -98,6 +98,22 @@ asin, acos, acosh = (_quiet(f) for f in (libmp.mpf_asin, libmp.mpf_acos, libmp.m
 sqrt = _quiet(libmp.mpf_sqrt)
 
 
+class Rounding:
+    """Which way sums are rounded; one number in doubt is in doubt in all that follows from it."""
+
+    direction = "d"  # towards zero; "u" is away from it
+
+
+def add(x: Raw, y: Raw, prec: int) -> Raw:
+    """x + y, rounded the way that ``Rounding`` says."""
+    return mpf_add(x, y, prec, Rounding.direction)
+
+
+def sub(x: Raw, y: Raw, prec: int) -> Raw:
+    """x - y, rounded the way that ``Rounding`` says."""
+    return mpf_sub(x, y, prec, Rounding.direction)
+
+
 def sign(x: Raw, prec: int) -> Raw:
     """-1, 0 or 1."""
     return fnan if x == fnan else from_int(mpf_sign(x))
@@ -225,7 +241,7 @@ def logaddexp(x: Raw, y: Raw, prec: int) -> Raw:
 
 def logistic(x: Raw, prec: int) -> Raw:
     """1 / (1 + e^-x)."""
-    return div(fone, mpf_add(fone, exp(mpf_neg(x), prec + 4), prec + 4), prec)
+    return div(fone, add(fone, exp(mpf_neg(x), prec + 4), prec + 4), prec)
 
 
 def sinh(x: Raw, prec: int) -> Raw:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, at_path, call, with_path
-from jaxnn.verify.graph import Graph, Name, evaluate, trace
+from jaxnn.verify.graph import Graph, Name, combined, evaluate, trace
 from jaxnn.verify.inputs import is_input
 
 
@@ -40,13 +40,13 @@ def split(claimed: Claim, one: Mapping[str, PyTree]) -> list[Term]:
     if claimed.kind in ("value", "jacobian") or len(whole.outputs) != 1:
         return [Term("", whole, False)]
     summands = list(_summands(whole, whole.outputs[0], 1.0))
-    penalties = [s for s in summands if _is_penalty(claimed, one, _only(whole, [s]))]
+    penalties = [s for s in summands if _is_penalty(claimed, one, combined(whole, [s]))]
     data = [s for s in summands if s not in penalties]
     if not penalties or not data:
         return [Term("", whole, False)]
     return [
-        Term("the data term", _only(whole, data), False),
-        Term("the penalty", _only(whole, penalties), True),
+        Term("the data term", combined(whole, data), False),
+        Term("the penalty", combined(whole, penalties), True),
     ]
 
 
@@ -65,16 +65,6 @@ def _summands(graph: Graph, name: Name, sign: float):
         yield from _summands(graph, node.operands[1], -sign if kind == "sub" else sign)
     else:
         yield name, sign
-
-
-def _only(graph: Graph, summands: list[tuple[Name, float]]) -> Graph:
-    """The graph of the signed sum of some of its values."""
-
-    def total(*flat: Any) -> Any:
-        parts = evaluate(graph._replace(outputs=tuple(name for name, _ in summands)), flat)
-        return sum(sign * part for part, (_, sign) in zip(parts, summands, strict=True))
-
-    return trace(total, *[graph.shapes[name] for name in graph.inputs])
 
 
 def _is_penalty(claimed: Claim, one: Mapping[str, PyTree], graph: Graph) -> bool:

@@ -163,18 +163,10 @@ def _layouts(claimed: Claim, side: Subject, values: Values, trials: int) -> list
                 found.append(stated)  # never finite in float64: the high precision decides
                 continue
         other = find_layout(c, t, side.value_ranks[leaf], claimed.tolerance)
-        if other is None:
-            if shape != c.shape[1:] or not _nearly(errors, claimed.tolerance):
-                return None
-            other = stated
-        found.append(other)
+        if other is None and shape != c.shape[1:]:
+            return None
+        found.append(other or stated)  # it may be rounding that is off: the high precision decides
     return found
-
-
-def _nearly(errors: np.ndarray, tolerance: float) -> bool:
-    """Whether so few trials are off that rounding may be to blame: high precision will tell."""
-    off = errors[np.isfinite(errors)] > tolerance
-    return bool(np.mean(off) < 0.01)
 
 
 def _judge(
@@ -194,8 +186,7 @@ def _judge(
         ],
         axis=0,
     )
-    errors = np.where(np.isfinite(errors), errors, np.inf)
-    worst_trials = np.argsort(-errors, kind="stable")[:WORST_TRIALS]
+    worst_trials = _suspicious(errors, claimed.tolerance)
     try:
         judge = Judge(
             side, generators(claimed), [layout.arrange for layout in layouts], claimed.tolerance
@@ -211,6 +202,14 @@ def _judge(
             return _Finding("refuted", detail=_at(side, judgement, point))
         judgements.append((judgement, point))
     return _summary(claimed, side, judgements, sizes)
+
+
+def _suspicious(errors: np.ndarray, tolerance: float) -> np.ndarray:
+    """The random trials to judge in high precision: the worst, not finite, and others that fail."""
+    order = np.argsort(-np.nan_to_num(errors, nan=-1.0, posinf=-1.0), kind="stable")
+    failing = np.flatnonzero(~(errors <= tolerance))
+    others = failing[:: max(1, len(failing) // WORST_TRIALS)][: 2 * WORST_TRIALS]
+    return np.unique(np.concatenate([order[:WORST_TRIALS], others]))
 
 
 def _summary(
@@ -262,9 +261,10 @@ def _loss(judgement: Judgement) -> str:
 def _judged_in_float64(errors: np.ndarray, tolerance: float, reason: str) -> _Finding:
     """The verdict without the high precision, which does not know an operation."""
     detail = f"judged in float64 alone: {reason}"
-    if np.any(errors > tolerance):
+    finite = errors[np.isfinite(errors)]
+    if len(finite) == 0 or np.mean(finite > tolerance) > 0.01:
         return _Finding("refuted", detail=detail)
-    bits = np.log2(max(1.0, float(np.max(errors)) * 2.0**MANTISSA))
+    bits = np.log2(max(1.0, float(np.max(finite)) * 2.0**MANTISSA))
     return _Finding("holds", bits_lost=float(bits), detail=detail)
 
 
