@@ -62,6 +62,10 @@ _STRUCTURAL = _words(
 )
 
 
+_OF_ONE = _words("log sqrt broadcast_in_dim reshape squeeze integer_pow pow max add")
+"""What may be done to a sum that something is divided by."""
+
+
 class Ablation:
     """A graph with a knob for every mistake that can be made in differentiating it."""
 
@@ -93,6 +97,7 @@ class Ablation:
                 self._replace_activation(node)
                 self._replace_factors(position, node)
         self._replace_softmax()
+        self._replace_log_sum_exp()
 
     def evaluate(self, settings: Array, arguments: Sequence[Any]) -> list[Any]:
         """The graph's outputs, whose derivatives are wrong as the settings say."""
@@ -140,31 +145,39 @@ class Ablation:
             what = f"{node.primitive.name}, {node.where}"
             first = self.knobs
             for code, detail, setting in (
-                (self._dropped(name), "is taken for constant", -1.0),
+                (self._dropped(node, place), "is taken for constant", -1.0),
                 ("sign", "has the wrong sign", -2.0),
                 ("factor", "is doubled", 1.0),
                 ("factor", "is halved", -0.5),
             ):
                 subject = f"the derivative by operand {place + 1} of {what}"
                 if code == "normaliser_constant":
-                    subject, detail = "the softmax denominator", "is held constant"
+                    subject, detail = "the normaliser", "is held constant"
                 self.mistakes.append(Mistake(code, what, f"{subject} {detail}", first, setting))
             self.knobs += 1
             self._on_operands.setdefault((position, place), []).append(first)
 
-    def _dropped(self, name: Name) -> str:
-        """The code of a mistake that takes a value for constant."""
-        return "normaliser_constant" if self._is_normaliser(name) else "unknown"
+    def _dropped(self, node: Node, place: int) -> str:
+        """The code of a mistake that takes an operand for constant."""
+        inside, through = self._reduced(node.operands[place])
+        if inside is None:
+            return "unknown"
+        divides = node.primitive.name == "div" and place == 1
+        divides |= node.params.get("y", 1) < 0 if node.primitive.name == "integer_pow" else False
+        divides |= node.primitive.name in ("pow", "rsqrt") or "pow" in through
+        return "normaliser_constant" if inside == "exp" or divides else "unknown"
 
-    def _is_normaliser(self, name: Name) -> bool:
-        """Whether it is a sum of exponentials, or the logarithm of one."""
+    def _reduced(self, name: Name) -> tuple[str | None, list[str]]:
+        """What is summed in a value that is a function of a sum, and what is done to the sum."""
+        through: list[str] = []
         node = self._producer.get(name)
-        while node and node.primitive.name in ("log", "broadcast_in_dim", "reshape", "squeeze"):
+        while node and node.primitive.name in _OF_ONE:
+            through.append(node.primitive.name)
             node = self._producer.get(node.operands[0])
-        if node is None or node.primitive.name != "reduce_sum":
-            return False
+        if node is None or node.primitive.name not in ("reduce_sum", "dot_general"):
+            return None, through
         inside = self._producer.get(node.operands[0])
-        return inside is not None and inside.primitive.name == "exp"
+        return inside.primitive.name if inside else "", through
 
     def _replace_activation(self, node: Node) -> None:
         """An elementwise function's derivative missing, or taken of another value."""
@@ -184,6 +197,11 @@ class Ablation:
         )
         where = f"{node.primitive.name}, {node.where}"
 
+        def along(fixed: Known, argument: Any) -> Any:
+            """The chain's derivative at an argument."""
+            function = partial(_along, chain, before, after, fixed)
+            return jax.jvp(function, (argument,), (jnp.ones_like(argument),))[1]
+
         def replaced(slope: Callable[[Known], Any]) -> Change:
             """The derivative by the chain's own argument in place of the chain's."""
             return lambda fixed, live: (
@@ -197,14 +215,26 @@ class Ablation:
             1.0,
         )
         self._change(after, missing, replaced(lambda fixed: 1.0))
+        if self._is_log_sigmoid(after, before):
+            forgotten = self._knob(
+                "activation_derivative_missing",
+                where,
+                f"the derivative of the sigmoid in {node.where} is missing",
+                1.0,
+            )
+
+            def without(fixed: Known, live: Known) -> Any:
+                """In a loss of log sigmoid(z) every derivative by z has sigmoid' as a factor."""
+                h = jax.nn.sigmoid(fixed[before])
+                return (1 / (h * (1 - h)) - 1) * (live[before] - fixed[before])
+
+            self._change(before, forgotten, without)
         for other in [] if plain else self._alike(before):
             if other == before:
                 continue
 
             def slope(fixed: Known, other: Name = other) -> Any:
-                one = jnp.ones_like(fixed[other])
-                function = partial(_along, chain, before, after, fixed)
-                return jax.jvp(function, (fixed[other],), (one,))[1]
+                return along(fixed, fixed[other])
 
             wrong = self._knob(
                 "activation_derivative_wrong_argument",
@@ -261,6 +291,45 @@ class Ablation:
                         logits = self._logits(name, p, axis)
                         if logits is not None:
                             self._replace_region(logits, name, axis - 1, table)
+
+    def _replace_log_sum_exp(self) -> None:
+        """The same mistakes where the logarithm of the softmax is written z_i - log sum_j e^z_j.
+
+        Held constant, the logarithm leaves what the derivative is by the log-probabilities.
+        """
+        for name in sorted(self._active):
+            value = self._values.get(name)
+            node = self._producer.get(name)
+            if value is None or node is None or node.primitive.name not in ("log", "add"):
+                continue
+            for before in sorted(self._active):
+                z = self._values.get(before)
+                if before >= name or z is None or z.ndim < 2:
+                    continue
+                axis = _log_sum_exp_axis(z, value)
+                if axis is not None:
+                    self._replace_log_probabilities(before, name, axis - 1)
+                    break
+
+    def _replace_log_probabilities(self, logits: Name, total: Name, axis: int) -> None:
+        node = self._producer[total]
+        for code, detail, share in (
+            ("normaliser_constant", "the softmax denominator is held constant", lambda p: 1.0),
+            (
+                "diagonal_only",
+                "of the softmax's Jacobian only the diagonal p (1 - p) is used",
+                lambda p: 1 - p,
+            ),
+            ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", lambda p: 1 / p),
+        ):
+            knob = self._knob(code, f"softmax, {node.where}", detail, 1.0)
+
+            def scaled(fixed: Known, live: Known, share=share) -> Any:
+                p = jax.nn.softmax(fixed[logits], axis)
+                return (share(p) - 1) * (live[logits] - fixed[logits])
+
+            self._change(logits, knob, scaled)
+            self._change(total, knob, lambda fixed, live: fixed[total] - live[total])
 
     def _replace_region(self, before: Name, after: Name, axis: int, table) -> None:
         node = self._producer[after]
@@ -344,6 +413,11 @@ class Ablation:
         z, value = self._values[before], self._values[after]
         with np.errstate(over="ignore"):
             return any(np.allclose(value, f, rtol=1e-9) for f in (1 / (1 + np.exp(-z)), np.tanh(z)))
+
+    def _is_log_sigmoid(self, after: Name, before: Name) -> bool:
+        """Whether it is the logarithm of sigmoid(z) or sigmoid(-z), of either sign."""
+        z, value = self._values[before], np.abs(self._values[after])
+        return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
 
     def _shape(self, name: Name) -> tuple[int, ...]:
         return tuple(self.graph.shapes[name].shape)
@@ -461,6 +535,18 @@ def _is_float(graph: Graph, name: Name) -> bool:
 
 def _sums_to_one(p: np.ndarray, axis: int) -> bool:
     return bool(np.all(p >= 0) and np.allclose(p.sum(axis=axis), 1.0, rtol=1e-9))
+
+
+def _log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
+    """The axis of z [T, ...] along which the value is log sum e^z, or that less the maximum."""
+    for axis in range(1, z.ndim):
+        largest = z.max(axis=axis, keepdims=True)
+        rest = np.log(np.sum(np.exp(z - largest), axis=axis, keepdims=True))
+        for total in (rest + largest, rest):
+            fits = z.shape[axis] > 1 and value.size == total.size
+            if fits and np.allclose(value.reshape(total.shape), total, rtol=1e-9, atol=1e-12):
+                return axis
+    return None
 
 
 def _exp(value: np.ndarray) -> np.ndarray:

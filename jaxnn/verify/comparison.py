@@ -50,7 +50,11 @@ class Values(NamedTuple):
 
 
 class FormulaError(Exception):
-    """The formula, or ``of``, cannot be evaluated; the cause is what was raised."""
+    """The formula cannot be evaluated; the cause is what was raised."""
+
+
+class FunctionError(Exception):
+    """``of`` cannot be evaluated or differentiated; the cause is what was raised."""
 
 
 @lru_cache(maxsize=512)
@@ -58,14 +62,15 @@ def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...]) -> Subject:
     """Traces a claim at fixed sizes.
 
     Raises:
-      FormulaError: from the exception that the formula or ``of`` raised.
+      FormulaError: from the exception that the formula raised.
+      FunctionError: from the exception that ``of`` raised.
     """
     one = one_trial(claimed, dict(sizes))
-    formula = _traced(claimed.evaluate, one)
-    reverse = _traced(reference(claimed, "reverse"), one)
+    formula = _traced(claimed.evaluate, one, FormulaError)
+    reverse = _traced(reference(claimed, "reverse"), one, FunctionError)
     try:
-        forward = _traced(reference(claimed, "forward"), one)
-    except FormulaError:  # only as much as of can do, such as a loop with a custom rule
+        forward = _traced(reference(claimed, "forward"), one, FunctionError)
+    except FunctionError:  # only as much as of can do, such as a loop with a custom rule
         forward = reverse
     names, ranks = _leaf_names(claimed, one, reverse)
 
@@ -155,7 +160,9 @@ def find_layout(
     return None
 
 
-def _traced(function: Callable[..., PyTree], one: PyTree) -> core.ClosedJaxpr:
+def _traced(
+    function: Callable[..., PyTree], one: PyTree, failure: type[Exception]
+) -> core.ClosedJaxpr:
     structure = jax.tree.structure(one)
 
     def flat(*leaves):
@@ -165,7 +172,7 @@ def _traced(function: Callable[..., PyTree], one: PyTree) -> core.ClosedJaxpr:
     try:
         return jax.make_jaxpr(flat)(*jax.tree.leaves(one))
     except Exception as error:
-        raise FormulaError from error
+        raise failure from error
 
 
 def _leaf_names(

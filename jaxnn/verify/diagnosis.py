@@ -16,11 +16,12 @@ import numpy as np
 from jaxnn.verify import layouts, sampling
 from jaxnn.verify.ablation import CROSS_ENTROPY_GRADIENT
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.comparison import FormulaError, arranged
+from jaxnn.verify.comparison import FormulaError, FunctionError, arranged
 from jaxnn.verify.fitting import ONE, TOLERANCE, Coefficient, fit, recognise
 from jaxnn.verify.inputs import fixed_sizes
 from jaxnn.verify.layouts import declared
 from jaxnn.verify.sampling import GROUPS, Leaves, Sample
+from jaxnn.verify.substitution import exchanges
 from jaxnn.verify.terms import Term
 from jaxnn.verify.verdict import Finding
 
@@ -66,6 +67,8 @@ def diagnose(claimed: Claim, seed: int = 0) -> tuple[Finding, ...]:
         if not named or (not pairs and min(map(len, named)) > 1):
             varied = _mistaken(claimed, samples[:2], pairs)
             found += _explanations(claimed, samples[:2], varied)
+    if not found or _rank(min(found, key=_rank))[0]:
+        found += [frozenset({finding}) for finding in exchanges(claimed, samples[:2])]
     return _simplest(found)
 
 
@@ -74,7 +77,7 @@ def _samples(claimed: Claim, seed: int) -> Iterator[Sample]:
     for choice in range(3):
         try:
             sample = sampling.sample(claimed, choice, seed)
-        except FormulaError:
+        except (FormulaError, FunctionError):
             continue
         arrays = [*sample.claimed, *(leaf for term in sample.terms for leaf in term)]
         if all(np.isfinite(array).all() for array in arrays):

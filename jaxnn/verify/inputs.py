@@ -177,7 +177,8 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
     """The awkward values, with a leading axis of trials.
 
     Every pattern fills all continuous inputs at once, then each of them alone among ordinary
-    numbers of one decimal; the whole-number inputs run through their corners meanwhile.
+    numbers of one decimal; the whole-number inputs run through their corners meanwhile. Small whole
+    numbers at random come last.
 
     Args:
       inputs: the tree of generators.
@@ -201,9 +202,16 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
                     for i, leaf in enumerate(generators)
                 ]
             )
-    columns = [np.stack([trial[i] for trial in trials]) for i in range(len(generators))]
+    whole_numbers = jax.tree.leaves(simple(inputs, sizes, WHOLE_NUMBERS, rng))
+    columns = [
+        np.concatenate([np.stack([trial[i] for trial in trials]), whole_numbers[i]])
+        for i in range(len(generators))
+    ]
     return jax.tree.unflatten(structure, columns)
 
+
+WHOLE_NUMBERS = 8
+"""Awkward trials of small whole numbers, where ties and zeros come about by arithmetic."""
 
 PATTERNS: dict[str, Any] = {
     "zeros": lambda n: np.zeros(n),
@@ -215,8 +223,8 @@ PATTERNS: dict[str, Any] = {
     "all -1e4": lambda n: -1e4 - np.arange(n),
     "saturated": lambda n: np.where(np.arange(n) % 2 == 0, 40.0, -40.0),
     "saturated below": lambda n: -745.0 + np.arange(n) % 3,
-    "huge": lambda n: 1e8 * (1.0 + np.arange(n)) * (-1.0) ** np.arange(n),
-    "tiny": lambda n: 1e-8 * (1.0 + np.arange(n)) * (-1.0) ** np.arange(n),
+    "huge": lambda n: 1e12 * (1.0 + np.arange(n)) * (-1.0) ** np.arange(n),
+    "tiny": lambda n: 1e-12 * (1.0 + np.arange(n)) * (-1.0) ** np.arange(n),
 }
 """Every pattern as the n numbers of a flat array."""
 

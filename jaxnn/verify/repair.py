@@ -1,5 +1,6 @@
 """A formula whose shapes do not fit: which factor would have to be transposed?"""
 
+import re
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -15,6 +16,9 @@ from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
+_OF_SHAPES = re.compile(r"dot_general|[Ii]ncompatible shapes|broadcast|contracting|matmul|concat")
+"""What JAX says of shapes that do not fit."""
+
 _EQUAL = (4, 5)
 """With all sizes equal, any formula's shapes fit."""
 
@@ -28,15 +32,18 @@ def diagnose_shapes(claimed: Claim, error: BaseException, where: str) -> tuple[F
       where: the line it raised it in.
 
     Returns:
-      Nothing if it cannot be evaluated at equal sizes either: then the shapes are not to blame.
-      Otherwise ``shape``, and ``transpose`` if transposing one or two factors makes it right.
+      Nothing if the shapes are not to blame: it cannot be evaluated at equal sizes either, and the
+      error does not speak of shapes. Otherwise ``shape``, and ``transpose`` if transposing one or
+      two factors makes it right.
     """
+    text = " ".join(str(error).split())[:200]
     try:
         found = [_repairs(claimed, size) for size in _EQUAL]
     except FormulaError:
+        if isinstance(error, TypeError | ValueError) and _OF_SHAPES.search(text):
+            return (Finding("shape", where, f"the shapes do not fit: {text}"),)
         return ()
-    text = " ".join(str(error).split())
-    shape = Finding("shape", where, f"the shapes fit only if all sizes are equal: {text[:200]}")
+    shape = Finding("shape", where, f"the shapes fit only if all sizes are equal: {text}")
     both = [repair for repair in found[0] if repair in found[1]]
     fewest = [repair for repair in both if len(repair) == min(map(len, both))]
     if len(fewest) != 1:

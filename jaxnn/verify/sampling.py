@@ -17,7 +17,7 @@ from jaxnn.types import PyTree
 from jaxnn.verify.ablation import Ablation, Mistake, every_value
 from jaxnn.verify.claims import Claim, at_path, learning_rate_name
 from jaxnn.verify.comparison import one_trial, subject
-from jaxnn.verify.graph import evaluate
+from jaxnn.verify.graph import evaluate, trace
 from jaxnn.verify.inputs import draw, fixed_sizes, symbols
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import is_rule, reference
@@ -130,14 +130,21 @@ def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callabl
     structure = jax.tree.structure(one)
     names = _input_names(one)
     slope_claim = _as_gradient(claimed, False)
+    if claimed.kind == "hessian":
+        slope_claim = replace(claimed, kind="jacobian")
     rng = np.random.default_rng(0)
     trials = jax.tree.leaves(draw(dict(claimed.inputs), ready.sizes, 4, rng, spreads=(1.0,)))
     ablations = []
     for number, term in enumerate(ready.terms):
         if term.penalty:
             continue
-        values = every_value(term.graph, trials)
-        ablation = Ablation(term.graph, names, active_inputs(claimed), values)
+        graph = term.graph
+        if claimed.kind == "hessian":  # the mistake is made in differentiating the gradient
+            gradient = reference(replace(claimed, kind="gradient"), of=_of(term))
+            graph = trace(gradient, one)
+            if len(graph.outputs) != 1:
+                continue
+        ablation = Ablation(graph, names, active_inputs(claimed), every_value(graph, trials))
 
         def mistaken(settings, *flat, ablation=ablation):
             inputs = jax.tree.unflatten(structure, flat)
@@ -171,9 +178,21 @@ def mistaken(
         for row, combination in enumerate(combinations):
             for mistake in combination:
                 settings[row, mistake.knob] = mistake.setting
-        leaves = run(settings, *flat)
-        results.append((term, combinations, [np.asarray(leaf) for leaf in leaves]))
+        leaves = _in_chunks(run, settings, len(ablation.mistakes), flat)
+        results.append((term, combinations, leaves))
     return [Mistaken(*result) for result in results]
+
+
+def _in_chunks(
+    run: Callable[..., Any], settings: np.ndarray, rows: int, flat: Sequence[np.ndarray]
+) -> Leaves:
+    """The gradients for all settings, always as many at once, so that one program serves."""
+    chunks = []
+    for start in range(0, len(settings), rows):
+        chunk = settings[start : start + rows]
+        padded = np.concatenate([chunk, np.zeros((rows - len(chunk), settings.shape[1]))])
+        chunks.append([np.asarray(leaf)[:, : len(chunk)] for leaf in run(padded, *flat)])
+    return [np.concatenate(leaves, axis=1) for leaves in zip(*chunks, strict=True)]
 
 
 def _of(term: Term) -> Callable[[PyTree], Any]:

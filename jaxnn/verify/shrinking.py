@@ -10,6 +10,7 @@ import numpy as np
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import (
     FormulaError,
+    FunctionError,
     Subject,
     arranged,
     evaluate,
@@ -52,7 +53,7 @@ def counterexample(
     for smaller in (*_small_sizes(claimed), sizes):
         try:
             search = _Search(claimed, subject(claimed, tuple(smaller.items())), smaller)
-        except FormulaError:
+        except (FormulaError, FunctionError):
             continue
         rng = np.random.default_rng(seed)
         for candidates in (
@@ -85,24 +86,29 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
         c + 1e-7 * rng.uniform(-1, 1, size=c.shape) if g.kind in REAL_KINDS else c
         for c, g in zip(columns, generators(search.claimed), strict=True)
     ]
-    bad = _differ(search, columns) & _differ(search, beside)
+    (bad, true), (bad_beside, true_beside) = _differ(search, columns), _differ(search, beside)
+    bad &= bad_beside
+    for a, b in zip(true, true_beside, strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            bad &= norms(a - b) <= 1e-3 * np.maximum(1.0, norms(a))
     return bad[: len(points)].tolist()
 
 
-def _differ(search: _Search, columns: Sequence[np.ndarray]) -> np.ndarray:
+def _differ(search: _Search, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Which trials the formula is clearly wrong at, and the truth."""
     values = evaluate(search.side, list(columns))
     if len(values.claimed) != len(values.true):
-        return np.ones(len(columns[0]), bool)
+        return np.ones(len(columns[0]), bool), values.true
     bad = np.zeros(len(columns[0]), bool)
     for c, t, rank in zip(values.claimed, values.true, search.side.value_ranks, strict=True):
         t = arranged(declared(search.claimed.layout, rank), t)
         if c.size != t.size:
-            return np.ones(len(columns[0]), bool)
+            return np.ones(len(columns[0]), bool), values.true
         with np.errstate(invalid="ignore", over="ignore"):
             distance = norms(c.reshape(t.shape) - t)
             size = np.maximum(norms(c), norms(t))
             bad |= np.isfinite(distance) & (distance > 1e-2 * size) & (distance > 1e-4)
-    return bad
+    return bad, values.true
 
 
 def _shrink(search: _Search, point: Point) -> Point:

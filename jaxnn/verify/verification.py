@@ -14,6 +14,7 @@ from jaxnn.verify import diagnosis, shrinking
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import (
     FormulaError,
+    FunctionError,
     Subject,
     Values,
     arranged,
@@ -117,7 +118,9 @@ def _examine(claimed: Claim, trials: int, seed: int) -> _Finding:
     try:
         side = subject(claimed, tuple(sizes.items()))
     except FormulaError as error:
-        return _not_evaluated(claimed, error)
+        return _not_evaluated(claimed, error.__cause__ or error)
+    except FunctionError as error:
+        return _Finding("error", detail=f"of: {located(error.__cause__ or error)}")
     rng = np.random.default_rng(seed)
     points = jax.tree.map(
         lambda *values: np.concatenate(values),
@@ -285,14 +288,10 @@ def _refuted(claimed: Claim, sizes: dict[str, int], seed: int, detail: str) -> _
     )
 
 
-def _not_evaluated(claimed: Claim, error: FormulaError) -> _Finding:
-    """The verdict where tracing raised: shapes that do not fit are a mistake of the formula."""
-    cause = error.__cause__ or error
-    detail = located(cause)
-    findings = diagnose_shapes(claimed, cause, line_of(cause))
-    if findings:
-        return _Finding("refuted", diagnosis=findings, detail=detail)
-    return _Finding("error", detail=detail)
+def _not_evaluated(claimed: Claim, error: BaseException) -> _Finding:
+    """The verdict where the formula raised: shapes that do not fit are a mistake in it."""
+    findings = diagnose_shapes(claimed, error, line_of(error))
+    return _Finding("refuted" if findings else "error", diagnosis=findings, detail=located(error))
 
 
 def located(error: BaseException) -> str:

@@ -1,0 +1,156 @@
+"""A formula with one of the function's values where another belongs, such as z for sigmoid(z).
+
+The formula's own graph is evaluated with one of its operands exchanged for another value of the
+function; all exchanges are one program, mapped over a vector that selects them.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.types import Array
+from jaxnn.verify import sampling
+from jaxnn.verify.ablation import every_value
+from jaxnn.verify.claims import Claim, call
+from jaxnn.verify.comparison import one_trial
+from jaxnn.verify.fitting import TOLERANCE
+from jaxnn.verify.graph import Graph, Name, apply, evaluate, trace
+from jaxnn.verify.inputs import draw
+from jaxnn.verify.quick import jit
+from jaxnn.verify.reference import reference
+from jaxnn.verify.sampling import Sample
+from jaxnn.verify.verdict import Finding
+
+
+class Exchange(NamedTuple):
+    """One operand of the formula, or one value wherever it is used, for a value of the function."""
+
+    position: int  # of the node in the formula's graph, -1 for everywhere
+    place: int  # of the operand
+    own: Name  # in the formula's graph
+    donor: Name  # in the function's graph
+    finding: Finding
+
+
+def exchanges(claimed: Claim, samples: Sequence[Sample]) -> list[Finding]:
+    """The exchanges that make a formula right at every sample, the first of several alike."""
+    right: list[set[Finding]] = []
+    for choice, sample in enumerate(samples):
+        candidates, run = _program(claimed, choice)
+        if not candidates:
+            return []
+        selections = np.eye(len(candidates))
+        leaves = [np.asarray(leaf) for leaf in run(selections, *sample.flat)]
+        true = [np.asarray(leaf) for leaf in _true(claimed, choice)(*sample.flat)]
+        right.append(
+            {
+                exchange.finding
+                for row, exchange in enumerate(candidates)
+                if all(map(_equal, [leaf[:, row] for leaf in leaves], true))
+            }
+        )
+    both = [f for f in (c.finding for c in _program(claimed, 0)[0]) if all(f in r for r in right)]
+    return both[:1]
+
+
+@lru_cache(maxsize=64)
+def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
+    sizes = sampling.diagnosis_sizes(claimed, choice)
+    one = one_trial(claimed, sizes)
+    formula = trace(claimed.evaluate, one)
+    function = trace(lambda inputs: (call(claimed.of, inputs), reference(claimed)(inputs)), one)
+    rng = np.random.default_rng(0)
+    trials = jax.tree.leaves(draw(dict(claimed.inputs), sizes, 4, rng, spreads=(1.0,)))
+    candidates = list(_candidates(formula, function, trials))
+    donors = sorted({exchange.donor for exchange in candidates})
+    wanted = function._replace(outputs=tuple(donors))
+
+    def exchanged(selection: Array, *flat: Any) -> list[Any]:
+        given = dict(zip(donors, evaluate(wanted, flat), strict=True))
+        return _evaluate(formula, candidates, selection, given, flat)
+
+    over = jax.vmap(exchanged, in_axes=(0, *[None] * len(formula.inputs)))
+    over_trials = jax.vmap(over, in_axes=(None, *[0] * len(formula.inputs)))
+    return candidates, jit(over_trials)
+
+
+@lru_cache(maxsize=64)
+def _true(claimed: Claim, choice: int) -> Any:
+    structure = jax.tree.structure(one_trial(claimed, sampling.diagnosis_sizes(claimed, choice)))
+
+    def true(*flat: Any) -> list[Any]:
+        return jax.tree.leaves(reference(claimed)(jax.tree.unflatten(structure, flat)))
+
+    return jit(jax.vmap(true))
+
+
+def _candidates(
+    formula: Graph, function: Graph, trials: Sequence[np.ndarray]
+) -> Iterator[Exchange]:
+    """Operands that are a value of the function, and the function's other values of their shape."""
+    own, theirs = every_value(formula, trials), every_value(function, trials)
+    donors: dict[Name, np.ndarray] = {}
+    for name, value in theirs.items():
+        floating = jnp.issubdtype(function.shapes[name].dtype, jnp.floating)
+        if floating and value.ndim > 1 and not any(_equal(value, v) for v in donors.values()):
+            donors[name] = value
+    places = {name: node.where for node in function.nodes for name in node.results}
+    uses: dict[Name, list[tuple[int, int, str]]] = {}
+    for position, node in enumerate(formula.nodes):
+        for place, name in enumerate(node.operands):
+            uses.setdefault(name, []).append((position, place, node.where))
+    for name, where in uses.items():
+        value = own.get(name)
+        if value is None or not any(_equal(value, donor) for donor in donors.values()):
+            continue
+        for donor, instead in donors.items():
+            if instead.shape != value.shape or _equal(value, instead):
+                continue
+            called = f"the {_primitive(function, donor)} of {places.get(donor, 'the inputs')}"
+            spots = [(-1, -1, where[0][2]), *(where if len(where) > 1 else ())]
+            for position, place, line in spots:
+                finding = Finding(
+                    "wrong_value",
+                    line,
+                    f"in {line} it has another value where {called} of the function belongs",
+                )
+                yield Exchange(position, place, name, donor, finding)
+
+
+def _primitive(graph: Graph, name: Name) -> str:
+    return next((n.primitive.name for n in graph.nodes if name in n.results), "input")
+
+
+def _evaluate(
+    formula: Graph,
+    candidates: Sequence[Exchange],
+    selection: Array,
+    given: dict[Name, Any],
+    flat: Sequence[Any],
+) -> list[Any]:
+    values = {**formula.constants, **dict(zip(formula.inputs, flat, strict=True))}
+
+    def operand(name: Name, position: int, place: int) -> Any:
+        value = values[name]
+        for row, exchange in enumerate(candidates):
+            everywhere = exchange.position == -1
+            if exchange.own == name and (
+                everywhere or (exchange.position, exchange.place) == (position, place)
+            ):
+                value = value + selection[row] * (given[exchange.donor] - values[name])
+        return value
+
+    for position, node in enumerate(formula.nodes):
+        operands = [operand(name, position, place) for place, name in enumerate(node.operands)]
+        values.update(zip(node.results, apply(node, operands), strict=True))
+    return [values[name] for name in formula.outputs]
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape:
+        return False
+    return bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
