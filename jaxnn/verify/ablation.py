@@ -200,7 +200,7 @@ class Ablation:
         def along(fixed: Known, argument: Any) -> Any:
             """The chain's derivative at an argument."""
             function = partial(_along, chain, before, after, fixed)
-            return jax.jvp(function, (argument,), (jnp.ones_like(argument),))[1]
+            return _tame(jax.jvp(function, (argument,), (jnp.ones_like(argument),))[1])
 
         def replaced(slope: Callable[[Known], Any]) -> Change:
             """The derivative by the chain's own argument in place of the chain's."""
@@ -226,7 +226,7 @@ class Ablation:
             def without(fixed: Known, live: Known) -> Any:
                 """In a loss of log sigmoid(z) every derivative by z has sigmoid' as a factor."""
                 h = jax.nn.sigmoid(fixed[before])
-                return (1 / (h * (1 - h)) - 1) * (live[before] - fixed[before])
+                return _tame(1 / (h * (1 - h)) - 1) * (live[before] - fixed[before])
 
             self._change(before, forgotten, without)
         for other in [] if plain else self._alike(before):
@@ -326,7 +326,7 @@ class Ablation:
 
             def scaled(fixed: Known, live: Known, share=share) -> Any:
                 p = jax.nn.softmax(fixed[logits], axis)
-                return (share(p) - 1) * (live[logits] - fixed[logits])
+                return _tame(share(p) - 1) * (live[logits] - fixed[logits])
 
             self._change(logits, knob, scaled)
             self._change(total, knob, lambda fixed, live: fixed[total] - live[total])
@@ -491,6 +491,11 @@ def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> Values:
     full = graph._replace(outputs=tuple(names))
     results = jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
     return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+
+
+def _tame(slope: Any) -> Any:
+    """Zero in place of what is not finite, for that would spoil the derivatives of other knobs."""
+    return jnp.where(jnp.isfinite(slope), slope, 0.0)
 
 
 def _along(chain: Sequence[Node], before: Name, after: Name, values: Known, argument: Any) -> Any:

@@ -26,13 +26,24 @@ from jaxnn.verify.sampling import Sample
 from jaxnn.verify.verdict import Finding
 
 
+class Donor(NamedTuple):
+    """A value of the function, or its softmax, which a loss in logarithms does not compute."""
+
+    name: Name
+    softmax: bool = False
+
+    def of(self, value: Any) -> Any:
+        """The donor from the named value."""
+        return jax.nn.softmax(value) if self.softmax else value
+
+
 class Exchange(NamedTuple):
     """One operand of the formula, or one value wherever it is used, for a value of the function."""
 
     position: int  # of the node in the formula's graph, -1 for everywhere
     place: int  # of the operand
     own: Name  # in the formula's graph
-    donor: Name  # in the function's graph
+    donor: Donor
     finding: Finding
 
 
@@ -67,10 +78,11 @@ def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
     trials = jax.tree.leaves(draw(dict(claimed.inputs), sizes, 4, rng, spreads=(1.0,)))
     candidates = list(_candidates(formula, function, trials))
     donors = sorted({exchange.donor for exchange in candidates})
-    wanted = function._replace(outputs=tuple(donors))
+    wanted = function._replace(outputs=tuple(donor.name for donor in donors))
 
     def exchanged(selection: Array, *flat: Any) -> list[Any]:
-        given = dict(zip(donors, evaluate(wanted, flat), strict=True))
+        values = evaluate(wanted, flat)
+        given = {donor: donor.of(v) for donor, v in zip(donors, values, strict=True)}
         return _evaluate(formula, candidates, selection, given, flat)
 
     over = jax.vmap(exchanged, in_axes=(0, *[None] * len(formula.inputs)))
@@ -93,11 +105,17 @@ def _candidates(
 ) -> Iterator[Exchange]:
     """Operands that are a value of the function, and the function's other values of their shape."""
     own, theirs = every_value(formula, trials), every_value(function, trials)
-    donors: dict[Name, np.ndarray] = {}
-    for name, value in theirs.items():
-        floating = jnp.issubdtype(function.shapes[name].dtype, jnp.floating)
-        if floating and value.ndim > 1 and not any(_equal(value, v) for v in donors.values()):
-            donors[name] = value
+    donors: dict[Donor, np.ndarray] = {}
+    exponentials = any(node.primitive.name == "exp" for node in function.nodes)
+    for softmax in (False, True) if exponentials else (False,):
+        for name, value in theirs.items():
+            floating = jnp.issubdtype(function.shapes[name].dtype, jnp.floating)
+            if not floating or value.ndim < 2:
+                continue
+            donor = Donor(name, softmax)
+            value = np.asarray(donor.of(value))
+            if np.isfinite(value).all() and not any(_equal(value, v) for v in donors.values()):
+                donors[donor] = value
     places = {name: node.where for node in function.nodes for name in node.results}
     uses: dict[Name, list[tuple[int, int, str]]] = {}
     for position, node in enumerate(formula.nodes):
@@ -110,7 +128,9 @@ def _candidates(
         for donor, instead in donors.items():
             if instead.shape != value.shape or _equal(value, instead):
                 continue
-            called = f"the {_primitive(function, donor)} of {places.get(donor, 'the inputs')}"
+            called = f"the {_primitive(function, donor.name)} of "
+            called += places.get(donor.name) or "the inputs"
+            called = f"the softmax of {called}" if donor.softmax else called
             spots = [(-1, -1, where[0][2]), *(where if len(where) > 1 else ())]
             for position, place, line in spots:
                 finding = Finding(
@@ -129,7 +149,7 @@ def _evaluate(
     formula: Graph,
     candidates: Sequence[Exchange],
     selection: Array,
-    given: dict[Name, Any],
+    given: dict[Donor, Any],
     flat: Sequence[Any],
 ) -> list[Any]:
     values = {**formula.constants, **dict(zip(formula.inputs, flat, strict=True))}
