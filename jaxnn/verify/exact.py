@@ -7,6 +7,7 @@ and autodiff's own operations are evaluated with 1200 bits.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +105,6 @@ class Judge:
 
     def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray], bits: int) -> Judgement:
         claimed, true = self._formula(point, bits), self._true(point, bits)
-        moved = self._movement(point, true, bits)
         if not _finite(true) or not _finite(claimed) or self._differs(claimed, true, None):
             sides = self._beside(point)
             one_sided = self._true(sides[0], bits), self._true(sides[1], bits)
@@ -117,9 +117,10 @@ class Judge:
             true = one_sided[0]  # the derivative's limit, where autodiff's own value is not
             if not _finite(claimed):  # 0/0 in the formula: its limit may be right
                 claimed = self._formula(sides[0], bits)
+            moved = self._movement(point, true, bits)
             if self._differs(claimed, true, moved):
                 return self._worst("wrong", claimed, true)
-        return self._accuracy(computed, true, moved)
+        return self._accuracy(computed, true, partial(self._movement, point, true, bits))
 
     def _in_doubt(self, point: Sequence[Any], bits: int) -> bool:
         """Whether either side has lost its bits, at the point or beside it, even with so many.
@@ -160,16 +161,19 @@ class Judge:
         return moved
 
     def _beside(self, point: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The points a hair to either side, in a random direction."""
+        """The points a hair to either side, in a random direction, within the inputs' domain."""
         rng = np.random.default_rng(0)
         before, after = [], []
-        for value, continuous in zip(point, self._continuous, strict=True):
-            hair: Any = 0
-            if continuous:
-                hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
-                value = _exact(value)
-            before.append(value - hair if continuous else value)
-            after.append(value + hair if continuous else value)
+        for value, generator in zip(point, self._generators, strict=True):
+            if generator.kind not in REAL_KINDS:
+                before.append(value)
+                after.append(value)
+                continue
+            hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
+            value = _exact(value)
+            edge = (value == 0) & (generator.kind != "real")
+            before.append(np.where(edge, _absolute(hair) / 2, value - hair))
+            after.append(np.where(edge, _absolute(hair), value + hair))
         return before, after
 
     def _differs(
@@ -214,32 +218,45 @@ class Judge:
             outcome, 0.0, leaf, index, float(claimed[leaf][index]), float(true[leaf][index]), sides
         )
 
-    def _accuracy(self, computed: Sequence[np.ndarray], true: Exact, moved: Exact) -> Judgement:
-        """How many bits the formula loses in float64, in its worst entry."""
-        worst = Judgement("right")
-        for leaf, (f, t, m) in enumerate(zip(computed, true, moved, strict=True)):
-            for index in np.ndindex(t.shape):
-                bits = _bits_lost(float(f[index]), t[index], m[index])
-                if bits > worst.bits_lost:
-                    values = float(f[index]), float(t[index])
-                    worst = Judgement("right", bits, leaf, index, *values)
-        return worst
+    def _accuracy(
+        self, computed: Sequence[np.ndarray], true: Exact, movement: Callable[[], Exact]
+    ) -> Judgement:
+        """How many bits the formula loses in float64, in its worst entry.
+
+        Bits that rounding the inputs once would lose are not counted; how many those are is only
+        asked where there is a loss to explain.
+        """
+        nearest = [leaf.astype(float) for leaf in true]
+        lost = [_bits_lost(f, t) for f, t in zip(computed, nearest, strict=True)]
+        if max((bits.max(initial=0.0) for bits in lost), default=0.0) > MANTISSA / 2:
+            moved = movement()
+            for leaf, bits in enumerate(lost):
+                for index in zip(*np.nonzero(bits > MANTISSA / 2), strict=True):
+                    moves = float(moved[leaf][index])
+                    error = abs(float(computed[leaf][index]) - nearest[leaf][index])
+                    beyond = _bits(error / moves) if 0 < moves < np.inf else MANTISSA
+                    bits[index] = min(bits[index], MANTISSA if beyond > MANTISSA / 2 else beyond)
+        leaf = max(range(len(lost)), key=lambda leaf: lost[leaf].max(initial=0.0))
+        if not lost[leaf].size:
+            return Judgement("right")
+        index = tuple(map(int, np.unravel_index(np.argmax(lost[leaf]), lost[leaf].shape)))
+        values = float(computed[leaf][index]), float(nearest[leaf][index])
+        return Judgement("right", float(lost[leaf][index]), leaf, index, *values)
 
 
-def _bits_lost(computed: float, true: Any, moved: Any) -> float:
-    """Bits lost in an entry; those that rounding the inputs once would lose are not counted."""
-    if abs(true) > np.finfo(float).max:
-        return 0.0 if computed == np.copysign(np.inf, float(np.sign(true))) else float(MANTISSA)
-    if not np.isfinite(computed):
-        return float(MANTISSA)
-    error = abs(mpmath.mpf(computed) - true)
-    own = max(abs(true) * 2.0**-MANTISSA, _SMALLEST)
-    beyond = _bits(error / max(own, moved))
-    return _bits(error / own) if beyond > MANTISSA / 2 else beyond
+def _bits_lost(computed: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Per entry, of a value in float64 and the true one rounded to it."""
+    with np.errstate(all="ignore"):
+        error = np.abs(computed - true)
+        bits = np.log2(
+            np.maximum(1.0, error / np.maximum(np.abs(true) * 2.0**-MANTISSA, _SMALLEST))
+        )
+    bits = np.where(np.isfinite(computed) & np.isfinite(true), bits, MANTISSA)
+    return np.minimum(MANTISSA, np.where(computed == true, 0.0, bits))
 
 
-def _bits(ratio: Any) -> float:
-    return float(min(MANTISSA, mpmath.log(ratio, 2))) if ratio > 1 else 0.0
+def _bits(ratio: float) -> float:
+    return float(min(MANTISSA, np.log2(ratio))) if ratio > 1 else 0.0
 
 
 def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -123,7 +123,12 @@ def _candidates(
             uses.setdefault(name, []).append((position, place, node.where))
     for name, where in uses.items():
         value = own.get(name)
-        if value is None or not any(_equal(value, donor) for donor in donors.values()):
+        floating = jnp.issubdtype(formula.shapes[name].dtype, jnp.floating)
+        if (
+            value is None
+            or not floating
+            or not any(_equal(value, donor) for donor in donors.values())
+        ):
             continue
         for donor, instead in donors.items():
             if instead.shape != value.shape or _equal(value, instead):

@@ -239,8 +239,11 @@ def _summary(
             detail=detail,
         )
 
-    least_stable = max(judgements, key=lambda pair: pair[0].bits_lost)
-    bits = least_stable[0].bits_lost
+    bits = max(judgement.bits_lost for judgement, _ in judgements)
+    least_stable = min(
+        (pair for pair in judgements if pair[0].bits_lost > bits - 1),
+        key=lambda pair: max(np.max(np.abs(value), initial=0.0) for value in pair[1]),
+    )
     unstable = bits > MANTISSA / 2
     for judgement, point in judgements:
         if judgement.outcome == "kink":
