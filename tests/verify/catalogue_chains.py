@@ -12,7 +12,11 @@ CHAIN = family(
     kind="gradient",
     wrt=("w1", "b1", "w2", "b2"),
     inputs={
-        "w1": real("m", "d"), "b1": real("m"), "w2": real("m"), "b2": real(), "x": real("d"),
+        "w1": real("m", "d"),
+        "b1": real("m"),
+        "w2": real("m"),
+        "b2": real(),
+        "x": real("d"),
     },
     source="S2.5",
     ofs=[
@@ -62,15 +66,19 @@ CHAIN = family(
             lambda w1, b1, w2, b2, x: (jnp.outer(w2, x), w2, x, 1.0),
         ),
     ],
-)  # fmt: skip
+)
 
 SQUARE_CHAIN = family(
     "three affine maps of equal widths",
     kind="gradient",
     wrt=("w1", "w2", "w3", "x"),
     inputs={
-        "w1": real("n", "n"), "w2": real("n", "n"), "w3": real("n"),
-        "b1": real("n"), "b2": real("n"), "x": real("n"),
+        "w1": real("n", "n"),
+        "w2": real("n", "n"),
+        "w3": real("n"),
+        "b1": real("n"),
+        "b2": real("n"),
+        "x": real("n"),
     },
     source="S2.5",
     ofs=[lambda w1, w2, w3, b1, b2, x: w3 @ (w2 @ (w1 @ x + b1) + b2)],
@@ -85,14 +93,20 @@ SQUARE_CHAIN = family(
             "wrong_value",
             "x for z1 in the gradient by W2",
             lambda w1, w2, w3, b1, b2, x: (
-                jnp.outer(w3 @ w2, x), jnp.outer(w3, x), w2 @ (w1 @ x + b1) + b2, w3 @ w2 @ w1,
+                jnp.outer(w3 @ w2, x),
+                jnp.outer(w3, x),
+                w2 @ (w1 @ x + b1) + b2,
+                w3 @ w2 @ w1,
             ),
         ),
         wrong(
             "wrong_value",
             "z1 for z2 in the gradient by W3",
             lambda w1, w2, w3, b1, b2, x: (
-                jnp.outer(w3 @ w2, x), jnp.outer(w3, w1 @ x + b1), w1 @ x + b1, w3 @ w2 @ w1,
+                jnp.outer(w3 @ w2, x),
+                jnp.outer(w3, w1 @ x + b1),
+                w1 @ x + b1,
+                w3 @ w2 @ w1,
             ),
         ),
         wrong(
@@ -136,7 +150,7 @@ SQUARE_CHAIN = family(
             ),
         ),
     ],
-)  # fmt: skip
+)
 
 CHAIN_JACOBIAN = family(
     "two affine maps by x",

@@ -124,21 +124,28 @@ SIGMOID_SQUARED = family(
     kind="gradient",
     wrt=("w1", "b1", "w2", "b2"),
     inputs={
-        "w1": real("h", "n"), "b1": real("h"), "w2": real("k", "h"), "b2": real("k"),
-        "x": real("n"), "y": simplex("k"),
+        "w1": real("h", "n"),
+        "b1": real("h"),
+        "w2": real("k", "h"),
+        "b2": real("k"),
+        "x": real("n"),
+        "y": simplex("k"),
     },
     source="S3.4",
     ofs=[
         lambda w1, b1, w2, b2, x, y: (
             jnp.sum((y - softmax(w2 @ sigmoid(w1 @ x + b1) + b2)) ** 2) / 2
         ),
-        lambda w1, b1, w2, b2, x, y: 0.5 * jnp.sum(
-            (jnp.exp(log_softmax(w2 @ _h(w1 @ x + b1) + b2)) - y) ** 2
+        lambda w1, b1, w2, b2, x, y: (
+            0.5 * jnp.sum((jnp.exp(log_softmax(w2 @ _h(w1 @ x + b1) + b2)) - y) ** 2)
         ),
-        lambda w1, b1, w2, b2, x, y: jnp.vdot(
-            softmax(jnp.dot(w2, jax.lax.logistic(jnp.dot(w1, x) + b1)) + b2) - y,
-            softmax(jnp.dot(w2, jax.lax.logistic(jnp.dot(w1, x) + b1)) + b2) - y,
-        ) / 2,
+        lambda w1, b1, w2, b2, x, y: (
+            jnp.vdot(
+                softmax(jnp.dot(w2, jax.lax.logistic(jnp.dot(w1, x) + b1)) + b2) - y,
+                softmax(jnp.dot(w2, jax.lax.logistic(jnp.dot(w1, x) + b1)) + b2) - y,
+            )
+            / 2
+        ),
     ],
     correct=SIGMOID.separate(),
     mutants=[
@@ -176,7 +183,11 @@ SIGMOID_SQUARED = family(
             ("sign", "of b1", {"finish": _one_leaf(0, "bias", jnp.negative)}),
             ("sign", "of W2", {"finish": _one_leaf(1, "weight", jnp.negative)}),
             ("factor", "of b2, half", {"finish": _one_leaf(1, "bias", lambda g: g / 2)}),
-            ("shape", "W2 for W2^T", {"back": lambda layers, i, d: layers[i].weight @ d}),
+            (
+                "shape | transpose",
+                "W2 for W2^T",
+                {"back": lambda layers, i, d: layers[i].weight @ d},
+            ),
             (
                 "shape",
                 "x forgotten in the gradient by W1",
@@ -215,7 +226,7 @@ SIGMOID_SQUARED = family(
             SIGMOID._replace(finish=_weights(jnp.ravel)).separate(),
         ),
     ],
-)  # fmt: skip
+)
 
 SQUARE_STEPS = SIGMOID._replace(output=lambda z, y: softmax(z) - y)
 
@@ -368,8 +379,13 @@ TANH_BATCH = family(
     kind="gradient",
     wrt=("w1", "b1", "w2", "b2"),
     inputs={
-        "w1": real("h", "n"), "b1": real("h"), "w2": real("k", "h"), "b2": real("k"),
-        "x": real("B", "n"), "y": one_hot("B", "k"), "lam": positive(),
+        "w1": real("h", "n"),
+        "b1": real("h"),
+        "w2": real("k", "h"),
+        "b2": real("k"),
+        "x": real("B", "n"),
+        "y": one_hot("B", "k"),
+        "lam": positive(),
     },
     ofs=[
         lambda w1, b1, w2, b2, x, y, lam: (
@@ -410,7 +426,10 @@ TANH_BATCH = family(
                 "on both",
                 {
                     "penalty": lambda w1, b1, w2, b2, lam, n: (
-                        lam * w1, lam * b1, lam * w2, lam * b2,
+                        lam * w1,
+                        lam * b1,
+                        lam * w2,
+                        lam * b2,
                     )
                 },
             ),
@@ -447,7 +466,7 @@ TANH_BATCH = family(
             ),
         ]
     ],
-)  # fmt: skip
+)
 
 TWO_TANH = TANH._replace(output=_squared_output)
 
@@ -456,12 +475,18 @@ TWO_HIDDEN = family(
     kind="gradient",
     wrt=("w1", "b1", "w2", "b2", "w3", "b3"),
     inputs={
-        "w1": real("h", "n"), "b1": real("h"), "w2": real("g", "h"), "b2": real("g"),
-        "w3": real("k", "g"), "b3": real("k"), "x": real("n"), "y": simplex("k"),
+        "w1": real("h", "n"),
+        "b1": real("h"),
+        "w2": real("g", "h"),
+        "b2": real("g"),
+        "w3": real("k", "g"),
+        "b3": real("k"),
+        "x": real("n"),
+        "y": simplex("k"),
     },
     ofs=[
-        lambda w1, b1, w2, b2, w3, b3, x, y: 0.5 * jnp.sum(
-            (softmax(w3 @ jnp.tanh(w2 @ jnp.tanh(w1 @ x + b1) + b2) + b3) - y) ** 2
+        lambda w1, b1, w2, b2, w3, b3, x, y: (
+            0.5 * jnp.sum((softmax(w3 @ jnp.tanh(w2 @ jnp.tanh(w1 @ x + b1) + b2) + b3) - y) ** 2)
         ),
     ],
     correct=TWO_TANH.separate(3),
@@ -491,7 +516,7 @@ TWO_HIDDEN = family(
             ),
             ("sign", "of W1", {"finish": _one_leaf(0, "weight", jnp.negative)}),
             ("factor", "half", {"output": lambda z, y: _squared_output(z, y) / 2}),
-            ("shape", "W for W^T", {"back": lambda layers, i, d: layers[i].weight @ d}),
+            ("shape | transpose", "W for W^T", {"back": lambda layers, i, d: layers[i].weight @ d}),
             (
                 "shape",
                 "the mask of the wrong layer",
@@ -506,7 +531,7 @@ TWO_HIDDEN = family(
             TWO_TANH._replace(finish=_weights(jnp.transpose)).separate(3),
         ),
     ],
-)  # fmt: skip
+)
 
 SQUARE_RELU = Steps(
     lambda z: jnp.maximum(z, 0), lambda z, h, i: (h[i + 1] > 0) * 1.0, lambda z, y: softmax(z) - y
@@ -588,19 +613,21 @@ BY_INPUT = family(
     kind="gradient",
     wrt="x",
     inputs={
-        "w1": real("m", "h"), "b1": real("h"), "w2": real("h", "k"), "b2": real("k"),
-        "x": real("m"), "y": one_hot("k"),
+        "w1": real("m", "h"),
+        "b1": real("h"),
+        "w2": real("h", "k"),
+        "b2": real("k"),
+        "x": real("m"),
+        "y": one_hot("k"),
     },
     source="S4.4",
     ofs=[
-        lambda w1, b1, w2, b2, x, y: -jnp.sum(
-            y * jnp.log(softmax(sigmoid(x @ w1 + b1) @ w2 + b2))
-        ),
+        lambda w1, b1, w2, b2, x, y: -jnp.sum(y * jnp.log(softmax(sigmoid(x @ w1 + b1) @ w2 + b2))),
     ],
     correct=lambda w1, b1, w2, b2, x, y: w1 @ (_row_delta(w1, b1, w2, b2, x, y)),
     mutants=[
         wrong(
-            "shape",
+            "shape | transpose",
             "delta W1 as printed",
             lambda w1, b1, w2, b2, x, y: _row_delta(w1, b1, w2, b2, x, y) @ w1,
         ),
@@ -621,21 +648,23 @@ BY_INPUT = family(
             lambda w1, b1, w2, b2, x, y: _row_delta(w1, b1, w2, b2, x, y),
         ),
     ],
-)  # fmt: skip
+)
 
 BY_INPUT_SQUARE = family(
     "sigmoid network by its input, square W1",
     kind="gradient",
     wrt="x",
     inputs={
-        "w1": real("m", "m"), "b1": real("m"), "w2": real("m", "k"), "b2": real("k"),
-        "x": real("m"), "y": one_hot("k"),
+        "w1": real("m", "m"),
+        "b1": real("m"),
+        "w2": real("m", "k"),
+        "b2": real("k"),
+        "x": real("m"),
+        "y": one_hot("k"),
     },
     source="S4.4",
     ofs=[
-        lambda w1, b1, w2, b2, x, y: -(
-            y @ log_softmax(jax.lax.logistic(x @ w1 + b1) @ w2 + b2)
-        ),
+        lambda w1, b1, w2, b2, x, y: -(y @ log_softmax(jax.lax.logistic(x @ w1 + b1) @ w2 + b2)),
     ],
     correct=lambda w1, b1, w2, b2, x, y: _row_delta(w1, b1, w2, b2, x, y) @ w1.T,
     mutants=[
@@ -650,7 +679,7 @@ BY_INPUT_SQUARE = family(
             lambda w1, b1, w2, b2, x, y: -(_row_delta(w1, b1, w2, b2, x, y) @ w1),
         ),
     ],
-)  # fmt: skip
+)
 
 FAMILIES: list[Family] = [
     SIGMOID_SQUARED, SQUARE, RELU_LABEL, TANH_BATCH, TWO_HIDDEN, RELU_BATCH, BY_INPUT,

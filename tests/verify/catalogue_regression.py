@@ -117,7 +117,11 @@ LOGISTIC = family(
             "not summed",
             lambda theta, x, y, lam: (_h(x @ theta) - y)[:, None] * x + lam * theta,
         ),
-        wrong("shape", "x for x^T", lambda theta, x, y, lam: x @ (_h(x @ theta) - y) + lam * theta),
+        wrong(
+            "shape | transpose",
+            "x for x^T",
+            lambda theta, x, y, lam: x @ (_h(x @ theta) - y) + lam * theta,
+        ),
         wrong(
             "sign+missing_mean",
             "the term of the data",
@@ -455,7 +459,7 @@ SOFTMAX = family(
             ),
         ),
         wrong(
-            "shape",
+            "shape | transpose",
             "w for w^T",
             lambda w, b, x, y, lam: (
                 (softmax(x @ w + b) - y).T @ x / len(x) + lam * w,
@@ -671,7 +675,9 @@ RIDGE = family(
         wrong("wrong_l2", "half", lambda w, x, y, lam: 2 * x.T @ (x @ w - y) / len(y) + lam * w),
         wrong("missing_mean", "a sum", lambda w, x, y, lam: 2 * x.T @ (x @ w - y) + 2 * lam * w),
         wrong("missing_l2", "without", lambda w, x, y: 2 * (x @ w - y) @ x / len(x)),
-        wrong("shape", "x for x^T", lambda w, x, y, lam: 2 * x @ (x @ w - y) + 2 * lam * w),
+        wrong(
+            "shape | transpose", "x for x^T", lambda w, x, y, lam: 2 * x @ (x @ w - y) + 2 * lam * w
+        ),
         wrong(
             "unknown",
             "residuals cubed",

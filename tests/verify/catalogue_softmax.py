@@ -156,7 +156,7 @@ CROSS_ENTROPY = family(
         wrong("sign+factor", "2y - 2p", lambda z, y: 2 * (y - softmax(z))),
         wrong("unknown", "p^2 - y", lambda z, y: softmax(z) ** 2 - y),
         wrong("unknown", "a constant added", lambda z, y: softmax(z) - y + 1),
-        wrong("unknown", "e^z - y", lambda z, y: jnp.exp(z) - y),
+        wrong("unknown | wrong_value", "e^z - y", lambda z, y: jnp.exp(z) - y),
         wrong("unknown", "p(1 - p) - y", lambda z, y: softmax(z) * (1 - softmax(z)) - y),
         wrong("shape", "a matrix", lambda z, y: jnp.diag(softmax(z)) - y),
     ],
@@ -283,7 +283,7 @@ SQUARED = family(
         ),
         wrong("wrong_value", "z for p in p - y", lambda z, y: _through(softmax(z), z - y)),
         wrong(
-            "unknown",
+            "unknown | wrong_value",
             "p - y squared",
             lambda z, y: _through(softmax(z), (softmax(z) - y) ** 2),
         ),
