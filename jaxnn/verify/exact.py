@@ -231,7 +231,7 @@ class Judge:
         if max((bits.max(initial=0.0) for bits in lost), default=0.0) > MANTISSA / 2:
             moved = movement()
             for leaf, bits in enumerate(lost):
-                for index in zip(*np.nonzero(bits > MANTISSA / 2), strict=True):
+                for index in map(tuple, np.argwhere(bits > MANTISSA / 2)):
                     moves = float(moved[leaf][index])
                     error = abs(float(computed[leaf][index]) - nearest[leaf][index])
                     beyond = _bits(error / moves) if 0 < moves < np.inf else MANTISSA
@@ -252,7 +252,7 @@ def _bits_lost(computed: np.ndarray, true: np.ndarray) -> np.ndarray:
             np.maximum(1.0, error / np.maximum(np.abs(true) * 2.0**-MANTISSA, _SMALLEST))
         )
     bits = np.where(np.isfinite(computed) & np.isfinite(true), bits, MANTISSA)
-    return np.minimum(MANTISSA, np.where(computed == true, 0.0, bits))
+    return np.asarray(np.minimum(MANTISSA, np.where(computed == true, 0.0, bits)))
 
 
 def _bits(ratio: float) -> float:
