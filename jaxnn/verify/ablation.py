@@ -11,11 +11,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnn.types import Array
-from jaxnn.verify.graph import Graph, Name, Node, apply, evaluate
-from jaxnn.verify.quick import jit
+from jaxnn.verify.anatomy import (
+    ELEMENTWISE,
+    PLAIN,
+    STRUCTURAL,
+    Anatomy,
+    exp,
+    log_sum_exp_axis,
+    sums_to_one,
+)
+from jaxnn.verify.graph import Name, Node, apply
 
 
 class Mistake(NamedTuple):
@@ -28,9 +35,6 @@ class Mistake(NamedTuple):
     setting: float
 
 
-Values = dict[Name, np.ndarray]
-"""Every value of a graph at some random trials, a leading axis of trials."""
-
 CROSS_ENTROPY_GRADIENT = (
     "the gradient by the logits is taken for p - y, which is the cross-entropy's"
 )
@@ -41,53 +45,23 @@ Change = Callable[[Known, Known], Any]
 """(All values without derivatives, those so far with) -> what to add to one; itself worth zero."""
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_ELEMENTWISE = _words(
-    "neg exp exp2 expm1 log log1p tanh logistic sin cos tan sinh cosh asin acos atan sqrt rsqrt "
-    "cbrt integer_pow pow square abs sign max min add sub mul div select_n erf erfc lt le gt ge eq "
-    "ne and or not xor is_finite convert_element_type stop_gradient clamp copy"
-)
-_PLAIN = _words(
-    "neg add sub mul convert_element_type stop_gradient copy broadcast_in_dim reshape squeeze "
-    "transpose expand_dims log exp integer_pow square sqrt div pow abs"
-)
-"""Operations of which a chain is no activation: arithmetic, powers, logarithms, exponentials."""
-
-_STRUCTURAL = _words(
-    "broadcast_in_dim reshape squeeze transpose expand_dims convert_element_type copy slice "
-    "stop_gradient concatenate"
-)
-
-
-_OF_ONE = _words("log sqrt broadcast_in_dim reshape squeeze integer_pow pow max add")
-"""What may be done to a sum that something is divided by."""
-
-
 class Ablation:
     """A graph with a knob for every mistake that can be made in differentiating it."""
 
-    def __init__(
-        self, graph: Graph, input_names: Sequence[str], active: Sequence[bool], values: Values
-    ):
+    def __init__(self, anatomy: Anatomy, input_names: Sequence[str]):
         """Places the knobs.
 
         Args:
-          graph: of the function.
+          anatomy: of the function's graph.
           input_names: what the flat inputs are called.
-          active: per flat input, whether derivatives by it are asked for.
-          values: what every value is at some random trials, to recognise what is what.
         """
-        self.graph = graph
+        self.graph = graph = anatomy.graph
         self.mistakes: list[Mistake] = []
         self.knobs = 0
-        self._values = values
+        self._anatomy = anatomy
         self._input_names = input_names
-        self._producer = {name: node for node in graph.nodes for name in node.results}
-        self._roots = _roots(graph)
-        self._active = _reached(graph, active)
+        self._producer = anatomy.producer
+        self._active = anatomy.active
         self._on_operands: dict[tuple[int, int], list[int]] = {}
         self._on_values: dict[Name, list[tuple[int, Change]]] = {}
         self._at_end: list[tuple[int, Change]] = []
@@ -137,7 +111,7 @@ class Ablation:
 
     def _scale_derivatives(self, position: int, node: Node) -> None:
         """Derivatives by single operands dropped, negated, doubled or halved."""
-        if node.primitive.name in _STRUCTURAL:
+        if node.primitive.name in STRUCTURAL:
             return
         for place, name in enumerate(node.operands):
             if name not in self._active:
@@ -159,7 +133,7 @@ class Ablation:
 
     def _dropped(self, node: Node, place: int) -> str:
         """The code of a mistake that takes an operand for constant."""
-        inside, through = self._reduced(node.operands[place])
+        inside, through = self._anatomy.reduced(node.operands[place])
         if inside is None:
             return "unknown"
         divides = node.primitive.name == "div" and place == 1
@@ -167,32 +141,20 @@ class Ablation:
         divides |= node.primitive.name in ("pow", "rsqrt") or "pow" in through
         return "normaliser_constant" if inside == "exp" or divides else "unknown"
 
-    def _reduced(self, name: Name) -> tuple[str | None, list[str]]:
-        """What is summed in a value that is a function of a sum, and what is done to the sum."""
-        through: list[str] = []
-        node = self._producer.get(name)
-        while node and node.primitive.name in _OF_ONE:
-            through.append(node.primitive.name)
-            node = self._producer.get(node.operands[0])
-        if node is None or node.primitive.name not in ("reduce_sum", "dot_general"):
-            return None, through
-        inside = self._producer.get(node.operands[0])
-        return inside.primitive.name if inside else "", through
-
     def _replace_activation(self, node: Node) -> None:
         """An elementwise function's derivative missing, or taken of another value."""
-        if node.primitive.name not in _ELEMENTWISE or len(node.results) != 1:
+        if node.primitive.name not in ELEMENTWISE or len(node.results) != 1:
             return
         after = node.results[0]
-        before = self._roots.get(after)
+        before = self._anatomy.roots.get(after)
         if before is None or before == after or before not in self._active:
             return
-        chain = self._chain(after, before)
-        if self._shape(before) != self._shape(after) or all(
+        chain = self._anatomy.chain(after, before)
+        if self._anatomy.shape(before) != self._anatomy.shape(after) or all(
             n.primitive.name in ("neg", "convert_element_type", "copy", "add", "sub") for n in chain
         ):
             return
-        plain = all(n.primitive.name in _PLAIN for n in chain) and not self._is_sigmoid(
+        plain = all(n.primitive.name in PLAIN for n in chain) and not self._anatomy.is_sigmoid(
             after, before
         )
         where = f"{node.primitive.name}, {node.where}"
@@ -215,7 +177,7 @@ class Ablation:
             1.0,
         )
         self._change(after, missing, replaced(lambda fixed: 1.0))
-        if self._is_log_sigmoid(after, before):
+        if self._anatomy.is_log_sigmoid(after, before):
             forgotten = self._knob(
                 "activation_derivative_missing",
                 where,
@@ -229,7 +191,7 @@ class Ablation:
                 return _tame(1 / (h * (1 - h)) - 1) * (live[before] - fixed[before])
 
             self._change(before, forgotten, without)
-        for other in [] if plain else self._alike(before):
+        for other in [] if plain else self._anatomy.alike(before):
             if other == before:
                 continue
 
@@ -251,7 +213,7 @@ class Ablation:
             return
         for place in (0, 1):
             moving, factor = node.operands[place], node.operands[1 - place]
-            if moving not in self._active or not self._shape(factor):
+            if moving not in self._active or not self._anatomy.shape(factor):
                 continue
             for other, transposed in self._substitutes(factor):
                 what = "the transpose of " + self._called(factor) if transposed else ""
@@ -272,23 +234,23 @@ class Ablation:
                 self._change(node.results[0], wrong, added)
 
     def _substitutes(self, factor: Name) -> Iterator[tuple[Name, bool]]:
-        shape = self._shape(factor)
+        shape = self._anatomy.shape(factor)
         if len(shape) == 2 and shape[0] == shape[1]:
             yield factor, True
-        for other in self._alike(factor):
+        for other in self._anatomy.alike(factor):
             if other != factor:
                 yield other, False
 
     def _replace_softmax(self) -> None:
         """The softmax's Jacobian skipped, cut down to its diagonal, or otherwise mistaken."""
         for name in sorted(self._active):
-            value = self._values.get(name)
+            value = self._anatomy.values.get(name)
             if value is None or value.ndim < 2 or name in self.graph.inputs:
                 continue
             for axis in range(1, value.ndim):
-                for table, p in ((_SOFTMAX, value), (_LOG_SOFTMAX, _exp(value))):
-                    if value.shape[axis] > 1 and _sums_to_one(p, axis):
-                        logits = self._logits(name, p, axis)
+                for table, p in ((_SOFTMAX, value), (_LOG_SOFTMAX, exp(value))):
+                    if value.shape[axis] > 1 and sums_to_one(p, axis):
+                        logits = self._anatomy.logits(name, p, axis)
                         if logits is not None:
                             self._replace_region(logits, name, axis - 1, table)
 
@@ -298,15 +260,15 @@ class Ablation:
         Held constant, the logarithm leaves what the derivative is by the log-probabilities.
         """
         for name in sorted(self._active):
-            value = self._values.get(name)
+            value = self._anatomy.values.get(name)
             node = self._producer.get(name)
             if value is None or node is None or node.primitive.name not in ("log", "add"):
                 continue
             for before in sorted(self._active):
-                z = self._values.get(before)
+                z = self._anatomy.values.get(before)
                 if before >= name or z is None or z.ndim < 2:
                     continue
-                axis = _log_sum_exp_axis(z, value)
+                axis = log_sum_exp_axis(z, value)
                 if axis is not None:
                     self._replace_log_probabilities(before, name, axis - 1)
                     break
@@ -341,9 +303,9 @@ class Ablation:
                 return instead - (live[after] - fixed[after])
 
             self._change(after, knob, added)
-        if table is _SOFTMAX and [self._shape(name) for name in self.graph.outputs] == [()]:
+        if table is _SOFTMAX and [self._anatomy.shape(name) for name in self.graph.outputs] == [()]:
             for target in self.graph.inputs:
-                if self._shape(target) == self._shape(after) and target != before:
+                if self._anatomy.shape(target) == self._anatomy.shape(after) and target != before:
                     self._replace_loss(before, after, target)
 
     def _replace_loss(self, logits: Name, p: Name, target: Name) -> None:
@@ -372,55 +334,6 @@ class Ablation:
 
     def _change(self, name: Name, knob: int, added: Change) -> None:
         self._on_values.setdefault(name, []).append((knob, added))
-
-    def _logits(self, name: Name, p: np.ndarray, axis: int) -> Name | None:
-        """The first value whose softmax this is."""
-        for other in self._alike(name):
-            value = self._values.get(other)
-            if other >= name or value is None or other not in self._active:
-                continue
-            e = _exp(value - value.max(axis=axis, keepdims=True))
-            if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
-                return other
-        return None
-
-    def _alike(self, name: Name) -> list[Name]:
-        """All float values of the same shape, those that are equal everywhere once."""
-        shape = self._shape(name)
-        found: list[Name] = []
-        for other in sorted(self._values):
-            if self._shape(other) != shape or other in self.graph.constants:
-                continue
-            if not jnp.issubdtype(self.graph.shapes[other].dtype, jnp.floating):
-                continue
-            value = self._values[other]
-            if not any(np.array_equal(value, self._values[seen]) for seen in found):
-                found.append(other)
-        return found
-
-    def _chain(self, after: Name, before: Name) -> list[Node]:
-        """The elementwise operations from one value to another."""
-        needed = {after}
-        chain = []
-        for node in reversed(self.graph.nodes):
-            if any(name in needed for name in node.results) and before not in node.results:
-                chain.append(node)
-                needed |= set(node.operands)
-        return chain[::-1]
-
-    def _is_sigmoid(self, after: Name, before: Name) -> bool:
-        """Whether it is a sigmoid or a hyperbolic tangent, however written."""
-        z, value = self._values[before], self._values[after]
-        with np.errstate(over="ignore"):
-            return any(np.allclose(value, f, rtol=1e-9) for f in (1 / (1 + np.exp(-z)), np.tanh(z)))
-
-    def _is_log_sigmoid(self, after: Name, before: Name) -> bool:
-        """Whether it is the logarithm of sigmoid(z) or sigmoid(-z), of either sign."""
-        z, value = self._values[before], np.abs(self._values[after])
-        return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
-
-    def _shape(self, name: Name) -> tuple[int, ...]:
-        return tuple(self.graph.shapes[name].shape)
 
     def _called(self, name: Name, value: Name | None = None) -> str:
         """A value in words."""
@@ -485,19 +398,6 @@ _LOG_SOFTMAX = (
 """The same for the logarithm of the softmax."""
 
 
-def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> Values:
-    """Every float value of the graph at trials along the arguments' leading axis."""
-    names = [name for name in graph.shapes if name not in graph.constants]
-    full = graph._replace(outputs=tuple(names))
-    results = jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
-    return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
-
-
-def _tame(slope: Any) -> Any:
-    """Zero in place of what is not finite, for that would spoil the derivatives of other knobs."""
-    return jnp.where(jnp.isfinite(slope), slope, 0.0)
-
-
 def _along(chain: Sequence[Node], before: Name, after: Name, values: Known, argument: Any) -> Any:
     """The value at the end of a chain of elementwise operations for another argument."""
     known = {**values, before: argument}
@@ -506,54 +406,6 @@ def _along(chain: Sequence[Node], before: Name, after: Name, values: Known, argu
     return known[after]
 
 
-def _roots(graph: Graph) -> dict[Name, Name | None]:
-    """The value that each is an elementwise function of; None for constants."""
-    roots: dict[Name, Name | None] = {name: name for name in graph.inputs}
-    roots |= dict.fromkeys(graph.constants)
-    for node in graph.nodes:
-        under = {roots[name] for name in node.operands} - {None}
-        elementwise = node.primitive.name in _ELEMENTWISE and len(under) == 1
-        for name in node.results:
-            if not under:
-                roots[name] = None
-            else:
-                roots[name] = under.pop() if elementwise else name
-    return roots
-
-
-def _reached(graph: Graph, active: Sequence[bool]) -> set[Name]:
-    """The float values on the way from the active inputs to the outputs."""
-    forward = {name for name, on in zip(graph.inputs, active, strict=True) if on}
-    for node in graph.nodes:
-        if node.primitive.name != "stop_gradient" and forward & set(node.operands):
-            forward |= {n for n in node.results if _is_float(graph, n)}
-    backward = set(graph.outputs)
-    for node in reversed(graph.nodes):
-        if backward & set(node.results):
-            backward |= set(node.operands)
-    return forward & backward
-
-
-def _is_float(graph: Graph, name: Name) -> bool:
-    return bool(jnp.issubdtype(graph.shapes[name].dtype, jnp.floating))
-
-
-def _sums_to_one(p: np.ndarray, axis: int) -> bool:
-    return bool(np.all(p >= 0) and np.allclose(p.sum(axis=axis), 1.0, rtol=1e-9))
-
-
-def _log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
-    """The axis of z [T, ...] along which the value is log sum e^z, or that less the maximum."""
-    for axis in range(1, z.ndim):
-        largest = z.max(axis=axis, keepdims=True)
-        rest = np.log(np.sum(np.exp(z - largest), axis=axis, keepdims=True))
-        for total in (rest + largest, rest):
-            fits = z.shape[axis] > 1 and value.size == total.size
-            if fits and np.allclose(value.reshape(total.shape), total, rtol=1e-9, atol=1e-12):
-                return axis
-    return None
-
-
-def _exp(value: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.exp(value)
+def _tame(slope: Any) -> Any:
+    """Zero in place of what is not finite, for that would spoil the derivatives of other knobs."""
+    return jnp.where(jnp.isfinite(slope), slope, 0.0)

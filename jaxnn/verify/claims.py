@@ -156,7 +156,7 @@ def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
     value: Any = inputs
     for step in _steps(path):
         try:
-            value = getattr(value, step) if _is_attribute(value, step) else value[step]
+            value = getattr(value, str(step)) if _is_attribute(value, step) else value[step]
         except (KeyError, IndexError, TypeError):
             raise _leads_nowhere(path, inputs) from None
     return value
@@ -172,7 +172,7 @@ def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
         if _is_attribute(value, step):
             return value._replace(**{str(step): replaced(getattr(value, str(step)), rest)})
         if isinstance(value, Mapping):
-            return type(value)({**value, step: replaced(value[step], rest)})
+            return {**value, step: replaced(value[step], rest)}
         items = list(value)
         items[int(step)] = replaced(items[int(step)], rest)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -1,6 +1,6 @@
 """Claim and truth side by side, over all trials in one compiled program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -201,7 +201,7 @@ def _leaf_names(
     return tuple(name for name, _ in parts), (0,) * len(parts)
 
 
-def _key_path(keys: Sequence[Any]) -> str:
+def _key_path(keys: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(keys).replace("['", ".").replace("']", "")
 
 

@@ -255,7 +255,7 @@ def _bits_lost(computed: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum(MANTISSA, np.where(computed == true, 0.0, bits)))
 
 
-def _bits(ratio: float) -> float:
+def _bits(ratio: Any) -> float:
     return float(min(MANTISSA, np.log2(ratio))) if ratio > 1 else 0.0
 
 

@@ -16,6 +16,10 @@ class Coefficient(NamedTuple):
     value: float  # 0, +-1/2, +-1 or +-2
     powers: tuple[tuple[str, int], ...] = ()
 
+    def at(self, context: Mapping[str, float]) -> float:
+        """The factor as a number."""
+        return self.value * float(np.prod([context[name] ** k for name, k in self.powers]))
+
     def __str__(self) -> str:
         """Such as ``-2 n`` or ``1/n``."""
         above = [n if k == 1 else f"{n}^{k}" for n, k in self.powers if k > 0]
@@ -49,7 +53,8 @@ def fit(
         return None
     used = [i for i, size in enumerate(sizes) if size > 1e-12 * max(sizes)]
     if not used:
-        return [[None] * len(columns)] * groups if whole == 0 else None
+        none: list[float | None] = [None] * len(columns)
+        return [none] * groups if whole == 0 else None
     results = []
     for group in np.split(np.arange(len(claimed)), groups):
         matrix = np.stack([columns[i][group].reshape(-1) for i in used], axis=1)

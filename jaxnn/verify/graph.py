@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 from jaxnn.types import PyTree
@@ -42,7 +43,7 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
     """The graph of a function of arguments of these shapes, its flat inputs to its flat outputs."""
     closed = jax.make_jaxpr(function)(*arguments)
     builder = _Builder()
-    inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
+    inputs = tuple(builder.new(aval) for aval in closed.in_avals)
     outputs = builder.inline(closed, inputs, "")
     return Graph(inputs, builder.constants, tuple(builder.nodes), outputs, builder.shapes)
 
@@ -112,7 +113,7 @@ class _Builder:
 
     def constant(self, value: Any) -> Name:
         """A number for a value that does not depend on the inputs."""
-        traced = isinstance(value, jax.core.Tracer)
+        traced = isinstance(value, Tracer)
         value = value if traced else np.asarray(value)
         key = id(value) if traced else (value.dtype, value.shape, value.tobytes())
         if key not in self._known:
@@ -130,7 +131,7 @@ class _Builder:
 
         def name(atom: Any) -> Name:
             if isinstance(atom, core.Literal):
-                return self.constant(np.asarray(atom.val, atom.aval.dtype))
+                return self.constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)))
             return names[atom]
 
         for equation in closed.jaxpr.eqns:

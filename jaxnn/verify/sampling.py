@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.types import PyTree
-from jaxnn.verify.ablation import Ablation, Mistake, every_value
+from jaxnn.verify.ablation import Ablation, Mistake
+from jaxnn.verify.anatomy import Anatomy
 from jaxnn.verify.claims import Claim, at_path, learning_rate_name
 from jaxnn.verify.comparison import one_trial, subject
 from jaxnn.verify.graph import evaluate, trace
-from jaxnn.verify.inputs import draw, fixed_sizes, symbols
+from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, symbols
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import is_rule, reference
 from jaxnn.verify.terms import Term, active_inputs, split
@@ -33,6 +34,7 @@ Leaves = list[np.ndarray]
 class Sample(NamedTuple):
     """Claim and truth at trials of one choice of sizes."""
 
+    choice: int
     sizes: dict[str, int]
     scalars: list[dict[str, float]]  # per group
     claimed: Leaves  # of an update: the gradient that the step was made with
@@ -89,11 +91,21 @@ def program(claimed: Claim, choice: int) -> Program:
     return Program(sizes, terms, jit(jax.vmap(sides)), side.names, side.value_ranks)
 
 
-def sample(claimed: Claim, choice: int, seed: int) -> Sample:
-    """Trials of one choice of sizes."""
+def sample(claimed: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
+    """Trials of one choice of sizes.
+
+    Args:
+      claimed: the claim.
+      choice: of the sizes.
+      seed: of the trials.
+      unconstrained: any numbers in place of probabilities, one-hot vectors and zeros and ones.
+    """
     ready = program(claimed, choice)
     rng = np.random.default_rng([seed, choice])
-    drawn = draw(dict(claimed.inputs), ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
+    inputs = dict(claimed.inputs)
+    if unconstrained:
+        inputs = jax.tree.map(_unconstrained, inputs, is_leaf=is_input)
+    drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
     scalars: list[dict[str, float]] = [{} for _ in range(GROUPS)]
     for name, generator in claimed.inputs.items():
         if getattr(generator, "shape", None) == () and generator.kind in ("real", "positive"):
@@ -104,6 +116,7 @@ def sample(claimed: Claim, choice: int, seed: int) -> Sample:
     value, terms = ready.run(*flat)
     parts = [at_path(drawn, path) for path in claimed.wrt]
     return Sample(
+        choice,
         ready.sizes,
         scalars,
         [np.asarray(leaf) for leaf in value],
@@ -144,7 +157,7 @@ def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callabl
             graph = trace(gradient, one)
             if len(graph.outputs) != 1:
                 continue
-        ablation = Ablation(graph, names, active_inputs(claimed), every_value(graph, trials))
+        ablation = Ablation(Anatomy(graph, active_inputs(claimed), trials), names)
 
         def mistaken(settings, *flat, ablation=ablation):
             inputs = jax.tree.unflatten(structure, flat)
@@ -160,12 +173,10 @@ def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callabl
     return ablations
 
 
-def mistaken(
-    claimed: Claim, choice: int, flat: Sequence[np.ndarray], pairs: bool = False
-) -> list[Mistaken]:
+def mistaken(claimed: Claim, at: Sample, pairs: bool) -> list[Mistaken]:
     """The gradients with every single mistake, or every pair of those that have a name."""
     results = []
-    for term, ablation, run in _ablations(claimed, choice):
+    for term, ablation, run in _ablations(claimed, at.choice):
         combinations = [(m,) for m in ablation.mistakes]
         if pairs:
             named = [m for m in ablation.mistakes if m.code not in ("unknown", "factor", "sign")]
@@ -178,7 +189,7 @@ def mistaken(
         for row, combination in enumerate(combinations):
             for mistake in combination:
                 settings[row, mistake.knob] = mistake.setting
-        leaves = _in_chunks(run, settings, len(ablation.mistakes), flat)
+        leaves = _in_chunks(run, settings, len(ablation.mistakes), at.flat)
         results.append((term, combinations, leaves))
     return [Mistaken(*result) for result in results]
 
@@ -202,6 +213,16 @@ def _of(term: Term) -> Callable[[PyTree], Any]:
         return values[0] if len(values) == 1 else values
 
     return of
+
+
+def structure(claimed: Claim) -> Any:
+    """The tree of the claim's inputs."""
+    return jax.tree.structure(dict(claimed.inputs), is_leaf=is_input)
+
+
+def _unconstrained(generator: Input) -> Input:
+    free = generator.kind in ("simplex", "one_hot", "binary")
+    return Input("real", generator.shape) if free else generator
 
 
 def _as_gradient(claimed: Claim, rule: bool) -> Claim:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnn.types import Array
 from jaxnn.verify import sampling
-from jaxnn.verify.ablation import every_value
+from jaxnn.verify.anatomy import Anatomy, every_value
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import one_trial
 from jaxnn.verify.fitting import TOLERANCE
@@ -23,6 +23,7 @@ from jaxnn.verify.inputs import draw
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import reference
 from jaxnn.verify.sampling import Sample
+from jaxnn.verify.terms import active_inputs
 from jaxnn.verify.verdict import Finding
 
 
@@ -50,13 +51,13 @@ class Exchange(NamedTuple):
 def exchanges(claimed: Claim, samples: Sequence[Sample]) -> list[Finding]:
     """The exchanges that make a formula right at every sample, the first of several alike."""
     right: list[set[Finding]] = []
-    for choice, sample in enumerate(samples):
-        candidates, run = _program(claimed, choice)
+    for sample in samples:
+        candidates, run = _program(claimed, sample.choice)
         if not candidates:
             return []
         selections = np.eye(len(candidates))
         leaves = [np.asarray(leaf) for leaf in run(selections, *sample.flat)]
-        true = [np.asarray(leaf) for leaf in _true(claimed, choice)(*sample.flat)]
+        true = [np.asarray(leaf) for leaf in _true(claimed, sample.choice)(*sample.flat)]
         right.append(
             {
                 exchange.finding
@@ -64,8 +65,8 @@ def exchanges(claimed: Claim, samples: Sequence[Sample]) -> list[Finding]:
                 if all(map(_equal, [leaf[:, row] for leaf in leaves], true))
             }
         )
-    both = [f for f in (c.finding for c in _program(claimed, 0)[0]) if all(f in r for r in right)]
-    return both[:1]
+    ordered = [exchange.finding for exchange in _program(claimed, samples[0].choice)[0]]
+    return [finding for finding in ordered if all(finding in found for found in right)][:1]
 
 
 @lru_cache(maxsize=64)
@@ -73,10 +74,11 @@ def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
     sizes = sampling.diagnosis_sizes(claimed, choice)
     one = one_trial(claimed, sizes)
     formula = trace(claimed.evaluate, one)
-    function = trace(lambda inputs: (call(claimed.of, inputs), reference(claimed)(inputs)), one)
+    function = trace(lambda inputs: call(claimed.of, inputs), one)
     rng = np.random.default_rng(0)
     trials = jax.tree.leaves(draw(dict(claimed.inputs), sizes, 4, rng, spreads=(1.0,)))
-    candidates = list(_candidates(formula, function, trials))
+    anatomy = Anatomy(function, active_inputs(claimed), trials)
+    candidates = list(_candidates(formula, anatomy, trials))
     donors = sorted({exchange.donor for exchange in candidates})
     wanted = function._replace(outputs=tuple(donor.name for donor in donors))
 
@@ -101,22 +103,19 @@ def _true(claimed: Claim, choice: int) -> Any:
 
 
 def _candidates(
-    formula: Graph, function: Graph, trials: Sequence[np.ndarray]
+    formula: Graph, function: Anatomy, trials: Sequence[np.ndarray]
 ) -> Iterator[Exchange]:
     """Operands that are a value of the function, and the function's other values of their shape."""
-    own, theirs = every_value(formula, trials), every_value(function, trials)
+    own = every_value(formula, trials)
     donors: dict[Donor, np.ndarray] = {}
-    exponentials = any(node.primitive.name == "exp" for node in function.nodes)
+    exponentials = any(node.primitive.name == "exp" for node in function.graph.nodes)
     for softmax in (False, True) if exponentials else (False,):
-        for name, value in theirs.items():
-            floating = jnp.issubdtype(function.shapes[name].dtype, jnp.floating)
-            if not floating or value.ndim < 2:
-                continue
+        for name in function.significant():
             donor = Donor(name, softmax)
-            value = np.asarray(donor.of(value))
+            value = np.asarray(donor.of(function.values[name]))
             if np.isfinite(value).all() and not any(_equal(value, v) for v in donors.values()):
                 donors[donor] = value
-    places = {name: node.where for node in function.nodes for name in node.results}
+    places = {name: node.where for name, node in function.producer.items()}
     uses: dict[Name, list[tuple[int, int, str]]] = {}
     for position, node in enumerate(formula.nodes):
         for place, name in enumerate(node.operands):
@@ -133,8 +132,8 @@ def _candidates(
         for donor, instead in donors.items():
             if instead.shape != value.shape or _equal(value, instead):
                 continue
-            called = f"the {_primitive(function, donor.name)} of "
-            called += places.get(donor.name) or "the inputs"
+            maker = function.producer.get(donor.name)
+            called = f"the {maker.primitive.name} of {places[donor.name]}" if maker else "an input"
             called = f"the softmax of {called}" if donor.softmax else called
             spots = [(-1, -1, where[0][2]), *(where if len(where) > 1 else ())]
             for position, place, line in spots:
@@ -144,10 +143,6 @@ def _candidates(
                     f"in {line} it has another value where {called} of the function belongs",
                 )
                 yield Exchange(position, place, name, donor, finding)
-
-
-def _primitive(graph: Graph, name: Name) -> str:
-    return next((n.primitive.name for n in graph.nodes if name in n.results), "input")
 
 
 def _evaluate(

@@ -282,12 +282,13 @@ def _at(side: Subject, judgement: Judgement, point: Sequence[np.ndarray]) -> str
 
 def _refuted(claimed: Claim, sizes: dict[str, int], seed: int, detail: str) -> _Finding:
     worst, counterexample = shrinking.counterexample(claimed, sizes, seed)
+    named, alternatives = diagnosis.diagnose(claimed, seed)
     return _Finding(
         "refuted",
         worst=worst,
         counterexample=counterexample,
-        diagnosis=diagnosis.diagnose(claimed, seed),
-        detail=detail,
+        diagnosis=named,
+        detail="; ".join(part for part in (alternatives, detail) if part),
     )
 
 
