@@ -57,7 +57,7 @@ class FunctionError(Exception):
     """``of`` cannot be evaluated or differentiated; the cause is what was raised."""
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=32)
 def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...]) -> Subject:
     """Traces a claim at fixed sizes.
 

@@ -63,7 +63,7 @@ def diagnosis_sizes(claimed: Claim, choice: int) -> dict[str, int]:
     return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def program(claimed: Claim, choice: int) -> Program:
     """Compiles a claim and the terms of its objective."""
     sizes = diagnosis_sizes(claimed, choice)
@@ -108,7 +108,8 @@ def sample(claimed: Claim, choice: int, seed: int, unconstrained: bool = False) 
     drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
     scalars: list[dict[str, float]] = [{} for _ in range(GROUPS)]
     for name, generator in claimed.inputs.items():
-        if getattr(generator, "shape", None) == () and generator.kind in ("real", "positive"):
+        shared = is_input(generator) and generator.shape == () and name not in claimed.wrt
+        if shared and generator.kind in ("real", "positive"):
             drawn[name] = np.repeat(drawn[name][::PER_GROUP], PER_GROUP)
             for group in range(GROUPS):
                 scalars[group][name] = float(drawn[name][group * PER_GROUP])
@@ -134,7 +135,7 @@ class Mistaken(NamedTuple):
     leaves: Leaves  # [T, mistakes, ...]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callable[..., Any]]]:
     ready = program(claimed, choice)
     one = one_trial(claimed, ready.sizes)

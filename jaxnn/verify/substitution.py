@@ -69,7 +69,7 @@ def exchanges(claimed: Claim, samples: Sequence[Sample]) -> list[Finding]:
     return [finding for finding in ordered if all(finding in found for found in right)][:1]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
     sizes = sampling.diagnosis_sizes(claimed, choice)
     one = one_trial(claimed, sizes)
@@ -92,7 +92,7 @@ def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
     return candidates, jit(over_trials)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _true(claimed: Claim, choice: int) -> Any:
     structure = jax.tree.structure(one_trial(claimed, sampling.diagnosis_sizes(claimed, choice)))
 
