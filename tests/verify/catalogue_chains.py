@@ -46,7 +46,7 @@ CHAIN = family(
             lambda w1, b1, w2, b2, x: (jnp.outer(w2, x), -w2, w1 @ x + b1, 1.0),
         ),
         wrong(
-            "unknown",
+            "unknown | wrong_value",
             "the bias of z1 forgotten",
             lambda w1, b1, w2, b2, x: (jnp.outer(w2, x), w2, w1 @ x, 1.0),
         ),
@@ -210,7 +210,7 @@ QUADRATIC = family(
     ],
     correct=lambda a, b, x: (a + a.T) @ x / 2 - b,
     mutants=[
-        wrong("unknown", "as if A were symmetric", lambda a, b, x: a @ x - b),
+        wrong("unknown | factor+unknown", "as if A were symmetric", lambda a, b, x: a @ x - b),
         wrong("sign", "the term of b added", lambda a, b, x: (a + a.T) @ x / 2 + b),
         wrong("factor", "the term of the square, twice", lambda a, b, x: (a + a.T) @ x - b),
         wrong("sign", "whole", lambda a, b, x: b - (a + a.T) @ x / 2),
@@ -228,7 +228,7 @@ QUADRATIC_HESSIAN = family(
     mutants=[
         wrong("factor", "twice", lambda a, b, x: a + a.T),
         wrong("diagonal_only", "a_ii", lambda a, b, x: jnp.diag(jnp.diag(a))),
-        wrong("unknown", "as if A were symmetric", lambda a, b, x: a),
+        wrong("unknown | factor+unknown", "as if A were symmetric", lambda a, b, x: a),
         wrong("shape", "times x", lambda a, b, x: (a + a.T) @ x / 2),
     ],
 )
@@ -300,7 +300,7 @@ UNIT = family(
             lambda x: jnp.diag(1 / jnp.sqrt(x @ x) - x**2 / (x @ x) ** 1.5),
         ),
         wrong(
-            "unknown",
+            "unknown | wrong_value",
             "wrong exponent",
             lambda x: jnp.eye(len(x)) / jnp.sqrt(x @ x) - jnp.outer(x, x) / (x @ x),
         ),
@@ -337,7 +337,7 @@ SINES = family(
             "cos(sin x)",
             lambda x, y: y * jnp.cos(jnp.sin(x)),
         ),
-        wrong("unknown", "sin", lambda x, y: y * jnp.sin(x)),
+        wrong("unknown | wrong_value", "sin", lambda x, y: y * jnp.sin(x)),
         wrong("wrong_value | unknown", "x for y", lambda x, y: x * jnp.cos(x)),
     ],
 )
@@ -392,7 +392,7 @@ GAUSSIAN = family(
             ),
         ),
         wrong(
-            "unknown",
+            "unknown | factor",
             "s for s^2",
             lambda mu, s, x: (
                 jnp.mean(x - mu) / s,

@@ -54,8 +54,9 @@ def judge(mutant: Mutant, verdict: Verdict) -> str:
     for finding in verdict.diagnosis:
         alternative = ALTERNATIVE.match(finding.detail)
         groups.setdefault(alternative.group() if alternative else "", set()).add(finding.code)
-    if set().union(*groups.values()) <= {"unknown"}:
-        return "unknown"
+    if not groups or any("unknown" in codes for codes in groups.values()):
+        named = set().union(*groups.values()) - {"unknown"}
+        return "unknown" if named <= mutant.codes else "wrong"
     told = [_tells(mutant, codes) for codes in groups.values()]
     if all(told):
         return "right"
