@@ -1,0 +1,214 @@
+"""What a claim's inputs are drawn from: sizes, ordinary values, awkward values, simpler ones."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnn.verify import binary, label, matrix, one_hot, positive, real, scalar, simplex
+from jaxnn.verify.inputs import (
+    adversarial,
+    draw,
+    draw_sizes,
+    fixed_sizes,
+    leaves,
+    simple,
+    simpler,
+    symbols,
+)
+
+SIZES = {"n": 5, "B": 3, "C": 4}
+
+INPUTS = {
+    "reals": (real("n", "B"), (5, 3)),
+    "a matrix": (matrix("C", "n"), (4, 5)),
+    "a scalar": (scalar(), ()),
+    "a real without size": (real(), ()),
+    "positives": (positive("n"), (5,)),
+    "probabilities": (simplex("C"), (4,)),
+    "probabilities by columns": (simplex("C", "B", axis=0), (4, 3)),
+    "one-hot": (one_hot("C"), (4,)),
+    "one-hot by columns": (one_hot("C", "B", axis=-2), (4, 3)),
+    "a label": (label("C"), ()),
+    "labels": (label("B", "C"), (3,)),
+    "binary": (binary("n"), (5,)),
+    "a fixed size": (real("n", 7), (5, 7)),
+}
+
+WAYS = {
+    "drawn": lambda leaf: draw(leaf, SIZES, 40, np.random.default_rng(0)),
+    "awkward": lambda leaf: adversarial(leaf, SIZES, np.random.default_rng(0)),
+    "simple": lambda leaf: simple(leaf, SIZES, 40, np.random.default_rng(0)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", INPUTS)
+def test_values_have_the_shape_that_was_asked_for(what, way):
+    leaf, shape = INPUTS[what]
+    values = WAYS[way](leaf)
+    assert values.shape[1:] == shape
+    assert values.dtype == (np.int64 if leaf.kind == "label" else np.float64)
+    assert np.all(np.isfinite(values))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_probabilities_are_not_negative_and_sum_to_one(axis, way):
+    p = WAYS[way](simplex("C", "B", axis=axis))
+    assert np.all(p >= 0)
+    np.testing.assert_allclose(p.sum(axis=axis + 1), 1.0, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_hot_vectors_have_one_one(way):
+    y = WAYS[way](one_hot("C", "B", axis=0))
+    assert set(np.unique(y)) == {0.0, 1.0}
+    np.testing.assert_array_equal(y.sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_labels_run_over_all_classes_and_no_further(way):
+    assert set(np.unique(WAYS[way](label("B", "C")))) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_binary_values_are_zero_and_one(way):
+    assert set(np.unique(WAYS[way](binary("n")))) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_positive_values_are_above_zero(way):
+    assert np.all(WAYS[way](positive("n")) > 0)
+
+
+def test_every_class_of_a_one_hot_vector_is_drawn():
+    y = draw(one_hot("C"), SIZES, 200, np.random.default_rng(0))
+    assert np.all(y.sum(axis=0) > 20)
+
+
+def test_reals_are_of_either_sign_and_of_several_scales():
+    values = draw(real("n"), SIZES, 2000, np.random.default_rng(0))
+    spreads = np.std(values, axis=1)
+    assert abs(values.mean()) < 0.1
+    assert np.quantile(spreads, 0.1) < 0.4
+    assert np.quantile(spreads, 0.9) > 2.0
+
+
+def test_the_same_generator_of_random_numbers_gives_the_same_values():
+    tree = {"x": real("n"), "y": [simplex("C"), label("C")]}
+    one, other = (draw(tree, SIZES, 5, np.random.default_rng(7)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+MANY = {"w": real("a", "b"), "x": real("b", "c"), "y": simplex("d"), "k": label("e", "f")}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sizes_are_distinct_and_never_one_or_two(seed):
+    sizes = draw_sizes(MANY, seed)
+    assert set(sizes) == set("abcdef")
+    assert len(set(sizes.values())) == 6
+    assert min(sizes.values()) >= 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sizes_differ_from_those_that_the_claim_fixes(seed):
+    inputs = {"w": real("n", 3), "x": real(4, "m"), "k": label("B", 5)}
+    assert fixed_sizes(inputs) == {3, 4, 5}
+    assert not set(draw_sizes(inputs, seed).values()) & {3, 4, 5}
+
+
+def test_another_seed_gives_a_size_another_number():
+    assert len({draw_sizes({"x": real("n")}, seed)["n"] for seed in range(4)}) > 1
+
+
+def test_sizes_are_named_in_the_order_in_which_they_appear():
+    inputs = [real("out", "in"), (label("B", "C"), simplex("C", 2)), real("in")]
+    assert symbols(inputs) == ("out", "in", "B", "C")
+    assert [leaf.kind for leaf in leaves(inputs)] == ["real", "label", "simplex", "real"]
+
+
+def _has(predicate):
+    return lambda z: any(predicate(row) for row in z)
+
+
+AWKWARD = {
+    "logits of +-1e4": _has(lambda z: z.max() == 1e4 and z.min() == -1e4),
+    "a tie for the largest": _has(lambda z: np.sum(z == z.max()) == 2 and z.min() < z.max()),
+    "all equal": _has(lambda z: np.all(z == z[0]) and z[0] != 0),
+    "one dominant": _has(lambda z: z[0] == 37.4 and np.all(z[1:] <= 0)),
+    "zeros at kinks": _has(lambda z: np.all(z == 0)),
+    "saturated sigmoids": _has(lambda z: {40.0, -40.0} == set(z)),
+    "huge": _has(lambda z: np.all(np.abs(z) >= 1e12)),
+    "tiny": _has(lambda z: np.all((np.abs(z) <= 1e-11) & (z != 0))),
+}
+
+
+@pytest.mark.parametrize("what", AWKWARD)
+def test_the_awkward_values_contain(what):
+    assert AWKWARD[what](adversarial(real("n"), SIZES, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("what", AWKWARD)
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_every_input_is_awkward_alone_among_ordinary_ones(what, name):
+    both = adversarial({"x": real("n"), "y": real("n")}, SIZES, np.random.default_rng(0))
+    other = both["y" if name == "x" else "x"]
+    ordinary = np.all((np.abs(other) < 20) & (np.round(other, 1) == other), axis=1)
+    unlike = ordinary & np.array([len(set(row)) > 2 for row in other])
+    assert AWKWARD[what](both[name][unlike])
+
+
+@pytest.mark.parametrize("corner", [0, 3])
+def test_probabilities_have_their_corners_among_the_awkward_values(corner):
+    p = adversarial({"z": real("C"), "p": simplex("C")}, SIZES, np.random.default_rng(0))["p"]
+    assert any(np.array_equal(row, np.eye(4)[corner]) for row in p)
+    assert any(np.array_equal(row, np.full(4, 0.25)) for row in p)
+
+
+def digits(value):
+    return sum(len(repr(float(number))) for number in np.ravel(value))
+
+
+def test_simple_values_are_short():
+    values = simple({"x": real("n"), "p": simplex("C")}, SIZES, 50, np.random.default_rng(0))
+    assert set(np.unique(values["x"])) <= {-1.0, 0.0, 0.5, 1.0, 2.0}
+    np.testing.assert_array_equal(np.round(values["p"], 2), values["p"])
+
+
+SIMPLER = {
+    "reals": (real(3), np.array([0.123456, -2.5, 7.0])),
+    "positives": (positive(2), np.array([0.123456, 3.21])),
+    "probabilities": (simplex(3), np.array([0.123456, 0.576544, 0.3])),
+    "columns of probabilities": (
+        simplex(2, 3, axis=0),
+        np.array([[0.123456, 0.3, 0.5], [0.876544, 0.7, 0.5]]),
+    ),
+    "labels": (label(2, 5), np.array([3, 4])),
+    "binary": (binary(2), np.array([1.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("what", SIMPLER)
+def test_simpler_values_are_still_of_their_kind_and_some_are_shorter(what):
+    leaf, value = SIMPLER[what]
+    candidates = list(simpler(leaf, value))
+    assert all(candidate.shape == value.shape for candidate in candidates)
+    shorter = [c for c in candidates if digits(c) < digits(value) or np.sum(c) < np.sum(value)]
+    assert shorter
+    if leaf.kind == "positive":
+        assert all(np.all(candidate > 0) for candidate in candidates)
+    if leaf.kind == "simplex":
+        for candidate in candidates:
+            np.testing.assert_allclose(candidate.sum(axis=leaf.axis), 1.0, atol=1e-15)
+
+
+def test_a_real_number_alone_may_become_zero_or_lose_its_decimals():
+    found = {tuple(c) for c in simpler(real(2), np.array([0.123456, 5.0]))}
+    assert {(0.0, 5.0), (1.0, 5.0), (0.1, 5.0), (0.12, 5.0), (0.0, 0.0)} <= found
+
+
+def test_the_value_itself_is_left_alone():
+    value = np.array([0.123456, 5.0])
+    list(simpler(real(2), value))
+    np.testing.assert_array_equal(value, [0.123456, 5.0])
