@@ -1,4 +1,4 @@
-"""The README's example runs as it stands."""
+"""The README's examples run as they stand."""
 
 import re
 import subprocess
@@ -8,14 +8,24 @@ from pathlib import Path
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    program = example + "\nprint(population.metrics['test'].error[:, :, -1].shape)"
+TRAINING, CLAIM = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_training_example_runs():
+    program = TRAINING + "\nprint(population.metrics['test'].error[:, :, -1].shape)"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == "(3, 64)"
+
+
+def test_the_claim_is_refuted_as_the_text_says(tmp_path):
+    (tmp_path / "claims.py").write_text(CLAIM, encoding="utf-8")
+    command = [sys.executable, "-m", "jaxnn.verify", "claims.py", "--workers", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "missing_mean" in done.stdout
 
 
 def test_the_first_screen_has_the_two_commands():

@@ -71,8 +71,10 @@ def _small_sizes(claimed: Claim) -> list[dict[str, int]]:
     names = symbols(claimed.inputs)
     if not names:
         return []
+    ones = dict.fromkeys(names, 1)
+    one_two = [ones | {name: 2} for name in names] if len(names) in (2, 3) else []
     rising = dict(zip(names, range(2, 2 + len(names)), strict=True))
-    every = [dict.fromkeys(names, 1), dict.fromkeys(names, 2), rising]
+    every = [ones, *one_two, dict.fromkeys(names, 2), rising]
     return [a for a, b in pairwise([*every, {}]) if a != b]
 
 

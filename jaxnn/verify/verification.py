@@ -288,7 +288,7 @@ def _refuted(claimed: Claim, sizes: dict[str, int], seed: int, detail: str) -> _
         worst=worst,
         counterexample=counterexample,
         diagnosis=named,
-        detail="; ".join(part for part in (alternatives, detail) if part),
+        detail=alternatives or ("" if worst else detail),
     )
 
 

@@ -1,0 +1,123 @@
+"""The plain gradient checker: centred differences at one point, yes or no."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxnn.types import PyTree
+from jaxnn.verify.comparison import CHUNK, norms
+from jaxnn.verify.verdict import Worst
+
+
+class GradientCheck(NamedTuple):
+    """How far a gradient is from centred differences."""
+
+    passed: bool
+    error: float  # by norm, as a share of the differences' norm, beyond what rounding explains
+    worst: Worst  # true: the difference quotient
+
+
+def gradcheck(
+    f: Callable[[Any], Any],
+    x: PyTree,
+    gradient: Callable[[Any], PyTree] | PyTree | None = None,
+    *,
+    step: float = 1e-5,
+    tolerance: float = 1e-5,
+) -> GradientCheck:
+    """Compares a gradient with centred differences of the function, at one point, in float64.
+
+    df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2), every entry in one compiled program.
+
+    The differences are themselves off by h^2 f'''/6, and by the rounding of f, about eps |f| / h;
+    hence the tolerance, and a mistake smaller than it is not seen. Nor is one that vanishes at
+    this x, nor is it said which mistake it is, nor whether a right formula overflows elsewhere:
+    for these there is ``verify``.
+
+    Args:
+      f: a function of x whose value is a scalar.
+      x: the point, an array or a tree of arrays.
+      gradient: a function of x or its value, shaped like x; default: ``jax.grad(f)``.
+      step: h, in units of x.
+      tolerance: the largest error that passes.
+
+    Returns:
+      Whether the gradient passed, its error by norm, and its worst entry.
+
+    Raises:
+      ValueError: f, x or the gradient is not what it should be; the text says what.
+
+    Source: S4.6, ``gradcheck_naive``.
+    """
+    for name, value in (("step", step), ("tolerance", tolerance)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a number between 0 and 1")
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        point = jax.tree.map(_in_float64, x)
+        _check_scalar(f, point)
+        gradient = jax.grad(f) if gradient is None else gradient
+        stated = gradient(point) if callable(gradient) else gradient
+        _check_shapes(stated, point)
+        claimed = np.asarray(ravel_pytree(stated)[0])
+        true, rounding = _differences(f, point, step)
+    distance, size = norms(np.stack([claimed - true, true]))
+    beyond = np.maximum(0.0, distance - rounding)  # of NaN it is NaN, which does not pass
+    error = float(beyond / (size + np.finfo(float).tiny))
+    return GradientCheck(error <= tolerance, error, _worst(point, claimed, true))
+
+
+def _differences(f: Callable[[Any], Any], point: PyTree, step: float) -> tuple[np.ndarray, float]:
+    """The difference quotients of all entries, and the norm of what rounding does to them."""
+    flat, unflatten = ravel_pytree(point)
+
+    def slope(entry):
+        above, below = flat.at[entry].add(step), flat.at[entry].add(-step)
+        ahead, behind = f(unflatten(above)), f(unflatten(below))
+        # Not 2h: x + h and x - h are rounded too.
+        return (ahead - behind) / (above[entry] - below[entry]), jnp.abs(ahead)
+
+    at_once = min(flat.size, max(1, CHUNK // flat.size))
+    slopes, values = jax.lax.map(slope, jnp.arange(flat.size), batch_size=at_once)
+    few = 10  # a value of f is the result of several rounded operations
+    rounding = few * np.finfo(float).eps * float(jnp.max(values)) / step
+    return np.asarray(slopes), rounding * flat.size**0.5
+
+
+def _worst(point: PyTree, claimed: np.ndarray, true: np.ndarray) -> Worst:
+    """The entry that is furthest off, or not finite."""
+    entry = int(np.argmax(np.abs(claimed - true)))
+    values = float(claimed[entry]), float(true[entry])
+    for keys, leaf in jax.tree.flatten_with_path(point)[0]:
+        if entry < leaf.size:
+            index = tuple(map(int, np.unravel_index(entry, leaf.shape)))
+            return Worst("x" + jax.tree_util.keystr(keys), index, *values)
+        entry -= leaf.size
+    raise AssertionError("an entry belongs to a leaf")
+
+
+def _in_float64(leaf: Any) -> jax.Array:
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"x is of type {dtype}, expected floating-point numbers")
+    return jnp.asarray(leaf, jnp.float64)
+
+
+def _check_scalar(f: Callable[[Any], Any], point: PyTree) -> None:
+    if not any(leaf.size for leaf in jax.tree.leaves(point)):
+        raise ValueError("x has no entries, expected at least one")
+    value = jax.eval_shape(f, point)
+    found = f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+    if found != "shape ()":
+        raise ValueError(f"f returns {found}, expected a scalar")
+    if value.dtype != jnp.float64:
+        raise ValueError(f"f returns {value.dtype} for x in float64, expected float64")
+
+
+def _check_shapes(stated: PyTree, point: PyTree) -> None:
+    shapes, expected = (str(jax.tree.map(jnp.shape, tree)) for tree in (stated, point))
+    if shapes != expected:
+        raise ValueError(f"the gradient has shape {shapes}, expected that of x: {expected}")
