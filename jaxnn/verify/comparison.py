@@ -68,10 +68,7 @@ def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...]) -> Subject:
     one = one_trial(claimed, dict(sizes))
     formula = _traced(claimed.evaluate, one, FormulaError)
     reverse = _traced(reference(claimed, "reverse"), one, FunctionError)
-    try:
-        forward = _traced(reference(claimed, "forward"), one, FunctionError)
-    except FunctionError:  # only as much as of can do, such as a loop with a custom rule
-        forward = reverse
+    forward = _traced(reference(claimed, "forward"), one, FunctionError)
     names, ranks = _leaf_names(claimed, one, reverse)
 
     def sides(*flat):

@@ -62,7 +62,25 @@ def gradient(of_parts: Callable[..., Any], parts: PyTree, mode: str) -> PyTree:
     shape = jax.eval_shape(of_parts, parts)
     if getattr(shape, "shape", None) != ():
         raise ValueError(f"of returns {_describe(shape)}, expected a scalar to take a gradient of")
-    return (jax.grad if mode == "reverse" else jax.jacfwd)(of_parts)(parts)
+    return _either(jax.grad, mode)(of_parts)(parts)
+
+
+def _either(reverse: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """The transform of a mode; forward mode where the function has a loop without a reverse."""
+
+    def transform(function: Callable[..., Any]) -> Callable[..., Any]:
+        def derivative(parts: PyTree) -> PyTree:
+            if mode == "reverse":
+                try:
+                    return reverse(function)(parts)
+                except ValueError as error:
+                    if "Reverse-mode differentiation does not work" not in str(error):
+                        raise
+            return jax.jacfwd(function)(parts)
+
+        return derivative
+
+    return transform
 
 
 def _gradient(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
@@ -75,13 +93,12 @@ def _jacobian(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
     shape = jax.eval_shape(of_parts, parts)
     if not hasattr(shape, "shape"):
         raise ValueError(f"of returns {_describe(shape)}, expected one array to take a Jacobian of")
-    return (jax.jacrev if mode == "reverse" else jax.jacfwd)(of_parts)(parts)
+    return _either(jax.jacrev, mode)(of_parts)(parts)
 
 
 def _hessian(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
     del inputs
-    outer = jax.jacrev if mode == "reverse" else jax.jacfwd
-    result = outer(lambda parts: gradient(of_parts, parts, mode))(parts)
+    result = _either(jax.jacrev, mode)(lambda parts: gradient(of_parts, parts, mode))(parts)
     return tuple(row[0] for row in result) if claimed.single else result
 
 

@@ -157,7 +157,7 @@ def _layouts(claimed: Claim, side: Subject, values: Values, trials: int) -> list
         stated = Layout("", "as declared", declared(claimed.layout, side.value_ranks[leaf]))
         shape = stated.arrange(np.empty(t.shape[1:])).shape
         if shape == c.shape[1:]:
-            errors = relative_errors(c, arranged(stated.arrange, t))
+            errors = _errors(c, t, values.forward[leaf][:trials], stated)
             good = errors <= claimed.tolerance
             if np.all(good | ~np.isfinite(errors)) and np.any(good):
                 found.append(reshaped(stated, c.shape[1:]))
@@ -172,6 +172,14 @@ def _layouts(claimed: Claim, side: Subject, values: Values, trials: int) -> list
     return found
 
 
+def _errors(
+    claimed: np.ndarray, reverse: np.ndarray, forward: np.ndarray, layout: Layout
+) -> np.ndarray:
+    """Every trial's error against the worse of the two modes of autodiff."""
+    sides = [relative_errors(claimed, arranged(layout.arrange, t)) for t in (reverse, forward)]
+    return np.maximum(*sides)
+
+
 def _judge(
     claimed: Claim,
     side: Subject,
@@ -182,13 +190,8 @@ def _judge(
     sizes: dict[str, int],
 ) -> _Finding:
     """The verdict at the awkward points and at the worst of the random ones."""
-    errors = np.max(
-        [
-            relative_errors(c[:trials], arranged(layout.arrange, t[:trials]))
-            for c, t, layout in zip(values.claimed, values.true, layouts, strict=True)
-        ],
-        axis=0,
-    )
+    leaves = zip(values.claimed, values.true, values.forward, layouts, strict=True)
+    errors = np.max([_errors(c[:trials], t[:trials], f[:trials], at) for c, t, f, at in leaves], 0)
     worst_trials = _suspicious(errors, claimed.tolerance)
     try:
         judge = Judge(
