@@ -76,7 +76,7 @@ LOG_OF_ONE_MINUS_SIGMOID = lambda x: jnp.log(1 - jax.nn.sigmoid(x))  # noqa: E73
 STABLE = lambda x: -jnp.logaddexp(0.0, x)  # noqa: E731
 
 
-@pytest.mark.parametrize("x", [-40.0, -20.0, -3.0, 0.5, 10.0, 30.0, 36.0, 40.0, 745.0])
+@pytest.mark.parametrize("x", [-40.0, -12.0, -3.0, 0.5, 10.0, 30.0, 36.0, 40.0, 745.0])
 def test_the_logarithm_of_one_minus_the_sigmoid_loses_as_many_bits_as_mpmath_says(x):
     claimed = made(LOG_OF_ONE_MINUS_SIGMOID, of=STABLE, kind="value", wrt=(), inputs=SCALAR)
     judgement = judged(claimed, x)
