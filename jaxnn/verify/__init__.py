@@ -1,6 +1,7 @@
 """Verify derivations: a formula derived by hand is confirmed, or refuted and diagnosed."""
 
 from jaxnn.verify.claims import Claim, claim
+from jaxnn.verify.gradcheck import gradcheck
 from jaxnn.verify.inputs import (
     binary,
     label,
@@ -23,6 +24,7 @@ __all__ = [
     "assert_holds",
     "binary",
     "claim",
+    "gradcheck",
     "label",
     "matrix",
     "one_hot",

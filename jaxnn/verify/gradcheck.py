@@ -9,8 +9,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxnn.types import PyTree
-from jaxnn.verify.comparison import CHUNK, norms
+from jaxnn.verify.comparison import norms
 from jaxnn.verify.verdict import Worst
+
+CHUNK = 2**18
+"""The most numbers in the points that are visited at once: as many as a core's cache holds."""
 
 
 class GradientCheck(NamedTuple):
