@@ -50,9 +50,9 @@ def product_by_w(w, x):
     return jnp.einsum("ab,c->abc", jnp.eye(w.shape[0]), x)
 
 
-def textbook_softmax(z):
-    """e^{z_i} / sum_j e^{z_j}, without a shift."""
-    exponentials = jnp.exp(z)
+def textbook_softmax(x):
+    """e^{x_i} / sum_j e^{x_j}, without a shift."""
+    exponentials = jnp.exp(x)
     return exponentials / jnp.sum(exponentials)
 
 
