@@ -1,0 +1,124 @@
+"""Coefficients: c n^k with sizes and scalars, read off pooled trials."""
+
+import numpy as np
+import pytest
+
+from jaxnn.verify.fitting import ONE, Coefficient, fit, recognise
+
+SIZES = [{"n": 5.0, "m": 3.0, "rate": 0.37}, {"n": 3.0, "m": 7.0, "rate": 1.21},
+         {"n": 7.0, "m": 5.0, "rate": 0.83}]  # fmt: skip
+
+COEFFICIENTS = {
+    "0": (lambda n, m, rate: 0.0, Coefficient(0.0)),
+    "1": (lambda n, m, rate: 1.0, ONE),
+    "-1": (lambda n, m, rate: -1.0, Coefficient(-1.0)),
+    "2": (lambda n, m, rate: 2.0, Coefficient(2.0)),
+    "-1/2": (lambda n, m, rate: -0.5, Coefficient(-0.5)),
+    "n": (lambda n, m, rate: n, Coefficient(1.0, (("n", 1),))),
+    "-2 n": (lambda n, m, rate: -2 * n, Coefficient(-2.0, (("n", 1),))),
+    "1/n": (lambda n, m, rate: 1 / n, Coefficient(1.0, (("n", -1),))),
+    "-2/m": (lambda n, m, rate: -2 / m, Coefficient(-2.0, (("m", -1),))),
+    "1/2 rate": (lambda n, m, rate: rate / 2, Coefficient(0.5, (("rate", 1),))),
+    "1/rate": (lambda n, m, rate: 1 / rate, Coefficient(1.0, (("rate", -1),))),
+    "n/m": (lambda n, m, rate: n / m, Coefficient(1.0, (("n", 1), ("m", -1)))),
+    "n m": (lambda n, m, rate: n * m, Coefficient(1.0, (("n", 1), ("m", 1)))),
+    "-1/(n m)": (lambda n, m, rate: -1 / (n * m), Coefficient(-1.0, (("n", -1), ("m", -1)))),
+    "rate/m": (lambda n, m, rate: rate / m, Coefficient(1.0, (("m", -1), ("rate", 1)))),
+    "n^2": (lambda n, m, rate: n**2, Coefficient(1.0, (("n", 2),))),
+    "2/n^2": (lambda n, m, rate: 2 / n**2, Coefficient(2.0, (("n", -2),))),
+}
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_a_coefficient_is_recognised_by_how_it_changes_with_the_sizes(name):
+    rule, expected = COEFFICIENTS[name]
+    found = recognise([rule(**context) for context in SIZES], SIZES)
+    assert found is not None
+    assert found.value == expected.value
+    assert dict(found.powers) == dict(expected.powers)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_a_coefficient_is_the_number_it_stands_for(name):
+    rule, coefficient = COEFFICIENTS[name]
+    for context in SIZES:
+        assert coefficient.at(context) == pytest.approx(rule(**context), rel=1e-15)
+
+
+@pytest.mark.parametrize("name", sorted(set(COEFFICIENTS) - {"rate/m"}))
+def test_a_coefficient_is_written_as_one_reads_it(name):
+    assert str(COEFFICIENTS[name][1]) == name
+
+
+NO_COEFFICIENTS = {
+    "0.7": lambda n, m, rate: 0.7,
+    "n - 1": lambda n, m, rate: n - 1,
+    "log n": lambda n, m, rate: np.log(n),
+    "1 + 1e-5": lambda n, m, rate: 1 + 1e-5,
+    "n^3": lambda n, m, rate: n**3,
+    "n m rate": lambda n, m, rate: n * m * rate,
+}
+
+
+@pytest.mark.parametrize("name", NO_COEFFICIENTS)
+def test_what_is_no_such_coefficient_is_not_recognised(name):
+    assert recognise([NO_COEFFICIENTS[name](**context) for context in SIZES], SIZES) is None
+
+
+def test_a_plain_number_is_preferred_to_one_with_sizes():
+    contexts = [{"n": 2.0}, {"n": 2.0}]
+    assert recognise([2.0, 2.0], contexts) == Coefficient(2.0)
+
+
+def columns(seed=0, trials=12):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(trials, 3, 2)) for _ in range(3)]
+
+
+@pytest.mark.parametrize("factors", [(1.0, 0.0, 0.0), (-1.0, 2.0, 0.5), (0.3, -7.0, 1e-3)], ids=str)
+def test_the_coefficients_of_a_combination_are_found_in_every_group(factors):
+    parts = columns()
+    claimed = sum(f * part for f, part in zip(factors, parts, strict=True))
+    found = fit(np.asarray(claimed), parts, groups=3)
+    np.testing.assert_allclose(np.array(found, float), [factors] * 3, rtol=0, atol=1e-12)
+
+
+def test_groups_have_coefficients_of_their_own():
+    data, penalty, _ = columns()
+    strength = np.repeat([0.1, 2.0, 30.0], 4)[:, None, None]
+    found = fit(-data + strength * penalty, [data, penalty], groups=3)
+    np.testing.assert_allclose(np.array(found, float), [[-1, 0.1], [-1, 2], [-1, 30]])
+
+
+def test_a_column_of_zeros_has_no_coefficient():
+    data, penalty, _ = columns()
+    found = fit(2 * data, [data, 0 * penalty], groups=2)
+    assert found is not None
+    assert [row[1] for row in found] == [None, None]
+    np.testing.assert_allclose(np.array([row[0] for row in found], float), [2.0, 2.0])
+
+
+def test_nothing_is_nothing_of_columns_of_zeros():
+    zeros = np.zeros((4, 3))
+    assert fit(zeros, [zeros], groups=2) == [[None], [None]]
+    assert fit(zeros + 1, [zeros], groups=2) is None
+
+
+def off_by_a_ten_millionth(parts):
+    return parts[0] + 1e-7 * parts[2]
+
+
+NO_COMBINATIONS = {
+    "something else": lambda parts: (parts[2], parts[:2]),
+    "a ten-millionth off": lambda parts: (off_by_a_ten_millionth(parts), parts[:2]),
+    "its square": lambda parts: (parts[0] ** 2, parts[:2]),
+    "not a number": lambda parts: (parts[0] * np.nan, parts[:2]),
+    "infinite": lambda parts: (parts[0], [parts[0], parts[1] + np.inf]),
+    "more than one combination": lambda parts: (parts[0], [parts[0], 2 * parts[0]]),
+}
+
+
+@pytest.mark.parametrize("what", NO_COMBINATIONS)
+def test_what_is_no_combination_or_several_has_no_coefficients(what):
+    claimed, parts = NO_COMBINATIONS[what](columns())
+    assert fit(claimed, parts, groups=3) is None
