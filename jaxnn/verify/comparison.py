@@ -14,7 +14,7 @@ from jaxnn.verify import layouts
 from jaxnn.verify.claims import Claim, at_path
 from jaxnn.verify.inputs import Input, draw, is_input
 from jaxnn.verify.quick import jit
-from jaxnn.verify.reference import is_rule, reference
+from jaxnn.verify.reference import expected_value, is_rule, reference
 
 CHUNK = 2**23
 """The most entries of a derivative that are computed at once."""
@@ -58,18 +58,30 @@ class FunctionError(Exception):
 
 
 @lru_cache(maxsize=32)
-def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...]) -> Subject:
+def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...], both: bool = True) -> Subject:
     """Traces a claim at fixed sizes.
+
+    Args:
+      claimed: the claim.
+      sizes: (name, number) of every symbolic size.
+      both: whether by both modes of autodiff, or by reverse mode alone.
+
+    Returns:
+      The traced claim.
 
     Raises:
       FormulaError: from the exception that the formula raised.
       FunctionError: from the exception that ``of`` raised.
     """
     one = one_trial(claimed, dict(sizes))
+    try:
+        expected_value(claimed, one)
+    except Exception as error:
+        raise FunctionError from error
     formula = _traced(claimed.evaluate, one, FormulaError)
     reverse = _traced(reference(claimed, "reverse"), one, FunctionError)
-    forward = _traced(reference(claimed, "forward"), one, FunctionError)
-    names, ranks = _leaf_names(claimed, one, reverse)
+    forward = _traced(reference(claimed, "forward"), one, FunctionError) if both else reverse
+    names, ranks = leaf_names(claimed, one, reverse)
 
     def sides(*flat):
         return tuple(core.jaxpr_as_fun(side)(*flat) for side in (formula, forward, reverse))
@@ -172,7 +184,7 @@ def _traced(
         raise failure from error
 
 
-def _leaf_names(
+def leaf_names(
     claimed: Claim, one: dict[str, PyTree], reverse: core.ClosedJaxpr
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """What each leaf of the truth is the derivative by, and how many axes are the value's."""

@@ -82,7 +82,7 @@ def diagnose(claimed: Claim, seed: int = 0) -> Diagnosis:
       The mistakes made at once, or ``unknown``. Where several explanations cannot be told apart on
       the claim's inputs, all of them, and in ``detail`` an input that would.
     """
-    samples = list(_samples(claimed, seed))
+    samples = list(_samples(claimed, seed, (0, 1)))
     if not samples:
         return Diagnosis((UNKNOWN,))
     problem = shape_problem(claimed, samples[0])
@@ -92,20 +92,22 @@ def diagnose(claimed: Claim, seed: int = 0) -> Diagnosis:
     if all(_is_right(sample, true) for sample in samples):
         return Diagnosis((ONLY_SPECIAL,))
     found = _explanations(claimed, samples, [true, *transforms(claimed, samples[0])])
+    if found:
+        found = [e for e in found if _confirmed(e, _samples(claimed, seed, (2,)))]
     for pairs in (False, True):
         named = [explanation for explanation in found if not explanation.rank[0]]
         if not named or (not pairs and min(e.rank[1] for e in named) > 1):
             varied = [true, *mistakes(claimed, samples[0], pairs)]
-            found += _explanations(claimed, samples[:2], varied)
+            found += _explanations(claimed, samples, varied)
     if not found or min(e.rank for e in found)[0]:
-        exchanged = exchanges(claimed, samples[:2])
+        exchanged = exchanges(claimed, samples)
         found += [Explanation(frozenset({finding}), lambda _: None) for finding in exchanged]
     return _simplest(claimed, found, seed)
 
 
-def _samples(claimed: Claim, seed: int) -> Iterator[Sample]:
+def _samples(claimed: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample]:
     """Trials at several choices of sizes, those at which everything is finite."""
-    for choice in range(3):
+    for choice in choices:
         try:
             sample = sampling.sample(claimed, choice, seed)
         except (FormulaError, FunctionError):
@@ -113,6 +115,15 @@ def _samples(claimed: Claim, seed: int) -> Iterator[Sample]:
         arrays = [*sample.claimed, *(leaf for term in sample.terms for leaf in term)]
         if all(np.isfinite(array).all() for array in arrays):
             yield sample
+
+
+def _confirmed(explanation: Explanation, samples: Iterable[Sample]) -> bool:
+    """Whether an explanation predicts the formula at more samples, too."""
+    for sample in samples:
+        predicted = explanation.predict(sample)
+        if predicted is not None and not all(map(same, predicted, sample.claimed)):
+            return False
+    return True
 
 
 def _is_right(sample: Sample, true: Hypothesis) -> bool:

@@ -41,7 +41,10 @@ class Graph(NamedTuple):
 
 def trace(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
     """The graph of a function of arguments of these shapes, its flat inputs to its flat outputs."""
-    closed = jax.make_jaxpr(function)(*arguments)
+    return _graph(jax.make_jaxpr(function)(*arguments))
+
+
+def _graph(closed: core.ClosedJaxpr) -> Graph:
     builder = _Builder()
     inputs = tuple(builder.new(aval) for aval in closed.in_avals)
     outputs = builder.inline(closed, inputs, "")
@@ -86,12 +89,20 @@ def apply(node: Node, operands: Sequence[Any]) -> list[Any]:
 
 
 def by_primitives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The same function without custom derivative rules."""
+    """The same function without custom derivative rules, traced once for arguments of a kind."""
+    known: dict[Any, tuple[Graph, Any]] = {}
 
     def plain(*arguments: PyTree) -> PyTree:
-        structure = jax.tree.structure(jax.eval_shape(function, *arguments))
-        graph = trace(function, *arguments)
-        return jax.tree.unflatten(structure, evaluate(graph, jax.tree.leaves(arguments)))
+        flat, structure = jax.tree.flatten(arguments)
+        kind = (structure, *((np.shape(value), jax.numpy.result_type(value)) for value in flat))
+        if kind not in known:
+            shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kind[1:]]
+            closed, value = jax.make_jaxpr(function, return_shape=True)(
+                *jax.tree.unflatten(structure, shapes)
+            )
+            known[kind] = _graph(closed), jax.tree.structure(value)
+        graph, value = known[kind]
+        return jax.tree.unflatten(value, evaluate(graph, flat))
 
     return plain
 

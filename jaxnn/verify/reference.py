@@ -1,6 +1,7 @@
 """What a claim is compared with: derivatives of ``of`` by forward and by reverse mode."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ def reference(
       A function from the inputs to arrays in this package's layout, in a tuple if the claim has
       several ``wrt``. It raises a ValueError if ``of`` has not the shape that the kind needs.
     """
-    function = of or by_primitives(lambda inputs: call(claimed.of, inputs))
+    function = of or _plain(claimed)
     if claimed.kind == "value":
         return function
 
@@ -46,6 +47,11 @@ def reference(
     return true
 
 
+@lru_cache(maxsize=32)
+def _plain(claimed: Claim) -> Callable[[Inputs], PyTree]:
+    return by_primitives(lambda inputs: call(claimed.of, inputs))
+
+
 def is_rule(claimed: Claim, inputs: Inputs) -> bool:
     """Whether the ``of`` of an update is the rule itself, rather than an objective."""
     if claimed.kind != "update":
@@ -59,9 +65,6 @@ def is_rule(claimed: Claim, inputs: Inputs) -> bool:
 
 def gradient(of_parts: Callable[..., Any], parts: PyTree, mode: str) -> PyTree:
     """The gradient of a scalar function by a tree, in either mode."""
-    shape = jax.eval_shape(of_parts, parts)
-    if getattr(shape, "shape", None) != ():
-        raise ValueError(f"of returns {_describe(shape)}, expected a scalar to take a gradient of")
     return _either(jax.grad, mode)(of_parts)(parts)
 
 
@@ -90,9 +93,6 @@ def _gradient(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
 
 def _jacobian(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
     del claimed, inputs
-    shape = jax.eval_shape(of_parts, parts)
-    if not hasattr(shape, "shape"):
-        raise ValueError(f"of returns {_describe(shape)}, expected one array to take a Jacobian of")
     return _either(jax.jacrev, mode)(of_parts)(parts)
 
 
@@ -100,6 +100,24 @@ def _hessian(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
     del inputs
     result = _either(jax.jacrev, mode)(lambda parts: gradient(of_parts, parts, mode))(parts)
     return tuple(row[0] for row in result) if claimed.single else result
+
+
+def expected_value(claimed: Claim, one: Inputs) -> None:
+    """Refuses an ``of`` whose value has not the shape that the claim's kind needs.
+
+    Raises:
+      ValueError: not a scalar for a gradient, Hessian or update, or not one array for a Jacobian.
+    """
+    value = jax.eval_shape(_plain(claimed), one)
+    shape = getattr(value, "shape", None)
+    described = type(value).__name__ if shape is None else f"shape {shape}"
+    if claimed.kind == "jacobian" and shape is None:
+        raise ValueError(f"of returns {described}, expected one array to take a Jacobian of")
+    scalar = claimed.kind in ("gradient", "hessian") or (
+        claimed.kind == "update" and not is_rule(claimed, one)
+    )
+    if scalar and shape != ():
+        raise ValueError(f"of returns {described}, expected a scalar to take a gradient of")
 
 
 def _update(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
@@ -123,7 +141,3 @@ _DERIVATIVES = {
     "hessian": _hessian,
     "update": _update,
 }
-
-
-def _describe(shape: Any) -> str:
-    return f"shape {shape.shape}" if hasattr(shape, "shape") else type(shape).__name__

@@ -68,7 +68,7 @@ def program(claimed: Claim, choice: int) -> Program:
     """Compiles a claim and the terms of its objective."""
     sizes = diagnosis_sizes(claimed, choice)
     one = one_trial(claimed, sizes)
-    side = subject(claimed, tuple(sizes.items()))
+    side = subject(claimed, tuple(sizes.items()), both=False)
     structure = jax.tree.structure(one)
     terms = split(claimed, one)
     rule = is_rule(claimed, one)
