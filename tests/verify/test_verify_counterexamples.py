@@ -42,6 +42,9 @@ WRONG = {
     "negative numbers only": (
         lambda x: jnp.sum(x**2), "x", lambda x: jnp.where(x < 0, x, 2 * x), VECTOR,
     ),
+    "all but the first": (
+        lambda x: jnp.sum(x**2), "x", lambda x: (2 + (jnp.arange(len(x)) > 0)) * x, VECTOR,
+    ),
     "sign of p - y": (cross_entropy, "z", lambda z, y: y - jax.nn.softmax(z), PROBABILITIES),
     "p - y of another loss": (
         error_of_softmax, "z", lambda z, y: jax.nn.softmax(z) - y,
