@@ -116,7 +116,7 @@ class Ablation:
         for place, name in enumerate(node.operands):
             if name not in self._active:
                 continue
-            what = f"{node.primitive.name}, {node.where}"
+            what = f"{node.primitive.name}, {self._line(node)}"
             first = self.knobs
             for code, detail, setting in (
                 (self._dropped(node, place), "is taken for constant", -1.0),
@@ -157,12 +157,13 @@ class Ablation:
         plain = all(n.primitive.name in PLAIN for n in chain) and not self._anatomy.is_sigmoid(
             after, before
         )
-        where = f"{node.primitive.name}, {node.where}"
+        where = f"{node.primitive.name}, {self._line(node)}"
 
         def along(fixed: Known, argument: Any) -> Any:
             """The chain's derivative at an argument."""
             function = partial(_along, chain, before, after, fixed)
-            return _tame(jax.jvp(function, (argument,), (jnp.ones_like(argument),))[1])
+            beside = jnp.where(argument == 0, -1e-300, argument)  # of ReLU at 0 the derivative is 0
+            return _tame(jax.jvp(function, (beside,), (jnp.ones_like(argument),))[1])
 
         def replaced(slope: Callable[[Known], Any]) -> Change:
             """The derivative by the chain's own argument in place of the chain's."""
@@ -173,7 +174,7 @@ class Ablation:
         missing = self._knob(
             "unknown" if plain else "activation_derivative_missing",
             where,
-            f"the derivative of the elementwise function in {node.where} is missing",
+            f"the derivative of the elementwise function in {self._line(node)} is missing",
             1.0,
         )
         self._change(after, missing, replaced(lambda fixed: 1.0))
@@ -181,7 +182,7 @@ class Ablation:
             forgotten = self._knob(
                 "activation_derivative_missing",
                 where,
-                f"the derivative of the sigmoid in {node.where} is missing",
+                f"the derivative of the sigmoid in {self._line(node)} is missing",
                 1.0,
             )
 
@@ -191,6 +192,9 @@ class Ablation:
                 return _tame(1 / (h * (1 - h)) - 1) * (live[before] - fixed[before])
 
             self._change(before, forgotten, without)
+        by_value = self._anatomy.derivative_by_value(after, before)
+        if by_value is not None:
+            self._replace_derivative_by_value(node, by_value, replaced)
         for other in [] if plain else self._anatomy.alike(before):
             if other == before:
                 continue
@@ -201,11 +205,30 @@ class Ablation:
             wrong = self._knob(
                 "activation_derivative_wrong_argument",
                 where,
-                f"the derivative of the elementwise function in {node.where} is taken at "
+                f"the derivative of the elementwise function in {self._line(node)} is taken at "
                 f"{self._called(other, after)}",
                 1.0,
             )
             self._change(after, wrong, replaced(slope))
+
+    def _replace_derivative_by_value(
+        self,
+        node: Node,
+        rule: Callable[[Any], Any],
+        replaced: Callable[[Callable[[Known], Any]], Change],
+    ) -> None:
+        """sigma' = h (1 - h), or tanh' = 1 - h^2, with another value for h."""
+        after = node.results[0]
+        for other in self._anatomy.alike(after):
+            if other != after:
+                wrong = self._knob(
+                    "activation_derivative_wrong_argument",
+                    f"{node.primitive.name}, {self._line(node)}",
+                    f"the derivative of the elementwise function in {self._line(node)}, a function "
+                    f"of its value, is taken of {self._called(other)}",
+                    1.0,
+                )
+                self._change(after, wrong, replaced(lambda fixed, o=other: rule(fixed[o])))
 
     def _replace_factors(self, position: int, node: Node) -> None:
         """A product's derivative with another value of the same shape as the other factor."""
@@ -219,8 +242,8 @@ class Ablation:
                 what = "the transpose of " + self._called(factor) if transposed else ""
                 wrong = self._knob(
                     "transpose" if transposed else "wrong_value",
-                    f"{node.primitive.name}, {node.where}",
-                    f"in {node.where} the derivative is multiplied by "
+                    f"{node.primitive.name}, {self._line(node)}",
+                    f"in {self._line(node)} the derivative is multiplied by "
                     f"{what or self._called(other)} in place of {self._called(factor)}",
                     1.0,
                 )
@@ -284,7 +307,7 @@ class Ablation:
             ),
             ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", lambda p: 1 / p),
         ):
-            knob = self._knob(code, f"softmax, {node.where}", detail, 1.0)
+            knob = self._knob(code, f"softmax, {self._line(node)}", detail, 1.0)
 
             def scaled(fixed: Known, live: Known, share=share) -> Any:
                 p = jax.nn.softmax(fixed[logits], axis)
@@ -296,7 +319,7 @@ class Ablation:
     def _replace_region(self, before: Name, after: Name, axis: int, table) -> None:
         node = self._producer[after]
         for code, detail, rule in table:
-            knob = self._knob(code, f"softmax, {node.where}", detail, 1.0)
+            knob = self._knob(code, f"softmax, {self._line(node)}", detail, 1.0)
 
             def added(fixed, live, rule=rule):
                 instead = rule(fixed[after], live[before] - fixed[before], axis)
@@ -312,7 +335,7 @@ class Ablation:
         """The gradient by the logits taken for p - y, whatever the loss is."""
         knob = self._knob(
             "softmax_jacobian_skipped",
-            f"softmax, {self._producer[p].where}",
+            f"softmax, {self._line(self._producer[p])}",
             CROSS_ENTROPY_GRADIENT,
             1.0,
         )
@@ -332,6 +355,16 @@ class Ablation:
             )
         )
 
+    def _line(self, node: Node) -> str:
+        """The node's line, and which one of its kind it is there, as in a loop over layers."""
+        alike = [
+            other
+            for other in self.graph.nodes
+            if (other.primitive, other.where) == (node.primitive, node.where)
+        ]
+        number = next(i for i, other in enumerate(alike, 1) if other.results == node.results)
+        return f"{node.where} (number {number} there)" if len(alike) > 1 else node.where
+
     def _change(self, name: Name, knob: int, added: Change) -> None:
         self._on_values.setdefault(name, []).append((knob, added))
 
@@ -342,7 +375,7 @@ class Ablation:
         if name in self.graph.inputs:
             return self._input_names[self.graph.inputs.index(name)]
         node = self._producer.get(name)
-        return f"the {node.primitive.name} of {node.where}" if node else "a constant"
+        return f"the {node.primitive.name} of {self._line(node)}" if node else "a constant"
 
 
 def _skip(p, slope, axis):

@@ -3,7 +3,8 @@
 Nothing here goes by how the function is written: a sigmoid is a value that is one at random inputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,9 +107,15 @@ class Anatomy:
 
     def is_sigmoid(self, after: Name, before: Name) -> bool:
         """Whether it is a sigmoid or a hyperbolic tangent, however written."""
+        return self.derivative_by_value(after, before) is not None
+
+    def derivative_by_value(self, after: Name, before: Name) -> Callable[[Any], Any] | None:
+        """The derivative as a function of the value, of a sigmoid or a hyperbolic tangent."""
         z, value = self.values[before], self.values[after]
         with np.errstate(over="ignore"):
-            return any(np.allclose(value, f, rtol=1e-9) for f in (1 / (1 + np.exp(-z)), np.tanh(z)))
+            if np.allclose(value, 1 / (1 + np.exp(-z)), rtol=1e-9):
+                return lambda h: h * (1 - h)
+        return (lambda h: 1 - h**2) if np.allclose(value, np.tanh(z), rtol=1e-9) else None
 
     def is_log_sigmoid(self, after: Name, before: Name) -> bool:
         """Whether it is the logarithm of sigmoid(z) or sigmoid(-z), of either sign."""

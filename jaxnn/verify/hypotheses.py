@@ -89,7 +89,7 @@ def mistakes(claimed: Claim, sample: Sample, pairs: bool) -> Iterator[Hypothesis
             not unchanged(varied, true, leaf) and _fits(target, varied, leaf)
             for leaf, target in enumerate(sample.claimed)
         ):
-            found = tuple(Finding(*mistake) for mistake in key[1:])
+            found = tuple(Finding(m.code, m.where, m.detail) for m in key[1:])
             yield Hypothesis(found, lambda sample, key=key: terms(sample, key))
 
 
@@ -129,14 +129,14 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 _Table = dict[tuple, tuple[int, Leaves]]
-"""(Term, (code, where, detail), ...) -> (term, its gradient with these mistakes)."""
+"""(Term, mistake, ...) -> (term, its gradient with these mistakes)."""
 
 
 def _table(claimed: Claim, sample: Sample, pairs: bool) -> _Table:
     table: _Table = {}
     for term, combinations, leaves in sampling.mistaken(claimed, sample, pairs):
         for row, combination in enumerate(combinations):
-            key = (term, *((m.code, m.where, m.detail) for m in combination))
+            key = (term, *combination)
             table.setdefault(key, (term, [leaf[:, row] for leaf in leaves]))
     return table
 

@@ -25,6 +25,7 @@ from jaxnn.verify.reference import is_rule, reference
 from jaxnn.verify.terms import Term, active_inputs, split
 
 GROUPS, PER_GROUP = 4, 8
+MOST_PAIRS = 2000
 _PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
 
 Leaves = list[np.ndarray]
@@ -183,7 +184,7 @@ def mistaken(claimed: Claim, at: Sample, pairs: bool) -> list[Mistaken]:
             named = [m for m in ablation.mistakes if m.code not in ("unknown", "factor", "sign")]
             combinations = [
                 (a, b) for i, a in enumerate(named) for b in named[i + 1 :] if a.knob != b.knob
-            ]
+            ][:MOST_PAIRS]
         if not combinations:
             continue
         settings = np.zeros((len(combinations), ablation.knobs))
