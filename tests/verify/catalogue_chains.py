@@ -210,7 +210,11 @@ QUADRATIC = family(
     ],
     correct=lambda a, b, x: (a + a.T) @ x / 2 - b,
     mutants=[
-        wrong("unknown | factor+unknown", "as if A were symmetric", lambda a, b, x: a @ x - b),
+        wrong(
+            "transpose | unknown | factor+unknown",
+            "as if A were symmetric",
+            lambda a, b, x: a @ x - b,
+        ),
         wrong("sign", "the term of b added", lambda a, b, x: (a + a.T) @ x / 2 + b),
         wrong("factor", "the term of the square, twice", lambda a, b, x: (a + a.T) @ x - b),
         wrong("sign", "whole", lambda a, b, x: b - (a + a.T) @ x / 2),
@@ -228,7 +232,7 @@ QUADRATIC_HESSIAN = family(
     mutants=[
         wrong("factor", "twice", lambda a, b, x: a + a.T),
         wrong("diagonal_only", "a_ii", lambda a, b, x: jnp.diag(jnp.diag(a))),
-        wrong("unknown | factor+unknown", "as if A were symmetric", lambda a, b, x: a),
+        wrong("transpose | unknown | factor+unknown", "as if A were symmetric", lambda a, b, x: a),
         wrong("shape", "times x", lambda a, b, x: (a + a.T) @ x / 2),
     ],
 )
