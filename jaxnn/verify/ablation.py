@@ -65,13 +65,14 @@ class Ablation:
         self._on_operands: dict[tuple[int, int], list[int]] = {}
         self._on_values: dict[Name, list[tuple[int, Change]]] = {}
         self._at_end: list[tuple[int, Change]] = []
+        self._replace_softmax()
+        self._replace_log_sum_exp()
         for position, node in enumerate(graph.nodes):
             if any(name in self._active for name in node.results):
                 self._scale_derivatives(position, node)
-                self._replace_activation(node)
-                self._replace_factors(position, node)
-        self._replace_softmax()
-        self._replace_log_sum_exp()
+                if node.where:  # of the user's own code
+                    self._replace_activation(node)
+                    self._replace_factors(position, node)
 
     def evaluate(self, settings: Array, arguments: Sequence[Any]) -> list[Any]:
         """The graph's outputs, whose derivatives are wrong as the settings say."""
@@ -440,5 +441,8 @@ def _along(chain: Sequence[Node], before: Name, after: Name, values: Known, argu
 
 
 def _tame(slope: Any) -> Any:
-    """Zero in place of what is not finite, for that would spoil the derivatives of other knobs."""
-    return jnp.where(jnp.isfinite(slope), slope, 0.0)
+    """Any odd number in place of what is not finite and would spoil the other knobs' derivatives.
+
+    It is not zero, lest it be taken for a derivative that is dropped.
+    """
+    return jnp.where(jnp.isfinite(slope), slope, 0.7390851332)

@@ -38,7 +38,9 @@ STRUCTURAL = _words(
 )
 
 
-_OF_ONE = _words("log sqrt broadcast_in_dim reshape squeeze integer_pow pow max add")
+_OF_ONE = _words(
+    "log sqrt broadcast_in_dim reshape squeeze integer_pow square pow max add sub mul div"
+)
 """What may be done to a sum that something is divided by."""
 
 
@@ -132,7 +134,8 @@ class Anatomy:
         node = self.producer.get(name)
         while node and node.primitive.name in _OF_ONE:
             through.append(node.primitive.name)
-            node = self.producer.get(node.operands[0])
+            varying = [name for name in node.operands if name in self.active]
+            node = self.producer.get(varying[0]) if varying else None
         if node is None or node.primitive.name not in ("reduce_sum", "dot_general"):
             return None, through
         inside = self.producer.get(node.operands[0])

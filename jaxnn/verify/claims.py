@@ -199,8 +199,8 @@ def _check(made: Claim) -> None:
         raise ValueError(f"kind is {made.kind!r}, expected one of {', '.join(KINDS)}")
     if made.layout is not None and made.layout not in LAYOUTS:
         raise ValueError(f"layout is {made.layout!r}, expected one of {', '.join(LAYOUTS)}")
-    if not made.trials >= 1:
-        raise ValueError(f"trials is {made.trials!r}, expected at least 1")
+    if isinstance(made.trials, bool) or not isinstance(made.trials, int) or made.trials < 1:
+        raise ValueError(f"trials is {made.trials!r}, expected a whole number, at least 1")
     if not 0 < made.tolerance < 1:
         raise ValueError(f"tolerance is {made.tolerance!r}, expected a number between 0 and 1")
     for name, generator in made.inputs.items():
@@ -226,6 +226,10 @@ def _check(made: Claim) -> None:
                 raise ValueError(
                     f"wrt is {path!r}, a label, expected a parameter that varies continuously"
                 )
+    for path in made.wrt:
+        inside = [p for p in made.wrt if p == path or p.startswith((path + ".", path + "["))]
+        if len(inside) > 1:
+            raise ValueError(f"wrt is {made.wrt!r}, expected each parameter once")
     rate = made.rate
     if rate is not None and (made.kind != "update" or rate not in made.inputs):
         raise ValueError(f"rate is {rate!r}, expected an input of a claim of kind 'update'")

@@ -147,24 +147,24 @@ def arranged(arrange: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> 
 
 
 def find_layout(
-    claimed: np.ndarray, true: np.ndarray, value_rank: int, tolerance: float
+    claim: Claim, claimed: np.ndarray, true: np.ndarray, value_rank: int
 ) -> layouts.Layout | None:
     """The layout in which a claim is the truth at every trial where both are finite.
 
     Args:
+      claim: the claim, which may declare another layout.
       claimed: [T, ...].
       true: in this package's layout, [T, ...].
       value_rank: the leading axes of one trial's truth that belong to the function's value.
-      tolerance: the largest relative error.
     """
-    as_is = layouts.Layout("shape", "other axes of length 1", lambda array: array)
+    as_is = layouts.own(claim.layout)
     for layout in (as_is, *layouts.others(true.shape[1:], value_rank)):
         other = arranged(layout.arrange, true)
         if not layouts.same_shape(claimed.shape[1:], other.shape[1:]):
             continue
         errors = relative_errors(claimed.reshape(other.shape), other)
         errors = errors[np.isfinite(errors)]
-        if len(errors) and np.all(errors <= tolerance):
+        if len(errors) and np.all(errors <= claim.tolerance):
             return layouts.reshaped(layout, claimed.shape[1:])
     return None
 
@@ -176,12 +176,17 @@ def _traced(
 
     def flat(*leaves):
         value = function(jax.tree.unflatten(structure, leaves))
-        return [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)]
+        return [_real(jnp.asarray(leaf)) for leaf in jax.tree.leaves(value)]
 
     try:
         return jax.make_jaxpr(flat)(*jax.tree.leaves(one))
     except Exception as error:
         raise failure from error
+
+
+def _real(leaf: jax.Array) -> jax.Array:
+    """Truth values and whole numbers as real ones."""
+    return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
 
 
 def leaf_names(

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxnn.verify import sampling
 from jaxnn.verify.ablation import CROSS_ENTROPY_GRADIENT
-from jaxnn.verify.claims import Claim
+from jaxnn.verify.claims import Claim, learning_rate_name, parameters
 from jaxnn.verify.comparison import FormulaError, FunctionError
 from jaxnn.verify.fitting import fit, recognise
 from jaxnn.verify.hypotheses import (
@@ -30,7 +30,7 @@ from jaxnn.verify.hypotheses import (
     unchanged,
 )
 from jaxnn.verify.inputs import fixed_sizes
-from jaxnn.verify.reading import Coefficients, findings, joined, penalties
+from jaxnn.verify.reading import Coefficients, findings, is_penalty, joined, penalties
 from jaxnn.verify.sampling import GROUPS, PER_GROUP, Leaves, Sample
 from jaxnn.verify.substitution import exchanges
 from jaxnn.verify.verdict import Finding
@@ -99,7 +99,8 @@ def diagnose(claimed: Claim, seed: int = 0) -> Diagnosis:
         if not named or (not pairs and min(e.rank[1] for e in named) > 1):
             varied = [true, *mistakes(claimed, samples[0], pairs)]
             found += _explanations(claimed, samples, varied)
-    if not found or min(e.rank for e in found)[0]:
+    mostly_wrong = not any(_share_right(sample, true) > 0.25 for sample in samples)
+    if mostly_wrong and (not found or min(e.rank for e in found)[0]):
         exchanged = exchanges(claimed, samples)
         found += [Explanation(frozenset({finding}), lambda _: None) for finding in exchanged]
     return _simplest(claimed, found, seed)
@@ -130,6 +131,16 @@ def _is_right(sample: Sample, true: Hypothesis) -> bool:
     """Whether the formula is the truth at a sample."""
     total = [np.sum(leaves, axis=0) for leaves in zip(*(true.terms(sample) or []), strict=True)]
     return all(map(same, sample.claimed, total))
+
+
+def _share_right(sample: Sample, true: Hypothesis) -> float:
+    """The share of trials at which the formula is right: large where one branch of it is wrong."""
+    total = [np.sum(leaves, axis=0) for leaves in zip(*(true.terms(sample) or []), strict=True)]
+    trials = range(GROUPS * PER_GROUP)
+    right = [
+        all(same(c[i], t[i]) for c, t in zip(sample.claimed, total, strict=True)) for i in trials
+    ]
+    return float(np.mean(right))
 
 
 def _explanations(
@@ -165,10 +176,15 @@ def _explanations(
                 read = findings(ready.terms, [ready.names[leaf]], [coefficients], False, scalars)
                 own = tuple(f._replace(where=joined(ready.names[leaf], f.where)) for f in given)
                 per_leaf[leaf].append(Explanation(frozenset(own + read), lambda _: None))
-    whole = [explanation for explanation in whole if 0 < len(explanation.findings) <= MOST]
+    whole = [e for e in whole if 0 < len(e.findings) <= MOST and not _contrived(e)]
     if not whole and len(per_leaf) > 1 and all(per_leaf):
         whole = list(_leaf_by_leaf(per_leaf))
     return whole
+
+
+def _contrived(explanation: Explanation) -> bool:
+    """An exchanged value together with another mistake: with luck that explains anything."""
+    return "wrong_value" in explanation.codes and len(explanation.findings) > 1
 
 
 def _leaf_by_leaf(per_leaf: Sequence[Sequence[Explanation]]) -> Iterator[Explanation]:
@@ -226,8 +242,19 @@ def _coefficients(
                     observed.setdefault(name, []).append(value)
                     contexts.setdefault(name, []).append(_context(claimed, sample, group))
     read = {name: recognise(values, contexts[name]) for name, values in observed.items()}
-    known = {name: coefficient for name, coefficient in read.items() if coefficient is not None}
+    strengths = _strengths(claimed)
+    known = {
+        name: coefficient
+        for name, coefficient in read.items()
+        if coefficient is not None and is_penalty(name, coefficient, strengths)
+    }
     return known if len(known) == len(read) else None
+
+
+def _strengths(claimed: Claim) -> frozenset[str]:
+    """The scalar inputs that the objective does not use, nor a step as its rate."""
+    used = {*parameters(claimed.of), learning_rate_name(claimed)}
+    return frozenset(name for name in claimed.inputs if name not in used)
 
 
 def _explanation(

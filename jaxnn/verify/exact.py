@@ -63,6 +63,7 @@ class Judge:
         generators: Sequence[Input],
         arrange: Sequence[Callable[[np.ndarray], np.ndarray]],
         tolerance: float,
+        exactly: bool = False,
     ):
         """Compiles both sides.
 
@@ -71,6 +72,7 @@ class Judge:
           generators: what the flat inputs are drawn from.
           arrange: per leaf, from this package's layout to the formula's.
           tolerance: the largest relative error, by norm, of a right formula.
+          exactly: the claim is about a value, which is what it is even where the function jumps.
 
         Raises:
           precise.Unsupported: an operation of either side is unknown to the high precision.
@@ -78,9 +80,9 @@ class Judge:
         self._formula = precise.compile(side.claimed)
         self._reverse = precise.compile(side.reverse)
         self._generators = generators
-        self._continuous = [generator.kind in REAL_KINDS for generator in generators]
         self._arrange = arrange
         self._tolerance = tolerance
+        self._exactly = exactly
 
     def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
         """Judges the formula at a point.
@@ -99,13 +101,18 @@ class Judge:
                     return judgement
                 if not self._in_doubt(exactly, bits):
                     return judgement
-            if bits > BITS:
-                return Judgement("undefined")
+            if bits > BITS:  # more bits do not help: all that is left of 1 - p may be nothing
+                largest = max(np.max(np.abs(value), initial=0.0) for value in point)
+                ordinary = largest <= 100 and not _finite(self._formula(exactly, bits))
+                return judgement if ordinary else Judgement("undefined")
             bits *= 16
 
     def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray], bits: int) -> Judgement:
         claimed, true = self._formula(point, bits), self._true(point, bits)
-        if not _finite(true) or not _finite(claimed) or self._differs(claimed, true, None):
+        if self._exactly and _finite(true):
+            if self._differs(claimed, true, None):
+                return self._worst("wrong", claimed, true)
+        elif not _finite(true) or not _finite(claimed) or self._differs(claimed, true, None):
             sides = self._beside(point)
             one_sided = self._true(sides[0], bits), self._true(sides[1], bits)
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
@@ -117,8 +124,9 @@ class Judge:
             true = one_sided[0]  # the derivative's limit, where autodiff's own value is not
             if not _finite(claimed):  # 0/0 in the formula: its limit may be right
                 claimed = self._formula(sides[0], bits)
-            moved = self._movement(point, true, bits)
-            if self._differs(claimed, true, moved):
+            if self._differs(claimed, true, None) and self._differs(
+                claimed, true, self._movement(point, true, bits)
+            ):
                 return self._worst("wrong", claimed, true)
         return self._accuracy(computed, true, partial(self._movement, point, true, bits))
 
@@ -130,7 +138,7 @@ class Judge:
         for where in (point, *self._beside(point)):
             for side in (self._formula, self._reverse):
                 down, up = side(where, bits), side(where, bits, away=True)
-                if _finite(down) and self._differs(down, up, None, 1e-9):
+                if not _finite(down) or self._differs(down, up, None, 1e-9):
                     return True
         return False
 
@@ -142,22 +150,32 @@ class Judge:
         ]
 
     def _movement(self, point: Sequence[Any], true: Exact, bits: int) -> Exact:
-        """How much the truth moves when every input is rounded once: what no formula can avoid."""
+        """How much either side moves when every input is rounded once: what none can avoid.
+
+        Both, for only within its constraints need they move alike: p - y and p sum(y) - y do not.
+        """
+        claimed = self._formula(point, bits)
         moved = [np.zeros(leaf.shape, object) for leaf in true]
         for nudge in range(2):
             rng = np.random.default_rng(nudge)
             nudged = []
-            for value, continuous in zip(point, self._continuous, strict=True):
-                if continuous:
+            for value, generator in zip(point, self._generators, strict=True):
+                if generator.kind in REAL_KINDS:
                     size = np.asarray(value, float)
                     unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
-                    value = _exact(value) + _exact(unit * _direction(rng, size.shape))
+                    nudge = unit * _direction(rng, size.shape)
+                    inwards = (size == 0) & (generator.kind != "real")
+                    value = _exact(value) + _exact(np.where(inwards, np.abs(nudge), nudge))
                 nudged.append(value)
-            there = self._true(nudged, bits)
-            moved = [
-                np.asarray(np.maximum(m, _absolute(b - a)), object)
-                for m, a, b in zip(moved, true, there, strict=True)
-            ]
+            for here, there in (
+                (true, self._true(nudged, bits)),
+                (claimed, self._formula(nudged, bits)),
+            ):
+                if _finite(here) and _finite(there):
+                    moved = [
+                        np.asarray(np.maximum(m, _absolute(b - a)), object)
+                        for m, a, b in zip(moved, here, there, strict=True)
+                    ]
         return moved
 
     def _beside(self, point: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -212,10 +230,16 @@ class Judge:
         )
         sides = None
         if one_sided is not None:
-            before, after = (float(side[leaf][index]) for side in one_sided)
+            before, after = (_rounded(side[leaf][index]) for side in one_sided)
             sides = (min(before, after), max(before, after))
         return Judgement(
-            outcome, 0.0, leaf, index, float(claimed[leaf][index]), float(true[leaf][index]), sides
+            outcome,
+            0.0,
+            leaf,
+            index,
+            _rounded(claimed[leaf][index]),
+            _rounded(true[leaf][index]),
+            sides,
         )
 
     def _accuracy(
@@ -232,6 +256,8 @@ class Judge:
             moved = movement()
             for leaf, bits in enumerate(lost):
                 for index in map(tuple, np.argwhere(bits > MANTISSA / 2)):
+                    if not np.isfinite(computed[leaf][index]):
+                        continue
                     moves = float(moved[leaf][index])
                     error = abs(float(computed[leaf][index]) - nearest[leaf][index])
                     beyond = _bits(error / moves) if 0 < moves < np.inf else MANTISSA
@@ -244,6 +270,12 @@ class Judge:
         return Judgement("right", float(lost[leaf][index]), leaf, index, *values)
 
 
+def _rounded(number: Any) -> float:
+    """To float64; what is left of a hair is zero."""
+    value = float(number)
+    return 0.0 if abs(value) < HAIR else value
+
+
 def _bits_lost(computed: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Per entry, of a value in float64 and the true one rounded to it."""
     with np.errstate(all="ignore"):
@@ -251,8 +283,9 @@ def _bits_lost(computed: np.ndarray, true: np.ndarray) -> np.ndarray:
         bits = np.log2(
             np.maximum(1.0, error / np.maximum(np.abs(true) * 2.0**-MANTISSA, _SMALLEST))
         )
-    bits = np.where(np.isfinite(computed) & np.isfinite(true), bits, MANTISSA)
-    return np.asarray(np.minimum(MANTISSA, np.where(computed == true, 0.0, bits)))
+    bits = np.where(np.isfinite(computed), bits, MANTISSA)
+    beyond_range = ~np.isfinite(true)  # no formula in float64 can give that
+    return np.asarray(np.minimum(MANTISSA, np.where(beyond_range, 0.0, bits)))
 
 
 def _bits(ratio: Any) -> float:

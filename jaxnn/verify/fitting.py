@@ -47,8 +47,9 @@ def fit(
       Per group one coefficient for each column, None for a column of zeros; None if the claim is
       no such combination, or several of them.
     """
-    whole = float(np.linalg.norm(claimed))
-    sizes = [float(np.linalg.norm(column)) for column in columns]
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = float(np.linalg.norm(claimed))
+        sizes = [float(np.linalg.norm(column)) for column in columns]
     if not np.isfinite([whole, *sizes]).all():
         return None
     used = [i for i, size in enumerate(sizes) if size > 1e-12 * max(sizes)]
@@ -91,7 +92,7 @@ def recognise(
         monomial = np.prod([table[name] ** k for name, k in powers] or [np.ones(1)], axis=0)
         ratio = observed / monomial
         for snap in _SNAPS:
-            if np.all(np.abs(ratio - snap) < 1e-7):
+            if np.all(np.abs(ratio - snap) < 4 * TOLERANCE):
                 return Coefficient(snap, powers)
     return None
 

@@ -195,7 +195,8 @@ def _called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
 def _plain_inside(value: Any) -> Any:
     """A parameter of scan, while or cond: the functions in it without custom rules, too."""
     if isinstance(value, tuple) and any(isinstance(v, core.ClosedJaxpr) for v in value):
-        return tuple(_plain_inside(v) for v in value)
+        parts = [_plain_inside(v) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if not isinstance(value, core.ClosedJaxpr):
         return value
     arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in value.jaxpr.invars]

@@ -125,7 +125,8 @@ def unchanged(varied: Sequence[Leaves], true: Sequence[Leaves], leaf: int) -> bo
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays are equal to rounding."""
-    return a.shape == b.shape and bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return a.shape == b.shape and bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
 
 
 _Table = dict[tuple, tuple[int, Leaves]]

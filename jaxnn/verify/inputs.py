@@ -129,6 +129,15 @@ def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
 
 
+def other_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
+    """Distinct sizes larger than those of ``draw_sizes``."""
+    names = symbols(inputs)
+    pool = [size for size in (7, 11, 9, 13, 8, 12, 10, 14) if size not in fixed_sizes(inputs)]
+    pool = [*pool, *range(15, 15 + len(names))][: max(2, len(names))]
+    shift = seed % len(pool)
+    return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
+
+
 SPREADS = (0.3, 1.0, 3.0)
 """Standard deviations of the real numbers, one drawn for each trial."""
 
@@ -178,7 +187,7 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
 
     Every pattern fills all continuous inputs at once, then each of them alone among ordinary
     numbers of one decimal; the whole-number inputs run through their corners meanwhile. Small whole
-    numbers at random come last.
+    numbers at random and numbers of a few hundred come last.
 
     Args:
       inputs: the tree of generators.
@@ -203,8 +212,9 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
                 ]
             )
     whole_numbers = jax.tree.leaves(simple(inputs, sizes, WHOLE_NUMBERS, rng))
+    wide = jax.tree.leaves(draw(inputs, sizes, len(WIDE), rng, spreads=WIDE))
     columns = [
-        np.concatenate([np.stack([trial[i] for trial in trials]), whole_numbers[i]])
+        np.concatenate([np.stack([trial[i] for trial in trials]), whole_numbers[i], wide[i]])
         for i in range(len(generators))
     ]
     return jax.tree.unflatten(structure, columns)
@@ -212,6 +222,9 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
 
 WHOLE_NUMBERS = 8
 """Awkward trials of small whole numbers, where ties and zeros come about by arithmetic."""
+
+WIDE = (20.0, 60.0, 200.0, 600.0, 2000.0)
+"""Standard deviations between those of ordinary trials and 1e4."""
 
 PATTERNS: dict[str, Any] = {
     "zeros": lambda n: np.zeros(n),
@@ -234,7 +247,7 @@ def _pattern(leaf: Input, sizes: Sizes, pattern: str, number: int) -> np.ndarray
     if leaf.kind == "real":
         return PATTERNS[pattern](int(np.prod(shape, dtype=int))).reshape(shape)
     if leaf.kind == "positive":
-        return np.full(shape, [0.5, 1.0, 1e-8, 1e4][number % 4])
+        return np.full(shape, [0.5, 1.0, 1e-12, 1e4, 1e-3, 1e12][number % 6])
     if leaf.kind == "binary":
         return np.full(shape, [0.0, 1.0][number % 2])
     classes = _number(leaf.classes, sizes) if leaf.kind == "label" else shape[leaf.axis]

@@ -32,6 +32,14 @@ def declared(layout: str | None, value_rank: int) -> Callable[[np.ndarray], np.n
     return lambda array: _vec(array, value_rank, order)
 
 
+def own(layout: str | None) -> Layout:
+    """This package's layout, for a claim that declares another one, or has axes of length 1."""
+    if layout is None:
+        return Layout("shape", "the same with other axes of length 1", lambda array: array)
+    code = "transpose" if layout == "transpose" else "vec_order"
+    return Layout(code, f"in this package's own layout rather than {layout!r}", lambda array: array)
+
+
 def others(shape: tuple[int, ...], value_rank: int) -> Iterator[Layout]:
     """Every other arrangement of an array of this shape, the plainest first.
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax import dtypes
 from jax.extend.core import ClosedJaxpr, Literal
 
 INLINED = {
@@ -65,6 +67,9 @@ def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
       ImportError, Unsupported: as ``evaluate``.
     """
     rules = _rules()
+    for equation in closed_jaxpr.jaxpr.eqns:
+        if any(jnp.issubdtype(v.aval.dtype, dtypes.prng_key) for v in equation.outvars):
+            raise Unsupported(f"no high-precision rule for random keys ({equation.primitive.name})")
     program = _program(closed_jaxpr)
     variables = closed_jaxpr.jaxpr.invars
     results = [(atom.aval.shape, rules.is_float(atom)) for atom in closed_jaxpr.jaxpr.outvars]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnn.verify import sampling
 from jaxnn.verify.fitting import ONE, Coefficient
 from jaxnn.verify.sampling import Sample
 from jaxnn.verify.terms import Term
@@ -13,8 +12,8 @@ from jaxnn.verify.verdict import Finding
 Coefficients = dict[str, Coefficient]
 """By the name of the term; those of a column of zeros are left out."""
 
-_ON_BIAS = "the penalty, on "
-_ADDED = "a penalty of strength "
+_ON_BIAS = "the penalty, as on the weights"
+_ADDED = "the parameter itself"
 
 
 def penalties(sample: Sample, leaf: int, terms: Sequence[Term]) -> dict[str, np.ndarray]:
@@ -33,11 +32,19 @@ def penalties(sample: Sample, leaf: int, terms: Sequence[Term]) -> dict[str, np.
                     return {_ON_BIAS: strength.reshape(column) * parameter}
     if any(term.penalty for term in terms):
         return {}
-    return {
-        _ADDED + name: np.repeat([group[name] for group in sample.scalars], sampling.PER_GROUP)
-        .reshape(column) * parameter
-        for name in sample.scalars[0]
-    }  # fmt: skip
+    return {_ADDED: parameter}
+
+
+def is_penalty(term: str, coefficient: Coefficient, scalars: frozenset[str]) -> bool:
+    """Whether a multiple of the parameter is what somebody would write for a penalty.
+
+    On a bias it is the weights' strength, or that over a size; in an objective that has none, a
+    scalar that the rest of the formula does not depend on. Else a variable was forgotten.
+    """
+    if coefficient.value == 0 or term not in (_ON_BIAS, _ADDED):
+        return True
+    of_scalars = [power for name, power in coefficient.powers if name in scalars]
+    return coefficient.value > 0 and of_scalars == ([1] if term == _ADDED else [])
 
 
 def _per_trial(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -79,13 +86,13 @@ def findings(
     for (term, coefficient), where in different.items():
         having = [n for n, c in zip(names, leaves, strict=True) if term in c]
         place = term if whole and where == having else joined(", ".join(where), term)
-        if term.startswith(_ON_BIAS):
+        if term == _ON_BIAS:
             found.append(
                 Finding("l2_on_bias", ", ".join(where), "the penalty is applied to it, too")
             )
             if coefficient != ONE:
-                found += _named(coefficient, place, True, scalars)
-        elif term.startswith(_ADDED):
+                found += _named(coefficient, ", ".join(where), True, scalars)
+        elif term == _ADDED:
             detail = f"it has a penalty that the objective has not, {coefficient} times its value"
             found.append(Finding("wrong_l2", ", ".join(where), detail))
         else:

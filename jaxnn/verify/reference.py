@@ -26,7 +26,7 @@ def reference(
 
     Returns:
       A function from the inputs to arrays in this package's layout, in a tuple if the claim has
-      several ``wrt``. It raises a ValueError if ``of`` has not the shape that the kind needs.
+      several ``wrt``; ``expected_value`` says whether ``of`` has the shape that takes.
     """
     function = of or _plain(claimed)
     if claimed.kind == "value":

@@ -26,6 +26,8 @@ from jaxnn.verify.terms import Term, active_inputs, split
 
 GROUPS, PER_GROUP = 4, 8
 MOST_PAIRS = 2000
+_NOT_IN_PAIRS = ("unknown", "factor", "sign", "wrong_value")
+"""Coefficients see to factors and signs; two exchanged values explain too much."""
 _PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
 
 Leaves = list[np.ndarray]
@@ -114,7 +116,8 @@ def sample(claimed: Claim, choice: int, seed: int, unconstrained: bool = False) 
             drawn[name] = np.repeat(drawn[name][::PER_GROUP], PER_GROUP)
             for group in range(GROUPS):
                 scalars[group][name] = float(drawn[name][group * PER_GROUP])
-    flat = jax.tree.leaves(drawn)
+    flat = _smooth(ready, jax.tree.leaves(drawn), rng)
+    drawn = jax.tree.unflatten(jax.tree.structure(drawn), flat)
     value, terms = ready.run(*flat)
     parts = [at_path(drawn, path) for path in claimed.wrt]
     return Sample(
@@ -126,6 +129,29 @@ def sample(claimed: Claim, choice: int, seed: int, unconstrained: bool = False) 
         jax.tree.leaves(parts) if claimed.kind in ("gradient", "update") else None,
         flat,
     )
+
+
+def _smooth(ready: Program, flat: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """The trials away from kinks; one at a kink is replaced by another of its group."""
+    beside = [
+        v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
+        if v.dtype == float
+        else v
+        for v in flat
+    ]
+    smooth = np.ones(len(flat[0]), bool)
+    (_, here), (_, there) = ready.run(*flat), ready.run(*beside)
+    for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        a, b = (np.asarray(side).reshape(len(smooth), -1) for side in (a, b))
+        with np.errstate(invalid="ignore", over="ignore"):
+            jump, size = np.abs(a - b).max(axis=1, initial=0), np.abs(a).max(axis=1, initial=0)
+            smooth &= ~(jump > 1e-5 * (1e-3 + size))
+    kept = np.arange(len(smooth))
+    for group in np.split(kept.copy(), GROUPS):
+        good = group[smooth[group]]
+        if len(good):
+            kept[group] = np.where(smooth[group], group, np.resize(good, len(group)))
+    return [value[kept] for value in flat]
 
 
 class Mistaken(NamedTuple):
@@ -181,7 +207,7 @@ def mistaken(claimed: Claim, at: Sample, pairs: bool) -> list[Mistaken]:
     for term, ablation, run in _ablations(claimed, at.choice):
         combinations = [(m,) for m in ablation.mistakes]
         if pairs:
-            named = [m for m in ablation.mistakes if m.code not in ("unknown", "factor", "sign")]
+            named = [m for m in ablation.mistakes if m.code not in _NOT_IN_PAIRS]
             combinations = [
                 (a, b) for i, a in enumerate(named) for b in named[i + 1 :] if a.knob != b.knob
             ][:MOST_PAIRS]

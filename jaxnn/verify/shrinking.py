@@ -63,7 +63,7 @@ def counterexample(
             points = [list(point) for point in zip(*jax.tree.leaves(candidates), strict=True)]
             failing = [p for p, bad in zip(points, _fails(search, points), strict=True) if bad]
             if failing:
-                return _described(search, _shrink(search, min(failing, key=_length)))
+                return _described(search, _shrink(search, min(failing, key=length)))
     return None, None
 
 
@@ -84,15 +84,18 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
     missing = BATCH - len(points)
     columns = [np.concatenate([c, np.repeat(c[:1], missing, axis=0)]) for c in columns]
     rng = np.random.default_rng(0)
-    beside = [
-        c + 1e-7 * rng.uniform(-1, 1, size=c.shape) if g.kind in REAL_KINDS else c
-        for c, g in zip(columns, generators(search.claimed), strict=True)
-    ]
-    (bad, true), (bad_beside, true_beside) = _differ(search, columns), _differ(search, beside)
-    bad &= bad_beside
-    for a, b in zip(true, true_beside, strict=True):
-        with np.errstate(invalid="ignore", over="ignore"):
-            bad &= norms(a - b) <= 1e-3 * np.maximum(1.0, norms(a))
+    steps = [1e-7 * rng.uniform(-1, 1, size=c.shape) for c in columns]
+    bad, true = _differ(search, columns)
+    for side in (-1, 1):
+        beside = [
+            c + side * step if g.kind in REAL_KINDS else c
+            for c, step, g in zip(columns, steps, generators(search.claimed), strict=True)
+        ]
+        bad_beside, true_beside = _differ(search, beside)
+        bad &= bad_beside
+        for a, b in zip(true, true_beside, strict=True):
+            with np.errstate(invalid="ignore", over="ignore"):
+                bad &= norms(a - b) <= 1e-3 * np.maximum(1.0, norms(a))
     return bad[: len(points)].tolist()
 
 
@@ -122,7 +125,7 @@ def _shrink(search: _Search, point: Point) -> Point:
             for i, leaf in enumerate(leaves)
             for candidate in simpler(leaf, point[i])
         ]
-        candidates = sorted((c for c in candidates if _length(c) < _length(point)), key=_length)
+        candidates = sorted((c for c in candidates if length(c) < length(point)), key=length)
         found = None
         for start in range(0, len(candidates), BATCH):
             batch = candidates[start : start + BATCH]
@@ -136,10 +139,10 @@ def _shrink(search: _Search, point: Point) -> Point:
     return point
 
 
-def _length(point: Point) -> int:
+def length(point: Sequence[np.ndarray]) -> int:
     """How long the numbers are to read: 0 is shortest, then 1, then by characters."""
     return sum(
-        0 if number == 0 else 1 if number == 1 else 1 + len(f"{number:.17g}")
+        0 if number == 0 else 1 if number == 1 else 1 + len(repr(float(number)))
         for value in point
         for number in np.asarray(value, float).flat
     )

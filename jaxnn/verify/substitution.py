@@ -17,8 +17,8 @@ from jaxnn.verify import sampling
 from jaxnn.verify.anatomy import Anatomy, every_value
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import one_trial
-from jaxnn.verify.fitting import TOLERANCE
 from jaxnn.verify.graph import Graph, Name, apply, evaluate, trace
+from jaxnn.verify.hypotheses import same
 from jaxnn.verify.inputs import draw
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import reference
@@ -26,16 +26,23 @@ from jaxnn.verify.sampling import Sample
 from jaxnn.verify.terms import active_inputs
 from jaxnn.verify.verdict import Finding
 
+_THROUGH = {
+    "": lambda value: value,
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+    "exponential": jnp.exp,
+}
+
 
 class Donor(NamedTuple):
-    """A value of the function, or its softmax, which a loss in logarithms does not compute."""
+    """A value of the function, or its softmax or sigmoid, which a loss may not compute itself."""
 
     name: Name
-    softmax: bool = False
+    through: str = ""  # softmax, sigmoid, exp
 
     def of(self, value: Any) -> Any:
         """The donor from the named value."""
-        return jax.nn.softmax(value) if self.softmax else value
+        return _THROUGH[self.through](value)
 
 
 class Exchange(NamedTuple):
@@ -62,7 +69,7 @@ def exchanges(claimed: Claim, samples: Sequence[Sample]) -> list[Finding]:
             {
                 exchange.finding
                 for row, exchange in enumerate(candidates)
-                if all(map(_equal, [leaf[:, row] for leaf in leaves], true))
+                if all(map(same, [leaf[:, row] for leaf in leaves], true))
             }
         )
     ordered = [exchange.finding for exchange in _program(claimed, samples[0].choice)[0]]
@@ -109,11 +116,11 @@ def _candidates(
     own = every_value(formula, trials)
     donors: dict[Donor, np.ndarray] = {}
     exponentials = any(node.primitive.name == "exp" for node in function.graph.nodes)
-    for softmax in (False, True) if exponentials else (False,):
+    for through in _THROUGH if exponentials else ("",):
         for name in function.significant():
-            donor = Donor(name, softmax)
+            donor = Donor(name, through)
             value = np.asarray(donor.of(function.values[name]))
-            if np.isfinite(value).all() and not any(_equal(value, v) for v in donors.values()):
+            if np.isfinite(value).all() and not any(same(value, v) for v in donors.values()):
                 donors[donor] = value
     places = {name: node.where for name, node in function.producer.items()}
     uses: dict[Name, list[tuple[int, int, str]]] = {}
@@ -126,15 +133,15 @@ def _candidates(
         if (
             value is None
             or not floating
-            or not any(_equal(value, donor) for donor in donors.values())
+            or not any(same(value, donor) for donor in donors.values())
         ):
             continue
         for donor, instead in donors.items():
-            if instead.shape != value.shape or _equal(value, instead):
+            if instead.shape != value.shape or same(value, instead):
                 continue
             maker = function.producer.get(donor.name)
             called = f"the {maker.primitive.name} of {places[donor.name]}" if maker else "an input"
-            called = f"the softmax of {called}" if donor.softmax else called
+            called = f"the {donor.through} of {called}" if donor.through else called
             spots = [(-1, -1, where[0][2]), *(where if len(where) > 1 else ())]
             for position, place, line in spots:
                 finding = Finding(
@@ -168,9 +175,3 @@ def _evaluate(
         operands = [operand(name, position, place) for place, name in enumerate(node.operands)]
         values.update(zip(node.results, apply(node, operands), strict=True))
     return [values[name] for name in formula.outputs]
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.shape != b.shape:
-        return False
-    return bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
