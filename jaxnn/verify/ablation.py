@@ -21,6 +21,7 @@ from jaxnn.verify.anatomy import (
     exp,
     log_sum_exp_axis,
     sums_to_one,
+    word,
 )
 from jaxnn.verify.graph import Name, Node, apply
 
@@ -48,18 +49,12 @@ Change = Callable[[Known, Known], Any]
 class Ablation:
     """A graph with a knob for every mistake that can be made in differentiating it."""
 
-    def __init__(self, anatomy: Anatomy, input_names: Sequence[str]):
-        """Places the knobs.
-
-        Args:
-          anatomy: of the function's graph.
-          input_names: what the flat inputs are called.
-        """
+    def __init__(self, anatomy: Anatomy):
+        """Places the knobs in a graph, by the anatomy of it."""
         self.graph = graph = anatomy.graph
         self.mistakes: list[Mistake] = []
         self.knobs = 0
         self._anatomy = anatomy
-        self._input_names = input_names
         self._producer = anatomy.producer
         self._active = anatomy.active
         self._on_operands: dict[tuple[int, int], list[int]] = {}
@@ -117,7 +112,7 @@ class Ablation:
         for place, name in enumerate(node.operands):
             if name not in self._active:
                 continue
-            what = f"{node.primitive.name}, {self._line(node)}"
+            what = f"{word(node)}, {self._anatomy.line(node)}"
             first = self.knobs
             for code, detail, setting in (
                 (self._dropped(node, place), "is taken for constant", -1.0),
@@ -125,7 +120,7 @@ class Ablation:
                 ("factor", "is doubled", 1.0),
                 ("factor", "is halved", -0.5),
             ):
-                subject = f"the derivative by operand {place + 1} of {what}"
+                subject = f"the derivative of the {word(node)} by {self._called(name)}"
                 if code == "normaliser_constant":
                     subject, detail = "the normaliser", "is held constant"
                 self.mistakes.append(Mistake(code, what, f"{subject} {detail}", first, setting))
@@ -158,7 +153,8 @@ class Ablation:
         plain = all(n.primitive.name in PLAIN for n in chain) and not self._anatomy.is_sigmoid(
             after, before
         )
-        where = f"{node.primitive.name}, {self._line(node)}"
+        line = self._anatomy.line(node)
+        where = f"{word(node)}, {line}"
 
         def along(fixed: Known, argument: Any) -> Any:
             """The chain's derivative at an argument."""
@@ -175,7 +171,7 @@ class Ablation:
         missing = self._knob(
             "unknown" if plain else "activation_derivative_missing",
             where,
-            f"the derivative of the elementwise function in {self._line(node)} is missing",
+            f"the derivative of the elementwise function in {line} is missing",
             1.0,
         )
         self._change(after, missing, replaced(lambda fixed: 1.0))
@@ -183,7 +179,7 @@ class Ablation:
             forgotten = self._knob(
                 "activation_derivative_missing",
                 where,
-                f"the derivative of the sigmoid in {self._line(node)} is missing",
+                f"the derivative of the sigmoid in {self._anatomy.line(node)} is missing",
                 1.0,
             )
 
@@ -206,7 +202,7 @@ class Ablation:
             wrong = self._knob(
                 "activation_derivative_wrong_argument",
                 where,
-                f"the derivative of the elementwise function in {self._line(node)} is taken at "
+                f"the derivative of the elementwise function in {line} is taken at "
                 f"{self._called(other, after)}",
                 1.0,
             )
@@ -219,14 +215,14 @@ class Ablation:
         replaced: Callable[[Callable[[Known], Any]], Change],
     ) -> None:
         """sigma' = h (1 - h), or tanh' = 1 - h^2, with another value for h."""
-        after = node.results[0]
+        after, line = node.results[0], self._anatomy.line(node)
         for other in self._anatomy.alike(after):
             if other != after:
                 wrong = self._knob(
                     "activation_derivative_wrong_argument",
-                    f"{node.primitive.name}, {self._line(node)}",
-                    f"the derivative of the elementwise function in {self._line(node)}, a function "
-                    f"of its value, is taken of {self._called(other)}",
+                    f"{word(node)}, {line}",
+                    f"the derivative of the elementwise function in {line}, a function of its "
+                    f"value, is taken of {self._called(other)}",
                     1.0,
                 )
                 self._change(after, wrong, replaced(lambda fixed, o=other: rule(fixed[o])))
@@ -243,8 +239,8 @@ class Ablation:
                 what = "the transpose of " + self._called(factor) if transposed else ""
                 wrong = self._knob(
                     "transpose" if transposed else "wrong_value",
-                    f"{node.primitive.name}, {self._line(node)}",
-                    f"in {self._line(node)} the derivative is multiplied by "
+                    f"{word(node)}, {self._anatomy.line(node)}",
+                    f"in {self._anatomy.line(node)} the derivative is multiplied by "
                     f"{what or self._called(other)} in place of {self._called(factor)}",
                     1.0,
                 )
@@ -308,7 +304,7 @@ class Ablation:
             ),
             ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", lambda p: 1 / p),
         ):
-            knob = self._knob(code, f"softmax, {self._line(node)}", detail, 1.0)
+            knob = self._knob(code, f"softmax, {self._anatomy.line(node)}", detail, 1.0)
 
             def scaled(fixed: Known, live: Known, share=share) -> Any:
                 p = jax.nn.softmax(fixed[logits], axis)
@@ -320,7 +316,7 @@ class Ablation:
     def _replace_region(self, before: Name, after: Name, axis: int, table) -> None:
         node = self._producer[after]
         for code, detail, rule in table:
-            knob = self._knob(code, f"softmax, {self._line(node)}", detail, 1.0)
+            knob = self._knob(code, f"softmax, {self._anatomy.line(node)}", detail, 1.0)
 
             def added(fixed, live, rule=rule):
                 instead = rule(fixed[after], live[before] - fixed[before], axis)
@@ -336,7 +332,7 @@ class Ablation:
         """The gradient by the logits taken for p - y, whatever the loss is."""
         knob = self._knob(
             "softmax_jacobian_skipped",
-            f"softmax, {self._line(self._producer[p])}",
+            f"softmax, {self._anatomy.line(self._producer[p])}",
             CROSS_ENTROPY_GRADIENT,
             1.0,
         )
@@ -356,27 +352,14 @@ class Ablation:
             )
         )
 
-    def _line(self, node: Node) -> str:
-        """The node's line, and which one of its kind it is there, as in a loop over layers."""
-        alike = [
-            other
-            for other in self.graph.nodes
-            if (other.primitive, other.where) == (node.primitive, node.where)
-        ]
-        number = next(i for i, other in enumerate(alike, 1) if other.results == node.results)
-        return f"{node.where} (number {number} there)" if len(alike) > 1 else node.where
-
     def _change(self, name: Name, knob: int, added: Change) -> None:
         self._on_values.setdefault(name, []).append((knob, added))
 
     def _called(self, name: Name, value: Name | None = None) -> str:
-        """A value in words."""
+        """A value in words, of an activation its own value."""
         if name == value:
             return "its own value rather than its argument"
-        if name in self.graph.inputs:
-            return self._input_names[self.graph.inputs.index(name)]
-        node = self._producer.get(name)
-        return f"the {node.primitive.name} of {self._line(node)}" if node else "a constant"
+        return self._anatomy.called(name)
 
 
 def _skip(p, slope, axis):

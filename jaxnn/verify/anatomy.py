@@ -44,18 +44,53 @@ _OF_ONE = _words(
 """What may be done to a sum that something is divided by."""
 
 
+_WORDS = {
+    "dot_general": "product",
+    "mul": "product",
+    "div": "quotient",
+    "add": "sum",
+    "sub": "difference",
+    "neg": "negative",
+    "logistic": "sigmoid",
+    "integer_pow": "power",
+    "pow": "power",
+    "square": "square",
+    "reduce_sum": "sum",
+    "reduce_max": "maximum",
+    "max": "maximum",
+    "min": "minimum",
+    "select_n": "choice",
+    "exp": "exponential",
+    "log": "logarithm",
+    "sqrt": "square root",
+}
+
+
+def word(node: Node) -> str:
+    """An operation in a word: ``product`` rather than ``dot_general``."""
+    return _WORDS.get(node.primitive.name, node.primitive.name)
+
+
 class Anatomy:
     """A graph with what its values are at some random trials."""
 
-    def __init__(self, graph: Graph, active: Sequence[bool], trials: Sequence[np.ndarray]):
+    def __init__(
+        self,
+        graph: Graph,
+        input_names: Sequence[str],
+        active: Sequence[bool],
+        trials: Sequence[np.ndarray],
+    ):
         """Evaluates the graph.
 
         Args:
           graph: of the function.
+          input_names: what the flat inputs are called.
           active: per flat input, whether derivatives by it are asked for.
           trials: the flat inputs, a leading axis of trials in each.
         """
         self.graph = graph
+        self._input_names = input_names
         self.values = every_value(graph, trials)
         self.producer = {name: node for node in graph.nodes for name in node.results}
         self.roots = _roots(graph)  # what each value is an elementwise function of
@@ -151,6 +186,23 @@ class Anatomy:
             if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
                 return other
         return None
+
+    def line(self, node: Node) -> str:
+        """The node's line, and which one of its kind it is there, as in a loop over layers."""
+        alike = [
+            other
+            for other in self.graph.nodes
+            if (other.primitive, other.where) == (node.primitive, node.where)
+        ]
+        number = next(i for i, other in enumerate(alike, 1) if other.results == node.results)
+        return f"{node.where} (number {number} there)" if len(alike) > 1 else node.where
+
+    def called(self, name: Name) -> str:
+        """A value in words."""
+        if name in self.graph.inputs:
+            return self._input_names[self.graph.inputs.index(name)]
+        node = self.producer.get(name)
+        return f"the {word(node)} of {self.line(node)}" if node else "a constant"
 
     def is_float(self, name: Name) -> bool:
         """Whether it is an array of real numbers."""

@@ -26,6 +26,9 @@ except ImportError as error:
 BITS = 1200
 """Of the high precision: enough for the smallest float64 beside 1."""
 
+RETRIES = 4
+"""Points of a claim that are judged again with 16 times the bits: that takes seconds."""
+
 MANTISSA = 53
 """Bits of a float64."""
 
@@ -83,6 +86,7 @@ class Judge:
         self._arrange = arrange
         self._tolerance = tolerance
         self._exactly = exactly
+        self._retries = RETRIES
 
     def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
         """Judges the formula at a point.
@@ -101,7 +105,10 @@ class Judge:
                     return judgement
                 if not self._in_doubt(exactly, bits):
                     return judgement
-            if bits > BITS:  # more bits do not help: all that is left of 1 - p may be nothing
+            self._retries -= 1
+            if (
+                bits > BITS or self._retries < 0
+            ):  # more bits do not help: all that is left of 1 - p may be nothing
                 largest = max(np.max(np.abs(value), initial=0.0) for value in point)
                 ordinary = largest <= 100 and not _finite(self._formula(exactly, bits))
                 return judgement if ordinary else Judgement("undefined")
@@ -109,7 +116,7 @@ class Judge:
 
     def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray], bits: int) -> Judgement:
         claimed, true = self._formula(point, bits), self._true(point, bits)
-        if self._exactly and _finite(true):
+        if self._exactly and _finite(true) and _finite(claimed):
             if self._differs(claimed, true, None):
                 return self._worst("wrong", claimed, true)
         elif not _finite(true) or not _finite(claimed) or self._differs(claimed, true, None):
@@ -138,7 +145,11 @@ class Judge:
         for where in (point, *self._beside(point)):
             for side in (self._formula, self._reverse):
                 down, up = side(where, bits), side(where, bits, away=True)
-                if not _finite(down) or self._differs(down, up, None, 1e-9):
+                if not _finite(down):
+                    if where is point:  # 0/0 in one point only
+                        continue
+                    return True
+                if self._differs(down, up, None, 1e-9):
                     return True
         return False
 

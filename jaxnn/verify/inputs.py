@@ -235,7 +235,7 @@ PATTERNS: dict[str, Any] = {
     "+-1e4": lambda n: np.where(np.arange(n) % 2 == 0, 1e4, -1e4),
     "all -1e4": lambda n: -1e4 - np.arange(n),
     "saturated": lambda n: np.where(np.arange(n) % 2 == 0, 40.0, -40.0),
-    "saturated below": lambda n: -745.0 + np.arange(n) % 3,
+    "saturated below": lambda n: -800.0 + np.arange(n) % 3,
     "huge": lambda n: 1e12 * (1.0 + np.arange(n)) * (-1.0) ** np.arange(n),
     "tiny": lambda n: 1e-12 * (1.0 + np.arange(n)) * (-1.0) ** np.arange(n),
 }

@@ -169,7 +169,7 @@ def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callabl
     if claimed.kind == "value" or is_rule(claimed, one):
         return []
     structure = jax.tree.structure(one)
-    names = _input_names(one)
+    names = input_names(one)
     slope_claim = _as_gradient(claimed, False)
     if claimed.kind == "hessian":
         slope_claim = replace(claimed, kind="jacobian")
@@ -185,7 +185,7 @@ def _ablations(claimed: Claim, choice: int) -> list[tuple[int, Ablation, Callabl
             graph = trace(gradient, one)
             if len(graph.outputs) != 1:
                 continue
-        ablation = Ablation(Anatomy(graph, active_inputs(claimed), trials), names)
+        ablation = Ablation(Anatomy(graph, names, active_inputs(claimed), trials))
 
         def mistaken(settings, *flat, ablation=ablation):
             inputs = jax.tree.unflatten(structure, flat)
@@ -264,7 +264,8 @@ def _alike(value: Sequence[Any], parts: Sequence[Any]) -> bool:
     return [v.shape for v in value] == [p.shape for p in parts]
 
 
-def _input_names(one: dict[str, PyTree]) -> list[str]:
+def input_names(one: dict[str, PyTree]) -> list[str]:
+    """What the flat inputs are called."""
     return [
         jax.tree_util.keystr(path, simple=True, separator=".")
         for path, _ in jax.tree.flatten_with_path(one)[0]

@@ -84,7 +84,7 @@ def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
     function = trace(lambda inputs: call(claimed.of, inputs), one)
     rng = np.random.default_rng(0)
     trials = jax.tree.leaves(draw(dict(claimed.inputs), sizes, 4, rng, spreads=(1.0,)))
-    anatomy = Anatomy(function, active_inputs(claimed), trials)
+    anatomy = Anatomy(function, sampling.input_names(one), active_inputs(claimed), trials)
     candidates = list(_candidates(formula, anatomy, trials))
     donors = sorted({exchange.donor for exchange in candidates})
     wanted = function._replace(outputs=tuple(donor.name for donor in donors))
@@ -122,7 +122,11 @@ def _candidates(
             value = np.asarray(donor.of(function.values[name]))
             if np.isfinite(value).all() and not any(same(value, v) for v in donors.values()):
                 donors[donor] = value
-    places = {name: node.where for name, node in function.producer.items()}
+
+    def called(donor: Donor) -> str:
+        plain = function.called(donor.name)
+        return f"the {donor.through} of {plain}" if donor.through else plain
+
     uses: dict[Name, list[tuple[int, int, str]]] = {}
     for position, node in enumerate(formula.nodes):
         for place, name in enumerate(node.operands):
@@ -130,25 +134,19 @@ def _candidates(
     for name, where in uses.items():
         value = own.get(name)
         floating = jnp.issubdtype(formula.shapes[name].dtype, jnp.floating)
-        if (
-            value is None
-            or not floating
-            or not any(same(value, donor) for donor in donors.values())
-        ):
+        known = [d for d, v in donors.items() if floating and value is not None and same(value, v)]
+        if value is None or not known:
             continue
         for donor, instead in donors.items():
             if instead.shape != value.shape or same(value, instead):
                 continue
-            maker = function.producer.get(donor.name)
-            called = f"the {maker.primitive.name} of {places[donor.name]}" if maker else "an input"
-            called = f"the {donor.through} of {called}" if donor.through else called
+            # h where z belongs is the argument of sigma', z where h belongs is not.
+            its_own_value = not donor.through and function.roots[known[0].name] == donor.name
+            code = "activation_derivative_wrong_argument" if its_own_value else "wrong_value"
+            detail = f"has {called(known[0])} where {called(donor)} belongs"
             spots = [(-1, -1, where[0][2]), *(where if len(where) > 1 else ())]
             for position, place, line in spots:
-                finding = Finding(
-                    "wrong_value",
-                    line,
-                    f"in {line} it has another value where {called} of the function belongs",
-                )
+                finding = Finding(code, line, f"{line} {detail}")
                 yield Exchange(position, place, name, donor, finding)
 
 

@@ -93,7 +93,8 @@ def assert_holds(
 def describe(verdict: Verdict) -> str:
     """The verdict in one paragraph."""
     parts = [f"{verdict.name}: {verdict.verdict}"]
-    parts += [f"{f.code} ({f.where}): {f.detail}" for f in verdict.diagnosis]
+    if verdict.verdict == "refuted":
+        parts += [f"{f.code} ({f.where}): {f.detail}" for f in verdict.diagnosis]
     if verdict.worst:
         w = verdict.worst
         claimed, true = difference(w.claimed, w.true)
@@ -146,7 +147,9 @@ def _examine(claimed: Claim, trials: int, seed: int) -> _Finding:
         if layout.code
     ]
     if named and judged.verdict in ("holds", "holds_unstable"):
-        detail = f"unstable: {judged.detail}" if judged.verdict == "holds_unstable" else ""
+        detail = "; ".join(f"{finding.where}: {finding.detail}" for finding in named)
+        if judged.verdict == "holds_unstable":
+            detail += f"; unstable: {judged.detail}"
         return judged._replace(verdict="holds_other_layout", diagnosis=tuple(named), detail=detail)
     return judged
 

@@ -43,7 +43,7 @@ BAD_CLAIMS = {
         {"layout": "columns"},
         r"layout is 'columns', expected one of transpose, vec, vec_rows",
     ),
-    "no trials": ({"trials": 0}, r"trials is 0, expected at least 1"),
+    "no trials": ({"trials": 0}, r"trials is 0, expected a whole number, at least 1"),
     "trials that are no number": ({"trials": float("nan")}, r"trials is nan, expected"),
     "tolerance of 0": ({"tolerance": 0.0}, r"tolerance is 0.0, expected .* between 0 and 1"),
     "tolerance of 1": ({"tolerance": 1}, r"tolerance is 1, expected a number between 0 and 1"),
