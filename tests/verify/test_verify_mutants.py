@@ -18,6 +18,9 @@ from jaxnn.verify.inputs import draw, is_input, symbols
 from jaxnn.verify.verification import describe, verify
 
 POINTS = 6
+SAMPLED = 7
+"""Every seventh of the catalogue is verified here; ``confusion_matrix.py`` verifies all of it."""
+
 TRIALS = 200
 SCALES = {
     "sign": lambda sizes: [-1.0],
@@ -204,7 +207,7 @@ def test_mutants_that_are_the_same_function_may_be_explained_alike(family: Famil
 
 @pytest.mark.parametrize(
     ("seed", "claim"),
-    [pytest.param(seed, claim, id=claim.name) for seed, claim in enumerate(CORRECT)],
+    [pytest.param(seed, claim, id=claim.name) for seed, claim in enumerate(CORRECT)][::SAMPLED],
 )
 def test_no_right_derivation_is_refuted(seed: int, claim: Claim):
     verdict = verify(claim, trials=TRIALS, seed=seed)
@@ -213,7 +216,9 @@ def test_no_right_derivation_is_refuted(seed: int, claim: Claim):
 
 @pytest.mark.parametrize(
     ("seed", "mutant"),
-    [pytest.param(seed, mutant, id=mutant.claim.name) for seed, mutant in enumerate(MUTANTS)],
+    [pytest.param(seed, mutant, id=mutant.claim.name) for seed, mutant in enumerate(MUTANTS)][
+        ::SAMPLED
+    ],
 )
 def test_every_mutant_is_refuted_and_never_wrongly_diagnosed(seed: int, mutant: Mutant):
     verdict = verify(mutant.claim, trials=TRIALS, seed=seed)
