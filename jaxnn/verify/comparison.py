@@ -12,6 +12,7 @@ from jax.extend import core
 from jaxnn.types import PyTree
 from jaxnn.verify import layouts
 from jaxnn.verify.claims import Claim, at_path
+from jaxnn.verify.failures import FormulaError, FunctionError
 from jaxnn.verify.inputs import Input, draw, is_input
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import expected_value, is_rule, reference
@@ -47,14 +48,6 @@ class Values(NamedTuple):
     claimed: list[np.ndarray]
     true: list[np.ndarray]  # by reverse mode
     forward: list[np.ndarray]
-
-
-class FormulaError(Exception):
-    """The formula cannot be evaluated; the cause is what was raised."""
-
-
-class FunctionError(Exception):
-    """``of`` cannot be evaluated or differentiated; the cause is what was raised."""
 
 
 @lru_cache(maxsize=32)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxnn.verify import sampling
 from jaxnn.verify.ablation import CROSS_ENTROPY_GRADIENT
 from jaxnn.verify.claims import Claim, learning_rate_name, parameters
-from jaxnn.verify.comparison import FormulaError, FunctionError
+from jaxnn.verify.failures import FormulaError, FunctionError
 from jaxnn.verify.fitting import fit, recognise
 from jaxnn.verify.hypotheses import (
     Hypothesis,

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.comparison import FormulaError, one_trial
+from jaxnn.verify.comparison import one_trial
+from jaxnn.verify.failures import FormulaError
 from jaxnn.verify.graph import Graph, Node, apply, trace
 from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.reference import reference

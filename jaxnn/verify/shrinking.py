@@ -9,8 +9,6 @@ import numpy as np
 
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import (
-    FormulaError,
-    FunctionError,
     Subject,
     arranged,
     evaluate,
@@ -18,6 +16,7 @@ from jaxnn.verify.comparison import (
     norms,
     subject,
 )
+from jaxnn.verify.failures import FormulaError, FunctionError
 from jaxnn.verify.inputs import REAL_KINDS, draw, is_input, simple, simpler, symbols
 from jaxnn.verify.layouts import declared
 from jaxnn.verify.verdict import Counterexample, Worst
