@@ -106,9 +106,8 @@ class Judge:
                 if not self._in_doubt(exactly, bits):
                     return judgement
             self._retries -= 1
-            if (
-                bits > BITS or self._retries < 0
-            ):  # more bits do not help: all that is left of 1 - p may be nothing
+            if bits > BITS or self._retries < 0:
+                # More bits do not help: of 1 - p there may be nothing left with any number of them.
                 largest = max(np.max(np.abs(value), initial=0.0) for value in point)
                 ordinary = largest <= 100 and not _finite(self._formula(exactly, bits))
                 return judgement if ordinary else Judgement("undefined")
