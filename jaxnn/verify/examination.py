@@ -19,12 +19,12 @@ from jaxnn.verify.comparison import (
     relative_errors,
     subject,
 )
+from jaxnn.verify.diagnosis.repair import diagnose_shapes
 from jaxnn.verify.exact import MANTISSA, Judge, Judgement
 from jaxnn.verify.failures import FormulaError, FunctionError, line_of, located
 from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, other_sizes
 from jaxnn.verify.layouts import Layout, declared, reshaped
 from jaxnn.verify.precise import Unsupported
-from jaxnn.verify.repair import diagnose_shapes
 from jaxnn.verify.verdict import Counterexample, Finding, Worst
 
 WORST_TRIALS = 4  # of the random ones, judged in high precision beside the adversarial set

@@ -6,6 +6,10 @@ from pathlib import Path
 from jaxnn.verify.graph import is_library
 
 
+class Unsupported(NotImplementedError):  # noqa: N818
+    """The high-precision reference has no rule for a primitive; the text names it."""
+
+
 class FormulaError(Exception):
     """The formula cannot be evaluated; the cause is what was raised."""
 

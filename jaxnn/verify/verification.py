@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.examination import examine
-from jaxnn.verify.text import difference
+from jaxnn.verify.reporting.text import difference
 from jaxnn.verify.verdict import Verdict
 
 HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")

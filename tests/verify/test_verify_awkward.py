@@ -12,8 +12,15 @@ TRIALS = 300
 VECTOR = {"x": real("n")}
 
 
-def made(of: Callable, formula: Callable, inputs: dict, wrt="x", kind="gradient", **more) -> Claim:
-    return claim(of=of, wrt=wrt, kind=kind, inputs=inputs, **more)(formula)
+def made(
+    of: Callable,
+    formula: Callable,
+    inputs: dict,
+    wrt: str | tuple[str, ...] = "x",
+    kind="gradient",
+    **more,
+) -> Claim:
+    return claim(of=of, wrt=wrt, kind=kind, inputs=inputs)(formula)
 
 
 def ridge_with_bias(w, b, x, y, strength):

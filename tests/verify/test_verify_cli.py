@@ -14,7 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, table
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__
+from jaxnn.verify.reporting import table
+from jaxnn.verify.running import runner
 
 CLAIMS = """\
 import jax.numpy as jnp

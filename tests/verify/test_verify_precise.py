@@ -522,10 +522,9 @@ def test_what_does_not_fit_is_refused(arguments, bits, message):
 
 
 def test_without_mpmath_the_extra_is_named(monkeypatch):
-    for name in list(sys.modules):
-        if name.startswith("jaxnn.verify.precise_"):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("jaxnn.verify.precise_rules", raising=False)
+    for name in ("rules", "moves", "scalars"):
+        monkeypatch.delitem(sys.modules, f"jaxnn.verify.precise.{name}", raising=False)
+        monkeypatch.delattr(f"jaxnn.verify.precise.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "mpmath", None)
     with pytest.raises(ImportError, match=r'pip install "jaxnn\[verify\]"'):
         precisely(jnp.sin, Z)

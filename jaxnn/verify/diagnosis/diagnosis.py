@@ -15,12 +15,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.verify import sampling
-from jaxnn.verify.ablation import CROSS_ENTROPY_GRADIENT
 from jaxnn.verify.claims import Claim, learning_rate_name, parameters
-from jaxnn.verify.failures import FormulaError, FunctionError
-from jaxnn.verify.fitting import fit, recognise
-from jaxnn.verify.hypotheses import (
+from jaxnn.verify.diagnosis import sampling
+from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT
+from jaxnn.verify.diagnosis.fitting import fit, recognise
+from jaxnn.verify.diagnosis.hypotheses import (
     Hypothesis,
     mistakes,
     same,
@@ -29,10 +28,11 @@ from jaxnn.verify.hypotheses import (
     truth,
     unchanged,
 )
+from jaxnn.verify.diagnosis.reading import Coefficients, findings, is_penalty, joined, penalties
+from jaxnn.verify.diagnosis.sampling import GROUPS, PER_GROUP, Leaves, Sample
+from jaxnn.verify.diagnosis.substitution import exchanges
+from jaxnn.verify.failures import FormulaError, FunctionError
 from jaxnn.verify.inputs import fixed_sizes
-from jaxnn.verify.reading import Coefficients, findings, is_penalty, joined, penalties
-from jaxnn.verify.sampling import GROUPS, PER_GROUP, Leaves, Sample
-from jaxnn.verify.substitution import exchanges
 from jaxnn.verify.verdict import Finding
 
 MOST = 2

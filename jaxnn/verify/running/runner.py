@@ -18,8 +18,8 @@ from typing import NamedTuple
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import core_count
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.loading import UnusableFile, load_claims
-from jaxnn.verify.spawning import Spawn
+from jaxnn.verify.running.loading import UnusableFile, load_claims
+from jaxnn.verify.running.spawning import Spawn
 from jaxnn.verify.verdict import Verdict
 
 __all__ = ["Task", "UnusableFile", "judge", "load_claims", "run", "tasks"]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnn.verify.fitting import ONE, Coefficient
-from jaxnn.verify.sampling import Sample
-from jaxnn.verify.terms import Term
+from jaxnn.verify.diagnosis.fitting import ONE, Coefficient
+from jaxnn.verify.diagnosis.sampling import Sample
+from jaxnn.verify.diagnosis.terms import Term
 from jaxnn.verify.verdict import Finding
 
 Coefficients = dict[str, Coefficient]

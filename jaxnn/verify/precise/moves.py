@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from mpmath.libmp import fnan
 
-from jaxnn.verify.precise_scalars import Raw, to_raw
+from jaxnn.verify.precise.scalars import Raw, to_raw
 
 Value = Any  # the flat list of an array's floats as Raw, or a NumPy array of integers or Booleans
 Run = Callable[..., Sequence[Value]]  # of the precision and the operands

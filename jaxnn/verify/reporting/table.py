@@ -18,8 +18,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from jaxnn.verify import text
 from jaxnn.verify.claims import Claim
+from jaxnn.verify.reporting import text
 from jaxnn.verify.verdict import Verdict
 
 STYLES = {

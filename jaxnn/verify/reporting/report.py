@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from jaxnn.verify import text
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.mathml import mathml
+from jaxnn.verify.reporting import text
+from jaxnn.verify.reporting.mathml import mathml
 from jaxnn.verify.verdict import VERDICTS, Verdict
 
 Entry = tuple[Claim, Verdict]
@@ -83,7 +83,9 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"text": text, "symbols": SYMBOLS, "markup": Markup}
-    template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = (
+        files("jaxnn.verify.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    )
     counts = Counter(verdict.verdict for _, verdict in listed)
     return environment.from_string(template).render(
         title=title,

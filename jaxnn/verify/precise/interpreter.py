@@ -9,6 +9,8 @@ import numpy as np
 from jax import dtypes
 from jax.extend.core import ClosedJaxpr, Literal
 
+from jaxnn.verify.failures import Unsupported
+
 INLINED = {
     "checkpoint",
     "closed_call",
@@ -23,10 +25,6 @@ INLINED = {
     "remat2",
 }
 """Primitives that do what a jaxpr among their parameters does."""
-
-
-class Unsupported(NotImplementedError):  # noqa: N818
-    """The high-precision reference has no rule for a primitive; the text names it."""
 
 
 def evaluate(
@@ -95,12 +93,12 @@ def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
 def _rules():
     """The rules, which need mpmath: an extra, not to be imported before it is used."""
     try:
-        from jaxnn.verify import precise_rules
+        from jaxnn.verify.precise import rules
     except ImportError as error:
         raise ImportError(
             'the high-precision reference needs mpmath: pip install "jaxnn[verify]"'
         ) from error
-    return precise_rules
+    return rules
 
 
 def _argument(index: int, argument: Any, variable) -> Any:

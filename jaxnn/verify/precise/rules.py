@@ -1,6 +1,6 @@
 """What the primitives of a jaxpr compute, on numbers of any precision.
 
-A float array is the flat list of its numbers (raw tuples, see precise_scalars), for a jaxpr knows
+A float array is the flat list of its numbers (raw tuples, see scalars), for a jaxpr knows
 every shape; integers and Booleans are NumPy arrays. A rule takes an equation and returns a function
 of the precision and the operands.
 """
@@ -15,9 +15,9 @@ import numpy as np
 from mpmath import libmp
 from mpmath.libmp import fnan, fzero, mpf_cmp, mpf_mul
 
-from jaxnn.verify import precise_scalars as scalars
-from jaxnn.verify.precise import Unsupported
-from jaxnn.verify.precise_moves import (
+from jaxnn.verify.failures import Unsupported
+from jaxnn.verify.precise import scalars
+from jaxnn.verify.precise.moves import (
     MOVEMENTS,
     Run,
     Value,
@@ -28,7 +28,7 @@ from jaxnn.verify.precise_moves import (
     rows_along,
     scatter,
 )
-from jaxnn.verify.precise_scalars import Raw, to_raw
+from jaxnn.verify.precise.scalars import Raw, to_raw
 
 
 def _fitted(eqn) -> Callable[..., list[Value]]:

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.verify import layouts, sampling
+from jaxnn.verify import layouts
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import arranged
-from jaxnn.verify.fitting import TOLERANCE, fit
+from jaxnn.verify.diagnosis import sampling
+from jaxnn.verify.diagnosis.fitting import TOLERANCE, fit
+from jaxnn.verify.diagnosis.sampling import GROUPS, Leaves, Sample
 from jaxnn.verify.layouts import Layout, declared
-from jaxnn.verify.sampling import GROUPS, Leaves, Sample
 from jaxnn.verify.verdict import Finding
 
 

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.types import PyTree
-from jaxnn.verify.ablation import Ablation, Mistake
-from jaxnn.verify.anatomy import Anatomy
 from jaxnn.verify.claims import Claim, at_path, learning_rate_name
 from jaxnn.verify.comparison import one_trial, subject
+from jaxnn.verify.diagnosis.ablation import Ablation, Mistake
+from jaxnn.verify.diagnosis.anatomy import Anatomy
+from jaxnn.verify.diagnosis.terms import Term, active_inputs, split
 from jaxnn.verify.graph import evaluate, trace
 from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, symbols
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import is_rule, reference
-from jaxnn.verify.terms import Term, active_inputs, split
 
 GROUPS, PER_GROUP = 4, 8
 MOST_PAIRS = 2000

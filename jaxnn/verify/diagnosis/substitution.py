@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.types import Array
-from jaxnn.verify import sampling
-from jaxnn.verify.anatomy import Anatomy, every_value
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import one_trial
+from jaxnn.verify.diagnosis import sampling
+from jaxnn.verify.diagnosis.anatomy import Anatomy, every_value
+from jaxnn.verify.diagnosis.hypotheses import same
+from jaxnn.verify.diagnosis.sampling import Sample
+from jaxnn.verify.diagnosis.terms import active_inputs
 from jaxnn.verify.graph import Graph, Name, apply, evaluate, trace
-from jaxnn.verify.hypotheses import same
 from jaxnn.verify.inputs import draw
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import reference
-from jaxnn.verify.sampling import Sample
-from jaxnn.verify.terms import active_inputs
 from jaxnn.verify.verdict import Finding
 
 _THROUGH = {

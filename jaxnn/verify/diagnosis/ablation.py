@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.types import Array
-from jaxnn.verify.anatomy import (
+from jaxnn.verify.diagnosis.anatomy import (
     ELEMENTWISE,
     PLAIN,
     STRUCTURAL,

@@ -1,0 +1,1 @@
+"""Verdicts as tables, JSON, and a page of HTML."""

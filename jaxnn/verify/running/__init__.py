@@ -1,0 +1,1 @@
+"""Claims from files, each judged in a process that can be stopped."""
