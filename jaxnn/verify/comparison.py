@@ -17,8 +17,11 @@ from jaxnn.verify.inputs import Input, draw, is_input
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import expected_value, is_rule, reference
 
-CHUNK = 2**23
-"""The most entries of a derivative that are computed at once."""
+CHUNK = 2**20
+"""The most entries of a derivative that are computed at once; forward mode takes many times that."""
+
+MOST_ENTRIES = 2**23
+"""The most numbers that the inputs of all random trials have."""
 
 
 class Subject(NamedTuple):
@@ -108,6 +111,26 @@ def evaluate(side: Subject, inputs: PyTree) -> Values:
         for part in zip(*columns, strict=True)
     ]
     return Values(claimed=joined[0], true=joined[2], forward=joined[1])
+
+
+def affordable_trials(side: Subject, trials: int) -> int:
+    """As many of the trials as fit into memory: all, unless a claim's inputs are large."""
+    entries = sum(int(np.prod(aval.shape, dtype=int)) for aval in side.claimed.in_avals)
+    return min(trials, max(100, MOST_ENTRIES // max(1, entries)))
+
+
+def operations(side: Subject) -> int:
+    """Roughly how many operations on single numbers it takes to evaluate both sides once."""
+    count = 0
+    for jaxpr in (side.claimed, side.reverse):
+        for equation in jaxpr.jaxpr.eqns:
+            inner = 1
+            if equation.primitive.name == "dot_general":
+                shape = equation.invars[0].aval.shape
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                inner = int(np.prod([shape[axis] for axis in contracted], dtype=int))
+            count += inner * sum(int(np.prod(v.aval.shape, dtype=int)) for v in equation.outvars)
+    return count
 
 
 def norms(array: np.ndarray) -> np.ndarray:

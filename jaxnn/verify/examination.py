@@ -12,10 +12,12 @@ from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import (
     Subject,
     Values,
+    affordable_trials,
     arranged,
     evaluate,
     find_layout,
     generators,
+    operations,
     relative_errors,
     subject,
 )
@@ -29,6 +31,9 @@ from jaxnn.verify.verdict import Counterexample, Finding, Worst
 
 WORST_TRIALS = 4  # of the random ones, judged in high precision beside the adversarial set
 
+AFFORDABLE = 2_000_000
+"""Operations in high precision, a few seconds' worth: of large claims fewer points are judged."""
+
 
 class Examination(NamedTuple):
     """A verdict with its evidence; the fields are those of ``Verdict``."""
@@ -40,6 +45,7 @@ class Examination(NamedTuple):
     diagnosis: tuple[Finding, ...] = ()
     detail: str = ""
     sizes: dict[str, int] | None = None  # where they are not the first ones
+    trials: int | None = None  # where they are not all that were asked for
 
 
 def examine(claimed: Claim, trials: int, seed: int) -> Examination:
@@ -58,6 +64,7 @@ def examine(claimed: Claim, trials: int, seed: int) -> Examination:
     except FunctionError as error:
         return Examination("error", detail=f"of: {located(error.__cause__ or error)}")
     rng = np.random.default_rng(seed)
+    trials = affordable_trials(side, trials)
     points = jax.tree.map(
         lambda *values: np.concatenate(values),
         draw(dict(claimed.inputs), sizes, trials, rng),
@@ -68,9 +75,11 @@ def examine(claimed: Claim, trials: int, seed: int) -> Examination:
     if layouts is None:
         return _refuted(claimed, sizes, seed, Examination("refuted"))
     judged = _judge(claimed, side, points, values, layouts, trials, sizes)
+    judged = judged._replace(trials=trials)
     if judged.verdict != "refuted":
         elsewhere = _at_other_sizes(claimed, trials, seed)
         judged = elsewhere if elsewhere.verdict in ("refuted", "error") else judged
+        judged = judged._replace(trials=trials)
     if judged.verdict == "refuted":
         return _refuted(claimed, judged.sizes or sizes, seed, judged)
     named = [
@@ -100,7 +109,7 @@ def _at_other_sizes(claimed: Claim, trials: int, seed: int) -> Examination:
         return _not_evaluated(claimed, error.__cause__ or error)
     except FunctionError:  # sizes that the function itself does not take
         return Examination("holds")
-    fewer = max(1, trials // 10)
+    fewer = affordable_trials(side, max(1, trials // 10))
     points = draw(dict(claimed.inputs), sizes, fewer, np.random.default_rng([seed, 1]))
     values = evaluate(side, points)
     layouts = _layouts(claimed, side, values, fewer)
@@ -168,8 +177,10 @@ def _judge(
     except Unsupported as unsupported:
         return _judged_in_float64(errors, claimed.tolerance, str(unsupported))
     flat = jax.tree.leaves(points)
+    awkward = range(trials, len(flat[0]))
+    step = -(-len(awkward) * operations(side) // AFFORDABLE) or 1
     judgements = []
-    for trial in (*worst_trials, *range(trials, len(flat[0]))):
+    for trial in (*worst_trials, *awkward[::step]):
         point = [value[trial] for value in flat]
         judgement = judge(point, [leaf[trial] for leaf in values.claimed])
         if judgement.outcome == "wrong":

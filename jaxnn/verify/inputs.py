@@ -294,6 +294,10 @@ def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
 
 
+SHORTENED = 100
+"""Larger arrays are shortened as a whole, not entry by entry."""
+
+
 def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
     """Values of one input that are easier to read, each differing in one place or as a whole.
 
@@ -307,7 +311,7 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
         for candidate in wholes:
             if leaf.kind == "real" or np.all(candidate > 0):
                 yield candidate
-        for index in np.ndindex(value.shape):
+        for index in np.ndindex(value.shape) if value.size <= SHORTENED else ():
             for short in (
                 *least,
                 1.0,

@@ -42,9 +42,13 @@ def verify(claimed: Claim, *, trials: int | None = None, seed: int = 0) -> Verdi
         name=claimed.name,
         source=claimed.source,
         kind=claimed.kind,
-        trials=count,
+        trials=examination.trials or count,
         seconds=time.perf_counter() - began,
-        **{name: value for name, value in examination._asdict().items() if name != "sizes"},
+        **{
+            name: value
+            for name, value in examination._asdict().items()
+            if name not in ("sizes", "trials")
+        },
     )
 
 

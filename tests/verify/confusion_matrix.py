@@ -13,11 +13,12 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from typing import NamedTuple
 
 from catalogue import CORRECT, MUTANTS
 from catalogue_family import Mutant
+from pebble import ProcessPool
 
 from jaxnn.verify.verdict import CODES, Verdict
 from jaxnn.verify.verification import verify
@@ -106,8 +107,8 @@ def run(
     tasks += [(i, i) for i, mutant in enumerate(MUTANTS) if only in mutant.claim.name]
     outcomes: list[Outcome] = []
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, max_tasks_per_child=CLAIMS_PER_PROCESS) as pool:
-        futures = [pool.submit(examine, *task, seeds, trials) for task in tasks]
+    with ProcessPool(workers, max_tasks=CLAIMS_PER_PROCESS, context=spawn) as pool:
+        futures = [pool.schedule(examine, args=(*task, seeds, trials)) for task in tasks]
         for done, future in enumerate(as_completed(futures), start=1):
             outcomes += future.result()
             if sys.stderr.isatty():
