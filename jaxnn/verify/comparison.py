@@ -18,7 +18,7 @@ from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import expected_value, is_rule, reference
 
 CHUNK = 2**20
-"""The most entries of a derivative that are computed at once; forward mode takes many times that."""
+"""The most entries of a derivative that are computed at once; forward mode takes much more."""
 
 MOST_ENTRIES = 2**23
 """The most numbers that the inputs of all random trials have."""

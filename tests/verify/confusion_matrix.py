@@ -13,7 +13,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import as_completed
 from typing import NamedTuple
 
 from catalogue import CORRECT, MUTANTS
@@ -109,7 +108,7 @@ def run(
     spawn = multiprocessing.get_context("spawn")
     with ProcessPool(workers, max_tasks=CLAIMS_PER_PROCESS, context=spawn) as pool:
         futures = [pool.schedule(examine, args=(*task, seeds, trials)) for task in tasks]
-        for done, future in enumerate(as_completed(futures), start=1):
+        for done, future in enumerate(futures, start=1):
             outcomes += future.result()
             if sys.stderr.isatty():
                 print(f"\r{done}/{len(tasks)} claims", end="", file=sys.stderr, flush=True)
