@@ -199,9 +199,10 @@ class Judge:
                 continue
             hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
             value = _exact(value)
-            edge = (value == 0) & (generator.kind != "real")
-            before.append(np.where(edge, _absolute(hair) / 2, value - hair))
-            after.append(np.where(edge, _absolute(hair), value + hair))
+            width = _absolute(hair)
+            edge = (value <= width) & (generator.kind != "real")
+            before.append(np.where(edge, value + width / 2, value - hair))
+            after.append(np.where(edge, value + width, value + hair))
         return before, after
 
     def _differs(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxnn.verify import Claim, binary, claim, positive, real, simplex, verify
+from jaxnn.verify import Claim, binary, claim, one_hot, positive, real, simplex, verify
 
 TRIALS = 300
 VECTOR = {"x": real("n")}
@@ -89,6 +89,18 @@ RIGHT = {
 def test_a_right_formula_is_not_refuted_for(what):
     verdict = verify(RIGHT[what], trials=TRIALS)
     assert verdict.holds, verdict
+
+
+def test_probabilities_next_to_nothing_stay_probabilities_beside_the_point():
+    likelihood = made(
+        lambda p, y: -jnp.log(jnp.prod(p**y)),
+        lambda p, y: -jnp.sum(y * jnp.log(p)),
+        {"p": simplex("n", "c"), "y": one_hot("n", "c")},
+        (),
+        "value",
+    )
+    for seed in (9, 12, 15):
+        assert verify(likelihood, trials=TRIALS, seed=seed).holds
 
 
 WRONG = {
