@@ -35,11 +35,6 @@ class Subject(NamedTuple):
     run: Callable[..., Any]  # inputs with a leading axis of trials -> leaves of all three
 
     @property
-    def claimed_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the formula's leaves."""
-        return [aval.shape for aval in self.claimed.out_avals]
-
-    @property
     def true_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the truth's leaves."""
         return [aval.shape for aval in self.reverse.out_avals]

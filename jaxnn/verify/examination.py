@@ -25,7 +25,7 @@ from jaxnn.verify.diagnosis.repair import diagnose_shapes
 from jaxnn.verify.exact import MANTISSA, Judge, Judgement
 from jaxnn.verify.failures import FormulaError, FunctionError, line_of, located
 from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, other_sizes
-from jaxnn.verify.layouts import Layout, declared, reshaped
+from jaxnn.verify.layouts import Layout, declared
 from jaxnn.verify.precise import Unsupported
 from jaxnn.verify.verdict import Counterexample, Finding, Worst
 
@@ -62,7 +62,7 @@ def examine(claimed: Claim, trials: int, seed: int) -> Examination:
     except FormulaError as error:
         return _not_evaluated(claimed, error.__cause__ or error)
     except FunctionError as error:
-        return Examination("error", detail=f"of: {located(error.__cause__ or error)}")
+        return Examination("error", detail=f"of: {located(error.__cause__ or error)}", trials=0)
     rng = np.random.default_rng(seed)
     trials = affordable_trials(side, trials)
     points = jax.tree.map(
@@ -71,10 +71,10 @@ def examine(claimed: Claim, trials: int, seed: int) -> Examination:
         adversarial(dict(claimed.inputs), sizes, rng),
     )
     values = evaluate(side, points)
-    layouts = _layouts(claimed, side, values, trials)
-    if layouts is None:
+    fits = _fits(claimed, side, values, trials)
+    if fits is None:
         return _refuted(claimed, sizes, seed, Examination("refuted"))
-    judged = _judge(claimed, side, points, values, layouts, trials, sizes)
+    judged = _judge(claimed, side, points, values, fits, sizes)
     judged = judged._replace(trials=trials)
     if judged.verdict != "refuted":
         elsewhere = _at_other_sizes(claimed, trials, seed)
@@ -83,9 +83,9 @@ def examine(claimed: Claim, trials: int, seed: int) -> Examination:
     if judged.verdict == "refuted":
         return _refuted(claimed, judged.sizes or sizes, seed, judged)
     named = [
-        Finding(layout.code, name, f"it is {layout.name}")
-        for layout, name in zip(layouts, side.names, strict=True)
-        if layout.code
+        Finding(fit.layout.code, name, f"it is {fit.layout.name}")
+        for fit, name in zip(fits, side.names, strict=True)
+        if fit.layout.code
     ]
     if named and judged.verdict in ("holds", "holds_unstable"):
         detail = "; ".join(f"{finding.where}: {finding.detail}" for finding in named)
@@ -112,36 +112,39 @@ def _at_other_sizes(claimed: Claim, trials: int, seed: int) -> Examination:
     fewer = affordable_trials(side, max(1, trials // 10))
     points = draw(dict(claimed.inputs), sizes, fewer, np.random.default_rng([seed, 1]))
     values = evaluate(side, points)
-    layouts = _layouts(claimed, side, values, fewer)
-    if layouts is None:
+    fits = _fits(claimed, side, values, fewer)
+    if fits is None:
         return Examination("refuted", sizes=sizes)
-    judged = _judge(claimed, side, points, values, layouts, fewer, sizes, only_failing=True)
+    judged = _judge(claimed, side, points, values, fits, sizes, only_failing=True)
     return judged._replace(sizes=sizes)
 
 
-def _layouts(claimed: Claim, side: Subject, values: Values, trials: int) -> list[Layout] | None:
+class Fit(NamedTuple):
+    """The layout in which a leaf of the formula comes closest to the truth."""
+
+    layout: Layout
+    errors: np.ndarray  # relative, of every random trial
+
+
+def _fits(claimed: Claim, side: Subject, values: Values, trials: int) -> list[Fit] | None:
     """Per leaf the layout in which the claim is true at the random trials, None if in none."""
     if len(values.claimed) != len(values.true):
         return None
-    found: list[Layout] = []
-    for leaf, (c, t) in enumerate(zip(values.claimed, values.true, strict=True)):
-        c, t = c[:trials], t[:trials]
-        stated = Layout("", "as declared", declared(claimed.layout, side.value_ranks[leaf]))
-        shape = stated.arrange(np.empty(t.shape[1:])).shape
-        if shape == c.shape[1:]:
-            errors = _errors(c, t, values.forward[leaf][:trials], stated)
-            good = errors <= claimed.tolerance
-            if np.all(good | ~np.isfinite(errors)) and np.any(good):
-                found.append(reshaped(stated, c.shape[1:]))
-                continue
-            if not np.any(np.isfinite(errors)):
-                found.append(stated)  # never finite in float64: the high precision decides
-                continue
-        other = find_layout(claimed, c, t, side.value_ranks[leaf])
-        if other is None and shape != c.shape[1:]:
+    fits: list[Fit] = []
+    leaves = zip(values.claimed, values.true, values.forward, side.value_ranks, strict=True)
+    for *sides, rank in leaves:
+        c, t, f = (array[:trials] for array in sides)
+        stated = Layout("", "as declared", declared(claimed.layout, rank))
+        own_shape = stated.arrange(np.empty(t.shape[1:])).shape == c.shape[1:]
+        errors = _errors(c, t, f, stated) if own_shape else np.full(trials, np.nan)
+        # Where nothing is finite in float64, the high precision decides, as it does on rounding.
+        other = None
+        if np.any(errors > claimed.tolerance) or not own_shape:
+            other = find_layout(claimed, c, t, rank)
+        if other is None and not own_shape:
             return None
-        found.append(other or stated)  # it may be rounding that is off: the high precision decides
-    return found
+        fits.append(Fit(other, _errors(c, t, f, other)) if other else Fit(stated, errors))
+    return fits
 
 
 def _errors(
@@ -157,27 +160,25 @@ def _judge(
     side: Subject,
     points: PyTree,
     values: Values,
-    layouts: Sequence[Layout],
-    trials: int,
+    fits: Sequence[Fit],
     sizes: dict[str, int],
     only_failing: bool = False,
 ) -> Examination:
     """The verdict at the awkward points and at the worst of the random ones."""
-    leaves = zip(values.claimed, values.true, values.forward, layouts, strict=True)
-    errors = np.max([_errors(c[:trials], t[:trials], f[:trials], at) for c, t, f, at in leaves], 0)
+    errors = np.max([fit.errors for fit in fits], axis=0)
     worst_trials = _suspicious(errors, claimed.tolerance)
     if only_failing:
         worst_trials = [trial for trial in worst_trials if not errors[trial] <= claimed.tolerance]
         if not worst_trials:
             return Examination("holds")
     try:
-        arrange = [layout.arrange for layout in layouts]
-        value = claimed.kind == "value"
-        judge = Judge(side, generators(claimed), arrange, claimed.tolerance, value)
+        arrange = [fit.layout.arrange for fit in fits]
+        is_value = claimed.kind == "value"
+        judge = Judge(side, generators(claimed), arrange, claimed.tolerance, is_value)
     except Unsupported as unsupported:
         return _judged_in_float64(errors, claimed.tolerance, str(unsupported))
     flat = jax.tree.leaves(points)
-    awkward = range(trials, len(flat[0]))
+    awkward = range(len(errors), len(flat[0]))
     step = -(-len(awkward) * operations(side) // AFFORDABLE) or 1
     judgements = []
     for trial in (*worst_trials, *awkward[::step]):
@@ -279,5 +280,8 @@ def _not_evaluated(claimed: Claim, error: BaseException) -> Examination:
     """The verdict where the formula raised: shapes that do not fit are a mistake in it."""
     findings = diagnose_shapes(claimed, error, line_of(error))
     return Examination(
-        "refuted" if findings else "error", diagnosis=findings, detail=located(error)
+        "refuted" if findings else "error",
+        diagnosis=findings,
+        detail="" if findings else located(error),
+        trials=0,
     )

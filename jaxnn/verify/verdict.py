@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 VERDICTS = ("holds", "holds_unstable", "holds_other_layout", "refuted", "kink", "error")
 
+HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
+"""The verdicts on formulas that are right over the real numbers, wherever there is a derivative."""
+
 CODES = (
     "sign",
     "missing_mean",
@@ -71,4 +74,4 @@ class Verdict(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether the formula is right over the real numbers, wherever there is a derivative."""
-        return self.verdict in ("holds", "holds_unstable", "holds_other_layout", "kink")
+        return self.verdict in HOLDS

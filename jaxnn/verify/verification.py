@@ -9,9 +9,7 @@ import numpy as np
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.examination import examine
 from jaxnn.verify.reporting.text import difference
-from jaxnn.verify.verdict import Verdict
-
-HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
+from jaxnn.verify.verdict import HOLDS, Verdict
 
 
 def verify(claimed: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict:
@@ -42,7 +40,7 @@ def verify(claimed: Claim, *, trials: int | None = None, seed: int = 0) -> Verdi
         name=claimed.name,
         source=claimed.source,
         kind=claimed.kind,
-        trials=examination.trials or count,
+        trials=count if examination.trials is None else examination.trials,
         seconds=time.perf_counter() - began,
         **{
             name: value

@@ -117,7 +117,8 @@ def test_the_verdict_is(what):
     judged = verify(claimed, trials=TRIALS)
     assert judged.verdict == expected
     assert judged.holds is (expected not in ("refuted", "error"))
-    assert (judged.trials, judged.kind) == (TRIALS, claimed.kind)
+    assert judged.trials == (0 if expected == "error" else TRIALS)
+    assert judged.kind == claimed.kind
     assert judged.seconds > 0
 
 

@@ -108,8 +108,10 @@ def shape_problem(claimed: Claim, sample: Sample) -> Finding | None:
             layouts.same_shape(c.shape[1:], arranged(layout.arrange, t).shape[1:])
             for layout in (stated, *layouts.others(t.shape[1:], rank))
         ):
-            sizes = ", ".join(f"{size} = {number}" for size, number in sample.sizes.items())
-            detail = f"it has shape {c.shape[1:]}, the derivative {t.shape[1:]} ({sizes})"
+            detail = f"it has shape {c.shape[1:]}, the derivative {t.shape[1:]}"
+            if sample.sizes:
+                listed = ", ".join(f"{size} = {number}" for size, number in sample.sizes.items())
+                detail += f" ({listed})"
             total = np.sum([term[leaf] for term in sample.terms], axis=0)
             for axis in range(1, c.ndim):
                 summed = c.sum(axis=axis)
