@@ -34,6 +34,22 @@ def use_all_cores() -> None:
             ) from error
 
 
-def population_mesh(count: int | None = None) -> jax.sharding.Mesh:
-    """A mesh with the one axis ``population`` over the first devices, by default over all."""
-    return jax.sharding.Mesh(np.array(jax.devices()[:count]), ("population",))
+def population_mesh(count: int | None = None, *, batch: int = 1) -> jax.sharding.Mesh:
+    """A mesh over the first ``count`` devices, by default over all, of all processes.
+
+    Args:
+      count: how many devices.
+      batch: over how many devices each minibatch is spread; the rest are along ``population``.
+
+    Returns:
+      A mesh with the axis ``population``, and the axis ``batch`` if that is more than 1.
+
+    Raises:
+      ValueError: the devices cannot be dealt out like that.
+    """
+    devices = np.array(jax.devices()[:count])
+    if batch == 1:
+        return jax.sharding.Mesh(devices, ("population",))
+    if batch < 1 or len(devices) % batch:
+        raise ValueError(f"batch is {batch}, expected a divisor of the {len(devices)} devices")
+    return jax.sharding.Mesh(devices.reshape(-1, batch), ("population", "batch"))

@@ -1,21 +1,22 @@
 """A population: many hyperparameters x several seeds, trained over all devices.
 
-The unit of work is a *block*: some configurations of one seed, which share every minibatch, so the
-first layer of the whole block is one matrix product. Each device trains one block at a time, in one
-compiled program; blocks follow each other until the population is done, so memory is bounded by
-the block, not by the population.
+The unit of work is a *block* (``jaxnn.blocks``): some configurations of one seed, which share every
+minibatch, so the first layer of the whole block is one matrix product. Each device trains one block
+at a time, in one compiled program; blocks follow each other until the population is done, so memory
+is bounded by the block, not by the population.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
+from jaxnn import blocks
+from jaxnn.blocks import SPLIT, WHOLE
 from jaxnn.devices import population_mesh
 from jaxnn.spec import Spec, check_hyper, require_count
 from jaxnn.train import NEVER, Metrics, check_data, run
@@ -35,14 +36,6 @@ class Population(NamedTuple):
     metrics: dict[str, Metrics]  # by the name of the data set; fields [S, K, E]
     compile_seconds: float
     train_seconds: float
-
-
-class _Block(NamedTuple):
-    """What one device trains at once: some configurations of one seed."""
-
-    seed: int
-    rows: np.ndarray  # [block_size] configurations, the last repeated to fill the block
-    count: int  # how many of them are real
 
 
 def train_population(
@@ -73,7 +66,9 @@ def train_population(
         examples, as "train".
       block_size: how many configurations a device trains at once. One that is not full costs as
         much as a full one: for a handful of configurations, say so here (1 for a single one).
-      mesh: the devices, along an axis ``population``; by default all of JAX's.
+      mesh: the devices, along an axis ``population``, and perhaps an axis ``batch`` over which each
+        minibatch is spread (for a model that is large alone); by default all of JAX's devices, of
+        all processes, along ``population``.
       keep_params: whether to return every member's parameters.
       progress: called with (members done, members in all).
 
@@ -93,36 +88,38 @@ def train_population(
     if not len(words):
         raise ValueError("keys holds 0 seeds, expected at least 1")
     mesh = mesh or population_mesh()
+    batch_axis = check_mesh(mesh, spec)
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices.flat[0].platform, shape[1])
     block_size = require_count("block_size", block_size)
-    rounds = _rounds(*shape, block_size, mesh.size)
-    shared = jax.device_put((data, evaluate_on), NamedSharding(mesh, PartitionSpec()))
+    rounds = blocks.deal(*shape, block_size, mesh.shape["population"])
+    shared = blocks.replicate(mesh, (data, evaluate_on))
 
-    def arguments(blocks: list[_Block]) -> tuple:
+    def arguments(these: blocks.Round) -> tuple:
         own = (
-            jax.tree.map(lambda column: column[np.stack([b.rows for b in blocks])], hyper),
-            words[np.array([b.seed for b in blocks])],
-            np.array([b.count > 0 for b in blocks]),
+            jax.tree.map(lambda column: column[np.stack([b.rows for b in these])], hyper),
+            words[np.array([b.replicate for b in these])],
+            np.array([b.count > 0 for b in these]),
         )
-        return *jax.device_put(own, NamedSharding(mesh, PartitionSpec("population"))), *shared
+        return *blocks.shard(mesh, own), *shared
 
     started = perf_counter()
-    program = _compile(spec, mesh, jax.random.key_impl(keys), *_signature(arguments(rounds[0])))
+    static = (spec, mesh, jax.random.key_impl(keys), batch_axis)
+    program = blocks.compile_once(_program, static, blocks.signature(arguments(rounds[0])))
     compiled = perf_counter()
     jax.block_until_ready(shared)
     ready = perf_counter()
     result: Any = None
     done = 0
-    for blocks, output in _one_ahead(rounds, lambda blocks: program(*arguments(blocks))):
-        output = jax.device_get(output if keep_params else (None, *output[1:]))
+    for these, output in blocks.one_ahead(rounds, lambda these: program(*arguments(these))):
+        output = output if keep_params else (None, *output[1:])
         if result is None:
             result = jax.tree.map(lambda x: np.empty(shape + x.shape[2:], x.dtype), output)
-        _store(result, output, blocks)
-        done += sum(block.count for block in blocks)
+        blocks.store(result, output, these)
+        done += sum(block.count for block in these)
         if progress:
             progress(done, shape[0] * shape[1])
-    params, diverged_at, metrics = result
+    params, diverged_at, metrics = blocks.gather(result, rounds, mesh)
     seconds = compiled - started, perf_counter() - ready
     return Population(params, diverged_at, np.array(spec.evaluate_at), metrics, *seconds)
 
@@ -159,7 +156,27 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
     return int(np.clip(2 ** max(fitting, 1).bit_length() // 2, fewest, most))
 
 
-def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
+def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
+    """The axis over which minibatches are spread, if the mesh has one.
+
+    Raises:
+      ValueError: other axes than ``population`` and ``batch``, or a minibatch that cannot be spread
+        evenly.
+    """
+    if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
+        raise ValueError(
+            f"mesh has the axes {mesh.axis_names}, expected 'population', with or without 'batch'"
+        )
+    size = dict(mesh.shape).get("batch", 1)
+    if spec.batch_size % size:
+        raise ValueError(
+            f"batch_size is {spec.batch_size}, expected a multiple of the mesh's {size} devices "
+            "along 'batch'"
+        )
+    return "batch" if size > 1 else None
+
+
+def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> Callable:
     """Every device trains its own block, if it has one in this round.
 
     (hyper [D, block], key words [D, 2], active [D], data, evaluate_on) -> results [D, block, ...]
@@ -171,7 +188,7 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
 
         def member(own: Any) -> tuple:
-            state, history = run(spec, own, key, data, evaluate_on, active[0])
+            state, history = run(spec, own, key, data, evaluate_on, active[0], batch_axis)
             return state.params, state.diverged_at, history.metrics
 
         own = jax.tree.map(lambda column: column[0], hyper)
@@ -181,54 +198,8 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
         alone = member(jax.tree.map(lambda column: column[0], own))
         return jax.tree.map(lambda x: x[None, None], alone)
 
-    split, whole = PartitionSpec("population"), PartitionSpec()
-    specs = {"in_specs": (split, split, split, whole, whole), "out_specs": split}
+    specs = {"in_specs": (SPLIT, SPLIT, SPLIT, WHOLE, WHOLE), "out_specs": SPLIT}
     return jax.jit(jax.shard_map(block, mesh=mesh, **specs, check_vma=False))
-
-
-@lru_cache
-def _compile(spec: Spec, mesh: Mesh, key_kind: Any, structure: Any, leaves: tuple) -> Callable:
-    """The compiled program for arguments of these shapes; compiled once per process."""
-    program = _program(spec, mesh, key_kind)
-    return program.lower(*jax.tree.unflatten(structure, leaves)).compile()
-
-
-def _signature(arguments: tuple) -> tuple[Any, tuple]:
-    """What a program is compiled for: the arguments' structure, shapes, dtypes and placement."""
-    leaves, structure = jax.tree.flatten(arguments)
-    abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-    return structure, tuple(abstract)
-
-
-def _rounds(seeds: int, configurations: int, size: int, devices: int) -> list[list[_Block]]:
-    """All blocks, one per device and round; the last round is filled with blocks of no members."""
-    blocks = []
-    for seed in range(seeds):
-        for first in range(0, configurations, size):
-            rows = np.arange(first, first + size)
-            count = min(size, configurations - first)
-            blocks.append(_Block(seed, np.minimum(rows, configurations - 1), count))
-    blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
-    return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
-
-
-def _one_ahead(
-    rounds: list[list[_Block]], launch: Callable[[list[_Block]], Any]
-) -> Iterator[tuple[list[_Block], Any]]:
-    """Every round's output, with the next round already launched: no device waits for another."""
-    launched = [(rounds[0], launch(rounds[0]))]
-    for blocks in rounds[1:]:
-        launched.append((blocks, launch(blocks)))
-        yield launched.pop(0)
-    yield launched.pop()
-
-
-def _store(result: Any, output: Any, blocks: list[_Block]) -> None:
-    """Copies the real members of a round to their places in the result."""
-    for device, block in enumerate(blocks):
-        place = block.seed, block.rows[: block.count]
-        for whole, part in zip(jax.tree.leaves(result), jax.tree.leaves(output), strict=True):
-            whole[place] = part[device, : block.count]
 
 
 def _as_columns(hyper: Any) -> Any:

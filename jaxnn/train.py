@@ -35,6 +35,13 @@ class State(NamedTuple):
     diverged_at: Array  # [] int32: the iteration whose loss was not finite, or NEVER
 
 
+class Withheld(NamedTuple):
+    """Neighbouring examples that are kept out of training, such as those that validate."""
+
+    first: ArrayLike  # [] int32, traced
+    count: int  # static
+
+
 class Metrics(NamedTuple):
     """Means over a data set: the unregularised loss, and the share of wrong predictions."""
 
@@ -67,14 +74,18 @@ def objective(
 
     Source: S2.4.
     """
-    losses, _ = _over_examples(partial(_loss_and_error, spec), params, *batch)
+    losses, _ = _over_examples(partial(loss_and_error, spec), params, *batch)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
 
 
-@partial(jax.jit, static_argnames="spec")
+@partial(jax.jit, static_argnames=("spec", "batch_axis"))
 def train_step(
-    spec: Spec, hyper: Any, state: State, batch: tuple[Array, Array]
+    spec: Spec,
+    hyper: Any,
+    state: State,
+    batch: tuple[Array, Array],
+    batch_axis: str | None = None,
 ) -> tuple[State, Array]:
     """One update by the gradient of ``objective`` on one minibatch.
 
@@ -85,6 +96,8 @@ def train_step(
       hyper: traced scalars, a ``Hyper``.
       state: from ``init_state`` or the last step.
       batch: inputs [B, in] in floating point, and targets [B] or [B, C].
+      batch_axis: the mesh axis over whose devices the minibatch is spread, of which ``batch`` is
+        then this device's share; None where a device has all of it.
 
     Returns:
       The next state, and the unregularised loss on the minibatch before the update.
@@ -92,10 +105,12 @@ def train_step(
     gradient, loss = jax.grad(objective, argnums=1, has_aux=True)(
         spec, state.params, hyper.l2, batch
     )
+    if batch_axis:
+        gradient, loss = jax.lax.pmean((gradient, loss), batch_axis)
     optimizer = optimizer_at(spec, hyper, state.iteration)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    state = _mark_divergence(state, jnp.isfinite(loss))
+    state = mark_divergence(state, jnp.isfinite(loss))
     healthy = state.diverged_at == NEVER
     params, optimizer_state = jax.tree.map(
         lambda new, old: jnp.where(healthy, new, old),
@@ -123,7 +138,7 @@ def evaluate(spec: Spec, params: PyTree, data: Data) -> Metrics:
             jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
         )
         values = _over_examples(
-            partial(_loss_and_error, spec), params, as_float(inputs, data), targets
+            partial(loss_and_error, spec), params, as_float(inputs, data), targets
         )
         # The last block is moved back to fit; what the one before has counted is left out.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
@@ -172,23 +187,19 @@ def run(
     data: Data,
     evaluate_on: dict[str, Data],
     active: ArrayLike = True,
+    batch_axis: str | None = None,
 ) -> tuple[State, History]:
     """``train`` without its checks: the pure function that populations map.
 
     One that is not active does no work and returns its first state.
     """
     init_key, order_key = jax.random.split(key)
-    shuffle = shuffle_key(order_key)
-    n = len(data.targets)
+    step = _stepper(spec, hyper, order_key, data, batch_axis=batch_axis)
     stride = reduce(math.gcd, spec.evaluate_at)
     due = np.isin(np.arange(0, spec.steps + 1, stride), spec.evaluate_at)
 
-    def step(state: State, _: None) -> tuple[State, None]:
-        indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n)
-        return train_step(spec, hyper, state, take(data, indices))[0], None
-
     def train_stride(state: State) -> State:
-        return jax.lax.scan(step, state, length=stride)[0]
+        return jax.lax.scan(lambda state, _: (step(state), None), state, length=stride)[0]
 
     def evaluate_all(params: PyTree) -> dict[str, Metrics]:
         return {name: evaluate(spec, params, each) for name, each in evaluate_on.items()}
@@ -201,7 +212,7 @@ def run(
         state = jax.lax.cond(started, train_stride, lambda state: state, state)
         metrics = jax.lax.cond(is_due, evaluate_all, skip, state.params)
         finite = [jnp.isfinite(each.loss) for each in metrics.values()]
-        return _mark_divergence(state, jnp.all(jnp.array(finite))), metrics
+        return mark_divergence(state, jnp.all(jnp.array(finite))), metrics
 
     state = init_state(spec, hyper, init_key)
     started = np.arange(len(due)) > 0
@@ -211,6 +222,66 @@ def run(
 
 
 _train_jit = jax.jit(run, static_argnames="spec")
+
+
+def advance(
+    spec: Spec,
+    hyper: Any,
+    key: Key,
+    state: State,
+    steps: ArrayLike,
+    data: Data,
+    *,
+    withheld: Withheld | None = None,
+    batch_axis: str | None = None,
+) -> State:
+    """``run`` piece by piece: more updates of a state, as many as ``steps``, which is traced.
+
+    A state that comes with iteration 0 is drawn first. However the updates are spread over calls,
+    the result is the same bits: a minibatch is a function of the key and the iteration.
+
+    Args:
+      spec: the program, static.
+      hyper: traced scalars, a ``Hyper``.
+      key: the run's, the same in every call.
+      state: from the last call; of the first one only the shapes count, and the iteration, 0.
+      steps: how many updates to do.
+      data: the examples.
+      withheld: those of them that no minibatch may hold.
+      batch_axis: as in ``train_step``.
+    """
+    init_key, order_key = jax.random.split(key)
+    step = _stepper(spec, hyper, order_key, data, withheld=withheld, batch_axis=batch_axis)
+    state = jax.lax.cond(
+        state.iteration == 0, lambda: init_state(spec, hyper, init_key), lambda: state
+    )
+    return jax.lax.fori_loop(0, steps, lambda _, state: step(state), state)
+
+
+def _stepper(
+    spec: Spec,
+    hyper: Any,
+    order_key: Key,
+    data: Data,
+    *,
+    withheld: Withheld | None = None,
+    batch_axis: str | None = None,
+) -> Callable[[State], State]:
+    """The update of a state by the minibatch of its iteration."""
+    shuffle = shuffle_key(order_key)
+    n = len(data.targets) - (withheld.count if withheld else 0)
+
+    def step(state: State) -> State:
+        indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n)
+        if batch_axis:
+            share = spec.batch_size // jax.lax.axis_size(batch_axis)
+            first = jax.lax.axis_index(batch_axis) * share
+            indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
+        if withheld:
+            indices += withheld.count * (indices >= withheld.first)
+        return train_step(spec, hyper, state, take(data, indices), batch_axis)[0]
+
+    return step
 
 
 def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
@@ -228,10 +299,10 @@ def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
     for each in (data, *evaluate_on.values()):
         example = jax.eval_shape(lambda d: (as_float(d.inputs, d)[0], d.targets[0]), each)
-        jax.eval_shape(partial(_loss_and_error, spec), params, *example)
+        jax.eval_shape(partial(loss_and_error, spec), params, *example)
 
 
-def _loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple[Array, Array]:
+def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple[Array, Array]:
     """Loss and error of one example."""
     logits = spec.model.apply(params, x)
     return get_loss(spec.loss)(logits, target), classification_error(logits, target)
@@ -254,7 +325,7 @@ def _over_examples(per_example: Callable, params: PyTree, *batch: Array) -> Any:
     return jax.vmap(per_example, in_axes=(axes, *(0 for _ in batch)))(spread, *batch)
 
 
-def _mark_divergence(state: State, finite: Array) -> State:
+def mark_divergence(state: State, finite: Array) -> State:
     """Notes the iteration of the first loss that is not finite."""
     first = (state.diverged_at == NEVER) & ~finite
     return state._replace(diverged_at=jnp.where(first, state.iteration, state.diverged_at))

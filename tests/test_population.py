@@ -135,10 +135,10 @@ def test_one_compiled_program_serves_a_population_of_any_size(module_pixels):
         return MLP((12, 3)).apply(params, x)
 
     spec = Spec(model=Network(MLP((12, 3)).init, apply), steps=3, batch_size=20)
-    compiled = jaxnn.population._compile.cache_info().misses
+    compiled = jaxnn.blocks.compile_once.cache_info().misses
     for count, keys in ((3, KEYS), (40, KEYS), (100, KEYS[:2])):
         train_population(spec, Hyper(np.linspace(0.01, 0.1, count)), keys, module_pixels)
-    assert jaxnn.population._compile.cache_info().misses == compiled + 1
+    assert jaxnn.blocks.compile_once.cache_info().misses == compiled + 1
 
 
 def test_default_block_size_depends_on_the_model_alone():

@@ -1,0 +1,128 @@
+"""How a population is dealt out to the devices, and how its results come back.
+
+A *block* is what one device trains at once: some configurations of one replicate (a seed, or a fold
+of a seed), which share every minibatch. A *round* is one block per device. Every process launches
+the same rounds, computes the blocks of its own devices, and ``gather`` completes its results by
+those of the others.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxnn.types import PyTree
+
+SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
+
+
+class Block(NamedTuple):
+    """What one device trains at once: some configurations of one replicate."""
+
+    replicate: int
+    rows: np.ndarray  # [block_size] configurations, the last repeated to fill the block
+    count: int  # how many of them are real
+
+
+Round = list[Block]
+"""One block per position along the mesh axis ``population``."""
+
+
+def deal(replicates: int, configurations: int, size: int, devices: int) -> list[Round]:
+    """All blocks in rounds; the last round is filled with blocks of no members."""
+    blocks = []
+    for replicate in range(replicates):
+        for first in range(0, configurations, size):
+            rows = np.arange(first, first + size)
+            count = min(size, configurations - first)
+            blocks.append(Block(replicate, np.minimum(rows, configurations - 1), count))
+    blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
+    return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
+
+
+def shard(mesh: Mesh, own: PyTree) -> PyTree:
+    """Arrays [D, ...] with a row for each position along the population axis, on the devices."""
+    return _put(own, NamedSharding(mesh, SPLIT))
+
+
+def replicate(mesh: Mesh, shared: PyTree) -> PyTree:
+    """Arrays that every device needs, on all of them."""
+    return _put(shared, NamedSharding(mesh, WHOLE))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> jax.Array:
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+
+    return jax.tree.map(put, tree)
+
+
+@lru_cache
+def compile_once(build: Callable[..., Callable], static: tuple, signature: tuple) -> Callable:
+    """The program ``build(*static)`` compiled for arguments of one signature; once per process."""
+    structure, leaves = signature
+    return build(*static).lower(*jax.tree.unflatten(structure, leaves)).compile()
+
+
+def signature(arguments: tuple) -> tuple[Any, tuple]:
+    """What a program is compiled for: the arguments' structure, shapes, dtypes and placement."""
+    leaves, structure = jax.tree.flatten(arguments)
+    abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+    return structure, tuple(abstract)
+
+
+def one_ahead(
+    rounds: Sequence[Round], launch: Callable[[Round], Any]
+) -> Iterator[tuple[Round, Any]]:
+    """Every round's output, with the next round already launched: no device waits for another."""
+    launched = [(rounds[0], launch(rounds[0]))]
+    for blocks in rounds[1:]:
+        launched.append((blocks, launch(blocks)))
+        yield launched.pop(0)
+    yield launched.pop()
+
+
+def store(results: PyTree, output: PyTree, blocks: Round) -> None:
+    """Copies the members that this process has trained to their places, [replicates, K, ...]."""
+    for whole, part in zip(jax.tree.leaves(results), jax.tree.leaves(output), strict=True):
+        for piece in part.addressable_shards:
+            if piece.replica_id == 0 or not part.is_fully_addressable:
+                block = blocks[piece.index[0].start or 0]
+                place = block.replicate, block.rows[: block.count]
+                whole[place] = np.asarray(piece.data)[0, : block.count]
+
+
+def gather(results: PyTree, rounds: Sequence[Round], mesh: Mesh) -> PyTree:
+    """The results [replicates, K, ...] with those of other processes in their places."""
+    if jax.process_count() == 1:
+        return results
+    from jax.experimental import multihost_utils
+
+    processes = np.array(
+        [d.process_index for d in mesh.devices.reshape(mesh.shape["population"], -1)[:, 0]]
+    )
+    first = jax.tree.leaves(results)[0]
+    owner = np.zeros(first.shape[:2], int)
+    for blocks in rounds:
+        for device, block in enumerate(blocks):
+            owner[block.replicate, block.rows[: block.count]] = processes[device]
+    places = np.ix_(*(range(length) for length in owner.shape))
+    return jax.tree.map(
+        lambda leaf: multihost_utils.process_allgather(leaf)[(owner, *places)], results
+    )
+
+
+def agree(flag: bool) -> bool:
+    """The first process's answer, in every process."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))

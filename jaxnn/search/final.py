@@ -1,0 +1,115 @@
+"""The last step: the chosen configuration, trained again if wished, on the examples held out."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import blocks
+from jaxnn.minibatch import as_float
+from jaxnn.search.curves import Curve
+from jaxnn.search.segments import Trainer, replicates
+from jaxnn.search.selection import confidence_intervals
+from jaxnn.search.space import Config, static_part
+from jaxnn.search.task import Task, hyper
+from jaxnn.search.validation import Arranged
+from jaxnn.spec import Spec
+from jaxnn.train import NEVER, loss_and_error
+from jaxnn.types import Array, Data, Key, PyTree
+
+_BLOCK = 500  # examples at once
+
+
+class FinalScores(NamedTuple):
+    """How the chosen models did on the test examples: means over replicates."""
+
+    accuracy: float
+    loss: float
+    accuracy_interval: tuple[float, float]  # 95 %, over test examples
+    loss_interval: tuple[float, float]
+    accuracies: list[float]  # per model
+    losses: list[float]
+    retrained: bool  # on training and validation examples together
+    examples: int
+
+
+class Stage(NamedTuple):
+    """A stretch of a trial's training: population-based training changes hyperparameters."""
+
+    config: Config
+    until: int  # the evaluation it ended at
+
+
+def lineage(curves: dict[int, Curve], number: int, evaluation: int) -> list[Stage]:
+    """How a trial came to be what it was at an evaluation, from the first iteration on."""
+    stages = [Stage(curves[number].trial.config, evaluation)]
+    while (parent := curves[number].copied_from) is not None:
+        stages.insert(0, Stage(curves[parent].trial.config, curves[number].start))
+        number = parent
+    return stages
+
+
+def retrain(task: Task, stages: Sequence[Stage], key: Key, seeds: int, mesh: Any) -> PyTree:
+    """The stages again, on training and validation examples together.
+
+    Returns:
+      Parameters, leaves [S, ...].
+
+    Raises:
+      ValueError: it diverges on these examples.
+    """
+    arranged = Arranged(task.all_examples(), 0, 1)
+    on_device = blocks.replicate(mesh, arranged.data)
+    trainer = Trainer(arranged, on_device, replicates(key, seeds, 1), mesh)
+    spec = task.spec(static_part(stages[0].config), arranged.trained_on)
+    members = trainer.empty(spec, 1)
+    start = 0
+    for stage in stages:
+        stop = task.iteration(stage.until, spec.batch_size, arranged.trained_on)
+        trainer.advance(spec, hyper([stage.config]), members, start, stop, lambda _: None)
+        start = stop
+    members = trainer.gather(spec, members)
+    if (members.diverged_at != NEVER).any():
+        raise ValueError(
+            f"the chosen configuration {stages[-1].config} diverged when it was trained again on "
+            f"training and validation examples, at iteration {members.diverged_at.max()}; expected "
+            "finite losses: test(retrain=False) uses the models that were validated"
+        )
+    return jax.tree.map(lambda leaf: leaf[:, 0], members.params)
+
+
+def score(spec: Spec, params: PyTree, data: Data, retrained: bool) -> FinalScores:
+    """How models, leaves [R, ...], do on examples."""
+    count = len(jax.tree.leaves(params)[0])
+    each = [
+        jax.device_get(_each_example(spec, jax.tree.map(lambda leaf, r=r: leaf[r], params), data))
+        for r in range(count)
+    ]
+    losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))  # [R, N]
+    means = np.stack([1 - errors.mean(axis=0), losses.mean(axis=0)])
+    low, high = confidence_intervals(means, resamples=1000)
+    return FinalScores(
+        accuracy=float(means[0].mean()),
+        loss=float(means[1].mean()),
+        accuracy_interval=(float(low[0]), float(high[0])),
+        loss_interval=(float(low[1]), float(high[1])),
+        accuracies=(1 - errors.mean(axis=1)).tolist(),
+        losses=losses.mean(axis=1).tolist(),
+        retrained=retrained,
+        examples=len(data.targets),
+    )
+
+
+@partial(jax.jit, static_argnames="spec")
+def _each_example(spec: Spec, params: PyTree, data: Data) -> tuple[Array, Array]:
+    """Loss and error of every example, [N] each."""
+
+    def one(example: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, target = example
+        return loss_and_error(spec, params, as_float(x, data), target)
+
+    examples = jnp.asarray(data.inputs), jnp.asarray(data.targets)
+    return jax.lax.map(one, examples, batch_size=_BLOCK)

@@ -1,0 +1,164 @@
+"""Methods that stop early what looks bad: successive halving and Hyperband."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
+from jaxnn.search.sampling import random_configuration
+from jaxnn.search.space import Space, SpaceError
+from jaxnn.spec import require_count
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving:
+    """Rungs of fewer and fewer configurations; see ``successive_halving``."""
+
+    count: int
+    eta: int
+    minimum: int | None
+
+    def rungs(self, evaluations: int) -> list[tuple[int, int]]:
+        """(trials, evaluation up to which they are trained) per rung."""
+        if self.minimum is None:
+            halvings = int(math.log(self.count, self.eta) + 1e-9)
+        else:
+            halvings = int(math.log(max(evaluations / self.minimum, 1), self.eta) + 1e-9)
+        return rungs(self.count, self.eta, halvings, evaluations)
+
+    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+        """One round per rung."""
+        if self.minimum is not None and self.minimum > evaluations:
+            raise SpaceError(
+                f"successive_halving: minimum is {self.minimum} evaluations, expected at most the "
+                f"task's {evaluations}"
+            )
+        configs = [random_configuration(space, seed, i) for i in range(self.count)]
+        yield from _halve(fresh(configs), self.rungs(evaluations))
+
+    def work(self, space: Space, evaluations: int) -> int:
+        """Every rung's new evaluations."""
+        return _work(self.rungs(evaluations))
+
+    def describe(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {
+            "method": "successive_halving",
+            "count": self.count,
+            "eta": self.eta,
+            "minimum": self.minimum,
+        }
+
+
+def successive_halving(
+    count: int, *, eta: int = 3, minimum: int | None = None
+) -> SuccessiveHalving:
+    """Trains many configurations a little and the best of them on (Jamieson and Talwalkar, 2016).
+
+    From rung to rung the best 1/eta go on, from the state they are in, to eta times the budget; the
+    last rung ends at the task's full budget.
+
+    Args:
+      count: random configurations in the first rung.
+      eta: how many times fewer of them there are in the next.
+      minimum: evaluations in the first rung; by default as few as leave one configuration for the
+        last.
+    """
+    return SuccessiveHalving(
+        require_count("count", count),
+        _eta(eta),
+        None if minimum is None else require_count("minimum", minimum),
+    )
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """Several successive halvings; see ``hyperband``."""
+
+    eta: int
+
+    def brackets(self, evaluations: int) -> list[list[tuple[int, int]]]:
+        """The rungs of each bracket, the most impatient first."""
+        most = int(math.log(evaluations, self.eta) + 1e-9)
+        return [
+            rungs(
+                math.ceil((most + 1) / (halvings + 1) * self.eta**halvings),
+                self.eta,
+                halvings,
+                evaluations,
+            )
+            for halvings in range(most, -1, -1)
+        ]
+
+    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+        """One bracket after another."""
+        number = 0
+        for bracket in self.brackets(evaluations):
+            count = bracket[0][0]
+            configs = [random_configuration(space, seed, number + i) for i in range(count)]
+            yield from _halve(fresh(configs, number), bracket)
+            number += count
+
+    def work(self, space: Space, evaluations: int) -> int:
+        """That of all brackets."""
+        return sum(_work(bracket) for bracket in self.brackets(evaluations))
+
+    def describe(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {"method": "hyperband", "eta": self.eta}
+
+
+def hyperband(*, eta: int = 3) -> Hyperband:
+    """Successive halvings from many short trainings to few full ones (Li et al., 2018).
+
+    The task's budget says how many configurations there are: with R evaluations, bracket s of
+    s_max = floor(log_eta R), ..., 0 starts ceil((s_max + 1) / (s + 1) * eta^s) of them at
+    R / eta^s.
+
+    Args:
+      eta: how many times fewer configurations go on from rung to rung.
+    """
+    return Hyperband(_eta(eta))
+
+
+def rungs(count: int, eta: int, halvings: int, evaluations: int) -> list[tuple[int, int]]:
+    """(trials, evaluation) per rung: count / eta^i of them up to evaluations / eta^(halvings - i).
+
+    Rungs that would end at the same evaluation are one.
+    """
+    found: dict[int, int] = {}
+    for i in range(halvings + 1):
+        until = max(1, evaluations // eta ** (halvings - i))
+        found[until] = max(1, count // eta**i) if found else count
+    return [(trials, until) for until, trials in found.items()]
+
+
+def survivors(trials: Sequence[Trial], scores: Scores, count: int) -> tuple[Trial, ...]:
+    """The best of them that have not diverged, in the order of their numbers."""
+    finite = [trial for trial in trials if math.isfinite(scores.best[trial.number])]
+    ranked = sorted(finite, key=lambda trial: (scores.best[trial.number], trial.number))
+    chosen = sorted(ranked[:count], key=lambda trial: trial.number)
+    return tuple(trial._replace(parent=trial.number) for trial in chosen)
+
+
+def _halve(trials: tuple[Trial, ...], rungs: list[tuple[int, int]]) -> Rounds:
+    for i, (_, until) in enumerate(rungs):
+        scores = yield Round(trials, until)
+        if i + 1 < len(rungs):
+            trials = survivors(trials, scores, rungs[i + 1][0])
+            if not trials:
+                return
+
+
+def _work(rungs: list[tuple[int, int]]) -> int:
+    before = [0, *(until for _, until in rungs)]
+    return sum(
+        count * (until - start) for (count, until), start in zip(rungs, before, strict=False)
+    )
+
+
+def _eta(eta: int) -> int:
+    if require_count("eta", eta) < 2:
+        raise SpaceError(f"eta is {eta}, expected at least 2")
+    return eta

@@ -1,0 +1,212 @@
+"""What a search leaves: the choice, the table of all trials, and the one look at the test set."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnn.search.engine import Outcome, readable_config
+from jaxnn.search.final import FinalScores, Stage, lineage, retrain, score
+from jaxnn.search.journal import Journal
+from jaxnn.search.selection import chosen, confidence_intervals
+from jaxnn.search.space import Config, Space, static_part
+from jaxnn.search.task import Task
+from jaxnn.spec import Spec
+from jaxnn.train import NEVER
+from jaxnn.types import Key, PyTree
+
+Row = dict[str, Any]
+
+
+class Best(NamedTuple):
+    """The trial that was chosen."""
+
+    trial: int
+    config: Config
+    epochs: float  # after which it was best, and its parameters were kept
+    validation_accuracy: float  # mean over replicates
+    validation_loss: float
+    stages: list[Stage]  # more than one if hyperparameters changed in training
+
+
+class Result:
+    """What a search found.
+
+    Attributes:
+      best: the chosen trial.
+      table: one row per trial; see ``Result.table``.
+      params: the chosen trial's parameters at its best evaluation, leaves [R, ...], one row per
+        replicate: the folds of the first seed, of the second, ...
+      curves: every trial's validation scores.
+      programs: how many programs were compiled for it.
+      compile_seconds: the time that took; programs compile while others train.
+      train_seconds: the time it trained, over all runs that it took.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        space: Space,
+        outcome: Outcome,
+        journal: Journal,
+        *,
+        rule: str,
+        key: Key,
+        seeds: int,
+        mesh: Any,
+    ):
+        """Chooses.
+
+        Raises:
+          AllDivergedError: there is nothing to choose.
+        """
+        self.task, self.space, self.curves = task, space, outcome.curves
+        self.programs = outcome.programs
+        self.compile_seconds, self.train_seconds = outcome.compile_seconds, outcome.train_seconds
+        self._journal, self._key, self._seeds, self._mesh = journal, key, seeds, mesh
+        number = chosen(outcome.curves, task.measure, rule)
+        self.best = self._best(number)
+        self.params: PyTree = outcome.parameters[number]
+        self.table = self._table()
+
+    def _best(self, number: int) -> Best:
+        curve = self.curves[number]
+        index = curve.best(self.task.measure)
+        evaluation = curve.evaluations[index]
+        return Best(
+            number,
+            curve.trial.config,
+            evaluation / self.task.evaluations_per_epoch,
+            1 - curve.means("error")[index],
+            curve.means("loss")[index],
+            lineage(self.curves, number, evaluation),
+        )
+
+    def _table(self) -> list[Row]:
+        """One row per trial, in the order of their numbers.
+
+        ``trial``, ``copied_from``, the names of the space (None where one does not apply),
+        ``epochs`` (trained), ``best_epoch``; for ``validation_accuracy`` and ``validation_loss`` at
+        the best epoch the mean over replicates, ``_std``, and the ends ``_low`` and ``_high`` of
+        its 95 % bootstrap interval; ``diverged_at``, the first iteration at which a replicate's
+        loss was not finite. What is not known is None.
+        """
+        per_epoch, measure = self.task.evaluations_per_epoch, self.task.measure
+        rows = []
+        at_best: list[dict[str, np.ndarray]] = []
+        for number, curve in self.curves.items():
+            config = readable_config(curve.trial.config)
+            index = None if curve.diverged else curve.best(measure)
+            diverged = curve.diverged_at[curve.diverged_at != NEVER]
+            rows.append(
+                {
+                    "trial": number,
+                    "copied_from": curve.copied_from,
+                    **{name: config.get(name) for name in self.space},
+                    "epochs": curve.evaluations[-1] / per_epoch,
+                    "best_epoch": None if index is None else curve.evaluations[index] / per_epoch,
+                    "diverged_at": int(diverged.min()) if len(diverged) else None,
+                }
+            )
+            missing = np.full(len(curve.diverged_at), np.nan)
+            at_best.append(
+                {
+                    "validation_accuracy": missing
+                    if index is None
+                    else 1 - curve.values("error")[index],
+                    "validation_loss": missing if index is None else curve.values("loss")[index],
+                }
+            )
+        for name in ("validation_accuracy", "validation_loss"):
+            _add_summary(rows, name, np.array([values[name] for values in at_best]))
+        return sorted(rows, key=lambda row: row["trial"])
+
+    @property
+    def diverged(self) -> int:
+        """How many trials diverged."""
+        return sum(curve.diverged for curve in self.curves.values())
+
+    @property
+    def spec(self) -> Spec:
+        """The program of the chosen trial."""
+        return self._spec(len(self.task.train.targets))
+
+    def _spec(self, examples: int) -> Spec:
+        return self.task.spec(static_part(self.best.config), examples)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of the result should know, such as a damaged checkpoint."""
+        return [record["note"] for record in self._journal.records if "note" in record]
+
+    @property
+    def test_reads(self) -> int:
+        """How often the test set has been read for this search."""
+        return sum("test_read" in record for record in self._journal.records)
+
+    def test(self, *, retrain: bool = False) -> FinalScores:
+        """Reads the test set, and records that it was read.
+
+        Asked for the same a second time, it answers from the record.
+
+        Args:
+          retrain: train the chosen configuration again, on training and validation examples
+            together and to the same epoch, from every seed; otherwise the validated models are
+            tested.
+
+        Returns:
+          Means over the models, with 95 % bootstrap intervals over the test examples.
+
+        Raises:
+          ValueError: the task has no test set, or the configuration diverges when trained again.
+        """
+        for record in self._journal.records:
+            if "test_scores" in record and record["test_scores"]["retrained"] is retrain:
+                return _from_record(record["test_scores"])
+        if self.task.test is None:
+            raise ValueError("the task has no test set, expected Task(..., test=data)")
+        params = self.retrained() if retrain else self.params
+        with self._journal as journal:
+            journal.append({"test_read": self.test_reads + 1})
+            scores = score(self.spec, params, self.task.read_test(), retrain)
+            journal.append({"test_scores": scores._asdict()})
+        return scores
+
+    def retrained(self) -> PyTree:
+        """Parameters of the chosen configuration trained on all examples, leaves [S, ...]."""
+        return retrain(self.task, self.best.stages, self._key, self._seeds, self._mesh)
+
+    def to_pandas(self) -> Any:
+        """The table as a ``pandas.DataFrame``.
+
+        Raises:
+          ModuleNotFoundError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "to_pandas() needs the package pandas, expected it to be installed: "
+                "pip install pandas"
+            ) from None
+        return pd.DataFrame(self.table)
+
+
+def _add_summary(rows: list[Row], name: str, values: np.ndarray) -> None:
+    """Mean, standard deviation and interval of a measure [K, R]."""
+    several = values.shape[1] > 1
+    known = ~np.isnan(values).any(axis=1)
+    columns = {key: np.full(len(rows), np.nan) for key in ("", "_std", "_low", "_high")}
+    columns[""][known] = values[known].mean(axis=1)
+    if several:
+        columns["_std"][known] = values[known].std(axis=1, ddof=1)
+        columns["_low"][known], columns["_high"][known] = confidence_intervals(values[known])
+    for suffix, column in columns.items():
+        for row, value in zip(rows, column.tolist(), strict=True):
+            row[name + suffix] = None if math.isnan(value) else value
+
+
+def _from_record(record: dict[str, Any]) -> FinalScores:
+    intervals: dict[str, Callable] = {"accuracy_interval": tuple, "loss_interval": tuple}
+    return FinalScores(**{n: intervals.get(n, lambda v: v)(value) for n, value in record.items()})

@@ -1,0 +1,146 @@
+"""Methods that decide everything beforehand: grid, random, Sobol'."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxnn.search.methods import Round, Rounds, fresh
+from jaxnn.search.space import Config, Space, SpaceError
+from jaxnn.spec import require_count
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations; see ``grid``."""
+
+    points: int | None = None
+    by_name: tuple[tuple[str, int], ...] = ()
+
+    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+        """One round of everything."""
+        yield Round(fresh(self.configurations(space)), evaluations)
+
+    def work(self, space: Space, evaluations: int) -> int:
+        """All of it."""
+        return len(self.configurations(space)) * evaluations
+
+    def configurations(self, space: Space) -> list[Config]:
+        """The combinations.
+
+        Raises:
+          SpaceError: an interval without a number of points, or a number for a name that is not in
+            the space.
+        """
+        given = dict(self.by_name)
+        if unknown := [name for name in given if name not in space]:
+            raise SpaceError(f"grid: {unknown[0]!r} is not in the space {tuple(space)}")
+        points = {name: given.get(name, self.points) for name in space}
+        for name, domain in space.items():
+            if domain.is_interval and points[name] is None:
+                raise SpaceError(
+                    f"grid: {name} has no end of values, expected a number of points such as "
+                    f"grid({name}=5)"
+                )
+        return space.grid(points)
+
+    def describe(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {"method": "grid", "points": self.points, **dict(self.by_name)}
+
+
+def grid(points: int | None = None, **by_name: int) -> Grid:
+    """Every combination of evenly spaced values (evenly in the logarithm for ``log_uniform``).
+
+    Args:
+      points: how many values of each interval, both ends included.
+      **by_name: the same for one name.
+    """
+    for name, count in {"points": points, **by_name}.items():
+        if count is not None and require_count(name, count) < 2:
+            raise SpaceError(f"grid: {name} is {count}, expected at least 2 points")
+    return Grid(points, tuple(by_name.items()))
+
+
+@dataclass(frozen=True)
+class Random:
+    """Independent random configurations; see ``random``."""
+
+    count: int
+
+    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+        """One round."""
+        yield Round(fresh(random_configurations(space, seed, self.count)), evaluations)
+
+    def work(self, space: Space, evaluations: int) -> int:
+        """All of it."""
+        return self.count * evaluations
+
+    def describe(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {"method": "random", "count": self.count}
+
+
+def random(count: int) -> Random:
+    """``count`` independent random configurations (Bergstra and Bengio, 2012)."""
+    return Random(require_count("count", count))
+
+
+@dataclass(frozen=True)
+class Sobol:
+    """Evenly spread configurations; see ``sobol``."""
+
+    count: int
+
+    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+        """One round."""
+        yield Round(fresh(sobol_configurations(space, seed, self.count)), evaluations)
+
+    def work(self, space: Space, evaluations: int) -> int:
+        """All of it."""
+        return self.count * evaluations
+
+    def describe(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {"method": "sobol", "count": self.count}
+
+
+def sobol(count: int) -> Sobol:
+    """The first ``count`` points of a scrambled Sobol' sequence (Owen, 1998): no gaps, no clusters.
+
+    It is at its most even for powers of two.
+    """
+    return Sobol(require_count("count", count))
+
+
+def random_configuration(space: Space, seed: int, number: int) -> Config:
+    """The configuration of a number: a function of (seed, number) alone."""
+    draws = np.random.default_rng([seed, 2, number]).random(len(space.searched))
+    return space.configuration(dict(zip(space.searched, draws.tolist(), strict=True)))
+
+
+def random_configurations(space: Space, seed: int, count: int) -> list[Config]:
+    """The first of them."""
+    return [random_configuration(space, seed, number) for number in range(count)]
+
+
+def sobol_configurations(space: Space, seed: int, count: int) -> list[Config]:
+    """The first points of the sequence of a seed, as configurations.
+
+    Raises:
+      SpaceError: more dimensions than there are direction numbers for.
+    """
+    from scipy.stats import qmc
+
+    names = space.searched
+    if not names:
+        return [space.configuration({})] * count
+    if len(names) > qmc.Sobol.MAXDIM:
+        raise SpaceError(
+            f"sobol: {len(names)} hyperparameters, expected at most {qmc.Sobol.MAXDIM}"
+        )
+    rng = np.random.default_rng([seed, 3])
+    points = qmc.Sobol(len(names), rng=rng).random_base2(max(count - 1, 0).bit_length())
+    return [
+        space.configuration(dict(zip(names, row, strict=True))) for row in points[:count].tolist()
+    ]

@@ -1,0 +1,134 @@
+"""``search``: from a task, a space and a method to a result."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxnn import blocks
+from jaxnn.devices import population_mesh
+from jaxnn.search.engine import Engine, Status
+from jaxnn.search.journal import Journal, Memory, RunFolder
+from jaxnn.search.methods import Method
+from jaxnn.search.result import Result
+from jaxnn.search.segments import Trainer, replicates
+from jaxnn.search.selection import RULES, may_be_chosen
+from jaxnn.search.space import Domain, Space, readable
+from jaxnn.search.task import Task
+from jaxnn.search.validation import arrange
+from jaxnn.spec import require_count
+from jaxnn.types import Data, Key
+
+
+def search(
+    task: Task,
+    space: Mapping[str, Domain],
+    *,
+    method: Method,
+    key: Key,
+    seeds: int = 1,
+    rule: str = "mean",
+    folder: Path | str | None = None,
+    mesh: Mesh | None = None,
+    progress: Callable[[Status], None] | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Result:
+    """Searches hyperparameters: whole populations train as one program, the validation set chooses.
+
+    With a folder the search survives its process: the same call again goes on where it stopped, and
+    ends with the same bits as if nothing had happened.
+
+    Args:
+      task: the examples, what may be spent, what is minimised.
+      space: domains by the names of hyperparameters.
+      method: ``grid``, ``random``, ``sobol``, ``successive_halving``, ``hyperband``,
+        ``population_based`` or ``optuna``.
+      key: decides everything random: splits, configurations, initial weights, orders.
+      seeds: replicates of every configuration; those of one seed share minibatches.
+      rule: how to choose: "mean" or "one_standard_error"; see ``jaxnn.search.selection.chosen``.
+      folder: where to keep the log and the checkpoints; default: nowhere.
+      mesh: the devices; default: all of them, of all processes, along ``population``.
+      progress: called often with a ``Status``.
+      checkpoint_seconds: how often the population is saved in the folder, at most; what happened
+        since has to be trained again after a crash.
+
+    Returns:
+      A ``Result``.
+
+    Raises:
+      SpaceError: a space that cannot be searched, or not by this method.
+      AllDivergedError: every trial diverged.
+      RunFolderError, CorruptLogError: the folder cannot be used; nothing in it was changed.
+      ValueError: the data do not fit, or an argument is out of its range.
+    """
+    require_count("seeds", seeds)
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}, expected one of {list(RULES)}")
+    if rule == "one_standard_error" and seeds * task.validation.count < 2:
+        raise ValueError("rule is 'one_standard_error', expected at least 2 seeds or folds")
+    checked = Space(space, task.model_parameters)
+    mesh = mesh or population_mesh()
+    split_key, replicate_key = jax.random.split(key)
+    seed = int(np.asarray(jax.random.bits(split_key, (), np.uint32)))
+    arranged = arrange(task.validation, task.train, seed)
+    on_device = blocks.replicate(mesh, arranged.data)
+    trainer = Trainer(arranged, on_device, replicates(replicate_key, seeds, arranged.folds), mesh)
+    journal: Journal = Memory()
+    if folder is not None:
+        asked = describe(task, checked, method, key, seeds, rule, mesh)
+        journal = RunFolder(Path(folder), asked)
+    with journal:
+        engine = Engine(
+            replace(task, test=None),  # nothing that trains can reach the test examples
+            checked,
+            trainer,
+            journal,
+            keep=lambda curves: may_be_chosen(curves, task.measure, rule),
+            report=progress or (lambda _: None),
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        outcome = engine.run(method, seed)
+    return Result(
+        task, checked, outcome, journal, rule=rule, key=replicate_key, seeds=seeds, mesh=mesh
+    )
+
+
+def describe(
+    task: Task, space: Space, method: Method, key: Key, seeds: int, rule: str, mesh: Mesh
+) -> dict[str, Any]:
+    """Everything that decides the bits of a search, in JSON's types."""
+    device = mesh.devices.flat[0]
+    return {
+        "task": {
+            "train": digest(task.train),
+            "validation": task.validation.describe(),
+            "given": task.validation.data and digest(task.validation.data),
+            "epochs": task.epochs,
+            "evaluations_per_epoch": task.evaluations_per_epoch,
+            "measure": task.measure,
+            "model": task.model and readable(task.model),
+        },
+        "space": space.describe(),
+        "method": method.describe(),
+        "seeds": seeds,
+        "rule": rule,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "devices": {"kind": device.device_kind, **dict(mesh.shape)},
+        "float": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
+        "versions": {package: version(package) for package in ("jaxnn", "jax", "jaxlib", "optax")},
+    }
+
+
+def digest(data: Data) -> str:
+    """A checksum of examples."""
+    found = hashlib.sha256()
+    for array in map(np.ascontiguousarray, data):
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(array.data if array.ndim else array.tobytes())
+    return found.hexdigest()[:16]

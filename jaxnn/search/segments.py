@@ -1,0 +1,248 @@
+"""Training a bucket of trials from one evaluation to the next, on all devices.
+
+A *bucket* holds the trials of a round that share a program. Its members are rows of arrays
+[R, K, ...]: R replicates (seeds x folds) of K trials, so copying a trial is an index, and saving
+them is writing arrays. They stay on the host between evaluations.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxnn import blocks
+from jaxnn.blocks import SPLIT, WHOLE
+from jaxnn.population import check_mesh, default_block_size
+from jaxnn.search.validation import Arranged
+from jaxnn.spec import Spec
+from jaxnn.train import (
+    NEVER,
+    Metrics,
+    State,
+    Withheld,
+    advance,
+    evaluate,
+    init_state,
+    mark_divergence,
+)
+from jaxnn.types import Array, Data, Hyper, PyTree
+
+_OVERHEAD = 1.7  # of a block, in members: what its cost has beyond its size
+
+
+class Members(NamedTuple):
+    """The trials of a bucket in training."""
+
+    params: PyTree  # leaves [R, K, ...]
+    optimizer_state: PyTree  # leaves [R, K, ...]
+    diverged_at: np.ndarray  # [R, K] int32
+    best: PyTree  # [R, K, ...]: the parameters at each trial's best evaluation
+
+    def take(self, rows: Sequence[int]) -> "Members":
+        """Some of the trials, one perhaps several times; a copy."""
+        return jax.tree.map(lambda leaf: leaf[:, np.asarray(rows, int)], self)
+
+
+class Replicates(NamedTuple):
+    """What a trial is repeated over: every fold of every seed."""
+
+    words: np.ndarray  # [R, ...] uint32: the key of the seed
+    fold: np.ndarray  # [R] int32
+    key_kind: Any
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return len(self.fold)
+
+
+def replicates(key: Any, seeds: int, folds: int) -> Replicates:
+    """Seeds, each with its own key, by folds; the members of one seed share their minibatches."""
+    words = np.stack(
+        [np.asarray(jax.random.key_data(jax.random.fold_in(key, seed))) for seed in range(seeds)]
+    )
+    fold = np.tile(np.arange(folds, dtype=np.int32), seeds)
+    return Replicates(np.repeat(words, folds, axis=0), fold, jax.random.key_impl(key))
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Where and on what all buckets of a search are trained."""
+
+    arranged: Arranged
+    on_device: Data  # the same examples, on every device
+    replicates: Replicates
+    mesh: Mesh
+
+    def block_size(self, spec: Spec, trials: int) -> int:
+        """How many trials a device trains at once.
+
+        It depends on the model, the number of trials and the devices alone, because the last bit
+        of a result depends on it.
+        """
+        largest = default_block_size(spec, self.mesh.devices.flat[0].platform, trials)
+        devices = self.mesh.shape["population"]
+
+        def cost(size: int) -> float:
+            rounds = -(-self.replicates.count * -(-trials // size) // devices)
+            return rounds * (size + _OVERHEAD)
+
+        sizes = [size for size in (1, 2, 4, 8, 16) if size < largest]
+        return min([*sizes, largest], key=lambda size: (cost(size), -size))
+
+    def rounds(self, spec: Spec, trials: int) -> list[blocks.Round]:
+        """Which device trains which members when."""
+        size = self.block_size(spec, trials)
+        return blocks.deal(self.replicates.count, trials, size, self.mesh.shape["population"])
+
+    def empty(self, spec: Spec, trials: int) -> Members:
+        """Members that have yet to be drawn."""
+        state = jax.eval_shape(partial(init_state, spec), Hyper(0.1), jax.random.key(0))
+        shape = self.replicates.count, trials
+        params, optimizer_state, best = (
+            jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), tree)
+            for tree in (state.params, state.optimizer_state, state.params)
+        )
+        return Members(params, optimizer_state, np.full(shape, NEVER, np.int32), best)
+
+    def compile(self, spec: Spec, hyper: Hyper) -> Callable:
+        """The program of a bucket."""
+        first = self.rounds(spec, np.size(hyper.learning_rate))[0]
+        arguments = self._arguments(hyper, self.empty(spec, 1), first, 0, 0, template=True)
+        static = (
+            spec,
+            self.mesh,
+            self.replicates.key_kind,
+            check_mesh(self.mesh, spec),
+            self.arranged.held_out,
+        )
+        return blocks.compile_once(_program, static, blocks.signature(arguments))
+
+    def advance(
+        self,
+        spec: Spec,
+        hyper: Hyper,
+        members: Members,
+        start: int,
+        stop: int,
+        report: Callable[[float], None],
+    ) -> Metrics:
+        """Trains the members from one iteration to another, in place, and evaluates them.
+
+        Args:
+          spec: the program.
+          hyper: arrays [K].
+          members: changed in place, apart from ``best``.
+          start: the iteration they are at.
+          stop: the one they are to reach.
+          report: called with the share that is done, after every block.
+
+        Returns:
+          Validation loss and error, [R, K] each.
+        """
+        program = self.compile(spec, hyper)
+        shape, dtype = members.diverged_at.shape, jnp.result_type(float)
+        rounds = self.rounds(spec, shape[1])
+        metrics = Metrics(np.zeros(shape, dtype), np.zeros(shape, dtype))
+        own = (members.params, members.optimizer_state, members.diverged_at, metrics)
+
+        def launch(these: blocks.Round) -> Any:
+            return program(*self._arguments(hyper, members, these, start, stop - start))
+
+        for done, (these, output) in enumerate(blocks.one_ahead(rounds, launch), start=1):
+            blocks.store(own, output, these)
+            report(done / len(rounds))
+        diverged, metrics = blocks.gather((members.diverged_at, metrics), rounds, self.mesh)
+        members.diverged_at[...] = diverged
+        return metrics
+
+    def gather(self, spec: Spec, members: Members) -> Members:
+        """The members with the rows that other processes have trained."""
+        rounds = self.rounds(spec, members.diverged_at.shape[1])
+        return blocks.gather(members, rounds, self.mesh)
+
+    def _arguments(
+        self,
+        hyper: Hyper,
+        members: Members,
+        these: blocks.Round,
+        start: int,
+        steps: int,
+        template: bool = False,
+    ) -> tuple:
+        rows = np.stack([block.rows for block in these])  # [D, block_size]
+        replicate = np.array([block.replicate for block in these])
+        places = (
+            (np.zeros_like(rows), np.zeros_like(rows)) if template else (replicate[:, None], rows)
+        )
+        own = (
+            jax.tree.map(lambda column: column[rows], hyper),
+            jax.tree.map(
+                lambda leaf: leaf[places],
+                (members.params, members.optimizer_state, members.diverged_at),
+            ),
+            self.replicates.words[replicate],
+            self.replicates.fold[replicate],
+            np.array([block.count > 0 for block in these]),
+        )
+        shared = blocks.replicate(self.mesh, (np.int32(start), np.int32(steps)))
+        return (*blocks.shard(self.mesh, own), *shared, self.on_device)
+
+
+def _program(
+    spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None, held_out: int
+) -> Callable:
+    """Every device trains its own block on, if it has one in this round, and evaluates it.
+
+    (hyper [D, block], (params, optimizer state, divergence) [D, block, ...], key words [D, 2],
+    folds [D], active [D], iteration, steps, data)
+      -> (params, optimizer state, divergence, metrics) [D, block, ...]
+    """
+
+    def block(
+        hyper: Hyper,
+        own: tuple[PyTree, PyTree, Array],
+        words: Array,
+        fold: Array,
+        active: Array,
+        iteration: Array,
+        steps: Array,
+        data: Data,
+    ) -> Any:
+        key = jax.random.wrap_key_data(words[0], impl=key_kind)
+        withheld = Withheld(fold[0] * held_out, held_out)
+        nothing = Metrics(jnp.zeros(()), jnp.zeros(()))
+
+        def member(
+            hyper: Hyper, params: PyTree, optimizer_state: PyTree, diverged_at: Array
+        ) -> Any:
+            state = State(params, optimizer_state, iteration, diverged_at)
+            state = advance(
+                spec, hyper, key, state, steps, data, withheld=withheld, batch_axis=batch_axis
+            )
+            if not held_out:
+                return state.params, state.optimizer_state, state.diverged_at, nothing
+            metrics = evaluate(spec, state.params, validation)
+            state = mark_divergence(state, jnp.isfinite(metrics.loss))
+            return state.params, state.optimizer_state, state.diverged_at, metrics
+
+        def train() -> Any:
+            return jax.vmap(member)(hyper, *own)
+
+        hyper, own = jax.tree.map(lambda leaf: leaf[0], (hyper, own))
+        inputs, targets = (
+            jax.lax.dynamic_slice_in_dim(jnp.asarray(x), withheld.first, held_out)
+            for x in (data.inputs, data.targets)
+        )
+        validation = Data(inputs, targets, data.scale)
+        idle = jax.tree.map(lambda zero: jnp.broadcast_to(zero, own[2].shape), nothing)
+        output = jax.lax.cond(active[0], train, lambda: (*own, idle))
+        return jax.tree.map(lambda leaf: leaf[None], output)
+
+    specs = {"in_specs": (*(SPLIT,) * 5, *(WHOLE,) * 3), "out_specs": SPLIT}
+    return jax.jit(jax.shard_map(block, mesh=mesh, **specs, check_vma=False))
