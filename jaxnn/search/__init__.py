@@ -23,6 +23,7 @@ from jaxnn.search.space import (
     uniform,
 )
 from jaxnn.search.task import Task
+from jaxnn.search.tpe import optuna
 from jaxnn.search.validation import folds, given, holdout
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "hyperband",
     "integer",
     "log_uniform",
+    "optuna",
     "population_based",
     "random",
     "search",
