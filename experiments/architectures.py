@@ -131,7 +131,7 @@ def present(
     rows: Sequence[Mapping[str, str]],
 ) -> None:
     """Prints the tables, writes history.csv and the three figures."""
-    from experiments.figures import Curve, curves_figure
+    from jaxnn.figures import Curve, curves_figure
 
     run.table(
         f"{config.dataset}: {config.steps:,} iterations of {config.batch_size}, mean ± standard "

@@ -160,7 +160,7 @@ def medians(rows: Sequence[Row]) -> dict[str, Any]:
 
 def present(run: harness.Run, rows: Mapping[tuple[str, int], Sequence[Row]]) -> None:
     """Prints the table, writes history.csv and the figure."""
-    from experiments.figures import Curve, curves_figure
+    from jaxnn.figures import Curve, curves_figure
 
     body = []
     for (network, count), each in rows.items():

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import CycloptsError
 
-from experiments import report
 from experiments.config import C, Config, parse
-from experiments.progress import Report, labelled_progress, progress
-from jaxnn import data
+from jaxnn import data, reporting
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import use_all_cores
+from jaxnn.progress import Report, labelled_progress, progress
 from jaxnn.types import Splits
 
 if TYPE_CHECKING:
@@ -57,15 +56,15 @@ class Run:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Prints a table to standard output."""
-        report.print_table(title, columns, rows)
+        reporting.print_table(title, columns, rows)
 
     def history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes history.csv: one row per setting, seed and evaluated iteration."""
-        report.write_csv(self._new_file("history.csv"), rows)
+        reporting.write_csv(self._new_file("history.csv"), rows)
 
     def figure(self, file_name: str, figure: "Figure") -> None:
         """Writes a figure as PNG."""
-        from experiments.figures import write_png
+        from jaxnn.figures import write_png
 
         write_png(self._new_file(file_name), figure)
 
@@ -80,12 +79,12 @@ class Run:
             "experiment": self.name,
             "dataset": self.config.dataset,
             "config": self.config,
-            **report.environment(),
+            **reporting.environment(),
             "seconds": seconds,
             "checks": self.checks,
             "results": results,
         }
-        report.write_json(self._new_file("results.json"), content)
+        reporting.write_json(self._new_file("results.json"), content)
 
     def _new_file(self, name: str) -> Path:
         self.files.append(name)
@@ -119,7 +118,7 @@ def main(
         with writable_folder(config.out or Path("runs") / name) as out:
             set_up_jax()
             # Matplotlib takes nearly as long to import as JAX: let it do so while JAX compiles.
-            Thread(target=import_module, args=["experiments.figures"], daemon=True).start()
+            Thread(target=import_module, args=["jaxnn.figures"], daemon=True).start()
             run = Run(name, config, out)
             results = experiment(config, run)
             run.results(results, time.perf_counter() - began)

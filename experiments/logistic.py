@@ -255,7 +255,7 @@ def present(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> 
 
 def draw(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> None:
     """Writes the figures: the loss on the way, and theta if the inputs are square images."""
-    from experiments.figures import Curve, curves_figure, image_figure
+    from jaxnn.figures import Curve, curves_figure, image_figure
 
     iterations = [int(state.iteration) for state, _ in way]
     curves = [

@@ -52,7 +52,7 @@ def experiment(config: LossCurvesConfig, run: harness.Run) -> Mapping[str, Any]:
 
 def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> None:
     """Prints the table, writes history.csv and the two figures."""
-    from experiments.figures import Curve, curves_figure
+    from jaxnn.figures import Curve, curves_figure
 
     name = "-".join(map(str, setting.sizes))
     run.table(

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
-from experiments.figures import COLOURS, LINE_STYLES, Curve, curves_figure, image_figure, write_png
+from jaxnn.figures import COLOURS, LINE_STYLES, Curve, curves_figure, image_figure, write_png
 
 ITERATIONS = [1, 10, 100]
 VALUES = [[3.0, 2.0, 1.0], [5.0, 2.0, 0.0]]  # two seeds: mean 4 2 0.5, std sqrt(2) * (1, 0, 0.5)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from experiments.progress import Lines, labelled_progress, progress
+from jaxnn.progress import Lines, labelled_progress, progress
 
 
 class Terminal(io.StringIO):
