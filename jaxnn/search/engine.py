@@ -58,6 +58,7 @@ class Status(NamedTuple):
     best: float  # the lowest mean score so far; inf before the first
     diverged: int  # trials
     programs: int  # so far
+    read: int  # of what is done: read from the log, not trained by this process
 
 
 class Outcome(NamedTuple):
@@ -104,8 +105,8 @@ class Engine:
         self._now: dict[str, Bucket] = {}
         self._programs: set[tuple[Spec, int]] = set()
         self._compile_seconds = self._train_seconds = 0.0
-        self._segment = self._work = 0
-        self._status = Status(0, 0, math.inf, 0, 0)
+        self._segment = self._work = self._read = 0
+        self._status = Status(0, 0, math.inf, 0, 0, 0)
         self._recorded = {
             kind: [record for record in journal.records if kind in record]
             for kind in ("round", "segment")
@@ -118,7 +119,8 @@ class Engine:
         evaluations = self._task.evaluations
         rounds = method.rounds(self._space, evaluations, seed)
         asked = next(rounds)
-        self._total = method.work(self._space, evaluations)
+        self._status = self._status._replace(total=method.work(self._space, evaluations))
+        self._report(self._status)
         number = 0
         with ThreadPoolExecutor(1) as compiler:
             while asked is not None:
@@ -193,6 +195,7 @@ class Engine:
         if self._segment < self._restored:
             record = self._recorded["segment"][self._segment]
             self._train_seconds += record["seconds"]
+            self._read += len(bucket.trials)
         else:
             began = time.perf_counter()
             metrics = self._train(bucket, evaluation)
@@ -246,7 +249,13 @@ class Engine:
     def _how_far(self) -> Status:
         best = min(curve.score(self._task.measure) for curve in self._curves.values())
         diverged = sum(curve.diverged for curve in self._curves.values())
-        return Status(self._work, self._status.total, best, diverged, len(self._programs))
+        return self._status._replace(
+            done=self._work,
+            best=best,
+            diverged=diverged,
+            programs=len(self._programs),
+            read=self._read,
+        )
 
     def _remember(self, kind: str, number: int, record: Record) -> None:
         """Adds a record to the journal; one that is there already has to be the same."""
