@@ -248,6 +248,12 @@ class Space(Mapping[str, Domain]):
           SpaceError: a static hyperparameter whose values cannot be listed.
         """
         domains = {n: d for n, d in self.items() if n not in TRACED}
+        for name, domain in domains.items():
+            if domain.is_interval:
+                raise SpaceError(
+                    f"{name} is {domain.kind} and static: every value needs a program of its own, "
+                    "expected integer, choice or fixed(...) to count them"
+                )
         return len(Space._unchecked(domains).grid({})) if domains else 1
 
     def describe(self) -> dict[str, Any]:
