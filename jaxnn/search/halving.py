@@ -130,7 +130,7 @@ def rungs(count: int, eta: int, halvings: int, evaluations: int) -> list[tuple[i
     found: dict[int, int] = {}
     for i in range(halvings + 1):
         until = max(1, evaluations // eta ** (halvings - i))
-        found[until] = max(1, count // eta**i) if found else count
+        found.setdefault(until, max(1, count // eta**i))
     return [(trials, until) for until, trials in found.items()]
 
 
