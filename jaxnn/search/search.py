@@ -1,7 +1,7 @@
 """``search``: from a task, a space and a method to a result."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from jaxnn import blocks
 from jaxnn.devices import population_mesh
-from jaxnn.search.engine import Engine, Status
+from jaxnn.search.engine import Engine
 from jaxnn.search.journal import Journal, Memory, RunFolder
 from jaxnn.search.methods import Method
+from jaxnn.search.progress import Report, reporting
 from jaxnn.search.result import Result
 from jaxnn.search.segments import Trainer, replicates
 from jaxnn.search.selection import RULES, may_be_chosen
@@ -36,7 +37,7 @@ def search(
     rule: str = "mean",
     folder: Path | str | None = None,
     mesh: Mesh | None = None,
-    progress: Callable[[Status], None] | None = None,
+    progress: bool | Report | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Result:
     """Searches hyperparameters: whole populations train as one program, the validation set chooses.
@@ -54,7 +55,8 @@ def search(
       rule: how to choose: "mean" or "one_standard_error"; see ``jaxnn.search.selection.chosen``.
       folder: where to keep the log and the checkpoints; default: nowhere.
       mesh: the devices; default: all of them, of all processes, along ``population``.
-      progress: called often with a ``Status``.
+      progress: True shows a bar on a terminal, or plain lines elsewhere: time left, best so far,
+        number diverged; a function is called often with a ``Status``; default: silence.
       checkpoint_seconds: how often the population is saved in the folder, at most; what happened
         since has to be trained again after a crash.
 
@@ -83,14 +85,14 @@ def search(
     if folder is not None:
         asked = describe(task, checked, method, key, seeds, rule, mesh)
         journal = RunFolder(Path(folder), asked)
-    with journal:
+    with journal, reporting(progress, checked, task.measure) as report:
         engine = Engine(
             replace(task, test=None),  # nothing that trains can reach the test examples
             checked,
             trainer,
             journal,
             keep=lambda curves: may_be_chosen(curves, task.measure, rule),
-            report=progress or (lambda _: None),
+            report=report,
             checkpoint_seconds=checkpoint_seconds,
         )
         outcome = engine.run(method, seed)
