@@ -1,5 +1,15 @@
 """Hyperparameter search: a whole population as one program, honest and resumable."""
 
+from jaxnn.search.domain import (
+    Domain,
+    SpaceError,
+    choice,
+    conditional,
+    fixed,
+    integer,
+    log_uniform,
+    uniform,
+)
 from jaxnn.search.engine import ReproducibilityError, Status
 from jaxnn.search.final import FinalScores
 from jaxnn.search.halving import hyperband, successive_halving
@@ -11,17 +21,7 @@ from jaxnn.search.result import Best, Result
 from jaxnn.search.sampling import grid, random, sobol
 from jaxnn.search.search import search
 from jaxnn.search.selection import AllDivergedError
-from jaxnn.search.space import (
-    Domain,
-    Space,
-    SpaceError,
-    choice,
-    conditional,
-    fixed,
-    integer,
-    log_uniform,
-    uniform,
-)
+from jaxnn.search.space import Space
 from jaxnn.search.task import Task
 from jaxnn.search.tpe import optuna
 from jaxnn.search.validation import folds, given, holdout

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxnn.search.domain import Domain, SpaceError, readable
 from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
-from jaxnn.search.space import Config, Domain, Space, SpaceError, applies, readable
+from jaxnn.search.space import Config, Space, applies
 from jaxnn.spec import require_count
 
 if TYPE_CHECKING:
