@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxnn.search.domain import SpaceError
 from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
-from jaxnn.search.sampling import random_configuration
-from jaxnn.search.space import Space, SpaceError
+from jaxnn.search.sampling import random_configuration, random_configurations
+from jaxnn.search.space import Space
 from jaxnn.spec import require_count
 
 
@@ -17,24 +18,21 @@ class SuccessiveHalving:
 
     count: int
     eta: int
-    minimum: int | None
+    minimum: int
 
     def rungs(self, evaluations: int) -> list[tuple[int, int]]:
         """(trials, evaluation up to which they are trained) per rung."""
-        if self.minimum is None:
-            halvings = int(math.log(self.count, self.eta) + 1e-9)
-        else:
-            halvings = int(math.log(max(evaluations / self.minimum, 1), self.eta) + 1e-9)
+        halvings = _whole_log(min(self.count, evaluations // self.minimum), self.eta)
         return rungs(self.count, self.eta, halvings, evaluations)
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
         """One round per rung."""
-        if self.minimum is not None and self.minimum > evaluations:
+        if self.minimum > evaluations:
             raise SpaceError(
                 f"successive_halving: minimum is {self.minimum} evaluations, expected at most the "
                 f"task's {evaluations}"
             )
-        configs = [random_configuration(space, seed, i) for i in range(self.count)]
+        configs = random_configurations(space, seed, self.count)
         yield from _halve(fresh(configs), self.rungs(evaluations))
 
     def work(self, space: Space, evaluations: int) -> int:
@@ -51,24 +49,20 @@ class SuccessiveHalving:
         }
 
 
-def successive_halving(
-    count: int, *, eta: int = 3, minimum: int | None = None
-) -> SuccessiveHalving:
+def successive_halving(count: int, *, eta: int = 3, minimum: int = 1) -> SuccessiveHalving:
     """Trains many configurations a little and the best of them on (Jamieson and Talwalkar, 2016).
 
     From rung to rung the best 1/eta go on, from the state they are in, to eta times the budget; the
-    last rung ends at the task's full budget.
+    last rung ends at the task's full budget. There are as many rungs as the count and the budget
+    allow.
 
     Args:
       count: random configurations in the first rung.
       eta: how many times fewer of them there are in the next.
-      minimum: evaluations in the first rung; by default as few as leave one configuration for the
-        last.
+      minimum: evaluations in the first rung, at least.
     """
     return SuccessiveHalving(
-        require_count("count", count),
-        _eta(eta),
-        None if minimum is None else require_count("minimum", minimum),
+        require_count("count", count), _eta(eta), require_count("minimum", minimum)
     )
 
 
@@ -80,10 +74,10 @@ class Hyperband:
 
     def brackets(self, evaluations: int) -> list[list[tuple[int, int]]]:
         """The rungs of each bracket, the most impatient first."""
-        most = int(math.log(evaluations, self.eta) + 1e-9)
+        most = _whole_log(evaluations, self.eta)
         return [
             rungs(
-                math.ceil((most + 1) / (halvings + 1) * self.eta**halvings),
+                -(-(most + 1) * self.eta**halvings // (halvings + 1)),
                 self.eta,
                 halvings,
                 evaluations,
@@ -125,13 +119,9 @@ def hyperband(*, eta: int = 3) -> Hyperband:
 def rungs(count: int, eta: int, halvings: int, evaluations: int) -> list[tuple[int, int]]:
     """(trials, evaluation) per rung: count / eta^i of them up to evaluations / eta^(halvings - i).
 
-    Rungs that would end at the same evaluation are one.
+    Both are rounded down; eta^halvings may exceed neither the count nor the evaluations.
     """
-    found: dict[int, int] = {}
-    for i in range(halvings + 1):
-        until = max(1, evaluations // eta ** (halvings - i))
-        found.setdefault(until, max(1, count // eta**i))
-    return [(trials, until) for until, trials in found.items()]
+    return [(count // eta**i, evaluations // eta ** (halvings - i)) for i in range(halvings + 1)]
 
 
 def survivors(trials: Sequence[Trial], scores: Scores, count: int) -> tuple[Trial, ...]:
@@ -156,6 +146,14 @@ def _work(rungs: list[tuple[int, int]]) -> int:
     return sum(
         count * (until - start) for (count, until), start in zip(rungs, before, strict=False)
     )
+
+
+def _whole_log(value: int, base: int) -> int:
+    """The logarithm rounded down, in whole numbers: that of floats is 4.999... of 243 to 3."""
+    power = 0
+    while base ** (power + 1) <= value:
+        power += 1
+    return power
 
 
 def _eta(eta: int) -> int:

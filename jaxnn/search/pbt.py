@@ -1,15 +1,15 @@
 """Population-based training: the bad copy the good, and try other hyperparameters from there."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from jaxnn.search.domain import Domain, SpaceError
 from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
-from jaxnn.search.sampling import random_configuration
-from jaxnn.search.space import TRACED, Config, Domain, Space, SpaceError
+from jaxnn.search.sampling import random_configurations
+from jaxnn.search.space import TRACED, Config, Space
 from jaxnn.spec import require_count
 
 
@@ -25,13 +25,8 @@ class PopulationBased:
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
         """One round per interval."""
-        if not any(name in TRACED for name in space.searched):
-            raise SpaceError(
-                "population_based changes hyperparameters in training, expected one of "
-                f"{', '.join(TRACED)} in the space, with more than one value"
-            )
-        configs = [random_configuration(space, seed, i) for i in range(self.count)]
-        trials = fresh(configs)
+        self._check(space, evaluations)
+        trials = fresh(random_configurations(space, seed, self.count))
         made = self.count
         for step, until in enumerate(self._ends(evaluations)):
             scores = yield Round(trials, until)
@@ -39,6 +34,25 @@ class PopulationBased:
             trials, made = self._next(trials, scores, space, rng, made)
             if not trials:
                 return
+
+    def _check(self, space: Space, evaluations: int) -> None:
+        if not any(name in TRACED for name in space.searched):
+            raise SpaceError(
+                "population_based changes hyperparameters in training, expected one of "
+                f"{', '.join(TRACED)} in the space, with more than one value"
+            )
+        for name, domain in space.items():
+            changing = [condition for condition, _ in domain.conditions if condition in TRACED]
+            if name not in TRACED and changing:
+                raise SpaceError(
+                    f"population_based changes {changing[0]} in training, expected that {name}, "
+                    "which is compiled, does not depend on it"
+                )
+        if self.interval >= evaluations:
+            raise SpaceError(
+                f"population_based: interval is {self.interval} evaluations, expected fewer than "
+                f"the task's {evaluations}"
+            )
 
     def _ends(self, evaluations: int) -> list[int]:
         return [*range(self.interval, evaluations, self.interval), evaluations]
@@ -73,22 +87,24 @@ class PopulationBased:
         return tuple(following), made
 
     def explore(self, config: Config, space: Space, rng: np.random.Generator) -> Config:
-        """Other values of the traced hyperparameters: perturbed, or drawn anew."""
+        """Other values of the traced hyperparameters: perturbed, or drawn anew.
+
+        One that starts to apply, because what it depends on has changed, is drawn anew.
+        """
         changed = dict(config)
-        for name in space.searched:
-            if name in TRACED:
-                anew, u, factor = rng.random(), rng.random(), rng.integers(len(self.factors))
-                if anew < self.resample or name not in config:
-                    changed[name] = space[name].at(u)
-                else:
-                    changed[name] = _perturbed(space[name], config[name], self.factors[factor])
+        for name in [name for name in space if name in TRACED]:
+            anew, u, factor = rng.random(), rng.random(), rng.integers(len(self.factors))
+            if anew < self.resample or name not in config:
+                changed[name] = space[name].at(u)
+            else:
+                changed[name] = _perturbed(space[name], config[name], self.factors[factor])
         return space.active(changed)
 
     def work(self, space: Space, evaluations: int) -> int:
         """Every member's training."""
         return self.count * evaluations
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """In JSON's types."""
         return {
             "method": "population_based",
@@ -139,5 +155,5 @@ def _perturbed(domain: Domain, value: Any, factor: float) -> Any:
     if domain.is_interval:
         return min(max(value * factor, domain.low), domain.high)
     values = domain.values
-    place = values.index(value) + (1 if factor > 1 else -1)
+    place = values.index(value) + (factor > 1) - (factor < 1)
     return values[min(max(place, 0), len(values) - 1)]

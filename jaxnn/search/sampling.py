@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxnn.search.domain import SpaceError
 from jaxnn.search.methods import Round, Rounds, fresh
-from jaxnn.search.space import Config, Space, SpaceError
+from jaxnn.search.space import Config, Space
 from jaxnn.spec import require_count
 
 
@@ -29,12 +30,17 @@ class Grid:
         """The combinations.
 
         Raises:
-          SpaceError: an interval without a number of points, or a number for a name that is not in
-            the space.
+          SpaceError: an interval without a number of points, a number for a name that is not in
+            the space or has options, or too many combinations.
         """
         given = dict(self.by_name)
-        if unknown := [name for name in given if name not in space]:
-            raise SpaceError(f"grid: {unknown[0]!r} is not in the space {tuple(space)}")
+        for name in given:
+            if name not in space or space[name].options:
+                spaced = [n for n in space if not space[n].options]
+                raise SpaceError(
+                    f"grid: points are given for {name!r}, expected one of {spaced}: intervals and "
+                    "whole numbers"
+                )
         points = {name: given.get(name, self.points) for name in space}
         for name, domain in space.items():
             if domain.is_interval and points[name] is None:

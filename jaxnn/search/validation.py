@@ -96,8 +96,10 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
       ValueError: nothing would be left to train or to validate on, given examples that do not fit
         the training examples, or stratification by targets that are not classes.
     """
+    _check_examples("training", train)
     n = len(train.targets)
     if validation.data is not None:
+        _check_examples("validation", validation.data)
         return Arranged(joined(validation.data, train), len(validation.data.targets), 1)
     if validation.kind == "folds":
         held_out = n // validation.count
@@ -129,15 +131,36 @@ def _stratified(order: np.ndarray, train: Data, held_out: int, count: int) -> np
             f"stratified splits need class indices, got targets of shape {targets.shape} and dtype "
             f"{targets.dtype}"
         )
-    by_class = order[np.argsort(targets[order], kind="stable")]
+    classes = np.unique(targets, return_inverse=True)[1]
+    by_class = order[np.argsort(classes[order], kind="stable")]
     n = len(by_class)
-    if count > 1:
-        dealt = [by_class[fold : held_out * count : count] for fold in range(count)]
-        return np.concatenate([*dealt, by_class[held_out * count :]])
-    places = (np.arange(held_out) * n + n // 2) // held_out
-    chosen = np.zeros(n, bool)
-    chosen[places] = True
-    return np.concatenate([by_class[chosen], by_class[~chosen]])
+    if count == 1:
+        places = (np.arange(held_out) * n + n // 2) // held_out
+        chosen = by_class[places]
+    else:
+        shares = np.bincount(classes) / count
+        parts = [by_class[fold::count] for fold in range(count)]
+        chosen = np.concatenate([_shortened(part, classes, shares, held_out) for part in parts])
+    return np.concatenate([chosen, np.setdiff1d(order, chosen)])
+
+
+def _shortened(
+    part: np.ndarray, classes: np.ndarray, shares: np.ndarray, held_out: int
+) -> np.ndarray:
+    """A fold's examples; if one too many, without one of the class furthest above its share."""
+    if len(part) == held_out:
+        return part
+    excess = np.bincount(classes[part], minlength=len(shares)) - shares
+    return np.delete(part, np.flatnonzero(classes[part] == excess.argmax())[0])
+
+
+def _check_examples(name: str, data: Data) -> None:
+    inputs, targets = np.shape(data.inputs), np.shape(data.targets)
+    if len(inputs) != 2 or not targets or inputs[0] != targets[0]:
+        raise ValueError(
+            f"the {name} examples have inputs {inputs} and targets {targets}, expected inputs "
+            "[N, in] and N targets"
+        )
 
 
 def joined(validation: Data, train: Data) -> Data:
