@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.mlp import MLP
-from jaxnn.search.space import SpaceError
+from jaxnn.search.domain import SpaceError
+from jaxnn.search.space import DEFAULT_OPTIMIZER
 from jaxnn.search.validation import Validation, holdout, joined
 from jaxnn.spec import Spec, require_count
 from jaxnn.types import Data, Hyper, Model
@@ -74,11 +75,10 @@ class Task:
         values = dict(static)
         batch_size = values.pop("batch_size", 100)
         training = {n: values.pop(n) for n in ("loss", "schedule") if n in values}
-        optimizer = values.pop("optimizer", "momentum")
+        optimizer = values.pop("optimizer", DEFAULT_OPTIMIZER)
         try:
-            steps = self.iteration(
-                self.evaluations, require_count("batch_size", batch_size), examples
-            )
+            _check_batch_size(batch_size, examples)
+            steps = self.iteration(self.evaluations, batch_size, examples)
             return Spec(
                 model=self._model(values),
                 steps=steps,
@@ -93,6 +93,8 @@ class Task:
         if self.model is not None:
             return self.model(**values)
         hidden = values.pop("hidden", ())
+        if not isinstance(hidden, tuple):
+            raise TypeError(f"hidden is {hidden!r}, expected layer sizes such as (50, 50) or ()")
         return MLP((self.inputs, *hidden, self.outputs), **values)
 
     def read_test(self) -> Data:
@@ -112,8 +114,17 @@ class Task:
     @property
     def outputs(self) -> int:
         """The number of its outputs: the classes."""
-        targets = np.asarray(self.train.targets)
-        return targets.shape[1] if targets.ndim > 1 else int(targets.max()) + 1
+        given = self.validation.data
+        several = [np.asarray(data.targets) for data in (self.train, given) if data is not None]
+        return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in several)
+
+
+def _check_batch_size(batch_size: int, examples: int) -> None:
+    if require_count("batch_size", batch_size) > examples:
+        raise ValueError(
+            f"batch_size is {batch_size}, expected at most the {examples} examples that are "
+            "trained on"
+        )
 
 
 def hyper(configs: list[dict[str, Any]]) -> Hyper:
