@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 
 from jaxnn import blocks
 from jaxnn.devices import population_mesh
+from jaxnn.population import check_mesh
+from jaxnn.search.domain import Domain, SpaceError, readable
 from jaxnn.search.engine import Engine
 from jaxnn.search.journal import Journal, Memory, RunFolder
 from jaxnn.search.methods import Method
@@ -20,10 +22,11 @@ from jaxnn.search.progress import Report, reporting
 from jaxnn.search.result import Result
 from jaxnn.search.segments import Trainer, replicates
 from jaxnn.search.selection import RULES, may_be_chosen
-from jaxnn.search.space import Domain, Space, readable
+from jaxnn.search.space import Space
 from jaxnn.search.task import Task
-from jaxnn.search.validation import arrange
+from jaxnn.search.validation import Arranged, arrange
 from jaxnn.spec import require_count
+from jaxnn.train import check_data
 from jaxnn.types import Data, Key
 
 
@@ -79,6 +82,7 @@ def search(
     split_key, replicate_key = jax.random.split(key)
     seed = int(np.asarray(jax.random.bits(split_key, (), np.uint32)))
     arranged = arrange(task.validation, task.train, seed)
+    check(task, checked, method, arranged, mesh, seed)
     on_device = blocks.replicate(mesh, arranged.data)
     trainer = Trainer(arranged, on_device, replicates(replicate_key, seeds, arranged.folds), mesh)
     journal: Journal = Memory()
@@ -99,6 +103,27 @@ def search(
     return Result(
         task, checked, outcome, journal, rule=rule, key=replicate_key, seeds=seeds, mesh=mesh
     )
+
+
+def check(
+    task: Task, space: Space, method: Method, arranged: Arranged, mesh: Mesh, seed: int
+) -> None:
+    """Refuses, before anything is trained or written, what training would refuse.
+
+    Raises:
+      SpaceError: the method does not fit the space, or a program of the space the examples.
+    """
+    next(method.rounds(space, task.evaluations, seed))
+    seen = set()
+    for static in space.static_parts():
+        spec = task.spec(static, arranged.trained_on)
+        try:
+            check_mesh(mesh, spec)
+            if (spec.model, spec.loss) not in seen:
+                check_data(spec, arranged.data, {})
+                seen.add((spec.model, spec.loss))
+        except (TypeError, ValueError) as error:
+            raise SpaceError(f"the configuration {static}: {error}") from error
 
 
 def describe(
