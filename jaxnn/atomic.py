@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and stay there when the power fails."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -39,6 +40,40 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+_NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Waits until the names in a folder are on the disk, where the system offers that.
+
+    Raises:
+      OSError: the disk fails.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes an error of the system, such as a full disk, say which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
         raise

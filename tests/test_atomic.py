@@ -1,11 +1,13 @@
 """Atomic writes: whole or not at all."""
 
 import csv
+import errno
+import os
 import stat
 
 import pytest
 
-from jaxnn.atomic import atomic_write
+from jaxnn.atomic import atomic_write, naming, sync_folder
 
 
 @pytest.mark.parametrize(("mode", "content"), [("wb", b"\x00\r\n\xff"), ("w", "a\r\nb\n\u03b7")])
@@ -99,3 +101,48 @@ def test_other_modes_are_refused(tmp_path, mode):
         atomic_write(tmp_path / "out", mode),
     ):
         pass
+
+
+def test_the_content_and_then_the_new_name_are_on_the_disk_at_the_end(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append((is_folder, sorted(path.suffix for path in tmp_path.iterdir())))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_write(tmp_path / "out") as file:
+        file.write(b"x")
+    assert synced == [(False, [".tmp"]), (True, [""])]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+def test_a_system_that_cannot_sync_a_folder_is_no_failure(tmp_path, monkeypatch, number):
+    def fsync(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sync_folder(tmp_path)
+
+
+def test_a_disk_that_fails_is_one(tmp_path, monkeypatch):
+    def fsync(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: 'log'"),
+        (OSError(errno.EACCES, "Permission denied", "other"), "Permission denied: 'other'"),
+        (OSError("a message of one's own"), "a message of one's own"),
+    ],
+)
+def test_errors_of_the_system_name_the_file_they_are_about(error, said):
+    with pytest.raises(OSError) as raised, naming("log"):
+        raise error
+    assert str(raised.value).removeprefix(f"[Errno {error.errno}] ") == said
