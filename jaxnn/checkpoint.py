@@ -4,14 +4,15 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 import numpy as np
 
-from jaxnn.atomic import atomic_write
+from jaxnn.atomic import atomic_write, naming
 from jaxnn.types import PyTree
 
 
@@ -24,10 +25,17 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> str:
 
     Returns:
       The SHA-256 of the file, in hexadecimal.
+
+    Raises:
+      ValueError: an array of Python objects, which only pickle could write.
+      OSError: it cannot be written; what was there before is there still.
     """
-    with atomic_write(path) as file:
+    with naming(path), atomic_write(path) as file:
         hashing = _Hashing(file)
-        np.savez(hashing, allow_pickle=False, **arrays)
+        with zipfile.ZipFile(hashing, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
         return hashing.digest.hexdigest()
 
 
@@ -52,10 +60,16 @@ def parse(content: bytes, origin: str, digest: str | None = None) -> dict[str, n
             f"{origin} is damaged: its checksum is not the one that was recorded"
         )
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedFileError(f"{origin} is no .npz file of arrays: {error}") from None
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {name.removesuffix(".npy"): _read(archive, name) for name in archive.namelist()}
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        # A flipped bit of a zip file can as well ask for a password, or for an unknown method.
+        raise DamagedFileError(f"{origin} is damaged, or no .npz file of arrays") from None
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as entry:
+        return np.lib.format.read_array(entry, allow_pickle=False)
 
 
 def named_leaves(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
@@ -70,10 +84,14 @@ def restore(prefix: str, template: PyTree, arrays: Mapping[str, np.ndarray]) -> 
     Raises:
       DamagedFileError: one is missing.
     """
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(template)]
-    if missing := [path for path in paths if prefix + path not in arrays]:
-        raise DamagedFileError(f"there is no array {prefix + missing[0]!r}")
-    leaves: Sequence[Any] = [arrays[prefix + path] for path in paths]
+    leaves = []
+    for path, leaf in jax.tree.leaves_with_path(template):
+        name = prefix + jax.tree_util.keystr(path)
+        if name not in arrays:
+            raise DamagedFileError(f"there is no array {name!r}")
+        array = arrays[name]
+        # A .npz file has no name for the types that NumPy itself has not, such as bfloat16.
+        leaves.append(array.view(leaf.dtype) if array.dtype.kind == "V" else array)
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
