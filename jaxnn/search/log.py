@@ -4,15 +4,19 @@
 
 The checksum is the start of SHA-256(previous checksum, record), so a record that was changed, lost
 or doubled is noticed wherever it is. A record is on the disk before ``append`` returns. One that a
-crash cut short is the beginning of a line without its end: it is dropped. Anything else that does
-not fit is damage, and an error.
+crash cut short is the beginning of a line without its end: it is passed over, and overwritten by
+the next. Anything else that does not fit is damage, and an error. Nothing but ``append`` changes
+the file.
 """
 
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from jaxnn.atomic import naming, sync_folder
 
 Record = dict[str, Any]
 
@@ -28,16 +32,19 @@ class Log:
         """Opens or creates it.
 
         Raises:
-          CorruptLogError: a record fails its checksum; the file is left as it is.
+          CorruptLogError: a record fails its checksum.
           OSError: it cannot be read or written.
         """
         self.path = Path(path)
-        content = self.path.read_bytes() if self.path.exists() else b""
-        self.records, self._checksum, self._end = parse(content, str(path))
-        self._file: BinaryIO = open(self.path, "r+b" if content else "w+b", buffering=0)  # noqa: SIM115
-        self._cut()
-        if not content:
-            _sync_folder(self.path.parent)
+        self._file: BinaryIO = open(self.path, "a+b", buffering=0)  # noqa: SIM115
+        try:
+            self._file.seek(0)
+            self.records, self._checksum, self._end = parse(self._file.read(), str(path))
+            if not self.records:
+                sync_folder(self.path.parent)
+        except BaseException:
+            self._file.close()
+            raise
 
     def append(self, record: Record) -> None:
         """Adds a record, and waits until it is on the disk.
@@ -46,14 +53,16 @@ class Log:
           OSError: it could not be written; the log is as it was.
         """
         line = _line(self._checksum, record)
-        try:
-            written = 0
-            while written < len(line):
-                written += self._file.write(line[written:]) or 0
-            os.fsync(self._file.fileno())
-        except OSError:
-            self._cut()
-            raise
+        with naming(self.path):
+            try:
+                self._cut()  # what a crash has left of the next record
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:]) or 0
+                os.fsync(self._file.fileno())
+            except BaseException:
+                self._cut()
+                raise
         self._checksum = line[:_WIDTH].decode()
         self._end += len(line)
         self.records.append(record)
@@ -63,34 +72,45 @@ class Log:
         self._file.close()
 
     def _cut(self) -> None:
-        """Removes what a crash or a full disk has left of an unfinished record."""
+        """Ends the file after the last complete record."""
         self._file.truncate(self._end)
-        self._file.seek(self._end)
 
 
 _WIDTH = 16  # hexadecimal digits of a checksum
 _START = "0" * _WIDTH
+_BEGINNING_OF_A_LINE = re.compile(rb"[0-9a-f]{0,15}|[0-9a-f]{16}( (\{[ -~]*)?)?")
 
 
 def parse(content: bytes, origin: str) -> tuple[list[Record], str, int]:
     """The records of a log, the last checksum, and where the last complete record ends.
 
     Raises:
-      CorruptLogError: a complete line that fails its checksum.
+      CorruptLogError: a complete line that fails its checksum, or an end that no crash leaves.
     """
     records: list[Record] = []
     checksum, end = _START, 0
-    for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        expected = _checksum(checksum, line[_WIDTH + 1 : -1])
-        if line[:_WIDTH] != expected.encode() or line[_WIDTH : _WIDTH + 1] != b" ":
+    *lines, rest = content.split(b"\n")
+    for line in lines:
+        if not _fits(line, checksum):
             raise CorruptLogError(
                 f"{origin} is damaged: record {len(records) + 1}, at byte {end}, fails its checksum"
             )
         records.append(json.loads(line[_WIDTH + 1 :]))
-        checksum, end = expected, end + len(line)
+        checksum, end = line[:_WIDTH].decode(), end + len(line) + 1
+    # Where the power failed, a file system may have made the file longer and written zeros.
+    rest = rest.rstrip(b"\0")
+    if not _BEGINNING_OF_A_LINE.fullmatch(rest) or _fits(rest[:-1], checksum):
+        raise CorruptLogError(
+            f"{origin} is damaged: what follows record {len(records)}, at byte {end}, is not the "
+            "beginning of a record"
+        )
     return records, checksum, end
+
+
+def _fits(line: bytes, before: str) -> bool:
+    """Whether a line without its end is what ``append`` wrote after that checksum."""
+    payload = line[_WIDTH + 1 :]
+    return line == f"{_checksum(before, payload)} ".encode() + payload
 
 
 def _line(checksum: str, record: Record) -> bytes:
@@ -100,13 +120,3 @@ def _line(checksum: str, record: Record) -> bytes:
 
 def _checksum(before: str, payload: bytes) -> str:
     return hashlib.sha256(before.encode() + payload).hexdigest()[:_WIDTH]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new name in the folder survive a power cut, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
