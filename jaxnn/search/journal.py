@@ -6,10 +6,13 @@ The folder of a run holds
   every checkpoint with its checksum, every reading of the test set;
 - ``checkpoint-N.npz``, the two latest states of the population, after N segments;
 - ``search.lock``, held by the process that is at work.
+
+A folder that is refused is left as it is.
 """
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,10 +20,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxnn import checkpoint
-from jaxnn.search.log import Log, Record
+from jaxnn.atomic import sync_folder
+from jaxnn.search.log import Log, Record, parse
 
 LOG, LOCK = "search.log", "search.lock"
 _KEPT = 2  # checkpoints
+_CHECKPOINT = re.compile(r"checkpoint-\d+\.npz")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # of ``atomic_write``
 
 logger = logging.getLogger("jaxnn.search")
 
@@ -102,14 +108,16 @@ class RunFolder:
           CorruptLogError: its log is damaged.
           OSError: it cannot be read or written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.folder)
+        _refuse_others(self.folder)
         self._lock = _locked(self.folder)
         try:
-            self._log = _open_log(self.folder)
+            self._log = Log(self.folder / LOG)
             self._records = self._log.records
             self._begin(self._log)
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink()
+            for path in self.folder.iterdir():
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
         except BaseException:
             self.__exit__()
             raise
@@ -124,7 +132,9 @@ class RunFolder:
     def _begin(self, log: Log) -> None:
         if not log.records:
             log.append({"search": self._asked})
-        elif differing := differences(log.records[0].get("search", {}), self._asked):
+        elif "search" not in log.records[0]:
+            raise RunFolderError(f"{log.path} begins with no search, expected the log of one")
+        elif differing := differences(log.records[0]["search"], self._asked):
             raise RunFolderError(
                 f"{self.folder} holds another search: {'; '.join(differing)}; expected the same "
                 "search or another folder"
@@ -146,9 +156,9 @@ class RunFolder:
         digest = checkpoint.save(self.folder / name, arrays)
         self.append({"checkpoint": segment, "file": name, "sha256": digest})
         kept = {record["file"] for record in self._checkpoints()[:_KEPT]}
-        for path in self.folder.glob("checkpoint-*.npz"):
-            if path.name not in kept:
-                path.unlink()
+        for path in self.folder.iterdir():
+            if _CHECKPOINT.fullmatch(path.name) and path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def restore(self) -> tuple[int, dict[str, np.ndarray]]:
         """The latest checkpoint that is intact; a damaged one is recorded and passed over."""
@@ -156,24 +166,25 @@ class RunFolder:
             try:
                 arrays = checkpoint.load(self.folder / record["file"], record["sha256"])
             except (OSError, checkpoint.DamagedFileError) as error:
-                note = f"{error}; the search goes on from the state before it"
+                note = f"{error}; the search goes on from an earlier state"
                 logger.warning(note)
-                self.append({"note": note})
+                self.append({"note": note, "passed_over": record["file"]})
                 continue
             return record["checkpoint"], arrays
         return 0, {}
 
     def _checkpoints(self) -> list[Record]:
-        """The records of checkpoints, the latest first, each file once."""
+        """The records of checkpoints that may be intact, the latest first, each file once."""
         latest: dict[str, Record] = {}
-        for record in reversed(self.records):
+        for record in self.records:
+            latest.pop(record.get("file", record.get("passed_over")), None)
             if "checkpoint" in record:
-                latest.setdefault(record["file"], record)
-        return list(latest.values())
+                latest[record["file"]] = record
+        return list(latest.values())[::-1]
 
 
 def differences(was: Any, now: Any, path: str = "") -> list[str]:
-    """Where two records of a search differ: ``method.count is 64, the folder's 32``."""
+    """Where two records of a search differ: ``method.count is 64, in the folder 32``."""
     if isinstance(was, dict) and isinstance(now, dict):
         return [
             line
@@ -182,9 +193,43 @@ def differences(was: Any, now: Any, path: str = "") -> list[str]:
                 was.get(name), now.get(name), f"{path}.{name}" if path else name
             )
         ]
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = enumerate(zip(was, now, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{path}[{i}]")]
     if was == now:
         return []
-    return [f"{path} is {json.dumps(now)}, in the folder {json.dumps(was)}"]
+    return [f"{path} is {_short(now)}, in the folder {_short(was)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates the folder and those it is in, so that a power cut leaves them all."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise RunFolderError(f"{folder} is a file, expected a folder")
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuses a folder that holds something and no search, before anything is written to it."""
+    beginning = b""
+    if (folder / LOG).exists():
+        with open(folder / LOG, "rb") as file:
+            beginning = file.readline()
+    records, _, _ = parse(beginning, str(folder / LOG))
+    names = (path.name for path in folder.iterdir())
+    others = sorted(n for n in names if n not in (LOG, LOCK) and not n.startswith("."))
+    if others and not records:
+        raise RunFolderError(
+            f"{folder} holds {others[0]} and no search, expected an empty folder or one of a search"
+        )
 
 
 def _locked(folder: Path) -> Any:
@@ -195,21 +240,6 @@ def _locked(folder: Path) -> Any:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunFolderError(
-            f"{folder} is in use by another process, expected to be the only one"
+            f"{folder} is in use by another search, expected to be the only one"
         ) from None
     return lock
-
-
-def _open_log(folder: Path) -> Log:
-    own = {LOG, LOCK}
-    others = [
-        path.name
-        for path in folder.iterdir()
-        if path.name not in own and not path.name.startswith(("checkpoint-", "."))
-    ]
-    if others and not (folder / LOG).exists():
-        raise RunFolderError(
-            f"{folder} holds {sorted(others)[0]} and no {LOG}, expected an empty folder or one of "
-            "a search"
-        )
-    return Log(folder / LOG)
