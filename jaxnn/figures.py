@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: half the time to import, and no display
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
 from jaxnn.atomic import atomic_write
@@ -35,6 +36,7 @@ def curves_figure(
     x_label: str = "iteration (minibatch steps)",
     x_scale: str = "linear",
     y_scale: str = "linear",
+    replicates: str = "seeds",
 ) -> Figure:
     """One line per setting: the mean over the seeds, in a band of one standard deviation.
 
@@ -45,6 +47,7 @@ def curves_figure(
       x_label: what is counted.
       x_scale: matplotlib's name of a scale, such as "linear", "log" or "symlog".
       y_scale: the same, for the measure; "log" turns linear towards 0 if a value reaches it.
+      replicates: what the rows of a curve's values are.
 
     Returns:
       The figure; the legend's title says how many seeds the band is over.
@@ -72,18 +75,35 @@ def curves_figure(
         )
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale)
     everything = np.concatenate([np.ravel(curve.values) for curve in curves])
-    if y_scale == "log" and (everything <= 0).any():
-        axes.set_yscale("symlog", linthresh=everything[everything > 0].min(initial=1.0))
-        axes.set_ylim(bottom=0)
+    if y_scale == "log":
+        log_scale(axes.yaxis, everything)
     else:
         axes.set_yscale(y_scale)
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title=_legend_title(curves), frameon=False, handlelength=3.2, alignment="left")
+    axes.legend(
+        title=_legend_title(curves, replicates), frameon=False, handlelength=3.2, alignment="left"
+    )
     return figure
+
+
+def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
+    """A logarithmic axis with ticks at 1, 2, 5, 10, ...; linear towards 0 if a value reaches it."""
+    values, subs = np.asarray(values, float), (1, 2, 5)
+    set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
+    if (values <= 0).any():
+        smallest = values[values > 0].min(initial=1.0)
+        set_scale("symlog", linthresh=smallest)
+        axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=smallest, subs=subs))
+        axis.axes.set(**{f"{axis.axis_name}lim": (0, None)})
+    else:
+        set_scale("log")
+        axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def image_figure(
@@ -108,8 +128,8 @@ def write_png(path: Path, figure: Figure) -> None:
         file.write(buffer.getvalue())
 
 
-def _legend_title(curves: Sequence[Curve]) -> str:
-    seeds = max((len(np.atleast_2d(curve.values)) for curve in curves), default=0)
-    if seeds < 2:
-        return "1 seed"
-    return f"mean of {seeds} seeds; band: ± 1 standard deviation"
+def _legend_title(curves: Sequence[Curve], replicates: str) -> str:
+    count = max((len(np.atleast_2d(curve.values)) for curve in curves), default=0)
+    if count < 2:
+        return f"1 {replicates.removesuffix('s')}"
+    return f"mean of {count} {replicates}; band: ± 1 standard deviation"

@@ -1,11 +1,14 @@
 """What a search leaves: the choice, the table of all trials, and the one look at the test set."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from jaxnn.saved_model import save_model
+from jaxnn.search import report
 from jaxnn.search.engine import Outcome, readable_config
 from jaxnn.search.final import FinalScores, Stage, lineage, retrain, score
 from jaxnn.search.journal import Journal
@@ -42,6 +45,10 @@ class Result:
       programs: how many programs were compiled for it.
       compile_seconds: the time that took; programs compile while others train.
       train_seconds: the time it trained, over all runs that it took.
+      method: how it was searched, in JSON's types.
+      rule: how it was chosen.
+      seeds: how many there were.
+      examples: how many every model was trained on.
     """
 
     def __init__(
@@ -51,9 +58,11 @@ class Result:
         outcome: Outcome,
         journal: Journal,
         *,
+        method: Mapping[str, Any],
         rule: str,
         key: Key,
         seeds: int,
+        examples: int,
         mesh: Any,
     ):
         """Chooses.
@@ -64,7 +73,8 @@ class Result:
         self.task, self.space, self.curves = task, space, outcome.curves
         self.programs = outcome.programs
         self.compile_seconds, self.train_seconds = outcome.compile_seconds, outcome.train_seconds
-        self._journal, self._key, self._seeds, self._mesh = journal, key, seeds, mesh
+        self.method, self.rule, self.seeds, self.examples = method, rule, seeds, examples
+        self._journal, self._key, self._mesh = journal, key, mesh
         number = chosen(outcome.curves, task.measure, rule)
         self.best = self._best(number)
         self.params: PyTree = outcome.parameters[number]
@@ -145,6 +155,12 @@ class Result:
         """How often the test set has been read for this search."""
         return sum("test_read" in record for record in self._journal.records)
 
+    @property
+    def test_scores(self) -> list[FinalScores]:
+        """What the test set has said so far, in the order in which it was asked."""
+        records = self._journal.records
+        return [_from_record(r["test_scores"]) for r in records if "test_scores" in r]
+
     def test(self, *, retrain: bool = False) -> FinalScores:
         """Reads the test set, and records that it was read.
 
@@ -161,9 +177,9 @@ class Result:
         Raises:
           ValueError: the task has no test set, or the configuration diverges when trained again.
         """
-        for record in self._journal.records:
-            if "test_scores" in record and record["test_scores"]["retrained"] is retrain:
-                return _from_record(record["test_scores"])
+        for scores in self.test_scores:
+            if scores.retrained is retrain:
+                return scores
         if self.task.test is None:
             raise ValueError("the task has no test set, expected Task(..., test=data)")
         params = self.retrained() if retrain else self.params
@@ -175,7 +191,38 @@ class Result:
 
     def retrained(self) -> PyTree:
         """Parameters of the chosen configuration trained on all examples, leaves [S, ...]."""
-        return retrain(self.task, self.best.stages, self._key, self._seeds, self._mesh)
+        return retrain(self.task, self.best.stages, self._key, self.seeds, self._mesh)
+
+    def save_model(self, folder: Path | str, *, retrain: bool = False, format: str = "npz") -> None:
+        """Saves the chosen models, one per replicate, for ``jaxnn.saved_model.load_model``.
+
+        Args:
+          folder: made if need be; a model that is there already is replaced.
+          retrain: save models trained on all examples instead, one per seed.
+          format: "npz" or "safetensors".
+        """
+        save_model(
+            folder,
+            self.spec,
+            self.retrained() if retrain else self.params,
+            scale=self.task.train.scale,
+            about={
+                "config": readable_config(self.best.config),
+                "epochs": self.best.epochs,
+                "validation_accuracy": self.best.validation_accuracy,
+                "validation_loss": self.best.validation_loss,
+                "retrained": retrain,
+            },
+            format=format,
+        )
+
+    def write(self, folder: Path | str) -> list[Path]:
+        """Writes tables, ``results.json`` and figures; see ``jaxnn.search.report.write``."""
+        return report.write(self, folder)
+
+    def print(self, count: int = 10, stream: TextIO | None = None) -> None:
+        """Prints the best trials."""
+        report.show(self, count, stream)
 
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``.

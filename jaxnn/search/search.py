@@ -101,7 +101,16 @@ def search(
         )
         outcome = engine.run(method, seed)
     return Result(
-        task, checked, outcome, journal, rule=rule, key=replicate_key, seeds=seeds, mesh=mesh
+        task,
+        checked,
+        outcome,
+        journal,
+        method=method.describe(),
+        rule=rule,
+        key=replicate_key,
+        seeds=seeds,
+        examples=arranged.trained_on,
+        mesh=mesh,
     )
 
 
