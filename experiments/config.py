@@ -90,6 +90,15 @@ class Config:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistributedConfig(Config):
+    """The flags of an experiment that several processes can share."""
+
+    distributed: bool = False
+    """Use the devices of all processes of the job; SLURM, Open MPI, Kubernetes and TPUs are
+    recognised. The first process prints and writes."""
+
+
 C = TypeVar("C", bound=Config)
 
 

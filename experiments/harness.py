@@ -10,11 +10,19 @@ An experiment is a config type and a function ``(config, run) -> results``; its 
 """
 
 import gc
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -22,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import CycloptsError
 
-from experiments.config import C, Config, parse
-from jaxnn import data, reporting
+from experiments.config import C, Config, DistributedConfig, parse
+from jaxnn import data, distributed, reporting
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import use_all_cores
 from jaxnn.progress import Report, labelled_progress, progress
@@ -115,8 +123,8 @@ def main(
         config = parse(name, config_type, argv)
         if config is None:
             return SUCCESS
-        with writable_folder(config.out or Path("runs") / name) as out:
-            set_up_jax()
+        set_up_jax(joining=isinstance(config, DistributedConfig) and config.distributed)
+        with working_folder(config.out or Path("runs") / name) as out:
             # Matplotlib takes nearly as long to import as JAX: let it do so while JAX compiles.
             Thread(target=import_module, args=["jaxnn.figures"], daemon=True).start()
             run = Run(name, config, out)
@@ -130,7 +138,8 @@ def main(
         return _complain(name, str(error), BAD_INPUT)
     except KeyboardInterrupt:
         return _complain(name, "interrupted", INTERRUPTED)
-    print(f"wrote {', '.join(run.files)} to {out} in {time.perf_counter() - began:.1f} s")
+    if distributed.is_first():
+        print(f"wrote {', '.join(run.files)} to {out} in {time.perf_counter() - began:.1f} s")
     return SUCCESS if all(check["passed"] for check in run.checks) else CHECK_FAILED
 
 
@@ -140,7 +149,33 @@ def leave(status: int) -> NoReturn:
     The interpreter's farewell collections take a third of a second, a tenth of the shortest run.
     """
     gc.freeze()
+    if status != SUCCESS:
+        distributed.fail(status)
     sys.exit(status)
+
+
+@contextmanager
+def working_folder(out: Path) -> Iterator[Path]:
+    """The folder of the results; of several processes the first one has it.
+
+    What the others print and write goes nowhere.
+
+    Raises:
+      OSError: it cannot be created or written.
+    """
+    with ExitStack() as stack:
+
+        def enter() -> bytes:
+            stack.enter_context(writable_folder(out))
+            return b""
+
+        distributed.from_first(enter)
+        if not distributed.is_first():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield out
 
 
 @contextmanager
@@ -171,8 +206,14 @@ def writable_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def set_up_jax() -> None:
-    """One device per core, and compiled programs kept in the user's cache folder."""
+def set_up_jax(*, joining: bool = False) -> None:
+    """One device per core, and compiled programs kept in the user's cache folder.
+
+    Args:
+      joining: whether this is one of several processes; they are found out from the environment.
+    """
+    if joining:
+        distributed.join()
     with suppress(RuntimeError):  # used before, as in a notebook: then with the devices it has
         use_all_cores()
     use_compilation_cache()
@@ -188,5 +229,6 @@ def _is_deliberate(error: ValueError) -> bool:
 
 
 def _complain(name: str, text: str, status: int) -> int:
-    print(f"experiments.{name}: {' '.join(text.split())}", file=sys.stderr)
+    who = "" if distributed.is_first() else f" (process {distributed.process_index()})"
+    print(f"experiments.{name}{who}: {' '.join(text.split())}", file=sys.stderr)
     return status

@@ -1,0 +1,219 @@
+"""Several processes, perhaps on several hosts, that work as one, on JAX's distributed runtime.
+
+Every process runs the same program with the same arguments, and has some of the devices. Whatever
+is said here to happen between processes, all of them have to take part in, in the same order.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from threading import Timer
+from types import TracebackType
+
+import jax
+import numpy as np
+
+from jaxnn.spec import require_count
+
+_CHUNK = 2**26  # bytes exchanged at once
+
+
+class LostProcessError(ConnectionError):
+    """A process of the job has ended before its time."""
+
+
+def join(
+    coordinator_address: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout_seconds: int = 300,
+) -> None:
+    """Makes this process one of several; call it before JAX's first use, in all of them.
+
+    Without arguments JAX finds out from the environment of SLURM, Open MPI, Kubernetes or a TPU.
+
+    A process that is told to stop (SIGTERM) stops, and one that fails ends within seconds, so that
+    the others do not wait for it.
+
+    Args:
+      coordinator_address: "host:port", at which the others reach process 0; any free port.
+      process_count: how many processes there are.
+      process_id: which one this is, from 0.
+      timeout_seconds: how long to wait for the others; then the process is aborted.
+
+    Raises:
+      ValueError: arguments that are missing or out of range, or an environment that says nothing.
+      RuntimeError: JAX has been used already, or this process has joined.
+    """
+    if jax.distributed.is_initialized():
+        raise RuntimeError("this process has joined already, expected join() once")
+    given = _checked(coordinator_address, process_count, process_id)
+    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
+    try:
+        jax.distributed.initialize(*given, initialization_timeout=timeout_seconds)
+    except (ValueError, RuntimeError) as error:
+        if "before any JAX" in str(error):
+            raise RuntimeError(
+                "JAX is in use already, expected join() before JAX's first use"
+            ) from error
+        if None not in given:
+            raise
+        raise ValueError(
+            "found no cluster, expected the environment of SLURM, Open MPI, Kubernetes or a TPU, "
+            f"or all of coordinator_address, process_count and process_id: {error}"
+        ) from error
+    sys.excepthook = _report_and_fail
+
+
+def _checked(
+    address: str | None, count: int | None, index: int | None
+) -> tuple[str | None, int | None, int | None]:
+    given = {"coordinator_address": address, "process_count": count, "process_id": index}
+    missing = [name for name, value in given.items() if value is None]
+    if address is None or count is None or index is None:
+        if len(missing) < len(given):
+            raise ValueError(
+                f"{' and '.join(missing)} not given, expected all of {', '.join(given)}, or none"
+            )
+        return None, None, None
+    if not re.fullmatch(r".+:\d+", address):
+        raise ValueError(f"coordinator_address is {address!r}, expected 'host:port'")
+    require_count("process_count", count)
+    if isinstance(index, bool) or not hasattr(index, "__index__") or not 0 <= index < count:
+        raise ValueError(f"process_id is {index!r}, expected 0 to {count - 1}")
+    return address, int(count), int(index)
+
+
+def process_count() -> int:
+    """How many processes there are; 1 without ``join``."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Which process this is, from 0."""
+    return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this is process 0: the one that prints and writes files."""
+    return process_index() == 0
+
+
+def fail(status: int, patience: float = 10.0) -> None:
+    """Says that this process has failed and is about to end, with an exit status.
+
+    At its end a process waits for the others. If they have failed too, they come at once, and all
+    end in order. If not, they may be waiting for this one: after ``patience`` seconds it ends
+    regardless, and they notice.
+    """
+    if process_count() > 1:
+        timer = Timer(patience, os._exit, [status])
+        timer.daemon = True
+        timer.start()
+
+
+def _report_and_fail(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    fail(1)
+
+
+def from_first(work: Callable[[], bytes]) -> bytes:
+    """What ``work`` returns in process 0, in every process; it is called in no other.
+
+    Raises:
+      Exception: the one that ``work`` raised in process 0, in every process.
+    """
+    if process_count() == 1:
+        return work()
+    answer, raised = b"", None
+    if is_first():
+        try:
+            answer = b"+" + work()
+        except Exception as error:  # whatever it is: the others wait for an answer
+            raised = error
+            kind = type(error)
+            answer = b"-" + json.dumps([kind.__module__, kind.__name__, str(error)]).encode()
+    answer = _broadcast(answer)
+    if raised:
+        raise raised
+    if answer[:1] == b"-":
+        raise _error(*json.loads(answer[1:]))
+    return answer[1:]
+
+
+def all_gather(own: np.ndarray) -> np.ndarray:
+    """The bytes of every process.
+
+    Args:
+      own: [n] uint8, of one length in all processes.
+
+    Returns:
+      [P, n].
+    """
+    from jax.experimental.multihost_utils import process_allgather
+
+    with _noticing_losses():
+        received = [process_allgather(piece) for piece in _pieces(own)]
+    empty = np.zeros((process_count(), 0), np.uint8)
+    return np.concatenate([empty, *received], axis=1)[:, : len(own)]
+
+
+def unlike_first(value: bytes) -> list[int]:
+    """The processes that have another value than process 0; the same list in all of them."""
+    digests = all_gather(np.frombuffer(hashlib.sha256(value).digest(), np.uint8))
+    return np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+
+
+def _broadcast(content: bytes) -> bytes:
+    """What process 0 has, of any length."""
+    length = _from_zero(np.frombuffer(len(content).to_bytes(8), np.uint8))
+    size = int.from_bytes(length.tobytes())
+    own = np.frombuffer(content, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    return b"".join(_from_zero(piece).tobytes() for piece in _pieces(own))[:size]
+
+
+def _from_zero(own: np.ndarray) -> np.ndarray:
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    with _noticing_losses():
+        return broadcast_one_to_all(own)
+
+
+def _pieces(own: np.ndarray) -> list[np.ndarray]:
+    """Bytes cut into pieces of few different lengths: every length is a program to compile."""
+    pieces = [own[start : start + _CHUNK] for start in range(0, len(own), _CHUNK)]
+    return [np.pad(piece, (0, _padding(len(piece)))) for piece in pieces]
+
+
+def _padding(length: int) -> int:
+    return max(64, 1 << (length - 1).bit_length()) - length
+
+
+@contextmanager
+def _noticing_losses() -> Iterator[None]:
+    """Says in one line what the death of another process looks like."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise LostProcessError(
+            f"a process of the job was lost, expected all {process_count()} to work until the end: "
+            f"{str(error).splitlines()[0][:200]}"
+        ) from error
+
+
+def _error(module: str, name: str, text: str) -> Exception:
+    """An exception of process 0, in another process."""
+    kind = getattr(import_module(module), name, RuntimeError)
+    try:
+        return kind(text)
+    except TypeError:  # one that is not made of a text
+        return RuntimeError(f"{name}: {text}")
