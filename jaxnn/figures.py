@@ -92,10 +92,12 @@ def curves_figure(
 
 def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
     """A logarithmic axis with ticks at 1, 2, 5, 10, ...; linear towards 0 if a value reaches it."""
-    values, subs = np.asarray(values, float), (1, 2, 5)
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    smallest = values[values > 0].min(initial=1.0)
+    subs = (1, 2, 5) if values.max(initial=1.0) < 1000 * smallest else (1,)
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     if (values <= 0).any():
-        smallest = values[values > 0].min(initial=1.0)
         set_scale("symlog", linthresh=smallest)
         axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=smallest, subs=subs))
         axis.axes.set(**{f"{axis.axis_name}lim": (0, None)})

@@ -9,18 +9,21 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from jaxnn.figures import COLOURS, Curve, curves_figure
 from jaxnn.search.importance import importance
 from jaxnn.search.parallel import parallel_coordinates
 from jaxnn.search.points import (
     COLOUR_MAP,
+    FAR,
     Point,
+    best_points,
     colour_bar,
     colours,
     frame,
     leave_room,
+    lost_label,
     measure,
     measure_scale,
     points,
@@ -29,7 +32,6 @@ from jaxnn.search.points import (
     set_up,
     unit,
 )
-from jaxnn.search.report import ranked
 
 if TYPE_CHECKING:
     from jaxnn.search.result import Result
@@ -39,7 +41,7 @@ _SHOWN = 5  # learning curves in colour
 Style = dict[str, Any]
 _COMPLETE: Style = {"marker": "o", "color": COLOURS[0], "label": "trial", "linestyle": ""}
 _EARLY: Style = _COMPLETE | {"fillstyle": "none", "label": "stopped early"}
-_LOST: Style = _COMPLETE | {"marker": "x", "color": COLOURS[1], "label": "diverged"}
+_LOST: Style = _COMPLETE | {"marker": "x", "color": COLOURS[1]}
 _CHOSEN: Style = _COMPLETE | {
     "marker": "*",
     "color": COLOURS[4],
@@ -70,13 +72,17 @@ def learning_curves(result: "Result") -> Figure:
     means = {number: line.mean(axis=1) for number, line in lines.items()}
     per_epoch = result.task.evaluations_per_epoch
     epochs = {n: np.arange(1, len(line) + 1) / per_epoch for n, line in lines.items()}
-    best = [row["trial"] for row in ranked(result)[:_SHOWN]]
-    stops = {n: int(np.nanargmin(means[n])) for n in best}
+    best = [point.number for point in best_points(points(result), _SHOWN)]
+    stops = {n: _stop(result, n) for n in best}
+    percent = " %" if result.task.measure == "error" else ""
     figure = curves_figure(
         [
-            Curve(f"trial {n}: {score(result, n):.3g} at epoch {epochs[n][stops[n]]:g}", *line)
+            Curve(
+                f"trial {n}: {score(result, n):.3g}{percent} at epoch {epochs[n][stops[n]]:g}",
+                epochs[n],
+                lines[n].T,
+            )
             for n in best
-            for line in [(epochs[n], lines[n].T)]
         ],
         title=f"The best {len(best)} of {len(lines)} trials",
         x_label="epoch",
@@ -90,9 +96,10 @@ def learning_curves(result: "Result") -> Figure:
     for number in lines.keys() - set(best):
         ending = {"marker": ".", "markersize": 3, "markevery": [-1]}
         axes.plot(epochs[number], means[number], color="0.8", linewidth=0.8, zorder=0, **ending)
-    _limit(axes, means, best)
+    _limit(axes, means, best, FAR * score(result, best[0]) or math.inf)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=result.task.epochs > 3))
+    locator = MaxNLocator(integer=result.task.epochs > 3, steps=[1, 2, 5, 10])
+    axes.xaxis.set_major_locator(locator if result.task.evaluations > 1 else FixedLocator([1]))
     figure.set_size_inches(10, 5)
     axes.set_position((0.08, 0.11, 0.62, 0.81))
     legend = axes.get_legend()
@@ -186,15 +193,21 @@ def importances(result: "Result") -> Figure | None:
     )
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_title(
-        f"A random forest explains {max(found.explained, 0):.0%} of the variance between trials;\n"
-        "without knowing this, it would explain less by",
+        "What a random forest's prediction of a trial's rank loses without a hyperparameter\n"
+        f"(with all, it explains {max(found.explained, 0):.0%} of the variance)",
         fontsize="medium",
     )
-    axes.set_xlabel("share of the variance (± 1 standard deviation over folds)")
+    axes.set_xlabel("error added, as a share of the variance (± 1 standard deviation over folds)")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_axisbelow(True)
     frame(axes)
     return figure
+
+
+def _stop(result: "Result", number: int) -> int:
+    """The index of a trial's best evaluation in its whole curve."""
+    curve = result.curves[number]
+    return curve.start + curve.best(result.task.measure)
 
 
 def _whole_curve(result: "Result", number: int) -> np.ndarray:
@@ -209,12 +222,12 @@ def _whole_curve(result: "Result", number: int) -> np.ndarray:
     return unit(result) * np.concatenate(parts)
 
 
-def _limit(axes: Axes, means: dict[int, np.ndarray], best: list[int]) -> None:
-    """The measure's axis: all of the best trials, and most of the others."""
-    top = max(np.nanmax(means[number]) for number in best)
+def _limit(axes: Axes, means: dict[int, np.ndarray], best: list[int], far: float) -> None:
+    """The measure's axis: the best trials and most of the others, but nothing that is far off."""
     everything = np.concatenate(list(means.values()))
     everything = everything[np.isfinite(everything)]
-    top = max(top, np.quantile(everything, 0.9))
+    most = max(np.quantile(everything, 0.9), *(np.nanmax(means[number]) for number in best))
+    top = min(most, far)
     measure_scale(axes.yaxis, everything[everything <= top])
     axes.set_ylim(top=1.1 * top)
 
@@ -226,7 +239,7 @@ def _groups(result: "Result", shown: Sequence[Point]) -> Iterator[tuple[Style, l
     groups = [
         (_EARLY, early),
         (_COMPLETE | ({"label": "trained to the end"} if early else {}), complete),
-        (_LOST, [point for point in shown if point.lost]),
+        (_LOST | {"label": lost_label(result, shown)}, [point for point in shown if point.lost]),
         (_CHOSEN, [point for point in shown if point.number == result.best.trial]),
     ]
     yield from ((style, group) for style, group in groups if group)

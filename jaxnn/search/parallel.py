@@ -17,6 +17,7 @@ from jaxnn.search.points import (
     colours,
     is_listed,
     jitter,
+    lost_label,
     measure,
     points,
 )
@@ -56,8 +57,9 @@ def parallel_coordinates(result: "Result") -> Figure | None:
     for place, name in enumerate(names):
         absent = any(name not in point.config for point in shown)
         _draw_axis(axes, place, _ticks(result.space[name]), "not used" if absent else None)
-    lost = any(point.lost for point in shown)
-    _draw_axis(axes, len(names), heights.ticks(), "diverged" if lost else None)
+    lost = lost_label(result, shown).replace(" ", "\n", 1)
+    below = lost if any(point.lost for point in shown) else None
+    _draw_axis(axes, len(names), heights.ticks(), below)
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

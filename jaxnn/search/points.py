@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxnn.search.result import Result
 
 COLOUR_MAP = "viridis"  # dark is good; readable without colour vision, and in print
-_FAR = 1000.0  # times the best: beyond it a score says no more than that of a diverged trial
+FAR = 1000.0  # times the best: beyond it a score says no more than that of a diverged trial
 _JITTER = 0.25  # of trials with the same option, in cells
 
 
@@ -42,7 +42,7 @@ class Point(NamedTuple):
 def points(result: "Result") -> list[Point]:
     """All trials, in the order of their numbers."""
     task = result.task
-    limit = _FAR * score(result, result.best.trial) or math.inf
+    limit = FAR * score(result, result.best.trial) or math.inf
     found = []
     for number, curve in sorted(result.curves.items()):
         value = score(result, number)
@@ -50,6 +50,18 @@ def points(result: "Result") -> list[Point]:
         shown = value if value <= limit else math.inf
         found.append(Point(number, curve.trial.config, shown, complete))
     return found
+
+
+def best_points(shown: Sequence[Point], count: int) -> list[Point]:
+    """The best of them, the best first."""
+    scored = [point for point in shown if not point.lost]
+    return sorted(scored, key=lambda point: (point.score, point.number))[:count]
+
+
+def lost_label(result: "Result", shown: Sequence[Point]) -> str:
+    """Why some of them have no score to show."""
+    far = any(point.lost and not result.curves[point.number].diverged for point in shown)
+    return f"diverged, or {FAR:g} times worse" if far else "diverged"
 
 
 def score(result: "Result", number: int) -> float:

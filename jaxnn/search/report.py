@@ -28,7 +28,7 @@ def write(result: "Result", folder: Path | str) -> list[Path]:
     """Writes everything there is to say about a search, each file whole or not at all.
 
     ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG; the folder is made if
-    need be, and may be the one of the search.
+    need be, and may be the one of the search. Of several processes, let one write.
 
     Returns:
       The files.
@@ -55,10 +55,18 @@ def results(result: "Result") -> dict[str, Any]:
     """The search in JSON's types: what was searched, what was chosen, what it cost.
 
     ``best`` has the configuration, its epochs, ``validation_accuracy`` and ``validation_X``, where
-    X is ``cross_entropy``, ``squared_error`` or ``loss``; ``test``, only if the test set was read,
-    how often, and what the first reading found; ``later_tests`` has what others found.
+    X is ``cross_entropy``, ``squared_error`` or ``loss``, and ``stages`` if its hyperparameters
+    changed in training. ``test``, if the test set was read, has how often and what the first
+    reading found; ``later_tests`` has what others found.
     """
     best, loss = result.best, loss_name(result)
+    stages = [
+        {
+            "config": readable_config(stage.config),
+            "epochs": stage.until / result.task.evaluations_per_epoch,
+        }
+        for stage in best.stages
+    ]
     tested = [_test_scores(scores, loss) for scores in result.test_scores]
     return {
         "best": {
@@ -67,13 +75,7 @@ def results(result: "Result") -> dict[str, Any]:
             "epochs": best.epochs,
             "validation_accuracy": best.validation_accuracy,
             f"validation_{loss}": best.validation_loss,
-            "stages": [
-                {
-                    "config": readable_config(stage.config),
-                    "epochs": stage.until / result.task.evaluations_per_epoch,
-                }
-                for stage in best.stages
-            ],
+            **({"stages": stages} if len(stages) > 1 else {}),
         },
         **({"test": {"reads": result.test_reads, **tested[0]}} if tested else {}),
         **({"later_tests": tested[1:]} if tested[1:] else {}),
@@ -184,9 +186,11 @@ def cell(value: Any) -> str:
 
 
 def _measured(row: Row, name: str, factor: float, digits: int) -> str:
+    def number(value: float) -> str:
+        return f"{factor * value:.{digits}f}" if abs(value) < 1e4 else f"{factor * value:.3g}"
+
     std = row[f"{name}_std"]
-    spread = "" if std is None else f" ± {factor * std:.{digits}f}"
-    return f"{factor * row[name]:.{digits}f}{spread}"
+    return number(row[name]) + ("" if std is None else f" ± {number(std)}")
 
 
 def _known(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """What a search leaves: the choice, the table of all trials, and the one look at the test set."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from jaxnn import distributed
 from jaxnn.saved_model import save_model
 from jaxnn.search import report
 from jaxnn.search.engine import Outcome, readable_config
@@ -35,6 +37,9 @@ class Best(NamedTuple):
 
 class Result:
     """What a search found.
+
+    Every process of a job has the whole of it. All of them have to call ``test``, ``retrained`` and
+    ``save_model``; one writes and prints.
 
     Attributes:
       best: the chosen trial.
@@ -185,9 +190,18 @@ class Result:
         params = self.retrained() if retrain else self.params
         with self._journal as journal:
             journal.append({"test_read": self.test_reads + 1})
-            scores = score(self.spec, params, self.task.read_test(), retrain)
+            scores = self._score(params, retrain)
             journal.append({"test_scores": scores._asdict()})
         return scores
+
+    def _score(self, params: PyTree, retrained: bool) -> FinalScores:
+        """The test set's verdict; of several processes one reads it."""
+
+        def read() -> bytes:
+            scores = score(self.spec, params, self.task.read_test(), retrained)
+            return json.dumps(scores._asdict()).encode()
+
+        return _from_record(json.loads(distributed.from_first(read)))
 
     def retrained(self) -> PyTree:
         """Parameters of the chosen configuration trained on all examples, leaves [S, ...]."""
@@ -196,15 +210,20 @@ class Result:
     def save_model(self, folder: Path | str, *, retrain: bool = False, format: str = "npz") -> None:
         """Saves the chosen models, one per replicate, for ``jaxnn.saved_model.load_model``.
 
+        Of several processes all have to call it, and the first one writes.
+
         Args:
           folder: made if need be; a model that is there already is replaced.
           retrain: save models trained on all examples instead, one per seed.
           format: "npz" or "safetensors".
         """
+        params = self.retrained() if retrain else self.params
+        if not distributed.is_first():
+            return
         save_model(
             folder,
             self.spec,
-            self.retrained() if retrain else self.params,
+            params,
             scale=self.task.train.scale,
             about={
                 "config": readable_config(self.best.config),
@@ -218,11 +237,12 @@ class Result:
 
     def write(self, folder: Path | str) -> list[Path]:
         """Writes tables, ``results.json`` and figures; see ``jaxnn.search.report.write``."""
-        return report.write(self, folder)
+        return report.write(self, folder) if distributed.is_first() else []
 
     def print(self, count: int = 10, stream: TextIO | None = None) -> None:
         """Prints the best trials."""
-        report.show(self, count, stream)
+        if distributed.is_first():
+            report.show(self, count, stream)
 
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``.
