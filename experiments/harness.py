@@ -68,7 +68,11 @@ class Run:
 
     def history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes history.csv: one row per setting, seed and evaluated iteration."""
-        reporting.write_csv(self._new_file("history.csv"), rows)
+        self.rows("history.csv", rows)
+
+    def rows(self, file_name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a table as CSV."""
+        reporting.write_csv(self._new_file(file_name), rows)
 
     def figure(self, file_name: str, figure: "Figure") -> None:
         """Writes a figure as PNG."""

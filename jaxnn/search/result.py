@@ -80,6 +80,7 @@ class Result:
         self.compile_seconds, self.train_seconds = outcome.compile_seconds, outcome.train_seconds
         self.method, self.rule, self.seeds, self.examples = method, rule, seeds, examples
         self._journal, self._key, self._mesh = journal, key, mesh
+        self._retrained: PyTree = None
         number = chosen(outcome.curves, task.measure, rule)
         self.best = self._best(number)
         self.params: PyTree = outcome.parameters[number]
@@ -205,7 +206,11 @@ class Result:
 
     def retrained(self) -> PyTree:
         """Parameters of the chosen configuration trained on all examples, leaves [S, ...]."""
-        return retrain(self.task, self.best.stages, self._key, self.seeds, self._mesh)
+        if self._retrained is None:
+            self._retrained = retrain(
+                self.task, self.best.stages, self._key, self.seeds, self._mesh
+            )
+        return self._retrained
 
     def save_model(self, folder: Path | str, *, retrain: bool = False, format: str = "npz") -> None:
         """Saves the chosen models, one per replicate, for ``jaxnn.saved_model.load_model``.

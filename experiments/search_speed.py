@@ -1,0 +1,187 @@
+"""How fast hyperparameters are searched: a whole command, what halving saves, share of the peak.
+
+Three measurements, each repeated: ``experiments.softmax_search`` with 64 configurations of softmax
+regression as a command in a new process, warm; 64 configurations of the network of S1.4 (c) by
+successive halving and to the full budget, in one process; and the rate of the matrix products while
+searching, validation included, beside a 2048 x 2048 product before and after it.
+"""
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import harness
+from experiments.benchmark import flops_per_step, peak_gflops
+from experiments.config import Config, Whole
+from experiments.report import mean_and_std, summary
+from jaxnn import Splits
+from jaxnn.search import (
+    Domain,
+    Method,
+    Result,
+    Task,
+    fixed,
+    log_uniform,
+    random,
+    search,
+    successive_halving,
+)
+
+SOFTMAX, NETWORK = (), (90, 50)
+BATCH_SIZE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig(Config):
+    """Measure hyperparameter searches: wall time, what halving saves, share of the peak."""
+
+    seeds: Whole = 3
+    """Number of repetitions, each another search; medians are reported."""
+
+    configurations: Whole = 64
+    """How many every search tries."""
+
+    epochs: Whole = 12
+    """The most that one is trained."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the flag, its value and what was expected."""
+        super().validate()
+        self.at_least(1, "configurations", "epochs")
+
+
+class Measure(NamedTuple):
+    """A line of the table."""
+
+    what: str
+    unit: str
+    required: str = ""  # of MNIST-sized data on 2 cores
+
+
+MEASURES = {
+    "command": Measure("softmax search, whole command", "s", "under 12"),
+    "halving_share": Measure("90-50-10, halving's time / full budget's", "%", "at most 35"),
+    "halving_gap": Measure("and its best accuracy below that one's", "std. errors", "at most 1"),
+    "softmax_share_of_peak": Measure("softmax search, share of peak", "%", "at least 80"),
+    "network_share_of_peak": Measure("90-50-10 search, share of peak", "%", "at least 80"),
+}
+
+
+def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
+    """Measures everything in turn, and all of that again per repetition."""
+    splits = run.load()
+    rows = []
+    with run.progress("measuring") as report:
+        for repetition in range(config.seeds):
+            rows.append(measure(config, splits, repetition))
+            report(repetition + 1, config.seeds)
+    summaries = {name: summary(row[name] for row in rows) for name in MEASURES}
+    medians = {name: float(np.median(each["values"])) for name, each in summaries.items()}
+    run.table(
+        f"{config.dataset}, {len(jax.devices())} x {jax.devices()[0].device_kind}, "
+        f"{config.configurations} configurations, {config.epochs} epochs",
+        ("what", "unit", f"median of {config.seeds}", "mean ± standard deviation", "required"),
+        [
+            (m.what, m.unit, f"{medians[name]:.3g}", mean_and_std(summaries[name], 2), m.required)
+            for name, m in MEASURES.items()
+        ],
+    )
+    run.history([{"seed": seed, **row} for seed, row in enumerate(rows)])
+    return {"medians": medians, "measures": summaries}
+
+
+def measure(config: SpeedConfig, splits: Splits, seed: int) -> dict[str, float]:
+    """One value of everything."""
+    command = command_seconds(config, seed)
+    _, _, softmax_share = timed(config, splits, SOFTMAX, random(config.configurations), seed)
+    full, full_seconds, share = timed(config, splits, NETWORK, random(config.configurations), seed)
+    halving = successive_halving(config.configurations)
+    halved, halving_seconds, _ = timed(config, splits, NETWORK, halving, seed)
+    accuracy = full.best.validation_accuracy
+    examples = full.task.validation.fraction * len(splits.train.targets)
+    standard_error = math.sqrt(accuracy * (1 - accuracy) / examples)
+    return {
+        "command": command,
+        "halving_share": 100 * halving_seconds / full_seconds,
+        "halving_gap": (accuracy - halved.best.validation_accuracy) / standard_error,
+        "softmax_share_of_peak": 100 * softmax_share,
+        "network_share_of_peak": 100 * share,
+    }
+
+
+def command_seconds(config: SpeedConfig, seed: int) -> float:
+    """``experiments.softmax_search`` in a new process, from an empty folder.
+
+    Raises:
+      ProcessError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "experiments.softmax_search", "--out", folder]
+        command += ["--dataset", config.dataset, "--seeds", "1", "--seed", str(seed)]
+        command += ["--configurations", str(config.configurations), "--epochs", str(config.epochs)]
+        command += ["--batch-size", str(BATCH_SIZE)]
+        if config.data_dir is not None:
+            command += ["--data-dir", str(config.data_dir)]
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds = time.perf_counter() - began
+    if done.returncode != harness.SUCCESS:
+        *_, last = ("", *done.stderr.strip().splitlines())
+        raise ProcessError(f"the search ended with exit status {done.returncode}: {last}")
+    return seconds
+
+
+class ProcessError(OSError):
+    """A process that should have been timed failed."""
+
+
+def timed(
+    config: SpeedConfig, splits: Splits, hidden: tuple[int, ...], method: Method, seed: int
+) -> tuple[Result, float, float]:
+    """A search, its wall time, and its matrix products' share of the peak while it trained."""
+    space: dict[str, Domain] = {
+        "learning_rate": log_uniform(0.01, 1.0),
+        "l2": log_uniform(1e-6, 1e-2),
+        "batch_size": fixed(BATCH_SIZE),
+        "hidden": fixed(hidden),
+        "schedule": fixed("cosine"),
+    }
+    task = Task(splits.train, epochs=config.epochs)
+    before = peak_gflops()
+    began = time.perf_counter()
+    result = search(task, space, method=method, key=jax.random.key(seed))
+    seconds = time.perf_counter() - began
+    peak = (before + peak_gflops()) / 2
+    return result, seconds, flops(result) / result.train_seconds / 1e9 / peak
+
+
+def flops(result: Result) -> int:
+    """Floating-point operations of the matrix products of all training and validation."""
+    task = result.task
+    validated = round(task.validation.fraction * len(task.train.targets))
+    examples = len(task.train.targets) - validated
+    total = 0
+    for curve in result.curves.values():
+        sizes = (task.inputs, *curve.trial.config["hidden"], task.outputs)
+        steps = task.iteration(curve.evaluations[-1], BATCH_SIZE, examples)
+        once = 2 * validated * sum(i * o for i, o in pairwise(sizes))
+        total += steps * flops_per_step(sizes) + len(curve.loss) * once
+    return total
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; see ``harness.main``."""
+    return harness.main("search_speed", SpeedConfig, experiment, argv)
+
+
+if __name__ == "__main__":
+    harness.leave(main())
