@@ -6,6 +6,7 @@ the same rounds, computes the blocks of its own devices, and ``gather`` complete
 those of the others.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxnn import distributed
 from jaxnn.types import PyTree
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
@@ -100,29 +102,32 @@ def store(results: PyTree, output: PyTree, blocks: Round) -> None:
 
 
 def gather(results: PyTree, rounds: Sequence[Round], mesh: Mesh) -> PyTree:
-    """The results [replicates, K, ...] with those of other processes in their places."""
-    if jax.process_count() == 1:
+    """Completes results [replicates, K, ...], in place, by the members other processes trained."""
+    if distributed.process_count() == 1:
         return results
-    from jax.experimental import multihost_utils
+    leaves = jax.tree.leaves(results)
+    owner = _owners(rounds, mesh, leaves[0].shape[:2])
+    places = [np.nonzero(owner == process) for process in range(distributed.process_count())]
+    longest = max(len(rows) for _, rows in places)
+    row_bytes = sum(leaf[0, 0].nbytes for leaf in leaves)
+    own = np.zeros(longest * row_bytes, np.uint8)
+    packed = [leaf[places[distributed.process_index()]] for leaf in leaves]
+    used = np.concatenate([np.ravel(rows).view(np.uint8) for rows in packed])
+    own[: len(used)] = used
+    for place, received in zip(places, distributed.all_gather(own), strict=True):
+        for leaf in leaves:
+            shape = (len(place[0]), *leaf.shape[2:])
+            size = math.prod(shape) * leaf.itemsize
+            leaf[place] = received[:size].view(leaf.dtype).reshape(shape)
+            received = received[size:]
+    return results
 
-    processes = np.array(
-        [d.process_index for d in mesh.devices.reshape(mesh.shape["population"], -1)[:, 0]]
-    )
-    first = jax.tree.leaves(results)[0]
-    owner = np.zeros(first.shape[:2], int)
+
+def _owners(rounds: Sequence[Round], mesh: Mesh, shape: tuple[int, int]) -> np.ndarray:
+    """Which process has trained each member; where several have, the first of them."""
+    grid = mesh.devices.reshape(mesh.shape["population"], -1)
+    owner = np.zeros(shape, int)
     for blocks in rounds:
-        for device, block in enumerate(blocks):
-            owner[block.replicate, block.rows[: block.count]] = processes[device]
-    places = np.ix_(*(range(length) for length in owner.shape))
-    return jax.tree.map(
-        lambda leaf: multihost_utils.process_allgather(leaf)[(owner, *places)], results
-    )
-
-
-def agree(flag: bool) -> bool:
-    """The first process's answer, in every process."""
-    if jax.process_count() == 1:
-        return flag
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
+        for device, block in zip(grid[:, 0], blocks, strict=True):
+            owner[block.replicate, block.rows[: block.count]] = device.process_index
+    return owner

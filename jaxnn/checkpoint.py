@@ -32,11 +32,16 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> str:
     """
     with naming(path), atomic_write(path) as file:
         hashing = _Hashing(file)
-        with zipfile.ZipFile(hashing, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+        write(hashing, arrays)
         return hashing.digest.hexdigest()
+
+
+def write(file: "IO[bytes] | _Hashing", arrays: Mapping[str, np.ndarray]) -> None:
+    """``save``, to an open file."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 def load(path: str | os.PathLike[str], digest: str | None = None) -> dict[str, np.ndarray]:

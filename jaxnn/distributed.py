@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxnn.spec import require_count
 
+_SHORT = 1024  # bytes of a message that takes a single exchange
 _CHUNK = 2**26  # bytes exchanged at once
 
 
@@ -150,6 +151,11 @@ def from_first(work: Callable[[], bytes]) -> bytes:
     return answer[1:]
 
 
+def agree(flag: bool) -> bool:
+    """The answer of process 0, in every process."""
+    return bool(from_first(lambda: bytes([flag]))[0])
+
+
 def all_gather(own: np.ndarray) -> np.ndarray:
     """The bytes of every process.
 
@@ -174,18 +180,19 @@ def unlike_first(value: bytes) -> list[int]:
 
 
 def _broadcast(content: bytes) -> bytes:
-    """What process 0 has, of any length."""
-    length = _from_zero(np.frombuffer(len(content).to_bytes(8), np.uint8))
-    size = int.from_bytes(length.tobytes())
-    own = np.frombuffer(content, np.uint8) if is_first() else np.zeros(size, np.uint8)
-    return b"".join(_from_zero(piece).tobytes() for piece in _pieces(own))[:size]
-
-
-def _from_zero(own: np.ndarray) -> np.ndarray:
+    """What process 0 has, of any length: its beginning with the length, then the rest."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    begin = (len(content).to_bytes(8) + content[: _SHORT - 8]).ljust(_SHORT, b"\0")
+    begin = all_gather(np.frombuffer(begin, np.uint8))[0].tobytes()
+    length = int.from_bytes(begin[:8])
+    missing = max(0, length - (_SHORT - 8))
+    own = np.zeros(missing, np.uint8)
+    if is_first():
+        own = np.frombuffer(content[_SHORT - 8 :], np.uint8)
     with _noticing_losses():
-        return broadcast_one_to_all(own)
+        rest = [broadcast_one_to_all(piece).tobytes() for piece in _pieces(own)]
+    return b"".join([begin[8:], *rest])[:length]
 
 
 def _pieces(own: np.ndarray) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnn import blocks
+from jaxnn import blocks, distributed
 from jaxnn.blocks import SPLIT, WHOLE
 from jaxnn.devices import population_mesh
 from jaxnn.spec import Spec, check_hyper, require_count
@@ -156,17 +156,31 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
     return int(np.clip(2 ** max(fitting, 1).bit_length() // 2, fewest, most))
 
 
-def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
-    """The axis over which minibatches are spread, if the mesh has one.
+def check_axes(mesh: Mesh) -> None:
+    """Refuses a mesh that no population can be spread over.
 
     Raises:
-      ValueError: other axes than ``population`` and ``batch``, or a minibatch that cannot be spread
-        evenly.
+      ValueError: other axes than ``population`` and ``batch``, or no device of some process.
     """
     if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
         raise ValueError(
             f"mesh has the axes {mesh.axis_names}, expected 'population', with or without 'batch'"
         )
+    processes = {device.process_index for device in mesh.devices.flat}
+    if len(processes) < distributed.process_count():
+        raise ValueError(
+            f"mesh has devices of the processes {sorted(processes)}, expected of all "
+            f"{distributed.process_count()}"
+        )
+
+
+def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
+    """The axis over which minibatches are spread, if the mesh has one.
+
+    Raises:
+      ValueError: as ``check_axes``, or a minibatch that cannot be spread evenly.
+    """
+    check_axes(mesh)
     size = dict(mesh.shape).get("batch", 1)
     if spec.batch_size % size:
         raise ValueError(

@@ -127,11 +127,18 @@ def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
 
 
-@partial(jax.jit, static_argnames="spec")
-def evaluate(spec: Spec, params: PyTree, data: Data) -> Metrics:
-    """The mean unregularised loss and error over a data set, in memory-bounded blocks."""
+@partial(jax.jit, static_argnames=("spec", "batch_axis"))
+def evaluate(spec: Spec, params: PyTree, data: Data, batch_axis: str | None = None) -> Metrics:
+    """The mean unregularised loss and error over a data set, in memory-bounded blocks.
+
+    With a ``batch_axis``, as in ``train_step``, the devices along it take the blocks in turn.
+    """
     n = len(data.targets)
     size = min(n, _EVALUATION_BLOCK)
+    starts = jnp.arange(0, n, size)
+    if batch_axis:  # beyond the last block nothing is counted
+        devices = jax.lax.axis_size(batch_axis)
+        starts = jnp.arange(0, n, size * devices) + size * jax.lax.axis_index(batch_axis)
 
     def add_block(total: Metrics, first: Array) -> tuple[Metrics, None]:
         inputs, targets = (
@@ -146,7 +153,9 @@ def evaluate(spec: Spec, params: PyTree, data: Data) -> Metrics:
         return Metrics(total.loss + sums[0], total.error + sums[1]), None
 
     zero = Metrics(*(jnp.zeros((), jnp.result_type(float)) for _ in range(2)))
-    total, _ = jax.lax.scan(add_block, zero, jnp.arange(0, n, size))
+    total, _ = jax.lax.scan(add_block, zero, starts)
+    if batch_axis:
+        total = jax.lax.psum(total, batch_axis)
     return Metrics(total.loss / n, total.error / n)
 
 
@@ -202,7 +211,9 @@ def run(
         return jax.lax.scan(lambda state, _: (step(state), None), state, length=stride)[0]
 
     def evaluate_all(params: PyTree) -> dict[str, Metrics]:
-        return {name: evaluate(spec, params, each) for name, each in evaluate_on.items()}
+        return {
+            name: evaluate(spec, params, each, batch_axis) for name, each in evaluate_on.items()
+        }
 
     def skip(params: PyTree) -> dict[str, Metrics]:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))

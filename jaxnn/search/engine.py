@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import blocks, checkpoint
+from jaxnn import checkpoint, distributed
 from jaxnn.search.curves import Curve
 from jaxnn.search.journal import Journal, differences
 from jaxnn.search.log import Record
@@ -290,7 +290,7 @@ class Engine:
 
     def _save_if_due(self) -> None:
         due = time.monotonic() - self._saved_at >= self._checkpoint_seconds
-        if self._segment > self._restored and blocks.agree(due):
+        if self._segment > self._restored and distributed.agree(due):
             self._save()
 
     def _save(self) -> None:

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnn import blocks
+from jaxnn import blocks, distributed
 from jaxnn.devices import population_mesh
-from jaxnn.population import check_mesh
+from jaxnn.population import check_axes, check_mesh
 from jaxnn.search.domain import Domain, SpaceError, readable
 from jaxnn.search.engine import Engine
 from jaxnn.search.journal import Journal, Memory, RunFolder
@@ -22,6 +22,7 @@ from jaxnn.search.progress import Report, reporting
 from jaxnn.search.result import Result
 from jaxnn.search.segments import Trainer, replicates
 from jaxnn.search.selection import RULES, may_be_chosen
+from jaxnn.search.shared_journal import shared
 from jaxnn.search.space import Space
 from jaxnn.search.task import Task
 from jaxnn.search.validation import Arranged, arrange
@@ -48,6 +49,8 @@ def search(
     With a folder the search survives its process: the same call again goes on where it stopped, and
     ends with the same bits as if nothing had happened.
 
+    In several processes (``jaxnn.distributed``) all make the same call, and all get the result.
+
     Args:
       task: the examples, what may be spent, what is minimised.
       space: domains by the names of hyperparameters.
@@ -59,7 +62,8 @@ def search(
       folder: where to keep the log and the checkpoints; default: nowhere.
       mesh: the devices; default: all of them, of all processes, along ``population``.
       progress: True shows a bar on a terminal, or plain lines elsewhere: time left, best so far,
-        number diverged; a function is called often with a ``Status``; default: silence.
+        number diverged; a function is called often with a ``Status``; default: silence. Of several
+        processes the first one reports.
       checkpoint_seconds: how often the population is saved in the folder, at most; what happened
         since has to be trained again after a crash.
 
@@ -79,6 +83,7 @@ def search(
         raise ValueError("rule is 'one_standard_error', expected at least 2 seeds or folds")
     checked = Space(space, task.model_parameters)
     mesh = mesh or population_mesh()
+    check_axes(mesh)
     split_key, replicate_key = jax.random.split(key)
     seed = int(np.asarray(jax.random.bits(split_key, (), np.uint32)))
     arranged = arrange(task.validation, task.train, seed)
@@ -86,10 +91,11 @@ def search(
     on_device = blocks.replicate(mesh, arranged.data)
     trainer = Trainer(arranged, on_device, replicates(replicate_key, seeds, arranged.folds), mesh)
     journal: Journal = Memory()
-    if folder is not None:
+    if folder is not None or distributed.process_count() > 1:
         asked = describe(task, checked, method, key, seeds, rule, mesh)
-        journal = RunFolder(Path(folder), asked)
-    with journal, reporting(progress, checked, task.measure) as report:
+        journal = shared(journal if folder is None else RunFolder(Path(folder), asked), asked)
+    shown = progress if distributed.is_first() else None
+    with journal, reporting(shown, checked, task.measure) as report:
         engine = Engine(
             replace(task, test=None),  # nothing that trains can reach the test examples
             checked,

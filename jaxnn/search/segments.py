@@ -157,8 +157,7 @@ class Trainer:
         for done, (these, output) in enumerate(blocks.one_ahead(rounds, launch), start=1):
             blocks.store(own, output, these)
             report(done / len(rounds))
-        diverged, metrics = blocks.gather((members.diverged_at, metrics), rounds, self.mesh)
-        members.diverged_at[...] = diverged
+        blocks.gather((members.diverged_at, metrics), rounds, self.mesh)
         return metrics
 
     def gather(self, spec: Spec, members: Members) -> Members:
@@ -227,7 +226,7 @@ def _program(
             )
             if not held_out:
                 return state.params, state.optimizer_state, state.diverged_at, nothing
-            metrics = evaluate(spec, state.params, validation)
+            metrics = evaluate(spec, state.params, validation, batch_axis)
             state = mark_divergence(state, jnp.isfinite(metrics.loss))
             return state.params, state.optimizer_state, state.diverged_at, metrics
 
