@@ -53,7 +53,7 @@ def test_no_name_of_an_array_means_something_else(tmp_path, name):
 
 
 def test_a_tree_comes_back_whatever_the_types_of_its_leaves(tmp_path):
-    tree = (Layer(np.ones((2, 3), jnp.bfloat16), np.arange(2, dtype=jnp.float8_e4m3fn)), [{}])
+    tree = (Layer(jnp.ones((2, 3), jnp.bfloat16), jnp.arange(2, dtype=jnp.float8_e4m3fn)), [{}])
     checkpoint.save(tmp_path / "a.npz", checkpoint.named_leaves("now/", tree))
     arrays = checkpoint.load(tmp_path / "a.npz")
     assert list(arrays) == ["now/[0].weight", "now/[0].bias"]

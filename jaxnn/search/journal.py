@@ -155,32 +155,33 @@ class RunFolder:
         name = f"checkpoint-{segment}.npz"
         digest = checkpoint.save(self.folder / name, arrays)
         self.append({"checkpoint": segment, "file": name, "sha256": digest})
-        kept = {record["file"] for record in self._checkpoints()[:_KEPT]}
+        kept = {record["file"] for record in self._checkpoints()}
         for path in self.folder.iterdir():
             if _CHECKPOINT.fullmatch(path.name) and path.name not in kept:
                 path.unlink(missing_ok=True)
 
     def restore(self) -> tuple[int, dict[str, np.ndarray]]:
         """The latest checkpoint that is intact; a damaged one is recorded and passed over."""
-        for record in self._checkpoints()[:_KEPT]:
+        for record in self._checkpoints():
             try:
                 arrays = checkpoint.load(self.folder / record["file"], record["sha256"])
             except (OSError, checkpoint.DamagedFileError) as error:
                 note = f"{error}; the search goes on from an earlier state"
                 logger.warning(note)
-                self.append({"note": note, "passed_over": record["file"]})
+                self.append({"note": note, "file": record["file"]})
                 continue
             return record["checkpoint"], arrays
         return 0, {}
 
     def _checkpoints(self) -> list[Record]:
-        """The records of checkpoints that may be intact, the latest first, each file once."""
-        latest: dict[str, Record] = {}
+        """The records of those that are kept and not known to be damaged, the latest first."""
+        kept: list[Record] = []
         for record in self.records:
-            latest.pop(record.get("file", record.get("passed_over")), None)
+            if "file" in record:
+                kept = [other for other in kept if other["file"] != record["file"]]
             if "checkpoint" in record:
-                latest[record["file"]] = record
-        return list(latest.values())[::-1]
+                kept = [record, *kept][:_KEPT]
+        return kept
 
 
 def differences(was: Any, now: Any, path: str = "") -> list[str]:

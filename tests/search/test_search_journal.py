@@ -1,0 +1,281 @@
+"""The folder of a run: what it keeps, what it refuses, and that it leaves alone what is not its."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from jaxnn import checkpoint
+from jaxnn.search import CorruptLogError, RunFolderError
+from jaxnn.search.journal import Memory, RunFolder, differences
+from jaxnn.search.log import Log
+
+ASKED = {"method": {"method": "random", "count": 32}, "key": [0, 7], "seeds": 1}
+
+
+def state(number):
+    return {"now/0/params": np.full(100, number, np.float32)}
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a search with checkpoints after 2, 4 and 6 segments."""
+    with RunFolder(tmp_path / "run", ASKED) as journal:
+        for segment in (2, 4, 6):
+            journal.append({"segment": segment})
+            journal.save(segment, state(segment))
+    return tmp_path / "run"
+
+
+def restored(folder):
+    """The segments of the checkpoint that a search goes on from; its arrays are checked."""
+    with RunFolder(folder, ASKED) as journal:
+        segment, arrays = journal.restore()
+        if segment:
+            np.testing.assert_array_equal(arrays["now/0/params"], state(segment)["now/0/params"])
+        return segment
+
+
+def notes(folder):
+    with RunFolder(folder, ASKED) as journal:
+        return [record["note"] for record in journal.records if "note" in record]
+
+
+def flip(path):
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+
+def test_records_are_there_the_next_time(tmp_path):
+    for before in range(3):
+        with RunFolder(tmp_path / "in" / "run", ASKED) as journal:
+            assert journal.records == [{"segment": i} for i in range(before)]
+            journal.append({"segment": before})
+
+
+def test_the_two_latest_checkpoints_are_kept(folder):
+    names = ["checkpoint-4.npz", "checkpoint-6.npz", "search.lock", "search.log"]
+    assert sorted(content(folder)) == names
+    assert restored(folder) == 6
+
+
+def test_names_in_the_folders_around_it_are_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("jaxnn.search.journal.sync_folder", synced.append)
+    with RunFolder(tmp_path / "a" / "b", ASKED):
+        assert synced == [tmp_path, tmp_path / "a"]
+
+
+def test_a_memory_keeps_records_and_no_arrays():
+    with Memory() as memory:
+        memory.append({"segment": 0})
+        memory.save(1, state(1))
+        assert memory.records == [{"segment": 0}]
+        assert memory.restore() == (0, {})
+
+
+class TestDamage:
+    @pytest.mark.parametrize("damage", [flip, lambda p: p.unlink(), lambda p: p.write_bytes(b"")])
+    def test_a_damaged_checkpoint_is_noted_once_and_the_one_before_is_used(self, folder, damage):
+        damage(folder / "checkpoint-6.npz")
+        assert restored(folder) == restored(folder) == 4
+        (note,) = notes(folder)
+        assert re.search(r"checkpoint-6\.npz.*; the search goes on from an earlier state$", note)
+        assert "\n" not in note
+
+    def test_with_both_damaged_a_search_starts_over(self, folder):
+        flip(folder / "checkpoint-4.npz")
+        flip(folder / "checkpoint-6.npz")
+        assert restored(folder) == restored(folder) == 0
+        assert len(notes(folder)) == 2
+
+    def test_the_checkpoint_that_a_search_went_back_to_outlives_the_damaged_one(self, folder):
+        flip(folder / "checkpoint-6.npz")
+        with RunFolder(folder, ASKED) as journal:
+            assert journal.restore()[0] == 4
+            journal.save(7, state(7))
+        assert {n for n in content(folder) if "point" in n} == {
+            "checkpoint-4.npz",
+            "checkpoint-7.npz",
+        }
+        flip(folder / "checkpoint-7.npz")
+        assert restored(folder) == 4
+
+    def test_a_checkpoint_that_was_damaged_counts_again_when_it_is_written_again(self, folder):
+        flip(folder / "checkpoint-6.npz")
+        with RunFolder(folder, ASKED) as journal:
+            assert journal.restore()[0] == 4
+            journal.save(6, state(6))
+        assert restored(folder) == 6
+
+    def test_after_starting_over_the_new_checkpoint_counts_though_it_is_of_an_earlier_segment(
+        self, folder
+    ):
+        flip(folder / "checkpoint-4.npz")
+        flip(folder / "checkpoint-6.npz")
+        with RunFolder(folder, ASKED) as journal:
+            assert journal.restore()[0] == 0
+            journal.save(1, state(1))
+        assert restored(folder) == 1
+
+    def test_a_checkpoint_that_is_not_in_the_log_is_not_used_and_goes(self, folder):
+        checkpoint.save(folder / "checkpoint-8.npz", state(8))
+        assert restored(folder) == 6
+        with RunFolder(folder, ASKED) as journal:
+            journal.save(10, state(10))
+        assert "checkpoint-8.npz" not in content(folder)
+
+    def test_a_checkpoint_replaced_before_the_log_has_it_is_passed_over(self, folder):
+        # A crash between the two, when a search saves the same segment again.
+        checkpoint.save(folder / "checkpoint-6.npz", state(0))
+        assert restored(folder) == 4
+
+    def test_what_a_killed_process_was_writing_is_removed(self, folder):
+        (folder / ".0123456789abcdef.tmp").write_bytes(b"half")
+        restored(folder)
+        assert ".0123456789abcdef.tmp" not in content(folder)
+
+    def test_a_damaged_log_is_an_error_and_left_as_it_is(self, folder):
+        flip(folder / "search.log")
+        before = content(folder)
+        with (
+            pytest.raises(CorruptLogError, match=r"search\.log is damaged: record \d"),
+            RunFolder(folder, ASKED),
+        ):
+            pass
+        assert content(folder) == before
+
+    def test_a_log_cut_within_its_first_record_begins_anew(self, tmp_path):
+        with RunFolder(tmp_path, ASKED):
+            pass
+        whole = (tmp_path / "search.log").read_bytes()
+        for end in range(len(whole)):
+            (tmp_path / "search.log").write_bytes(whole[:end])
+            with RunFolder(tmp_path, ASKED) as journal:
+                assert journal.records == []
+            assert (tmp_path / "search.log").read_bytes() == whole
+
+
+class TestRefusal:
+    def refused(self, folder, message, error: type[ValueError] = RunFolderError):
+        before = content(folder)
+        with pytest.raises(error, match=message) as raised, RunFolder(folder, ASKED):
+            pass
+        assert "\n" not in str(raised.value)
+        assert content(folder) == before
+
+    @pytest.mark.parametrize("name", ["notes.txt", "checkpoint-1.npz", "search.logs"])
+    def test_a_folder_that_holds_something_else(self, tmp_path, name):
+        (tmp_path / name).touch()
+        self.refused(tmp_path, f"holds {name} and no search, expected an empty folder or one of a")
+
+    @pytest.mark.parametrize("size", [0, 30])
+    def test_checkpoints_whose_log_is_lost(self, folder, size):
+        log = folder / "search.log"
+        log.write_bytes(log.read_bytes()[:size])
+        self.refused(folder, "holds checkpoint-4.npz and no search")
+
+    @pytest.mark.parametrize("text", ["2026-01-01 started\n", "2026-01-01 started"])
+    def test_the_log_of_another_program(self, tmp_path, text):
+        (tmp_path / "search.log").write_text(text)
+        self.refused(tmp_path, r"search\.log is damaged", CorruptLogError)
+
+    def test_a_log_that_begins_with_no_search(self, tmp_path):
+        log = Log(tmp_path / "search.log")
+        log.append({"something": "else"})
+        log.close()
+        (tmp_path / "search.lock").touch()
+        self.refused(tmp_path, r"search\.log begins with no search, expected the log of one")
+
+    @pytest.mark.parametrize("below", [".", "run"])
+    def test_a_file(self, tmp_path, below):
+        (tmp_path / "file").write_text("kept")
+        with (
+            pytest.raises(RunFolderError, match=r"file is a file, expected a folder"),
+            RunFolder(tmp_path / "file" / below, ASKED),
+        ):
+            pass
+        assert content(tmp_path) == {"file": b"kept"}
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"seeds": 2}, "seeds is 2, in the folder 1"),
+            ({"key": [0, 8]}, "key[1] is 8, in the folder 7"),
+            ({"method": {"method": "random", "count": 64}}, "method.count is 64, in the folder 32"),
+            ({"rule": "mean"}, 'rule is "mean", in the folder null'),
+            ({"seeds": 2, "key": [0]}, "key is [0], in the folder [0, 7]; seeds is 2, in the f"),
+        ],
+    )
+    def test_another_search(self, folder, change, said):
+        before = content(folder)
+        message = f"holds another search: {re.escape(said)}.*; expected the same search or another"
+        with pytest.raises(RunFolderError, match=message), RunFolder(folder, ASKED | change):
+            pass
+        assert content(folder) == before
+
+    def test_a_folder_in_use_in_this_process(self, folder):
+        with RunFolder(folder, ASKED) as journal:
+            self.refused(folder, "is in use by another search, expected to be the only one")
+            journal.append({"segment": 7})
+        assert restored(folder) == 6
+
+    def test_a_folder_in_use_by_another_process_until_it_is_killed(self, folder):
+        script = (
+            "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); "
+            "print('held', flush=True); time.sleep(60)"
+        )
+        command = [sys.executable, "-c", script, folder / "search.lock"]
+        holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+        with holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            self.refused(folder, "is in use by another search")
+            holder.send_signal(signal.SIGKILL)
+        assert restored(folder) == 6
+
+    def test_after_a_refusal_the_folder_is_free(self, folder):
+        with pytest.raises(RunFolderError), RunFolder(folder, {}):
+            pass
+        with FileLock(folder / "search.lock").acquire(timeout=0):
+            pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".gitignore", ".note.tmp", "checkpoint-best.npz", "results.json", "old-checkpoint-1.npz"],
+)
+def test_files_of_others_in_the_folder_of_a_search_stay(folder, name):
+    (folder / name).write_text("kept")
+    with RunFolder(folder, ASKED) as journal:
+        journal.save(8, state(8))
+        journal.save(10, state(10))
+    assert (folder / name).read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".nfs0001"])
+def test_hidden_files_do_not_matter(tmp_path, name):
+    (tmp_path / name).touch()
+    with RunFolder(tmp_path, ASKED) as journal:
+        assert journal.records == []
+
+
+def test_a_difference_is_short_whatever_differs():
+    was, now = {"loss": [list(range(1000))]}, {"loss": [list(range(999)), 3]}
+    (line,) = differences(was, now)
+    assert line.startswith("loss is [[0, 1, 2,")
+    assert len(line) < 150
+
+
+def test_a_difference_within_lists_of_one_length_is_told_by_its_place():
+    was, now = {"loss": [[0.5, None], [0.25, 1]]}, {"loss": [[0.5, None], [0.75, 1]]}
+    assert differences(was, now) == ["loss[1][0] is 0.75, in the folder 0.25"]
