@@ -73,7 +73,6 @@ class PopulationBased:
         tail = max(1, int(self.quantile * len(ranked)))
         good = finite[:tail]
         bad = {trial.number for trial in ranked[len(ranked) - tail :]}
-        bad -= {trial.number for trial in good}
         bad |= {trial.number for trial in ranked} - {trial.number for trial in finite}
         following = []
         for trial in trials:

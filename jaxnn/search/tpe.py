@@ -102,9 +102,9 @@ def optuna(
       count: configurations in total.
       batch: how many of them train side by side. Smaller batches know more when they are proposed;
         larger ones train faster.
-      sampler: "tpe"; "gp", a Gaussian process, which needs the package torch; "random"; or any
-        function from a seed to a new ``optuna.samplers.BaseSampler`` that draws from this seed
-        alone.
+      sampler: "tpe"; "gp", a Gaussian process, which needs the package torch and seconds per
+        proposal; "random"; or any function from a seed to a new ``optuna.samplers.BaseSampler``
+        that draws from this seed alone.
 
     Raises:
       SpaceError: an unknown sampler.

@@ -260,6 +260,14 @@ def test_conditions_on_one_name_twice_both_have_to_hold():
         (OPTIMIZERS | {"schedule": conditional(choice("step", "cosine"), optimizer="sgd")}, 3),
         ({"momentum": choice(0.0, 0.9), "hidden": conditional(choice((4,), (5,)), momentum=0)}, 3),
         ({"batch_size": integer(1, 5), "hidden": conditional(choice((), (5,)), batch_size=3)}, 6),
+        (
+            {
+                "momentum": choice(0.0, 0.9),
+                "l2": conditional(choice(0.1, 0.2), momentum=0.9),
+                "hidden": conditional(choice((4,), (5,)), l2=0.1),
+            },
+            3,
+        ),
         (OPTIMIZERS | {"momentum": conditional(uniform(0, 0.9), optimizer="momentum")}, 2),
     ],
 )
