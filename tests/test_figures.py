@@ -46,6 +46,18 @@ def test_a_logarithmic_axis_shows_a_measure_that_reaches_zero(values, scale):
     assert axes.get_ylim()[0] >= 0
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [([30.0, 4.0, 1.5], [2, 5, 10, 20]), ([1e9, 1e3, 1.0], [1, 1e4, 1e8])],
+)
+def test_a_logarithmic_axis_has_round_ticks_however_far_it_reaches(values, ticks):
+    _, axes = draw([Curve("a", ITERATIONS, [values])], y_scale="log")
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert set(ticks) <= {float(f"{tick:.6g}") for tick in shown}
+    assert len(shown) <= 11
+
+
 def test_one_seed_has_no_band():
     _, axes = draw([Curve("a", ITERATIONS, VALUES[:1])])
     assert not axes.collections

@@ -227,9 +227,10 @@ def _limit(axes: Axes, means: dict[int, np.ndarray], best: list[int], far: float
     everything = np.concatenate(list(means.values()))
     everything = everything[np.isfinite(everything)]
     most = max(np.quantile(everything, 0.9), *(np.nanmax(means[number]) for number in best))
-    top = min(most, far)
+    low, top = everything.min(), min(most, far)
     measure_scale(axes.yaxis, everything[everything <= top])
-    axes.set_ylim(top=1.1 * top)
+    room = 0.1 * (top - low)
+    axes.set_ylim(low / 1.3 if low >= 0 else low - room, top + (room or 0.1))
 
 
 def _groups(result: "Result", shown: Sequence[Point]) -> Iterator[tuple[Style, list[Point]]]:

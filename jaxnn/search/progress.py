@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-import jax
-
+from jaxnn import distributed
 from jaxnn.search.engine import Status
 from jaxnn.search.space import TRACED, Space
 
@@ -46,7 +45,7 @@ def reporting(
         return
     if progress is not None and not isinstance(progress, bool):
         raise TypeError(f"progress is {progress!r}, expected True, None or a function of a Status")
-    if not progress or jax.process_index() > 0:
+    if not progress or not distributed.is_first():
         yield lambda _: None
         return
     output = stream or sys.stderr

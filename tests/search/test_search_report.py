@@ -1,0 +1,215 @@
+"""What a search leaves for people and programs."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from handmade import Made, result
+
+from jaxnn.search import choice, conditional, fixed, log_uniform, report, uniform
+from jaxnn.search.final import FinalScores
+
+SPACE = {
+    "learning_rate": log_uniform(1e-3, 1.0),
+    "optimizer": choice("sgd", "momentum"),
+    "momentum": conditional(uniform(0.5, 0.99), optimizer="momentum"),
+    "hidden": choice((), (5, 3)),
+    "batch_size": choice(6, 9),
+}
+
+
+def config(learning_rate=0.1, **others):
+    return {
+        "learning_rate": learning_rate,
+        "optimizer": "sgd",
+        "hidden": (),
+        "batch_size": 6,
+        **others,
+    }
+
+
+GOOD = Made(config(), [[0.5, 0.25], [0.25, 0.0], [0.25, 0.25]])
+OTHER = Made(
+    config(0.01, optimizer="momentum", momentum=0.9, hidden=(5, 3), batch_size=9),
+    [[0.5, 0.5], [0.25, 0.75], [0.5, 0.25]],
+)
+LOST = Made(config(1.0), [[0.5, 0.5], [math.nan, 0.5], [math.nan, 0.5]], diverged_at=4)
+
+
+@pytest.fixture
+def made():
+    return result(SPACE, [OTHER, LOST, GOOD], epochs=3)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scores(accuracy, retrained):
+    return FinalScores(accuracy, 0.5, (0.5, 0.9), (0.4, 0.6), [accuracy], [0.5], retrained, 10)
+
+
+def record(made, *several):
+    """As ``Result.test`` does."""
+    for count, each in enumerate(several, start=1):
+        made._journal.append({"test_read": count})
+        made._journal.append({"test_scores": each._asdict()})
+
+
+def test_results_have_the_choice_and_the_cost(made):
+    found = report.results(made)
+    assert found["best"] == {
+        "trial": 2,
+        "config": {"learning_rate": 0.1, "optimizer": "sgd", "hidden": [], "batch_size": 6},
+        "epochs": 2.0,
+        "validation_accuracy": 0.875,
+        "validation_cross_entropy": 0.25,
+    }
+    assert (found["trials"], found["diverged"], found["programs"]) == (3, 1, 2)
+    assert found["seconds"] == {"compile": 1.5, "train": 2.5}
+    assert found["method"] == {"method": "by hand"}
+    assert found["space"]["hidden"]["options"] == [[], [5, 3]]
+
+
+def test_a_test_set_that_was_not_read_is_not_reported(made):
+    assert "test" not in report.results(made)
+
+
+def test_the_first_reading_of_the_test_set_is_the_one_that_counts(made):
+    record(made, scores(0.75, False), scores(0.875, True))
+    found = report.results(made)
+    assert (found["test"]["reads"], found["test"]["accuracy"]) == (2, 0.75)
+    assert (found["test"]["cross_entropy"], found["test"]["examples"]) == (0.5, 10)
+    assert found["test"]["confidence_interval"] == [0.5, 0.9]
+    (later,) = found["later_tests"]
+    assert (later["accuracy"], later["retrained"]) == (0.875, True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        ("cross_entropy", "validation_cross_entropy"),
+        ("squared_error", "validation_squared_error"),
+        (lambda logits, target: logits[0], "validation_loss"),
+    ],
+)
+def test_a_loss_is_reported_by_its_name(loss, name):
+    made = result(
+        {"learning_rate": fixed(0.1), "loss": fixed(loss), "batch_size": fixed(6)},
+        [Made({"learning_rate": 0.1, "loss": loss, "batch_size": 6}, [[0.5]])],
+        epochs=1,
+    )
+    assert name in report.results(made)["best"]
+
+
+def test_hyperparameters_that_changed_in_training_are_told():
+    first = Made(config(0.1), [[0.5], [0.5]])
+    copy = Made(config(0.2), [[0.25]], copied_from=0, start=2)
+    made = result(SPACE, [first, copy], epochs=4, evaluations_per_epoch=2)
+    stages = report.results(made)["best"]["stages"]
+    assert [(stage["config"]["learning_rate"], stage["epochs"]) for stage in stages] == [
+        (0.1, 1.0),
+        (0.2, 1.5),
+    ]
+
+
+def test_history_has_every_evaluation_of_every_replicate(made):
+    rows = report.history(made)
+    assert len(rows) == 3 * 3 * 2
+    (row,) = (r for r in rows if (r["trial"], r["seed"], r["epoch"]) == (0, 1, 2.0))
+    # 18 examples in minibatches of 9: two iterations an epoch.
+    assert row == {
+        "trial": 0,
+        "seed": 1,
+        "fold": 0,
+        "epoch": 2.0,
+        "iteration": 4,
+        "validation_accuracy": 0.25,
+        "validation_loss": 1.5,
+    }
+
+
+def test_history_tells_folds_from_seeds():
+    trial = Made(config(), [[0.0, 0.125, 0.25, 0.5]])  # the folds of seed 0, then those of seed 1
+    rows = report.history(result(SPACE, [trial], epochs=1, fold_count=2))
+    assert [(r["seed"], r["fold"], r["validation_accuracy"]) for r in rows] == [
+        (0, 0, 1.0),
+        (0, 1, 0.875),
+        (1, 0, 0.75),
+        (1, 1, 0.5),
+    ]
+
+
+def test_what_a_diverged_replicate_measures_is_an_empty_cell(made, tmp_path):
+    made.write(tmp_path)
+    rows = [r for r in read(tmp_path / "history.csv") if (r["trial"], r["seed"]) == ("1", "0")]
+    assert [row["validation_loss"] for row in rows] == ["1.0", "", ""]
+
+
+def test_trials_are_rows_with_empty_cells_where_nothing_applies(made, tmp_path):
+    made.write(tmp_path)
+    rows = read(tmp_path / "trials.csv")
+    assert [row["trial"] for row in rows] == ["0", "1", "2"]
+    assert [row["momentum"] for row in rows] == ["0.9", "", ""]
+    assert [row["diverged_at"] for row in rows] == ["", "4", ""]
+    assert rows[0]["hidden"] == "[5, 3]"
+
+
+def test_results_are_valid_json_whatever_diverged(tmp_path):
+    huge = Made(config(1.0), [[1e300], [math.inf]], diverged_at=3)
+    result(SPACE, [huge, Made(config(), [[0.5], [0.25]])], epochs=2).write(tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    content = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert content["results"]["best"]["trial"] == 1
+    assert content["versions"]["jaxnn"]
+
+
+def test_writing_says_what_it_wrote(made, tmp_path):
+    folder = tmp_path / "new" / "folder"
+    files = made.write(folder)
+    assert sorted(files) == sorted(folder.iterdir())
+    assert {"trials.csv", "history.csv", "results.json", "learning_curves.png"} <= {
+        file.name for file in files
+    }
+
+
+def test_a_file_that_cannot_be_replaced_is_left_as_it_was(made, tmp_path, monkeypatch):
+    made.write(tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        made.write(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def lines_of(made, count):
+    stream = io.StringIO()
+    made.print(count, stream)
+    return stream.getvalue().splitlines()
+
+
+def test_the_table_has_the_best_first_and_no_diverged_trial(made):
+    lines = [line for line in lines_of(made, 10) if " ± " in line and "best" not in line]
+    assert [line.split()[0] for line in lines] == ["2", "0"]
+    # 75 and 100 % correct: mean 87.5, standard deviation 12.5 * sqrt(2).
+    assert "2 (chosen)" in lines[0]
+    assert "87.50 ± 17.68" in lines[0]
+    assert "0.2500 ± 0.3536" in lines[0]
+    assert "5-3" in lines[1]
+
+
+def test_the_table_has_as_many_rows_as_wanted(made):
+    lines = lines_of(made, 1)
+    assert "the best 1 of 3 trials, 1 diverged, ± 1 standard deviation of 2" in lines
+    assert not any(line.lstrip().startswith("0 ") for line in lines)

@@ -1,0 +1,399 @@
+"""Saved models: what is loaded predicts what was saved, and damage is noticed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+import jaxnn
+from jaxnn import MLP, Data, Network, Spec
+from jaxnn.checkpoint import DamagedFileError
+from jaxnn.model_folder import MANIFEST
+from jaxnn.saved_model import load_model, load_params, save_model
+from jaxnn.search import Task, choice, fixed, random, search
+
+SCALE = np.float32(1 / 255)
+SPEC = Spec(model=MLP((12, 5, 3), activation="tanh"), steps=1)
+INPUTS = np.random.default_rng(0).integers(0, 256, (7, 12)).astype(np.uint8)
+FORMATS = pytest.mark.parametrize("format", ["npz", "safetensors"])
+
+
+def several(spec, count=3):
+    """Parameters of several models, leaves [R, ...]."""
+    return jax.vmap(spec.model.init)(jax.random.split(jax.random.key(1), count))
+
+
+def one(params, replicate):
+    return jax.tree.map(lambda leaf: leaf[replicate], params)
+
+
+def by_hand(params, inputs, scale: ArrayLike = SCALE):
+    """tanh network in float64, [N, C]."""
+    (w1, b1), (w2, b2) = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    hidden = np.tanh(inputs.astype(np.float64) * np.asarray(scale, np.float64) @ w1.T + b1)
+    return hidden @ w2.T + b2
+
+
+def parameter_file(folder):
+    (path,) = Path(folder).glob("parameters-*")
+    return path
+
+
+def manifest(folder):
+    return json.loads((Path(folder) / MANIFEST).read_text())
+
+
+@FORMATS
+def test_logits_are_those_of_the_network(tmp_path, format):
+    params = several(SPEC)
+    save_model(tmp_path, SPEC, params, scale=SCALE, format=format)
+    model = load_model(tmp_path)
+    assert model.replicates == 3
+    for replicate in range(3):
+        logits = model.logits(INPUTS, replicate=replicate)
+        np.testing.assert_allclose(logits, by_hand(one(params, replicate), INPUTS), rtol=1e-5)
+        expected = np.argmax(by_hand(one(params, replicate), INPUTS), axis=1)
+        assert model.predict(INPUTS, replicate=replicate).tolist() == expected.tolist()
+
+
+@FORMATS
+def test_parameters_come_back_bit_for_bit(tmp_path, format):
+    params = several(SPEC)
+    save_model(tmp_path, SPEC, params, format=format)
+    restored = load_params(tmp_path, jax.eval_shape(SPEC.model.init, jax.random.key(0)))
+    assert jax.tree.structure(restored) == jax.tree.structure(params)
+    for was, now in zip(jax.tree.leaves(params), jax.tree.leaves(restored), strict=True):
+        assert np.asarray(was).tobytes() == np.asarray(now).tobytes()
+        assert was.dtype == now.dtype
+
+
+def test_one_model_without_an_axis_of_replicates_is_one_replicate(tmp_path):
+    params = SPEC.model.init(jax.random.key(0))
+    save_model(tmp_path, SPEC, params)
+    model = load_model(tmp_path)
+    assert model.replicates == 1
+    np.testing.assert_allclose(model.logits(INPUTS), by_hand(params, INPUTS, 1), rtol=1e-5)
+
+
+PREDICT = """
+import sys
+import numpy as np
+from jaxnn.saved_model import load_model
+model = load_model(sys.argv[1])
+inputs = np.load(sys.argv[2])
+np.savez(sys.argv[3], logits=model.logits(inputs), probabilities=model.probabilities(inputs))
+"""
+
+
+@FORMATS
+def test_another_process_predicts_the_same_bits(tmp_path, format):
+    inputs = np.random.default_rng(1).integers(0, 256, (1203, 12)).astype(np.uint8)
+    save_model(tmp_path / "model", SPEC, several(SPEC), scale=SCALE, format=format)
+    np.save(tmp_path / "inputs.npy", inputs)
+    arguments = [tmp_path / "model", tmp_path / "inputs.npy", tmp_path / "outputs.npz"]
+    subprocess.run([sys.executable, "-c", PREDICT, *map(str, arguments)], check=True)
+    model = load_model(tmp_path / "model")
+    with np.load(tmp_path / "outputs.npz") as there:
+        assert there["logits"].tobytes() == model.logits(inputs).tobytes()
+        assert there["probabilities"].tobytes() == model.probabilities(inputs).tobytes()
+
+
+def test_an_answer_does_not_depend_on_the_other_examples(tmp_path):
+    save_model(tmp_path, SPEC, several(SPEC), scale=SCALE)
+    model = load_model(tmp_path)
+    inputs = np.random.default_rng(2).integers(0, 256, (1201, 12)).astype(np.uint8)
+    together = model.logits(inputs)
+    assert together.shape == (1201, 3)
+    for row in (0, 499, 500, 1200):
+        assert model.logits(inputs[row : row + 1]).tobytes() == together[row].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
+def test_inputs_of_any_kind_are_multiplied_by_the_stored_scale(tmp_path, dtype):
+    save_model(tmp_path, SPEC, several(SPEC), scale=SCALE)
+    model = load_model(tmp_path)
+    np.testing.assert_allclose(
+        model.logits(INPUTS.astype(dtype)), model.logits(INPUTS), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_every_input_can_have_its_scale(tmp_path):
+    scale = np.linspace(0.01, 0.02, 12).astype(np.float32)
+    params = several(SPEC)
+    save_model(tmp_path, SPEC, params, scale=scale)
+    expected = by_hand(one(params, 0), INPUTS, scale)
+    np.testing.assert_allclose(load_model(tmp_path).logits(INPUTS), expected, rtol=1e-5)
+
+
+def test_no_inputs_have_no_answers(tmp_path):
+    save_model(tmp_path, SPEC, several(SPEC))
+    model = load_model(tmp_path)
+    assert model.probabilities(INPUTS[:0]).shape == (0, 3)
+    assert model.predict(INPUTS[:0]).shape == (0,)
+
+
+def test_probabilities_are_the_softmax(tmp_path):
+    params = several(SPEC)
+    save_model(tmp_path, SPEC, params, scale=SCALE)
+    powers = np.exp(by_hand(one(params, 0), INPUTS))
+    np.testing.assert_allclose(
+        load_model(tmp_path).probabilities(INPUTS),
+        powers / powers.sum(axis=1, keepdims=True),
+        rtol=1e-5,
+    )
+
+
+def test_logistic_regression_has_the_sigmoid_and_its_complement(tmp_path):
+    spec = Spec(model=MLP((2, 1)), steps=1, loss="logistic")
+    params = (jaxnn.Layer(jnp.array([[1.0, 2.0]]), jnp.array([-1.0])),)
+    save_model(tmp_path, spec, params)
+    model = load_model(tmp_path)
+    inputs = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])  # z = 0, 2, -1
+    h = 1 / (1 + np.exp(-np.array([0.0, 2.0, -1.0])))
+    np.testing.assert_allclose(model.probabilities(inputs), np.stack([1 - h, h], axis=1), rtol=1e-6)
+    assert model.predict(inputs).tolist() == [0, 1, 0]
+
+
+def test_a_loss_of_somebody_else_gives_no_probabilities(tmp_path):
+    spec = Spec(model=MLP((12, 3)), steps=1, loss=lambda logits, target: jnp.sum(logits))
+    save_model(tmp_path, spec, several(spec))
+    model = load_model(tmp_path)
+    assert model.predict(INPUTS).shape == (7,)
+    with pytest.raises(ValueError, match="its probabilities are unknown"):
+        model.probabilities(INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (INPUTS[:, :11], r"inputs have the shape \(7, 11\), expected \[N, 12\]"),
+        (INPUTS[0], r"inputs have the shape \(12,\), expected \[N, 12\]"),
+        (INPUTS.astype(str), "inputs have the dtype <U3, expected numbers"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(tmp_path, inputs, message):
+    save_model(tmp_path, SPEC, several(SPEC))
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path).predict(inputs)
+
+
+@pytest.mark.parametrize("replicate", [3, -1])
+def test_a_replicate_that_is_not_there_is_refused(tmp_path, replicate):
+    save_model(tmp_path, SPEC, several(SPEC))
+    with pytest.raises(ValueError, match=f"replicate is {replicate}, expected one of the 3"):
+        load_model(tmp_path).predict(INPUTS, replicate=replicate)
+
+
+def test_safetensors_can_be_read_by_their_library_alone(tmp_path):
+    from safetensors.numpy import load_file
+
+    params = several(SPEC)
+    save_model(tmp_path, SPEC, params, format="safetensors")
+    arrays = load_file(parameter_file(tmp_path))
+    assert sorted(arrays) == [
+        "params[0].bias",
+        "params[0].weight",
+        "params[1].bias",
+        "params[1].weight",
+    ]
+    assert arrays["params[1].weight"].tolist() == np.asarray(params[1].weight).tolist()
+
+
+def test_the_manifest_says_what_the_model_is(tmp_path):
+    save_model(tmp_path, SPEC, several(SPEC), scale=SCALE, about={"epochs": 3, "x": np.nan})
+    found = manifest(tmp_path)
+    assert found["model"] == {"kind": "mlp", "sizes": [12, 5, 3], "activation": "tanh"}
+    assert (found["loss"], found["replicates"], found["version"]) == ("cross_entropy", 3, 1)
+    assert np.float32(found["scale"]) == SCALE
+    assert found["about"] == {"epochs": 3, "x": None}
+    assert found["parameters"]["arrays"]["params[0].weight"] == ["float32", 3, 5, 12]
+    assert {"jaxnn", "jax", "python"} <= set(found["versions"])
+
+
+@FORMATS
+@pytest.mark.parametrize("place", [0.3, 0.7, 0.99])
+def test_a_flipped_bit_of_the_parameters_is_noticed(tmp_path, format, place):
+    save_model(tmp_path, SPEC, several(SPEC), format=format)
+    path = parameter_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match="is damaged: its checksum is not the one"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [('"scale": 1.0', '"scale": 2.0'), ('"tanh"', '"relu"'), ('"epochs": 3', '"epochs": 4')],
+)
+def test_a_changed_manifest_is_noticed(tmp_path, was, becomes):
+    save_model(tmp_path, SPEC, several(SPEC), about={"epochs": 3})
+    path = tmp_path / MANIFEST
+    text = path.read_text()
+    assert was in text
+    path.write_text(text.replace(was, becomes))
+    with pytest.raises(DamagedFileError, match=r"model\.json is damaged"):
+        load_model(tmp_path)
+
+
+def test_a_manifest_that_was_cut_is_noticed(tmp_path):
+    save_model(tmp_path, SPEC, several(SPEC))
+    path = tmp_path / MANIFEST
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DamagedFileError, match=r"model\.json is damaged"):
+        load_model(tmp_path)
+
+
+def test_parameters_of_another_model_are_noticed(tmp_path):
+    save_model(tmp_path / "a", SPEC, several(SPEC))
+    save_model(tmp_path / "b", SPEC, several(SPEC, 2))
+    parameter_file(tmp_path / "a").replace(parameter_file(tmp_path / "b"))
+    with pytest.raises(DamagedFileError):
+        load_model(tmp_path / "b")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no model\.json"):
+        load_model(tmp_path)
+
+
+def test_missing_parameters_are_missed(tmp_path):
+    save_model(tmp_path, SPEC, several(SPEC))
+    parameter_file(tmp_path).unlink()
+    with pytest.raises(FileNotFoundError, match="parameters-1"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"format": "jaxnn model", "version": 2}, "has version 2 of the format, expected 1"),
+        ({"format": "another", "version": 1}, "is no manifest"),
+        ([1, 2], "is no manifest"),
+    ],
+)
+def test_another_format_is_refused(tmp_path, content, message):
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path)
+
+
+def flat_network():
+    return Network(
+        lambda key: {"w": jax.random.normal(key, (2, 3)), "b": jnp.zeros(2)},
+        lambda params, x: params["w"] @ x + params["b"],
+    )
+
+
+@pytest.mark.parametrize(
+    "model", [flat_network(), MLP((3, 2, 2), activation=jax.nn.gelu)], ids=["network", "activation"]
+)
+def test_of_another_model_the_parameters_can_be_restored(tmp_path, model):
+    spec = Spec(model=model, steps=1)
+    params = several(spec)
+    save_model(tmp_path, spec, params)
+    with pytest.raises(ValueError, match=r"expected load_params\(folder, template\)"):
+        load_model(tmp_path)
+    restored = load_params(tmp_path, model.init(jax.random.key(5)))
+    for was, now in zip(jax.tree.leaves(params), jax.tree.leaves(restored), strict=True):
+        assert np.asarray(was).tolist() == now.tolist()
+
+
+@pytest.mark.parametrize("sizes", [(12, 5), (12, 4, 3), (12, 5, 3, 3)])
+def test_a_template_of_another_model_is_refused(tmp_path, sizes):
+    save_model(tmp_path, SPEC, several(SPEC))
+    with pytest.raises(ValueError, match=r"params\[\d\].* has the shape .*, expected"):
+        load_params(tmp_path, MLP(sizes).init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("sizes", [(12, 4, 3), (12, 3)])
+def test_parameters_of_another_model_are_not_saved(tmp_path, sizes):
+    params = MLP(sizes).init(jax.random.key(0))
+    with pytest.raises(ValueError, match="params have the shapes"):
+        save_model(tmp_path / "model", SPEC, params)
+    assert not (tmp_path / "model").exists()
+
+
+def test_another_format_of_parameters_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="format is 'pickle', expected one of"):
+        save_model(tmp_path, SPEC, several(SPEC), format="pickle")
+
+
+@FORMATS
+def test_a_model_replaces_the_one_before(tmp_path, format):
+    old, new = several(SPEC), several(SPEC, 2)
+    save_model(tmp_path, SPEC, old)
+    (tmp_path / "notes.txt").write_text("mine")
+    save_model(tmp_path, SPEC, new, format=format)
+    assert load_model(tmp_path).replicates == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        MANIFEST,
+        "notes.txt",
+        f"parameters-2.{format}",
+    ]
+
+
+@FORMATS
+@pytest.mark.parametrize("calls", range(1, 8))  # of fsync, replace and unlink
+def test_a_crash_at_any_moment_leaves_one_whole_model(tmp_path, monkeypatch, format, calls):
+    save_model(tmp_path, SPEC, several(SPEC))
+    left = calls
+
+    def until_the_power_fails(real):
+        def call(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise OSError("the power failed")
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", until_the_power_fails(os.fsync))
+        patch.setattr("os.replace", until_the_power_fails(os.replace))
+        patch.setattr("pathlib.Path.unlink", until_the_power_fails(Path.unlink))
+        with pytest.raises(OSError, match="the power failed"):
+            save_model(tmp_path, SPEC, several(SPEC, 2), format=format)
+    assert load_model(tmp_path).replicates in (2, 3)
+    save_model(tmp_path, SPEC, several(SPEC, 1))
+    assert load_model(tmp_path).replicates == 1
+    assert len(list(tmp_path.glob("parameters-*"))) == 1
+
+
+@pytest.fixture(scope="module")
+def found():
+    """A search over three models, one of them linear, from two seeds."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 130).astype(np.int32)
+    centres = rng.integers(60, 200, (3, 12))
+    inputs = np.clip(centres[targets] + rng.normal(0, 30, (130, 12)), 0, 255).astype(np.uint8)
+    data = Data(inputs, targets, SCALE)
+    space = {"learning_rate": fixed(0.1), "batch_size": fixed(20), "hidden": choice((), (4,))}
+    return search(Task(data, epochs=2), space, method=random(3), key=jax.random.key(0), seeds=2)
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_the_choice_of_a_search_predicts_with_all_its_seeds(tmp_path, found, retrain):
+    found.save_model(tmp_path, retrain=retrain)
+    model = load_model(tmp_path)
+    assert model.replicates == 2
+    params = found.retrained() if retrain else found.params
+    inputs = np.asarray(found.task.train.inputs)
+    for seed in range(2):
+        logits = jax.vmap(found.spec.model.apply, in_axes=(None, 0))(
+            one(params, seed), inputs * SCALE
+        )
+        np.testing.assert_allclose(
+            model.logits(inputs, replicate=seed), logits, rtol=1e-5, atol=1e-6
+        )
+    assert model.about["epochs"] == found.best.epochs
+    assert model.about["config"]["hidden"] == list(found.best.config["hidden"])
+    assert model.about["retrained"] is retrain
