@@ -177,10 +177,10 @@ class RunFolder:
         """The records of those that are kept and not known to be damaged, the latest first."""
         kept: list[Record] = []
         for record in self.records:
-            if "file" in record:
-                kept = [other for other in kept if other["file"] != record["file"]]
             if "checkpoint" in record:
                 kept = [record, *kept][:_KEPT]
+            elif "file" in record:
+                kept = [other for other in kept if other["file"] != record["file"]]
         return kept
 
 

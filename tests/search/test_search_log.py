@@ -172,11 +172,13 @@ def test_an_interrupted_record_leaves_the_log_as_it_was(path, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
+    before = path.read_bytes()
     log = Log(path)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", interrupted)
         with pytest.raises(KeyboardInterrupt):
             log.append({"lost": 1})
+    assert path.read_bytes() == before
     log.append({"more": 1})
     log.close()
     assert read(path) == log.records == [*RECORDS, {"more": 1}]
