@@ -155,8 +155,8 @@ def test_logistic_regression_has_the_sigmoid_and_its_complement(tmp_path):
     params = (jaxnn.Layer(jnp.array([[1.0, 2.0]]), jnp.array([-1.0])),)
     save_model(tmp_path, spec, params)
     model = load_model(tmp_path)
-    inputs = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])  # z = 0, 2, -1
-    h = 1 / (1 + np.exp(-np.array([0.0, 2.0, -1.0])))
+    inputs = np.array([[1.0, 0.0], [1.0, 0.25], [0.0, 0.0]])  # z = 0, 0.5, -1
+    h = 1 / (1 + np.exp(-np.array([0.0, 0.5, -1.0])))
     np.testing.assert_allclose(model.probabilities(inputs), np.stack([1 - h, h], axis=1), rtol=1e-6)
     assert model.predict(inputs).tolist() == [0, 1, 0]
 
