@@ -49,8 +49,6 @@ class Space(Mapping[str, Domain]):
     def __init__(self, domains: Mapping[str, Domain], other_names: tuple[str, ...] = ()):
         if not isinstance(domains, Mapping):
             raise SpaceError(f"the space is {domains!r}, expected a dict of domains by name")
-        if not domains:
-            raise SpaceError("the space is empty, expected at least one hyperparameter")
         for name, domain in domains.items():
             if not isinstance(domain, Domain):
                 raise SpaceError(

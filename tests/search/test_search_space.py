@@ -154,7 +154,7 @@ def test_bad_domain_is_one_clear_line(function, arguments, message):
 @pytest.mark.parametrize(
     ("domains", "message"),
     [
-        ({}, "the space is empty, expected at least one hyperparameter"),
+        ({}, "learning_rate is not in every configuration"),
         ({"l2": fixed(0.0)}, "learning_rate is not in every configuration"),
         (
             OPTIMIZERS | {"learning_rate": conditional(fixed(0.1), optimizer="sgd")},
