@@ -1,11 +1,10 @@
 """Searches killed at random moments end as if nothing had happened.
 
 ``python tests/search/survival.py [--kills N] [--seed S] [--method NAME]`` starts a small search of
-every method in a process of its own and kills it (SIGKILL) at a moment drawn evenly from the time
-that it takes, some several times, and lets it go on to the end. What it found is compared, bit for
-bit, with an uninterrupted search: the table, the parameters, the choice, the test scores, every
-round and segment of the log, and the checksum of every checkpoint that both have written. Exit
-status 0 when everything is identical.
+every method in a process of its own and kills it (SIGKILL) at a random moment, some several times,
+and lets it go on to the end. What it found is compared, bit for bit, with an uninterrupted search:
+the table, the parameters, the choice, the test scores, every round and segment of the log, and the
+checksum of every checkpoint that both have written. Exit status 0 when everything is identical.
 """
 
 import argparse
@@ -13,11 +12,13 @@ import hashlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -174,16 +175,35 @@ class Searcher:
         killed: list[Killed] = []
         for _ in range(kills):
             process = self.start(method, folder, checkpoint_seconds)
-            try:
-                process.communicate(timeout=rng.uniform(0, reference.seconds))
+            _wait(process, folder, reference, rng)
+            process.kill()
+            _, errors = process.communicate()
+            if process.returncode == 0:
                 break  # it was faster
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
+            if process.returncode != -signal.SIGKILL:
+                raise RuntimeError(f"{method} in {folder} ended with {errors.strip()}")
             killed.append(_left_by_it(folder))
         found = self.finish(method, folder, checkpoint_seconds)
         differing = differences(reference, found, _log(folder)[0])
         return Life(method, checkpoint_seconds, killed, differing)
+
+
+def _wait(
+    process: subprocess.Popen[str], folder: Path, reference: Reference, rng: np.random.Generator
+) -> None:
+    """Until a random moment: of the time the search takes, or after a random one of its segments.
+
+    The first also hits what is no segment, and segments that are trained again; the second is
+    spread evenly over the segments however fast the machine is at the moment.
+    """
+    rest = reference.seconds
+    if rng.random() < 0.5:
+        segment = rng.integers(_segments(_log(folder)[0]), reference.segments + 1)
+        while process.poll() is None and _segments(_log(folder)[0]) < segment:
+            time.sleep(0.001)
+        rest /= reference.segments
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(rng.uniform(0, rest))
 
 
 def differences(reference: Reference, found: dict[str, Any], records: list[Record]) -> list[str]:
