@@ -10,13 +10,14 @@ from jaxnn.search.domain import (
     log_uniform,
     uniform,
 )
-from jaxnn.search.engine import ReproducibilityError, Status
+from jaxnn.search.engine import Status
 from jaxnn.search.final import FinalScores
 from jaxnn.search.halving import hyperband, successive_halving
 from jaxnn.search.journal import RunFolderError
 from jaxnn.search.log import CorruptLogError
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.pbt import population_based
+from jaxnn.search.records import ReproducibilityError
 from jaxnn.search.result import Best, Result
 from jaxnn.search.sampling import grid, random, sobol
 from jaxnn.search.search import search

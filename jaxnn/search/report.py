@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from jaxnn.reporting import environment, print_table, write_csv, write_json
-from jaxnn.search.engine import readable_config
 from jaxnn.search.final import FinalScores
+from jaxnn.search.records import readable_config
 from jaxnn.search.space import static_part
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import numpy as np
 from jaxnn import distributed
 from jaxnn.saved_model import save_model
 from jaxnn.search import report
-from jaxnn.search.engine import Outcome, readable_config
+from jaxnn.search.engine import Outcome
 from jaxnn.search.final import FinalScores, Stage, lineage, retrain, score
 from jaxnn.search.journal import Journal
+from jaxnn.search.records import readable_config
 from jaxnn.search.selection import chosen, confidence_intervals
 from jaxnn.search.space import Config, Space, static_part
 from jaxnn.search.task import Task

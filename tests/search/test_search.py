@@ -402,7 +402,7 @@ def test_a_choice_that_diverges_when_trained_again_says_so(result):
         ({"seeds": 0}, "seeds is 0"),
         ({"rule": "median"}, "rule is 'median'"),
         ({"rule": "one_standard_error"}, "expected at least 2 seeds or folds"),
-        ({"space": {}}, "the space is empty"),
+        ({"space": {}}, "learning_rate is not in every configuration"),
         ({"space": {"learning_rate": 0.1}}, "learning_rate is 0.1"),
         (
             {"space": {"learning_rate": log_uniform(0.1, 1)}, "method": grid()},
