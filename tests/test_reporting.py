@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 import math
 
+import numpy as np
 import pytest
 
 from jaxnn import reporting
@@ -12,6 +14,14 @@ from jaxnn import reporting
 def test_what_json_cannot_hold_is_refused():
     with pytest.raises(TypeError, match="object"):
         reporting.plain({"x": object()})
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_json_has_null_for_what_is_not_a_finite_number(tmp_path, wrong):
+    content = {"a": wrong, "b": [1.5, wrong], "c": np.array([wrong, 2.0]), "d": {"e": (wrong,)}}
+    reporting.write_json(tmp_path / "x.json", content)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found == {"a": None, "b": [1.5, None], "c": [None, 2.0], "d": {"e": [None]}}
 
 
 def test_history_can_be_read_back(tmp_path):
