@@ -125,7 +125,8 @@ def gather(results: PyTree, rounds: Sequence[Round], mesh: Mesh) -> PyTree:
 
 def _owners(rounds: Sequence[Round], mesh: Mesh, shape: tuple[int, int]) -> np.ndarray:
     """Which process has trained each member; where several have, the first of them."""
-    grid = mesh.devices.reshape(mesh.shape["population"], -1)
+    grid = np.moveaxis(mesh.devices, mesh.axis_names.index("population"), 0)
+    grid = grid.reshape(len(grid), -1)
     owner = np.zeros(shape, int)
     for blocks in rounds:
         for device, block in zip(grid[:, 0], blocks, strict=True):

@@ -67,7 +67,7 @@ def join(
             raise
         raise ValueError(
             "found no cluster, expected the environment of SLURM, Open MPI, Kubernetes or a TPU, "
-            f"or all of coordinator_address, process_count and process_id: {error}"
+            f"or all of coordinator_address, process_count and process_id (JAX: {error})"
         ) from error
     sys.excepthook = _report_and_fail
 

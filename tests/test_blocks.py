@@ -1,0 +1,129 @@
+"""Blocks: every member in one of them, and every result in its place, whoever trained it."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnn import blocks, distributed
+from jaxnn.blocks import Block, deal, gather, store
+from jaxnn.devices import population_mesh
+
+
+def members(rounds):
+    """(replicate, configuration) of every member, block by block."""
+    return [
+        (block.replicate, int(row))
+        for each in rounds
+        for block in each
+        for row in block.rows[: block.count]
+    ]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize(("replicates", "configurations"), [(1, 1), (2, 5), (3, 6)])
+def test_every_member_is_in_one_block(replicates, configurations, size, devices):
+    rounds = deal(replicates, configurations, size, devices)
+    everyone = [(r, k) for r in range(replicates) for k in range(configurations)]
+    assert sorted(members(rounds)) == everyone
+    assert {len(each) for each in rounds} == {devices}
+    assert {len(block.rows) for each in rounds for block in each} == {size}
+    assert len(rounds) == -(-replicates * -(-configurations // size) // devices)
+
+
+def test_every_round_is_launched_before_the_one_before_it_is_read():
+    said = []
+    rounds = [[Block(0, np.array([k]), 1)] for k in range(3)]
+
+    def launch(these):
+        said.append(f"launch {these[0].rows[0]}")
+        return these[0].rows[0]
+
+    for these, output in blocks.one_ahead(rounds, launch):
+        assert output == these[0].rows[0]
+        said.append(f"read {output}")
+    assert said == ["launch 0", "launch 1", "read 0", "launch 2", "read 1", "read 2"]
+
+
+def test_what_a_device_has_trained_is_stored_without_what_fills_the_block():
+    mesh = population_mesh(min(2, len(jax.devices())))
+    results = {"a": np.full((2, 5, 3), -1.0, np.float32), "b": np.full((2, 5), -1, np.int32)}
+    expected = {"a": np.zeros((2, 5, 3), np.float32), "b": np.zeros((2, 5), np.int32)}
+    for replicate, k in np.ndindex(2, 5):
+        expected["b"][replicate, k] = 10 * replicate + k
+        expected["a"][replicate, k] = 10 * replicate + k + np.arange(3) / 4
+    for each in deal(2, 5, 2, mesh.size):
+        replicate = np.array([[block.replicate] for block in each])
+        rows = np.stack([block.rows for block in each])
+        output = {name: leaf[replicate, rows] for name, leaf in expected.items()}
+        output = jax.tree.map(lambda leaf: leaf + 0, blocks.shard(mesh, output))
+        store(results, output, each)
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(results[name], leaf)
+
+
+LAYOUTS = {
+    "one device each": ([[0], [1], [2]], ("population", "batch")),
+    "two devices each": ([[0], [0], [1], [1], [2], [2]], ("population", "batch")),
+    "mixed": ([[2], [0], [1], [0], [2]], ("population", "batch")),
+    "none for the last": ([[0], [1]], ("population", "batch")),
+    "a minibatch over two": ([[0, 1], [2, 1]], ("population", "batch")),
+    "batch first": ([[0, 2], [1, 1]], ("batch", "population")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_results_are_completed_by_the_bits_of_those_who_trained_them(monkeypatch, layout, size):
+    owners, names = np.array(LAYOUTS[layout][0]), LAYOUTS[layout][1]
+    along = owners if names[0] == "population" else owners.T
+    mesh = SimpleNamespace(
+        axis_names=names,
+        devices=np.vectorize(lambda index: SimpleNamespace(process_index=index))(owners),
+    )
+    rounds = deal(2, 7, size, len(along))
+    truth = {
+        "weight": np.random.default_rng(0).normal(size=(2, 7, 3, 2)).astype(np.float32),
+        "count": np.arange(14, dtype=np.int64).reshape(2, 7) + 2**40,
+        "flag": np.arange(14).reshape(2, 7, 1) % 3 == 0,
+    }
+    truth["weight"][1, 3] = np.array([np.nan, np.inf, -0.0]).reshape(3, 1)
+    own = []
+    for process in range(3):
+        results = {name: np.zeros_like(leaf) for name, leaf in truth.items()}
+        for each in rounds:
+            for position, block in enumerate(each):
+                if process in along[position]:
+                    place = block.replicate, block.rows[: block.count]
+                    for name, leaf in truth.items():
+                        results[name][place] = leaf[place]
+        own.append(results)
+    sent = [exchange(monkeypatch, process, own, rounds, mesh) for process in range(3)]
+    for process in range(3):
+        found = exchange(monkeypatch, process, own, rounds, mesh, np.stack(sent))
+        for name, leaf in truth.items():
+            assert found[name].tobytes() == leaf.tobytes()
+
+
+def exchange(monkeypatch, process, own, rounds, mesh, received=None):
+    """What a process sends, or, told what all have sent, what it ends up with."""
+    sent = []
+
+    def all_gather(content):
+        sent.append(content.copy())
+        return np.stack([content] * 3) if received is None else received
+
+    monkeypatch.setattr(distributed, "process_count", lambda: 3)
+    monkeypatch.setattr(distributed, "process_index", lambda: process)
+    monkeypatch.setattr(distributed, "all_gather", all_gather)
+    copy = jax.tree.map(np.copy, own[process])
+    found = gather(copy, rounds, mesh)
+    assert len(sent) == 1
+    return sent[0] if received is None else found
+
+
+def test_alone_a_process_has_everything_already():
+    results = {"a": np.ones((1, 1))}
+    assert gather(results, deal(1, 1, 1, 1), population_mesh(1)) is results
