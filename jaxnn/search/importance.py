@@ -10,7 +10,7 @@ from jaxnn.search.space import Config, Space
 FEWEST = 10
 """Trials below which nothing is said."""
 
-_FOLDS, _TREES, _REPEATS = 5, 100, 10
+_FOLDS, _TREES, _REPEATS = 5, 50, 5
 _ABSENT = -0.5  # where a hyperparameter that does not apply lies, beside the unit interval
 
 

@@ -157,6 +157,7 @@ def describe(
             "model": task.model and readable(task.model),
         },
         "space": space.describe(),
+        "names": list(space),  # in their order, in which a sampler draws their values
         "method": method.describe(),
         "seeds": seeds,
         "rule": rule,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ class Task:
             _check_batch_size(batch_size, examples)
             steps = self.iteration(self.evaluations, batch_size, examples)
             return Spec(
-                model=self._model(values),
+                model=self._model(values, training.get("loss")),
                 steps=steps,
                 batch_size=batch_size,
                 optimizer=optimizer,
@@ -89,13 +90,18 @@ class Task:
         except (TypeError, ValueError) as error:
             raise SpaceError(f"the configuration {dict(static)}: {error}") from None
 
-    def _model(self, values: dict[str, Any]) -> Model:
+    def _model(self, values: dict[str, Any], loss: Any) -> Model:
         if self.model is not None:
-            return self.model(**values)
+            return _built(self.model, tuple(values.items()))
         hidden = values.pop("hidden", ())
         if not isinstance(hidden, tuple):
             raise TypeError(f"hidden is {hidden!r}, expected layer sizes such as (50, 50) or ()")
-        return MLP((self.inputs, *hidden, self.outputs), **values)
+        outputs = self.outputs
+        if loss == "logistic":
+            if outputs > 2:
+                raise ValueError(f"logistic takes the targets 0 and 1, got {outputs} classes")
+            outputs = 1
+        return MLP((self.inputs, *hidden, outputs), **values)
 
     def read_test(self) -> Data:
         """The test examples, loaded now if they come as a function."""
@@ -113,10 +119,16 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """The number of its outputs: the classes."""
+        """The number of its outputs: the classes (with the logistic loss it has one)."""
         given = self.validation.data
         several = [np.asarray(data.targets) for data in (self.train, given) if data is not None]
         return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in several)
+
+
+@lru_cache
+def _built(model: Callable[..., Model], values: tuple[tuple[str, Any], ...]) -> Model:
+    """A model for these values, always the same one: another would be another program."""
+    return model(**dict(values))
 
 
 def _check_batch_size(batch_size: int, examples: int) -> None:

@@ -238,11 +238,24 @@ def test_static_values_are_programs_and_traced_ones_are_not():
         "width": choice(3, 5),
     }
     before = jaxnn.blocks.compile_once.cache_info().misses
-    found = search(task, space | {"batch_size": fixed(20)}, method=random(12), key=KEY, seeds=2)
+    space["batch_size"] = fixed(20)
+    found = search(task, space, method=random(12), key=KEY, seeds=2)
     assert found.programs == 2
     # Each width has models of its own: what is compiled is compiled for the widths and no more.
     assert jaxnn.blocks.compile_once.cache_info().misses - before == 2
     assert set(traces) == {3, 5}
+    # Five rounds of as many trials of one width each go on in one program.
+    task = replace(task, epochs=5)
+    search(task, space | {"width": fixed(3)}, method=population_based(12), key=KEY, seeds=2)
+    assert jaxnn.blocks.compile_once.cache_info().misses - before == 3
+
+
+def test_logistic_regression_can_be_searched():
+    binary = Data(TRAIN.inputs, (np.asarray(TRAIN.targets) > 0).astype(np.int32), TRAIN.scale)
+    space = SPACE | {"loss": fixed("logistic"), "hidden": fixed(())}
+    found = search(Task(binary, epochs=5), space, method=grid(), key=KEY)
+    assert found.params[0].weight.shape == (1, 1, 12)
+    assert found.best.validation_accuracy > 0.7
 
 
 def test_halving_continues_where_the_rung_before_ended():
