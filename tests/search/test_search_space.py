@@ -314,7 +314,7 @@ def task() -> Task:
         ({"initializer": choice("he", "zero")}, "initializer is 'zero', expected one of"),
         ({"schedule": choice("cosine", "linear")}, "schedule is 'linear', expected one of"),
         ({"loss": choice("cross_entropy", "hinge")}, "loss is 'hinge', expected one of"),
-        ({"loss": choice("cross_entropy", "logistic")}, "logistic takes the targets 0 and 1, got 3"),
+        ({"loss": choice("cross_entropy", "logistic")}, "logistic takes the targets 0 and 1"),
         (
             OPTIMIZERS | {"hidden": conditional(choice((), (0,)), optimizer="momentum")},
             "expected positive integers",
