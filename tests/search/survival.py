@@ -183,7 +183,10 @@ class Searcher:
             if process.returncode != -signal.SIGKILL:
                 raise RuntimeError(f"{method} in {folder} ended with {errors.strip()}")
             killed.append(_left_by_it(folder))
-        found = self.finish(method, folder, checkpoint_seconds)
+        try:
+            found = self.finish(method, folder, checkpoint_seconds)
+        except RuntimeError as error:
+            return Life(method, checkpoint_seconds, killed, [str(error).splitlines()[-1]])
         differing = differences(reference, found, _log(folder)[0])
         return Life(method, checkpoint_seconds, killed, differing)
 

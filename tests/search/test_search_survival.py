@@ -16,7 +16,6 @@ from jaxnn.search.log import Log, parse
 from jaxnn.search.segments import Trainer
 
 METHODS = {
-    "random": s.random(4),
     "successive_halving": s.successive_halving(4, eta=2),
     "hyperband": s.hyperband(eta=3),
     "population_based": s.population_based(5),
