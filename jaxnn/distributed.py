@@ -21,7 +21,7 @@ import numpy as np
 from jaxnn.spec import require_count
 
 _SHORT = 1024  # bytes of a message that takes a single exchange
-_CHUNK = 2**26  # bytes exchanged at once
+_CHUNK = 2**26  # bytes exchanged at once: a power of 2, so that only the last piece is padded
 
 
 class LostProcessError(ConnectionError):

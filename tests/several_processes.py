@@ -36,6 +36,7 @@ from jaxnn.search import (
 from jaxnn.search.journal import Memory
 from jaxnn.search.shared_journal import SharedJournal, shared
 
+LENGTHS = (0, 1, 63, 65, 1000, 1014, 1015, 1016, 1017, 2016, 5000)
 TIMEOUT = 240  # seconds: far more than any of it takes on a busy machine
 
 
@@ -129,8 +130,18 @@ def together(folder: Path) -> dict[str, Any]:
     found |= {"test_loads": len(reads), "reports": len(reports)}
     with jax.enable_x64(True):
         found["along batch"] = population(population_mesh(batch=2))["population"]
+    found["exchanged"] = [exchanged(length) for length in LENGTHS]
     found["errors"] = {name: raised(work) for name, work in mistakes(folder).items()}
     return found
+
+
+def exchanged(length: int) -> tuple[bool, bool]:
+    """Whether bytes of a length arrive, in pieces: from process 0, from all."""
+    distributed._CHUNK = 512
+    messages = [np.random.default_rng([length, p]).bytes(length) for p in (0, 1)]
+    received = distributed.from_first(lambda: messages[0])
+    own = np.frombuffer(messages[distributed.process_index()], np.uint8)
+    return received == messages[0], [r.tobytes() for r in distributed.all_gather(own)] == messages
 
 
 def mistakes(folder: Path) -> dict[str, Callable[[], object]]:

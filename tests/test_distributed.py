@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from numpy.testing import assert_allclose
-from several_processes import TIMEOUT, halving, outcomes, population, processes, searched
+from several_processes import (
+    LENGTHS,
+    TIMEOUT,
+    halving,
+    outcomes,
+    population,
+    processes,
+    searched,
+)
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
@@ -63,6 +71,11 @@ def test_minibatches_spread_over_processes_train_what_one_device_trains(together
     one = population(population_mesh(1))["population"]
     for found, expected in zip(together[0][process]["along batch"], one, strict=True):
         assert_allclose(np.array(found, float), np.array(expected, float), rtol=1e-12, atol=1e-12)
+
+
+@each_process
+def test_bytes_of_any_length_arrive(together, process):
+    assert together[0][process]["exchanged"] == [[True, True]] * len(LENGTHS)
 
 
 @each_process
