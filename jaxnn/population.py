@@ -7,6 +7,7 @@ is bounded by the block, not by the population.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from jaxnn.blocks import SPLIT, WHOLE
 from jaxnn.devices import population_mesh
 from jaxnn.spec import Spec, check_hyper, require_count
 from jaxnn.train import NEVER, Metrics, check_data, run
-from jaxnn.types import Array, Data, Key, PyTree
+from jaxnn.types import Array, Data, Key, Model, PyTree
 
 _CACHE_BYTES = 2**20  # parameters that stay in a CPU core's second-level cache
 _CPU_BLOCK = 16, 32  # fewer share too little of a minibatch, more overflow the cache
@@ -149,11 +150,16 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
     """How many configurations a device trains at once if nobody says otherwise."""
     if platform != "cpu":
         return min(configurations, _ACCELERATOR_BLOCK)
-    params = jax.eval_shape(spec.model.init, jax.random.key(0))
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     fewest, most = _CPU_BLOCK
-    fitting = _CACHE_BYTES // max(size, 1)
+    fitting = _CACHE_BYTES // max(_parameter_bytes(spec.model, jnp.result_type(float)), 1)
     return int(np.clip(2 ** max(fitting, 1).bit_length() // 2, fewest, most))
+
+
+@lru_cache
+def _parameter_bytes(model: Model, _: Any) -> int:
+    """The size of a model's parameters, in the floating point of the moment."""
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def check_axes(mesh: Mesh) -> None:

@@ -184,13 +184,13 @@ class Result:
         Raises:
           ValueError: the task has no test set, or the configuration diverges when trained again.
         """
-        for scores in self.test_scores:
-            if scores.retrained is retrain:
-                return scores
         if self.task.test is None:
             raise ValueError("the task has no test set, expected Task(..., test=data)")
-        params = self.retrained() if retrain else self.params
-        with self._journal as journal:
+        with self._journal as journal:  # another process may have asked in the meantime
+            for scores in self.test_scores:
+                if scores.retrained is retrain:
+                    return scores
+            params = self.retrained() if retrain else self.params
             journal.append({"test_read": self.test_reads + 1})
             scores = self._score(params, retrain)
             journal.append({"test_scores": scores._asdict()})
