@@ -8,7 +8,7 @@ from pathlib import Path
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-TRAINING, CLAIM = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TRAINING, CLAIM, SEARCH = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_training_example_runs():
@@ -26,6 +26,21 @@ def test_the_claim_is_refuted_as_the_text_says(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "missing_mean" in done.stdout
+
+
+def test_the_search_example_runs_and_goes_on_where_it_ended(tmp_path):
+    program = SEARCH + "\nprint(result.best, result.test_reads)"
+    command = [sys.executable, "-W", "error", "-c", program]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path) for _ in range(2)
+    )
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    best = [done.stdout.splitlines()[-1] for done in (first, second)]
+    assert best[0] == best[1]
+    assert best[0].endswith(" 1")
+    folder = tmp_path / "runs" / "my_search"
+    for name in ("search.log", "trials.csv", "results.json", "model/model.json"):
+        assert (folder / name).is_file()
 
 
 def test_the_first_screen_has_the_two_commands():
