@@ -7,18 +7,46 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
 
 from jaxnn.mlp import get_loss
-from jaxnn.types import Array, Loss, Model
+from jaxnn.types import Array, ArrayLike, Loss, Model, PyTree
+
+
+def momentum_sgd(
+    learning_rate: ArrayLike, momentum: ArrayLike, *, nesterov: bool = False
+) -> optax.GradientTransformation:
+    """``optax.sgd`` with momentum: t <- g + momentum t, update -learning_rate t.
+
+    With Nesterov's momentum the update is -learning_rate (g + momentum t). The trace t is complete
+    before anything is computed from it. Otherwise XLA computes parameters and trace both from the
+    old ones, and has to copy both in every step, a tenth of its time and more.
+    """
+
+    def update(
+        gradient: PyTree, state: optax.TraceState, params: PyTree = None
+    ) -> tuple[PyTree, optax.TraceState]:
+        del params
+        trace = jax.tree.map(lambda g, t: g + momentum * t, gradient, state.trace)
+        ahead = trace = jax.lax.optimization_barrier(trace)
+        if nesterov:
+            ahead = jax.tree.map(lambda g, t: g + momentum * t, gradient, trace)
+        return jax.tree.map(lambda t: -learning_rate * t, ahead), optax.TraceState(trace)
+
+    return optax.GradientTransformation(
+        lambda params: optax.TraceState(jax.tree.map(jnp.zeros_like, params)), update
+    )
+
 
 Optimizer = Callable[[Any], optax.GradientTransformation]
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": lambda hyper: optax.sgd(hyper.learning_rate),
-    "momentum": lambda hyper: optax.sgd(hyper.learning_rate, hyper.momentum),
-    "nesterov": lambda hyper: optax.sgd(hyper.learning_rate, hyper.momentum, nesterov=True),
+    "momentum": lambda hyper: momentum_sgd(hyper.learning_rate, hyper.momentum),
+    "nesterov": lambda hyper: momentum_sgd(hyper.learning_rate, hyper.momentum, nesterov=True),
     "adam": lambda hyper: optax.adam(hyper.learning_rate, hyper.b1, hyper.b2, hyper.eps),
 }
 

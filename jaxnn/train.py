@@ -89,7 +89,7 @@ def train_step(
 ) -> tuple[State, Array]:
     """One update by the gradient of ``objective`` on one minibatch.
 
-    A state whose loss is not finite stays as it is, now and ever after, and remembers when.
+    A state whose loss is not finite keeps its parameters, now and ever after, and remembers when.
 
     Args:
       spec: the program, static.
@@ -112,11 +112,8 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     state = mark_divergence(state, jnp.isfinite(loss))
     healthy = state.diverged_at == NEVER
-    params, optimizer_state = jax.tree.map(
-        lambda new, old: jnp.where(healthy, new, old),
-        (params, optimizer_state),
-        (state.params, state.optimizer_state),
-    )
+    # The optimizer's state of one that is frozen is of no use any more: only parameters are kept.
+    params = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), params, state.params)
     return State(params, optimizer_state, state.iteration + 1, state.diverged_at), loss
 
 
