@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -34,6 +35,7 @@ from jaxnn.search import (
     successive_halving,
 )
 from jaxnn.search.journal import Memory
+from jaxnn.search.segments import Trainer
 from jaxnn.search.shared_journal import SharedJournal, shared
 
 LENGTHS = (0, 1, 63, 65, 1000, 1014, 1015, 1016, 1017, 2016, 5000)
@@ -106,6 +108,7 @@ def probe(config: ProbeConfig, run: harness.Run) -> dict[str, Any]:
     run.history([{"process": jax.process_index()}])
     run.check("devices", True, str(jax.device_count()))
     print("noise", file=sys.stderr)
+    (run.out / f"of process {jax.process_index()}").touch()
     return {"devices": jax.device_count()}
 
 
@@ -182,10 +185,13 @@ def raised(work: Callable[[], object]) -> tuple[str, str] | None:
 
 
 def halved(folder: Path) -> dict[str, Any]:
-    """A search in a folder; joined by explicit arguments."""
+    """A search in a folder, and how many segments it trains; joined by explicit arguments."""
     address, index = os.environ["JAX_COORDINATOR_ADDRESS"], int(os.environ["SLURM_PROCID"])
     distributed.join(address, 2, index)
-    return halving(population_mesh(), folder / "search")
+    advance = Trainer.advance
+    with mock.patch.object(Trainer, "advance", autospec=True, side_effect=advance) as trained:
+        found = halving(population_mesh(), folder / "search")
+    return found | {"segments": trained.call_count}
 
 
 def killed(folder: Path) -> dict[str, Any]:
@@ -198,6 +204,7 @@ def killed(folder: Path) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     SharedJournal.save = save_and_die
+    distributed.fail.__defaults__ = (0.5,)
     return halved(folder)
 
 

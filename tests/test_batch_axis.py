@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from numpy.testing import assert_allclose
-from several_processes import SPACE, TASK, TRAIN, population, searched
+from several_processes import SPACE, TASK, TEST, TRAIN, population, searched
 
-from jaxnn import MLP, NEVER, Hyper, Spec, evaluate, train_population
+from jaxnn import MLP, Hyper, Spec, evaluate, train_population
 from jaxnn.blocks import WHOLE
 from jaxnn.devices import population_mesh
 from jaxnn.population import check_axes
@@ -76,12 +76,19 @@ def test_evaluation_counts_every_example_once(mesh, x64, count):
     assert_allclose(found.error, (logits.argmax(axis=1) != data.targets).mean(), rtol=1e-12)
 
 
-def test_a_member_diverges_at_the_same_iteration_on_all_devices(mesh):
-    spec = Spec(model=MLP((12, 6, 3)), steps=12, batch_size=20)
-    rates = Hyper(np.array([0.1, 1e30]), 1e-3)
-    found = train_population(spec, rates, jax.random.key(0), TRAIN, mesh=mesh, block_size=2)
-    assert found.diverged_at[0, 0] == NEVER
-    assert 1 <= found.diverged_at[0, 1] <= 2
+def test_a_loss_that_is_not_finite_on_one_device_is_noticed_by_all(mesh):
+    inputs = TRAIN.inputs.astype(np.float32)
+    inputs[5] = np.nan  # in one minibatch of six, on one of the two devices
+    data = Data(inputs, TRAIN.targets, TRAIN.scale)
+    spec = Spec(model=MLP((12, 6, 3)), steps=6, batch_size=20)
+    keys = jax.random.split(jax.random.key(0), 8)
+    found, expected = (
+        train_population(spec, Hyper(0.1), keys, data, {"test": TEST}, mesh=each, block_size=1)
+        for each in (mesh, population_mesh(1))
+    )
+    assert len(set(expected.diverged_at[:, 0].tolist())) > 2
+    np.testing.assert_array_equal(found.diverged_at, expected.diverged_at)
+    assert np.isfinite(np.concatenate([np.ravel(x) for x in jax.tree.leaves(found.params)])).all()
 
 
 def test_a_minibatch_that_cannot_be_spread_is_refused(mesh):

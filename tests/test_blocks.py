@@ -70,7 +70,7 @@ LAYOUTS = {
     "mixed": ([[2], [0], [1], [0], [2]], ("population", "batch")),
     "none for the last": ([[0], [1]], ("population", "batch")),
     "a minibatch over two": ([[0, 1], [2, 1]], ("population", "batch")),
-    "batch first": ([[0, 2], [1, 1]], ("batch", "population")),
+    "batch first": ([[0, 2], [0, 1]], ("batch", "population")),
 }
 
 

@@ -123,7 +123,7 @@ def test_a_refused_search_leaves_the_folder_as_it_was(together):
 def test_of_an_experiment_the_first_process_prints_and_writes(together):
     results, folder = together
     assert [found["status"] for found in results] == [0, 0]
-    assert sorted(os.listdir(folder / "run")) == ["history.csv", "results.json"]
+    assert sorted(os.listdir(folder / "run")) == ["history.csv", "of process 0", "results.json"]
     written = json.loads((folder / "run" / "results.json").read_text())
     assert written["results"] == {"devices": 2}
     first, second = (said(folder / f"{process}.out") for process in (0, 1))
@@ -135,11 +135,10 @@ def test_of_an_experiment_the_first_process_prints_and_writes(together):
 def test_an_experiment_that_is_refused_says_so_in_a_line(together):
     results, folder = together
     assert [found["refused"] for found in results] == [2, 2]
-    reason = "expected a folder to write to: File exists"
-    for process, who in enumerate(("probe:", "probe (process 1):")):
-        line = said(folder / f"{process}.err")[-1]
-        assert line.startswith(f"experiments.{who} --out is ")
-        assert line.endswith(reason)
+    (_, first), (second,) = (said(folder / f"{process}.err") for process in (0, 1))
+    for who, line in (("probe", first), ("probe (process 1)", second)):
+        assert line.startswith(f"experiments.{who}: --out is ")
+        assert line.endswith("expected a folder to write to: File exists")
 
 
 def said(path: Path) -> list[str]:
@@ -166,6 +165,7 @@ def test_a_killed_search_goes_on_to_the_same_bits(killed, tmp_path):
     _, log, folder = killed
     assert log.count(b'"segment":') == 1
     resumed = outcomes("halved", folder)
+    assert [found.pop("segments") for found in resumed] == [1, 1]  # of two
     uninterrupted = halving(population_mesh(2), tmp_path)
     assert [same_bits(found, uninterrupted) for found in resumed] == [True, True]
     assert (folder / "search" / "search.log").read_bytes().startswith(log)
