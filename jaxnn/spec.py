@@ -27,15 +27,13 @@ def momentum_sgd(
     old ones, and has to copy both in every step, a tenth of its time and more.
     """
 
-    def update(
-        gradient: PyTree, state: optax.TraceState, params: PyTree = None
-    ) -> tuple[PyTree, optax.TraceState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
-        trace = jax.tree.map(lambda g, t: g + momentum * t, gradient, state.trace)
+        trace = jax.tree.map(lambda g, t: g + momentum * t, updates, state.trace)
         ahead = trace = jax.lax.optimization_barrier(trace)
         if nesterov:
-            ahead = jax.tree.map(lambda g, t: g + momentum * t, gradient, trace)
-        return jax.tree.map(lambda t: -learning_rate * t, ahead), optax.TraceState(trace)
+            ahead = jax.tree.map(lambda g, t: g + momentum * t, updates, trace)
+        return jax.tree.map(lambda t: -(learning_rate * t), ahead), optax.TraceState(trace)
 
     return optax.GradientTransformation(
         lambda params: optax.TraceState(jax.tree.map(jnp.zeros_like, params)), update
