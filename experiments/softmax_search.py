@@ -30,11 +30,11 @@ from jaxnn.search import (
     optuna,
     population_based,
     random,
-    report,
     search,
     sobol,
     successive_halving,
 )
+from jaxnn.search.reporting import report
 from jaxnn.search.selection import RULES
 from jaxnn.search.space import readable
 from jaxnn.search.validation import Validation
@@ -241,7 +241,7 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
     run.rows("trials.csv", result.table)
     run.history(report.history(result))
     if config.figures:
-        from jaxnn.search.figures import figures
+        from jaxnn.search.reporting.figures import figures
 
         for name, figure in figures(result).items():
             run.figure(name, figure)

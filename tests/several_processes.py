@@ -34,9 +34,9 @@ from jaxnn.search import (
     search,
     successive_halving,
 )
-from jaxnn.search.journal import Memory
-from jaxnn.search.segments import Trainer
-from jaxnn.search.shared_journal import SharedJournal, shared
+from jaxnn.search.journal.run_folder import Memory
+from jaxnn.search.journal.shared import SharedJournal, shared
+from jaxnn.search.training.segments import Trainer
 
 LENGTHS = (0, 1, 63, 65, 1000, 1014, 1015, 1016, 1017, 2016, 5000)
 TIMEOUT = 240  # seconds: far more than any of it takes on a busy machine

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxnn.blocks
 import jaxnn.population
 from jaxnn import (
     MLP,

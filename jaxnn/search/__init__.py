@@ -10,21 +10,21 @@ from jaxnn.search.domain import (
     log_uniform,
     uniform,
 )
-from jaxnn.search.engine import Status
 from jaxnn.search.final import FinalScores
-from jaxnn.search.halving import hyperband, successive_halving
-from jaxnn.search.journal import RunFolderError
-from jaxnn.search.log import CorruptLogError
-from jaxnn.search.methods import Method, Round, Scores, Trial
-from jaxnn.search.pbt import population_based
-from jaxnn.search.records import ReproducibilityError
+from jaxnn.search.journal.log import CorruptLogError
+from jaxnn.search.journal.records import ReproducibilityError
+from jaxnn.search.journal.run_folder import RunFolderError
+from jaxnn.search.methods.halving import hyperband, successive_halving
+from jaxnn.search.methods.pbt import population_based
+from jaxnn.search.methods.rounds import Method, Round, Scores, Trial
+from jaxnn.search.methods.sampling import grid, random, sobol
+from jaxnn.search.methods.tpe import optuna
 from jaxnn.search.result import Best, Result
-from jaxnn.search.sampling import grid, random, sobol
 from jaxnn.search.search import search
 from jaxnn.search.selection import AllDivergedError
 from jaxnn.search.space import Space
 from jaxnn.search.task import Task
-from jaxnn.search.tpe import optuna
+from jaxnn.search.training.engine import Status
 from jaxnn.search.validation import folds, given, holdout
 
 __all__ = [

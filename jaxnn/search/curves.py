@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxnn.search.methods import Trial
+from jaxnn.search.methods.rounds import Trial
 from jaxnn.train import NEVER, Metrics
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from jaxnn import blocks
 from jaxnn.minibatch import as_float
 from jaxnn.search.curves import Curve
-from jaxnn.search.segments import Trainer, replicates
 from jaxnn.search.selection import confidence_intervals
 from jaxnn.search.space import Config, static_part
 from jaxnn.search.task import Task, hyper
+from jaxnn.search.training.segments import Trainer, replicates
 from jaxnn.search.validation import Arranged
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, loss_and_error

@@ -10,14 +10,14 @@ import numpy as np
 
 from jaxnn import distributed
 from jaxnn.saved_model import save_model
-from jaxnn.search import report
-from jaxnn.search.engine import Outcome
 from jaxnn.search.final import FinalScores, Stage, lineage, retrain, score
-from jaxnn.search.journal import Journal
-from jaxnn.search.records import readable_config
+from jaxnn.search.journal.records import readable_config
+from jaxnn.search.journal.run_folder import Journal
+from jaxnn.search.reporting import report
 from jaxnn.search.selection import chosen, confidence_intervals
 from jaxnn.search.space import Config, Space, static_part
 from jaxnn.search.task import Task
+from jaxnn.search.training.engine import Outcome
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER
 from jaxnn.types import Key, PyTree
@@ -242,7 +242,7 @@ class Result:
         )
 
     def write(self, folder: Path | str) -> list[Path]:
-        """Writes tables, ``results.json`` and figures; see ``jaxnn.search.report.write``."""
+        """Writes tables, ``results.json`` and figures; see ``reporting.report.write``."""
         return report.write(self, folder) if distributed.is_first() else []
 
     def print(self, count: int = 10, stream: TextIO | None = None) -> None:

@@ -15,16 +15,16 @@ from jaxnn import blocks, distributed
 from jaxnn.devices import population_mesh
 from jaxnn.population import check_axes, check_mesh
 from jaxnn.search.domain import Domain, SpaceError, readable
-from jaxnn.search.engine import Engine
-from jaxnn.search.journal import Journal, Memory, RunFolder
-from jaxnn.search.methods import Method
-from jaxnn.search.progress import Report, reporting
+from jaxnn.search.journal.run_folder import Journal, Memory, RunFolder
+from jaxnn.search.journal.shared import shared
+from jaxnn.search.methods.rounds import Method
+from jaxnn.search.reporting.progress import Report, reporting
 from jaxnn.search.result import Result
-from jaxnn.search.segments import Trainer, replicates
 from jaxnn.search.selection import RULES, may_be_chosen
-from jaxnn.search.shared_journal import shared
 from jaxnn.search.space import Space
 from jaxnn.search.task import Task
+from jaxnn.search.training.engine import Engine
+from jaxnn.search.training.segments import Trainer, replicates
 from jaxnn.search.validation import Arranged, arrange
 from jaxnn.spec import require_count
 from jaxnn.train import check_data

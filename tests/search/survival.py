@@ -30,8 +30,8 @@ from jaxnn.checkpoint import named_leaves
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.data import digits
 from jaxnn.devices import use_all_cores
-from jaxnn.search.journal import LOG
-from jaxnn.search.log import Record, parse
+from jaxnn.search.journal.log import Record, parse
+from jaxnn.search.journal.run_folder import LOG
 from jaxnn.types import Data
 
 METHODS: dict[str, s.Method] = {

@@ -300,7 +300,7 @@ def test_population_based_training_copies_rows_and_says_of_whom():
     children = [c for c in found.curves.values() if c.copied_from is not None]
     assert len(children) == 2 * 4
     for child in children:
-        parent = found.curves[child.copied_from]
+        parent = next(c for n, c in found.curves.items() if n == child.copied_from)
         assert child.start in parent.evaluations
         config, own = parent.trial.config, child.trial.config
         assert {k: v for k, v in own.items() if k not in ("learning_rate", "l2")} == {

@@ -11,8 +11,8 @@ from filelock import FileLock
 
 from jaxnn import checkpoint
 from jaxnn.search import CorruptLogError, RunFolderError
-from jaxnn.search.journal import Memory, RunFolder, differences
-from jaxnn.search.log import Log
+from jaxnn.search.journal.log import Log
+from jaxnn.search.journal.run_folder import Memory, RunFolder, differences
 
 ASKED = {"method": {"method": "random", "count": 32}, "key": [0, 7], "seeds": 1}
 
@@ -70,7 +70,7 @@ def test_the_two_latest_checkpoints_are_kept(folder):
 
 def test_names_in_the_folders_around_it_are_on_the_disk(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr("jaxnn.search.journal.sync_folder", synced.append)
+    monkeypatch.setattr("jaxnn.search.journal.run_folder.sync_folder", synced.append)
     with RunFolder(tmp_path / "a" / "b", ASKED):
         assert synced == [tmp_path, tmp_path / "a"]
 

@@ -7,7 +7,7 @@ import os
 import pytest
 from full_disk import largest_file
 
-from jaxnn.search.log import CorruptLogError, Log, parse
+from jaxnn.search.journal.log import CorruptLogError, Log, parse
 
 RECORDS = [{"search": {"count": 3}}, {"segment": 0, "loss": [[0.1, None]]}, {"text": "η -0 \n"}]
 
@@ -148,7 +148,7 @@ def test_a_record_is_on_the_disk_before_append_returns(path, monkeypatch):
 
 def test_a_new_log_s_name_is_on_the_disk(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr("jaxnn.search.log.sync_folder", synced.append)
+    monkeypatch.setattr("jaxnn.search.journal.log.sync_folder", synced.append)
     read(tmp_path / "search.log")
     assert synced == [tmp_path]
 

@@ -32,7 +32,7 @@ from jaxnn.search import (
     search,
     uniform,
 )
-from jaxnn.search.journal import LOG
+from jaxnn.search.journal.run_folder import LOG
 
 SPACE = Space(
     {
@@ -226,7 +226,7 @@ def test_function_that_makes_no_sampler_is_one_clear_line():
 )
 def test_missing_package_is_named(monkeypatch, sampler, missing):
     monkeypatch.setattr(
-        "jaxnn.search.tpe.find_spec", lambda name: None if name == missing else object()
+        "jaxnn.search.methods.tpe.find_spec", lambda name: None if name == missing else object()
     )
     with pytest.raises(ModuleNotFoundError, match=f"needs the package {missing}, expected it to"):
         optuna(4, sampler=sampler)

@@ -20,7 +20,7 @@ from jaxnn.search import (
     population_based,
     uniform,
 )
-from jaxnn.search.sampling import random_configuration
+from jaxnn.search.methods.sampling import random_configuration
 
 SPACE = Space(
     {

@@ -11,9 +11,9 @@ from survival import Searcher, lives, outcome
 
 from jaxnn import Data
 from jaxnn import search as s
-from jaxnn.search.journal import LOG, RunFolder
-from jaxnn.search.log import Log, parse
-from jaxnn.search.segments import Trainer
+from jaxnn.search.journal.log import Log, parse
+from jaxnn.search.journal.run_folder import LOG, RunFolder
+from jaxnn.search.training.segments import Trainer
 
 METHODS = {
     "successive_halving": s.successive_halving(4, eta=2),

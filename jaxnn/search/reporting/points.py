@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnn.figures import log_scale
 from jaxnn.search.domain import Domain
-from jaxnn.search.report import cell, loss_name
+from jaxnn.search.reporting.report import cell, loss_name
 from jaxnn.search.space import Config
 
 if TYPE_CHECKING:

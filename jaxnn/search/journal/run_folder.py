@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxnn import checkpoint
 from jaxnn.atomic import sync_folder
-from jaxnn.search.log import Log, Record, parse
+from jaxnn.search.journal.log import Log, Record, parse
 
 LOG, LOCK = "search.log", "search.lock"
 _KEPT = 2  # checkpoints

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxnn.search.domain import Domain, SpaceError, readable
-from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
+from jaxnn.search.methods.rounds import Round, Rounds, Scores, Trial, fresh
 from jaxnn.search.space import Config, Space, applies
 from jaxnn.spec import require_count
 

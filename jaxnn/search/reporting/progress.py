@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from jaxnn import distributed
-from jaxnn.search.engine import Status
 from jaxnn.search.space import TRACED, Space
+from jaxnn.search.training.engine import Status
 
 Report = Callable[[Status], None]
 Clock = Callable[[], float]

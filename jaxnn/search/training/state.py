@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxnn import checkpoint
 from jaxnn.search.curves import Curve
-from jaxnn.search.methods import Trial
-from jaxnn.search.segments import Members, Trainer
+from jaxnn.search.methods.rounds import Trial
 from jaxnn.search.task import hyper
+from jaxnn.search.training.segments import Members, Trainer
 from jaxnn.spec import Spec
 from jaxnn.types import Hyper, PyTree
 

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from jaxnn.figures import COLOURS, Curve, curves_figure
-from jaxnn.search.importance import importance
-from jaxnn.search.parallel import parallel_coordinates
-from jaxnn.search.points import (
+from jaxnn.search.reporting.importance import importance
+from jaxnn.search.reporting.parallel import parallel_coordinates
+from jaxnn.search.reporting.points import (
     COLOUR_MAP,
     FAR,
     Point,
@@ -172,7 +172,7 @@ def learning_rate_l2(result: "Result") -> Figure | None:
 def importances(result: "Result") -> Figure | None:
     """How much each hyperparameter mattered; None for too few trials to tell.
 
-    ``jaxnn.search.importance`` says what that means, and what it does not.
+    ``jaxnn.search.reporting.importance`` says what that means, and what it does not.
     """
     shown = points(result)
     configs = {point.number: point.config for point in shown}

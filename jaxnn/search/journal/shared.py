@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxnn import checkpoint, distributed
-from jaxnn.search.journal import Journal
-from jaxnn.search.log import Record
+from jaxnn.search.journal.log import Record
+from jaxnn.search.journal.run_folder import Journal
 
 
 def shared(journal: Journal, asked: Mapping[str, Any]) -> Journal:

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnn.figures import COLOURS
 from jaxnn.search.domain import Domain
-from jaxnn.search.points import (
+from jaxnn.search.reporting.points import (
     COLOUR_MAP,
     Point,
     colours,
@@ -21,7 +21,7 @@ from jaxnn.search.points import (
     measure,
     points,
 )
-from jaxnn.search.report import cell
+from jaxnn.search.reporting.report import cell
 from jaxnn.search.space import Space
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxnn.search.domain import SpaceError
-from jaxnn.search.methods import Round, Rounds, fresh
+from jaxnn.search.methods.rounds import Round, Rounds, fresh
 from jaxnn.search.space import Config, Space
 from jaxnn.spec import require_count
 

@@ -19,20 +19,20 @@ import numpy as np
 
 from jaxnn import distributed
 from jaxnn.search.curves import Curve
-from jaxnn.search.journal import Journal
-from jaxnn.search.log import Record
-from jaxnn.search.methods import Method, Round, Rounds, Scores, Trial
-from jaxnn.search.records import (
+from jaxnn.search.journal.log import Record
+from jaxnn.search.journal.records import (
     Recorder,
     measured,
     readable_config,
     round_record,
     segment_record,
 )
-from jaxnn.search.segments import Trainer
+from jaxnn.search.journal.run_folder import Journal
+from jaxnn.search.methods.rounds import Method, Round, Rounds, Scores, Trial
 from jaxnn.search.space import Config, Space, static_part
-from jaxnn.search.state import Bucket, Keep, PopulationState
 from jaxnn.search.task import Task, hyper
+from jaxnn.search.training.segments import Trainer
+from jaxnn.search.training.state import Bucket, Keep, PopulationState
 from jaxnn.spec import Spec
 from jaxnn.types import Hyper, PyTree
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxnn.search.domain import SpaceError
-from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
-from jaxnn.search.sampling import random_configuration, random_configurations
+from jaxnn.search.methods.rounds import Round, Rounds, Scores, Trial, fresh
+from jaxnn.search.methods.sampling import random_configuration, random_configurations
 from jaxnn.search.space import Space
 from jaxnn.spec import require_count
 

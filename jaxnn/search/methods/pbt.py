@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxnn.search.domain import Domain, SpaceError
-from jaxnn.search.methods import Round, Rounds, Scores, Trial, fresh
-from jaxnn.search.sampling import random_configurations
+from jaxnn.search.methods.rounds import Round, Rounds, Scores, Trial, fresh
+from jaxnn.search.methods.sampling import random_configurations
 from jaxnn.search.space import TRACED, Config, Space
 from jaxnn.spec import require_count
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnn.reporting import environment, print_table, write_csv, write_json
 from jaxnn.search.final import FinalScores
-from jaxnn.search.records import readable_config
+from jaxnn.search.journal.records import readable_config
 from jaxnn.search.space import static_part
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write(result: "Result", folder: Path | str) -> list[Path]:
       OSError: they cannot be written.
     """
     from jaxnn.figures import write_png
-    from jaxnn.search.figures import figures
+    from jaxnn.search.reporting.figures import figures
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

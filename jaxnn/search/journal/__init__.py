@@ -1,0 +1,1 @@
+"""What a search remembers, and what of it survives a crash."""

@@ -1,0 +1,1 @@
+"""Search methods: generators that ask for rounds of training and are told the scores."""

@@ -1,0 +1,1 @@
+"""A search for people: tables, files, figures, progress."""
