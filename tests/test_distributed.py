@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,15 +161,30 @@ def test_when_a_process_is_killed_the_other_ends_too(killed):
     assert killed[0][0] not in (0, -signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The same search in one process with two devices."""
+    return halving(population_mesh(2), tmp_path_factory.mktemp("uninterrupted"))
+
+
 @needs_two
-def test_a_killed_search_goes_on_to_the_same_bits(killed, tmp_path):
+def test_a_killed_search_goes_on_to_the_same_bits(killed, uninterrupted, tmp_path):
     _, log, folder = killed
     assert log.count(b'"segment":') == 1
-    resumed = outcomes("halved", folder)
+    shutil.copytree(folder / "search", tmp_path / "search")
+    resumed = outcomes("halved", tmp_path)
     assert [found.pop("segments") for found in resumed] == [1, 1]  # of two
-    uninterrupted = halving(population_mesh(2), tmp_path)
     assert [same_bits(found, uninterrupted) for found in resumed] == [True, True]
-    assert (folder / "search" / "search.log").read_bytes().startswith(log)
+    assert (tmp_path / "search" / "search.log").read_bytes().startswith(log)
+
+
+@needs_two
+def test_what_two_processes_began_one_process_with_two_devices_ends(
+    killed, uninterrupted, tmp_path
+):
+    shutil.copytree(killed[2] / "search", tmp_path / "search")
+    assert same_bits(halving(population_mesh(2), tmp_path / "search"), uninterrupted)
+    assert (tmp_path / "search" / "search.log").read_bytes().startswith(killed[1])
 
 
 def test_a_process_that_fails_alone_ends_and_so_does_the_one_that_waits_for_it(tmp_path):
