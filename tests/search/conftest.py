@@ -1,0 +1,13 @@
+"""Searches compile many programs: those of one file are let go before the next."""
+
+import jax
+import pytest
+
+from jaxnn.blocks import compile_once
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs():
+    yield
+    compile_once.cache_clear()
+    jax.clear_caches()
