@@ -3,7 +3,8 @@
 Three measurements, each repeated: ``experiments.softmax_search`` with 64 configurations of softmax
 regression as a command in a new process, warm; 64 configurations of the network of S1.4 (c) by
 successive halving and to the full budget, in one process; and the rate of the matrix products while
-searching, validation included, beside a 2048 x 2048 product before and after it.
+searching by plain SGD, as S2.4 has it, and with momentum, validation included, beside a 2048 x 2048
+product before and after it.
 """
 
 import math
@@ -73,6 +74,7 @@ MEASURES = {
     "halving_gap": Measure("and its best accuracy below that one's", "std. errors", "at most 1"),
     "softmax_share_of_peak": Measure("softmax search, share of peak", "%", "at least 80"),
     "network_share_of_peak": Measure("90-50-10 search, share of peak", "%", "at least 80"),
+    "momentum_share_of_peak": Measure("the same with momentum", "%"),
 }
 
 
@@ -102,10 +104,13 @@ def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
 def measure(config: SpeedConfig, splits: Splits, seed: int) -> dict[str, float]:
     """One value of everything."""
     command = command_seconds(config, seed)
-    _, _, softmax_share = timed(config, splits, SOFTMAX, random(config.configurations), seed)
-    full, full_seconds, share = timed(config, splits, NETWORK, random(config.configurations), seed)
-    halving = successive_halving(config.configurations)
-    halved, halving_seconds, _ = timed(config, splits, NETWORK, halving, seed)
+    everything, halving = random(config.configurations), successive_halving(config.configurations)
+    shares = {
+        name: timed(config, splits, hidden, "sgd", everything, seed)[2]
+        for name, hidden in (("softmax", SOFTMAX), ("network", NETWORK))
+    }
+    full, full_seconds, momentum = timed(config, splits, NETWORK, "momentum", everything, seed)
+    halved, halving_seconds, _ = timed(config, splits, NETWORK, "momentum", halving, seed)
     accuracy = full.best.validation_accuracy
     examples = full.task.validation.fraction * len(splits.train.targets)
     standard_error = math.sqrt(accuracy * (1 - accuracy) / examples)
@@ -113,8 +118,9 @@ def measure(config: SpeedConfig, splits: Splits, seed: int) -> dict[str, float]:
         "command": command,
         "halving_share": 100 * halving_seconds / full_seconds,
         "halving_gap": (accuracy - halved.best.validation_accuracy) / standard_error,
-        "softmax_share_of_peak": 100 * softmax_share,
-        "network_share_of_peak": 100 * share,
+        "softmax_share_of_peak": 100 * shares["softmax"],
+        "network_share_of_peak": 100 * shares["network"],
+        "momentum_share_of_peak": 100 * momentum,
     }
 
 
@@ -145,7 +151,12 @@ class ProcessError(OSError):
 
 
 def timed(
-    config: SpeedConfig, splits: Splits, hidden: tuple[int, ...], method: Method, seed: int
+    config: SpeedConfig,
+    splits: Splits,
+    hidden: tuple[int, ...],
+    optimizer: str,
+    method: Method,
+    seed: int,
 ) -> tuple[Result, float, float]:
     """A search, its wall time, and its matrix products' share of the peak while it trained."""
     space: dict[str, Domain] = {
@@ -153,6 +164,7 @@ def timed(
         "l2": log_uniform(1e-6, 1e-2),
         "batch_size": fixed(BATCH_SIZE),
         "hidden": fixed(hidden),
+        "optimizer": fixed(optimizer),
         "schedule": fixed("cosine"),
     }
     task = Task(splits.train, epochs=config.epochs)

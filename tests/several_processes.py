@@ -228,7 +228,15 @@ def waiting(folder: Path) -> dict[str, Any]:
     return {}
 
 
-WORK = {work.__name__: work for work in (together, halved, killed, one_fails, waiting)}
+def unequal(folder: Path) -> dict[str, Any]:
+    """Process 1 has a device more than process 0."""
+    devices.core_count = lambda: 1 + int(os.environ["SLURM_PROCID"])
+    devices.use_all_cores()
+    distributed.join()
+    return {"error": raised(lambda: distributed.agree(True))}
+
+
+WORK = {work.__name__: work for work in (together, halved, killed, one_fails, waiting, unequal)}
 
 
 @contextmanager

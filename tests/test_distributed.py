@@ -195,6 +195,11 @@ def test_a_process_that_fails_alone_ends_and_so_does_the_one_that_waits_for_it(t
     assert line in (tmp_path / "0.err").read_text()
 
 
+def test_processes_with_different_numbers_of_devices_are_refused(tmp_path):
+    line = "the processes have (1, 2) devices, expected the same number each"
+    assert [found["error"] for found in outcomes("unequal", tmp_path)] == [["ValueError", line]] * 2
+
+
 def test_processes_stop_when_they_are_told_to(tmp_path):
     with processes("waiting", tmp_path) as started:
         wait_until(lambda: all((tmp_path / f"{process}.ready").exists() for process in (0, 1)))
