@@ -23,8 +23,8 @@ from jaxnn.spec import Spec, check_hyper, require_count
 from jaxnn.train import NEVER, Metrics, check_data, run
 from jaxnn.types import Array, Data, Key, Model, PyTree
 
-_CACHE_BYTES = 2**20  # parameters that stay in a CPU core's second-level cache
-_CPU_BLOCK = 16, 32  # fewer share too little of a minibatch, more overflow the cache
+_CACHE_BYTES = 3 * 2**20  # of parameters in a block: with more, the cores wait for memory
+_CPU_BLOCK = 8, 32  # fewer share too little of a minibatch
 _ACCELERATOR_BLOCK = 1024
 
 
