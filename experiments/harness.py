@@ -136,7 +136,7 @@ def main(
             run.results(results, time.perf_counter() - began)
     except (CycloptsError, OSError) as error:
         return _complain(name, str(error), BAD_INPUT)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         if not _is_deliberate(error):
             raise
         return _complain(name, str(error), BAD_INPUT)
@@ -223,7 +223,7 @@ def set_up_jax(*, joining: bool = False) -> None:
     use_compilation_cache()
 
 
-def _is_deliberate(error: ValueError) -> bool:
+def _is_deliberate(error: Exception) -> bool:
     """Whether our own code raised it about its input, rather than a library about our code."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

@@ -134,6 +134,14 @@ def test_bad_flags_are_one_line_and_status_2(tmp_path, capsys, flags, message):
     assert "Traceback" not in "".join(error)
 
 
+def test_a_method_whose_package_is_missing_is_one_line_and_status_2(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxnn.search.methods.tpe.find_spec", lambda name: None)
+    flags = [*QUICK, "--method", "optuna", "--out", str(tmp_path / "out")]
+    assert softmax_search.main(flags) == 2
+    assert "needs the package optuna" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_when_every_configuration_diverges_it_says_so(tmp_path, capsys):
     flags = [*QUICK, "--learning-rate", "1e30", "1e31", "--out", str(tmp_path)]
     assert softmax_search.main(flags) == 2
