@@ -1,0 +1,1 @@
+"""The contenders, each written as its own documentation would write it."""

@@ -1,0 +1,39 @@
+"""Whole processes, timed."""
+
+import os
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from experiments import harness
+
+
+class ProcessError(OSError):
+    """A process that should have been timed failed; its text is one line."""
+
+
+def seconds_of(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    allowed: Collection[int] = (harness.SUCCESS,),
+) -> float:
+    """The wall-clock time of a command in a new process.
+
+    Args:
+      command: program and arguments.
+      environment: variables beside those of this process.
+      allowed: exit statuses that are no failure.
+
+    Raises:
+      ProcessError: it ended with another exit status.
+    """
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode not in allowed:
+        *_, last = ("", *done.stderr.strip().splitlines())
+        raise ProcessError(f"{' '.join(command)} ended with exit status {done.returncode}: {last}")
+    return seconds
