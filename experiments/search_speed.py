@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 from experiments import harness
-from experiments.benchmark import flops_per_step, peak_gflops
+from experiments.benchmark.machine import peak_gflops
+from experiments.benchmark.problem import flops_per_step
 from experiments.config import Config, Whole
 from experiments.report import mean_and_std, summary
 from jaxnn import Splits
