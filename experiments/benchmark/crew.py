@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -25,29 +26,53 @@ class Measured(NamedTuple):
     accuracies: np.ndarray | None  # [K, epochs]
 
 
-class Worker:
-    """The process of one contender, kept to some cores. A context manager that ends it."""
+@contextmanager
+def hired(
+    contender: str, sizes: Sequence[int], data: Path, cores: Sequence[int]
+) -> Iterator["Worker"]:
+    """A contender in a process of its own, kept to some cores, ready to train.
 
-    def __init__(self, contender: str, sizes: Sequence[int], data: Path, cores: Sequence[int]):
-        """Starts the process and waits until it is ready.
-
-        Raises:
-          MissingError: the contender's package is not installed.
-          ProcessError: it failed; the text is its last line.
-        """
-        self.contender = contender
-        job = {"contender": contender, "sizes": sizes, "data": str(data), "cores": list(cores)}
-        self._errors = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
+    Raises:
+      MissingError: the contender's package is not installed.
+      ProcessError: it failed; the text is its last line.
+    """
+    job = {"contender": contender, "sizes": sizes, "data": str(data), "cores": list(cores)}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
             [sys.executable, "-m", "experiments.benchmark.worker", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=errors,
             text=True,
-        )
+        ) as process,
+    ):
+        try:
+            worker = Worker(contender, tuple(cores), process, errors)
+            worker.greet()
+            yield worker
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The process of one contender; see ``hired``."""
+
+    contender: str
+    cores: tuple[int, ...]
+    _process: "subprocess.Popen[str]"
+    _errors: IO[str]
+
+    def greet(self) -> None:
+        """Waits until it is ready.
+
+        Raises:
+          MissingError: the contender's package is not installed.
+          ProcessError: it failed.
+        """
         ready = self._answer()
         if "missing" in ready:
-            self.__exit__(None, None, None)
             raise MissingError(ready["missing"])
 
     def ask(
@@ -93,16 +118,3 @@ class Worker:
             *_, last = ("", *self._errors.read().strip().splitlines())
             raise ProcessError(f"{self.contender} ended with exit status {status}: {last}")
         return json.loads(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
