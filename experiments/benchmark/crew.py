@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -53,6 +53,9 @@ def hired(
             yield worker
         finally:
             process.kill()
+            assert process.stdin
+            with suppress(BrokenPipeError):  # of one that had ended, with a request unread
+                process.stdin.close()
 
 
 @dataclass(frozen=True)

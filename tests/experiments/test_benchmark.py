@@ -1,13 +1,35 @@
-"""The benchmark: what it counts, what it writes. No timing is asserted."""
+"""The benchmark: what it counts, what it asks of whom, what it writes. No timing is asserted."""
 
 import json
+import os
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
 
-from experiments import benchmark
-from experiments.benchmark import flops_per_step, mnist_shaped
+from experiments.benchmark import contender, main, problem
+from experiments.benchmark.contender import CONTENDERS, Entry
+from experiments.benchmark.crew import Measured, MissingError, hired
+from experiments.benchmark.part import Bench, BenchmarkConfig, Goal
+from experiments.benchmark.parts import one_model, population
+from experiments.benchmark.problem import flops_per_step, mnist_shaped
+from experiments.processes import ProcessError
 from jaxnn import Data
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for_training, for_validation = (
+        Data(
+            generator.integers(0, 256, (count, 6)).astype(np.uint8),
+            generator.integers(0, 3, count).astype(np.int32),
+            np.float32(1 / 255),
+        )
+        for count in (300, 50)
+    )
+    problem.store(tmp_path, for_training, for_validation)
+    return tmp_path
 
 
 def test_floating_point_operations_are_those_of_the_matrix_products():
@@ -19,9 +41,9 @@ def test_floating_point_operations_are_those_of_the_matrix_products():
 
 def test_small_images_are_enlarged_and_repeated():
     images = np.arange(3 * 64, dtype=np.uint8).reshape(3, 64)
-    data = mnist_shaped(Data(images, np.array([4, 5, 6]), 1 / 16))
+    data = mnist_shaped(Data(images, np.array([4, 5, 6]), 1 / 16), 1_000)
     inputs, targets = np.asarray(data.inputs), np.asarray(data.targets)
-    assert inputs.shape == (60_000, 784)
+    assert inputs.shape == (1_000, 784)
     assert inputs.dtype == np.uint8
     assert targets[:5].tolist() == [4, 5, 6, 4, 5]
     picture = inputs[1].reshape(28, 28)
@@ -31,16 +53,249 @@ def test_small_images_are_enlarged_and_repeated():
 
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="the images have 900 pixels, expected 784"):
-        mnist_shaped(Data(np.zeros((2, 900), np.uint8), np.zeros(2), 1.0))
+        mnist_shaped(Data(np.zeros((2, 900), np.uint8), np.zeros(2), 1.0), 10)
 
 
-def test_results_have_every_population(tmp_path):
-    assert benchmark.main(["--seeds", "1", "--largest", "1", "--out", str(tmp_path)]) == 0
-    results = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert results["peak_gflops"] > 0
-    for network in ("softmax", "mlp"):
-        row = results["population"][network]["1"]
-        assert row["share_of_peak"] > 0
-        assert row["microseconds_per_model_step"] > 0
-        assert row["compile_seconds"] > 0
-    assert (tmp_path / "share_of_peak.png").read_bytes().startswith(b"\x89PNG")
+def test_the_last_sixth_of_the_examples_validates():
+    train, validation = main.split(Data(np.arange(12)[:, None], np.arange(12), 1.0))
+    assert train.targets.tolist() == list(range(10))
+    assert validation.inputs[:, 0].tolist() == [10, 11]
+
+
+def test_examples_come_back_as_they_were_stored(folder):
+    found = problem.restore(folder, (6, 3))
+    assert found.train.inputs.shape == (300, 6)
+    assert found.train.inputs.dtype == np.uint8
+    assert found.validation.scale == np.float32(1 / 255)
+    assert found.steps_per_epoch == 3
+
+
+def test_a_contender_trains_in_a_process_kept_to_its_cores(folder):
+    with hired("numpy", (6, 3), folder, [0]) as worker:
+        assert os.sched_getaffinity(worker._process.pid) == {0}
+        seconds, accuracies = worker.train([0.1, 0.2], 2, seed=0, evaluate=True)
+        again = worker.train([0.2], 2, seed=0, evaluate=True).accuracies
+        assert worker.train([0.1], 1, seed=0).accuracies is None
+        process = worker._process
+    assert seconds > 0
+    assert accuracies is not None
+    assert accuracies.shape == (2, 2)
+    assert again is not None
+    assert again[0].tolist() == accuracies[1].tolist()
+    assert process.returncode is not None
+
+
+def test_jaxnn_trains_one_and_several(folder):
+    with hired("jaxnn", (6, 3), folder, [0]) as worker:
+        one = worker.train([0.1], 2, seed=0, evaluate=True).accuracies
+        several = worker.train([0.1, 0.2, 0.3], 2, seed=0, evaluate=True).accuracies
+    assert one is not None
+    assert several is not None
+    assert one.shape == (1, 2)
+    assert several.shape == (3, 2)
+
+
+def test_a_process_that_fails_says_its_last_line(folder):
+    with hired("numpy", (7, 3), folder, [0]) as worker:
+        with pytest.raises(ProcessError, match=r"^numpy ended with exit status 1: ValueError: mat"):
+            worker.train([0.1], 1, seed=0)
+        with pytest.raises(ProcessError, match="numpy ended with exit status 1"):
+            worker.train([0.1], 1, seed=0)
+
+
+def test_a_contender_whose_package_is_not_there_is_missing(folder, monkeypatch):
+    monkeypatch.setitem(CONTENDERS, "other", Entry("Other", "no_such_module:Other"))
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        contender.make("other", problem.restore(folder, (6, 3)))
+
+
+class Recorded:
+    """A contender that answers from a table of seconds."""
+
+    def __init__(self, name, cores, seconds, asked):
+        self.contender, self.cores, self.seconds, self.asked = name, tuple(cores), seconds, asked
+
+    def train(self, rates, epochs, seed, *, evaluate=False):
+        self.ask(rates, epochs, seed)
+        accuracies = np.linspace(0.5, 0.975, epochs)[None] if evaluate else None
+        return Measured(self.seconds, accuracies)
+
+    def ask(self, rates, epochs, seed):
+        self.asked.append((self.contender, len(self.cores), tuple(rates), epochs, seed))
+
+    def answer(self):
+        return Measured(self.seconds, None)
+
+
+@pytest.fixture
+def played(monkeypatch, folder):
+    """Contenders that need a second on one core, on two cores half or twice as long."""
+    asked, ended = [], []
+
+    @contextmanager
+    def hired(name, sizes, data, cores):
+        if name in ("keras", "torch_func"):
+            raise MissingError("No module named 'keras'")
+        seconds = {1: 1.0, 2: 2.0 if name == "numpy" else 0.5}[len(cores)]
+        yield Recorded(name, cores, seconds, asked)
+        ended.append((name, len(cores)))
+
+    monkeypatch.setattr(one_model, "hired", hired)
+    monkeypatch.setattr(population, "hired", hired)
+    monkeypatch.setattr(population, "peak_gflops", lambda: 100.0)
+    config = BenchmarkConfig(dataset="digits", seeds=2, quick=True)
+    return Bench(config, None, folder, (0, 1)), asked, ended  # pyright: ignore[reportArgumentType]
+
+
+def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
+    bench, asked, ended = played
+    with ExitStack() as stack:
+        for name, best in (("numpy", 1), ("jaxnn", 2)):
+            worker, tried = one_model.fastest(stack, bench, name, (6, 3), [0.1], 2)
+            assert len(worker.cores) == best
+            assert tried[str(best)] < tried[str(3 - best)]
+        assert ended == [("numpy", 2), ("jaxnn", 1)]
+        first = [cores for name, cores, *_ in asked if name == "numpy"]
+        assert first == [1, 2, 1, 2, 1, 2, 1, 2]  # warm, then in turn
+    assert sorted(ended[2:]) == [("jaxnn", 2), ("numpy", 1)]
+
+
+def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
+    bench, asked, _ = played
+    rows = one_model.measure_network(bench, "softmax", (6, 3))
+    assert "Keras on JAX is left out: No module named 'keras'" in capsys.readouterr().out
+    names = [row["contender"] for row in rows]
+    assert names == ["numpy", "torch", "torch_compile", "sklearn", "flax", "equinox", "jaxnn"]
+    # 2 epochs of 3 steps in half a second, in microseconds per step
+    assert rows[-1]["microseconds"] == {"median": 5e5 / 6, "values": [5e5 / 6] * 2}
+    assert rows[0]["microseconds"]["median"] == 1e6 / 6
+    assert [entry[0] for entry in asked[-14:]] == names * 2
+    assert [entry[4] for entry in asked[-14:]] == [0] * 7 + [1] * 7
+    assert rows[0]["target"] is None
+
+
+def test_seconds_to_an_accuracy_are_those_of_the_epochs_it_took():
+    worker = Recorded("jaxnn", [0], 10.0, [])
+    # .5, .525, ..., .975 in 20 epochs: .7 is there after the ninth
+    assert one_model.seconds_to(worker, 0.699, 0) == 4.5  # pyright: ignore[reportArgumentType]
+    assert one_model.seconds_to(worker, 0.98, 0) == np.inf  # pyright: ignore[reportArgumentType]
+
+
+def test_a_population_is_dealt_out_to_the_processes(played, capsys):
+    bench, asked, _ = played
+    rows = population.measure_network(bench, "softmax", (6, 3), 4)
+    assert "torch.func vmap is left out" in capsys.readouterr().out
+    by_name = {(row["contender"], row["processes"]): row for row in rows}
+    assert ("jaxnn", 1) in by_name
+    assert ("jaxnn", 2) not in by_name
+    rates = np.geomspace(1e-3, 1e-1, 4).tolist()
+    numpy_split = [each for each in asked if each[0] == "numpy" and len(each[2]) == 2]
+    assert [each[2] for each in numpy_split[:2]] == [
+        (rates[0], rates[2]),
+        (rates[1], rates[3]),
+    ]
+    row = by_name["numpy", 2]
+    assert row["cores"] == 2
+    # a second for 3 steps of 4 models
+    assert row["microseconds"]["median"] == pytest.approx(1e6 / 12)
+    gflops = flops_per_step((6, 3)) / (1e6 / 12) / 1e3
+    assert row["share_of_peak"]["median"] == pytest.approx(gflops)  # of 100, in percent
+    assert by_name["numpy", 1]["cores"] == 1
+    assert by_name["jaxnn", 1]["cores"] == 2
+
+
+def row(name, network, microseconds, processes=1, **more):
+    return {
+        "network": network,
+        "sizes": list(problem.NETWORKS[network]),
+        "contender": name,
+        "label": CONTENDERS[name].label,
+        "models": 64 if more.pop("population", False) else 1,
+        "processes": processes,
+        "cores": 2,
+        "microseconds": {"median": microseconds, "values": [microseconds]},
+        **more,
+    }
+
+
+def results():
+    """Made up: with 64 models torch.func is three times as slow as jaxnn."""
+    one, many = [], []
+    reached = {"target": 0.9, "seconds_to_target": {"median": None, "values": [None]}}
+    for network in problem.NETWORKS:
+        one += [row("numpy", network, 90.0, **reached), row("torch", network, 300.0, **reached)]
+        one += [row("jaxnn", network, 50.0, **reached)]
+        share = {"share_of_peak": {"median": 91.0, "values": [91.0]}, "population": True}
+        many += [row("jaxnn", network, 10.0, **share), row("torch_func", network, 30.0, **share)]
+        many += [row("numpy", network, 35.0, 2, **share), row("numpy", network, 20.0, 1, **share)]
+        many += [row("torch", network, 50.0, 2, **share)]
+    return {"one_model": {"rows": one}, "population": {"rows": many, "models": 64}}
+
+
+def test_goals_compare_with_the_fastest_peer():
+    first, _ = one_model.goals(results())
+    assert first.measured == pytest.approx(1.8)
+    assert first.reached
+    assert "NumPy by hand" in first.what
+    split, vmapped, share, *_ = population.goals(results())
+    assert split.measured == pytest.approx(3.5)
+    assert not split.reached  # 4 is required
+    assert vmapped.measured == pytest.approx(3.0)
+    assert share.measured == 91.0
+    assert share.reached
+
+
+def test_a_goal_may_be_an_upper_bound():
+    assert Goal("", "", 0, 0, at_most=True).reached
+    assert not Goal("", "", 0, 1, at_most=True).reached
+    assert not Goal("", "", 1.5, 1.4).reached
+
+
+def test_tables_list_the_contenders_by_speed():
+    table, _ = one_model.tables(results())
+    assert [cells[0] for cells in table.rows] == ["jaxnn", "NumPy by hand", "PyTorch, eager"]
+    assert table.rows[1][2:] == ["90", "1.80", "not reached"]
+    table, _ = population.tables(results())
+    assert [cells[1] for cells in table.rows] == [
+        "all at once, 2 cores",
+        "one after another, 2 cores",
+        "all at once, 2 cores",
+        "over 2 processes of 1 core",
+        "over 2 processes of 1 core",
+    ]
+    assert table.rows[0][2:] == ("10.0", "1.0", "91.0")
+
+
+def test_parts_that_were_not_measured_have_no_tables():
+    for part in (one_model, population):
+        assert part.tables({}) == []
+        assert part.goals({}) == []
+
+
+def test_history_has_every_repetition():
+    found = list(main.values({"a": {"rows": [{"t": {"median": 1, "values": [1, 2]}, "u": 3}]}}))
+    assert found == [
+        {"measure": "a.rows.0.t", "seed": 0, "value": 1},
+        {"measure": "a.rows.0.t", "seed": 1, "value": 2},
+    ]
+
+
+def test_an_unknown_part_is_refused(capsys):
+    assert main.main(["--parts", "one_model", "two_models"]) == 2
+    assert "--parts is ('one_model', 'two_models'), expected some of" in capsys.readouterr().err
+
+
+def test_the_benchmark_writes_results_of_the_parts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(one_model, "NAMES", ("numpy", "jaxnn"))
+    arguments = ["--dataset", "digits", "--seeds", "1", "--parts", "one_model", "--quick"]
+    assert main.main([*arguments, "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["results"]["machine"]["cores"] >= 1
+    assert content["results"]["machine"]["examples"] == main.QUICK_EXAMPLES
+    rows = content["results"]["one_model"]["rows"]
+    assert [(row["network"], row["contender"]) for row in rows] == [
+        (network, name) for network in ("softmax", "mlp") for name in ("numpy", "jaxnn")
+    ]
+    assert all(row["microseconds"]["median"] > 0 for row in rows)
+    assert "one model 784-10: jaxnn against the fastest peer" in capsys.readouterr().out
+    assert (tmp_path / "history.csv").read_text().startswith("measure,seed,value\n")
