@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,12 +42,29 @@ def momentum_sgd(
 
 
 Optimizer = Callable[[Any], optax.GradientTransformation]
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": lambda hyper: optax.sgd(hyper.learning_rate),
-    "momentum": lambda hyper: momentum_sgd(hyper.learning_rate, hyper.momentum),
-    "nesterov": lambda hyper: momentum_sgd(hyper.learning_rate, hyper.momentum, nesterov=True),
-    "adam": lambda hyper: optax.adam(hyper.learning_rate, hyper.b1, hyper.b2, hyper.eps),
+
+
+@dataclass(frozen=True)
+class NamedOptimizer:
+    """An ``Optimizer`` that says which hyperparameters it reads: the arguments of ``make``."""
+
+    make: Callable[..., optax.GradientTransformation]
+    reads: tuple[str, ...]
+
+    def __call__(self, hyper: Any) -> optax.GradientTransformation:
+        """At the values of these hyperparameters, and of no others."""
+        return self.make(*(getattr(hyper, name) for name in self.reads))
+
+
+OPTIMIZERS = {
+    "sgd": NamedOptimizer(optax.sgd, ("learning_rate",)),
+    "momentum": NamedOptimizer(momentum_sgd, ("learning_rate", "momentum")),
+    "nesterov": NamedOptimizer(partial(momentum_sgd, nesterov=True), ("learning_rate", "momentum")),
+    "adam": NamedOptimizer(optax.adam, ("learning_rate", "b1", "b2", "eps")),
 }
+
+SEARCH_OPTIMIZER = "momentum"
+"""The optimizer of a search whose space names none; ``Spec`` by itself is plain SGD."""
 
 Schedule = Callable[[int], optax.Schedule]
 SCHEDULES: dict[str, Schedule] = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxnn.search.domain import Domain, SpaceError, readable
-from jaxnn.spec import OPTIMIZERS, check_hyper
+from jaxnn.spec import OPTIMIZERS, SEARCH_OPTIMIZER, check_hyper
 from jaxnn.types import Hyper
 
 Config = dict[str, Any]
@@ -22,16 +22,6 @@ TRACED = Hyper._fields
 
 STATIC = ("batch_size", "hidden", "activation", "initializer", "optimizer", "schedule", "loss")
 """Those that do: one program per distinct combination."""
-
-READS = {
-    "sgd": ("learning_rate", "l2"),
-    "momentum": ("learning_rate", "l2", "momentum"),
-    "nesterov": ("learning_rate", "l2", "momentum"),
-    "adam": ("learning_rate", "l2", "b1", "b2", "eps"),
-}
-"""What each optimizer makes use of."""
-
-DEFAULT_OPTIMIZER = "momentum"
 
 LARGEST_GRID = 100_000
 """Combinations that are listed at once, at most."""
@@ -149,10 +139,9 @@ class Space(Mapping[str, Domain]):
     def _check_readers(self) -> None:
         for name in [name for name in self if name in TRACED]:
             for config in self.grid({}, self._with_rulers([name, "optimizer"]) - {name}):
-                optimizer = config.get("optimizer", DEFAULT_OPTIMIZER)
-                read = callable(optimizer) or name in READS[optimizer]
-                if applies(self[name], config) and not read:
-                    readers = tuple(o for o in READS if name in READS[o])
+                optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
+                if applies(self[name], config) and not _is_read(name, optimizer):
+                    readers = tuple(o for o in OPTIMIZERS if _is_read(name, o))
                     raise SpaceError(
                         f"{name} means nothing to the optimizer {optimizer!r}, expected "
                         f"conditional(..., optimizer={readers})"
@@ -232,3 +221,11 @@ def _check_static(name: str, domain: Domain) -> None:
     for value in domain.values if name == "optimizer" else ():
         if not callable(value) and value not in OPTIMIZERS:
             raise SpaceError(f"optimizer can be {value!r}, expected one of {sorted(OPTIMIZERS)}")
+
+
+def _is_read(name: str, optimizer: Any) -> bool:
+    """Whether a traced hyperparameter changes anything; L2 is the objective's, whatever minimises.
+
+    What an optimizer of one's own reads is not known.
+    """
+    return name == "l2" or callable(optimizer) or name in OPTIMIZERS[optimizer].reads

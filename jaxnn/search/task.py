@@ -10,9 +10,8 @@ import numpy as np
 
 from jaxnn.mlp import MLP
 from jaxnn.search.domain import SpaceError
-from jaxnn.search.space import DEFAULT_OPTIMIZER
 from jaxnn.search.validation import Validation, holdout, joined
-from jaxnn.spec import Spec, require_count
+from jaxnn.spec import SEARCH_OPTIMIZER, Spec, require_count
 from jaxnn.types import Data, Hyper, Model
 
 MEASURES = ("error", "loss")
@@ -76,7 +75,7 @@ class Task:
         values = dict(static)
         batch_size = values.pop("batch_size", 100)
         training = {n: values.pop(n) for n in ("loss", "schedule") if n in values}
-        optimizer = values.pop("optimizer", DEFAULT_OPTIMIZER)
+        optimizer = values.pop("optimizer", SEARCH_OPTIMIZER)
         try:
             _check_batch_size(batch_size, examples)
             steps = self.iteration(self.evaluations, batch_size, examples)

@@ -5,10 +5,11 @@ import math
 
 import jax
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
-from jaxnn import Data, Network
+from jaxnn import MLP, Data, Hyper, Network, Spec, spec, train
 from jaxnn.search import (
     Space,
     SpaceError,
@@ -25,6 +26,7 @@ from jaxnn.search import (
     successive_halving,
     uniform,
 )
+from jaxnn.spec import NamedOptimizer
 
 RATE = {"learning_rate": log_uniform(1e-3, 1.0)}
 OPTIMIZERS = {"optimizer": choice("sgd", "momentum")}
@@ -206,6 +208,42 @@ def test_bad_space_is_one_clear_line(domains, message):
     with pytest.raises(SpaceError, match=message) as error:
         Space(domains)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def rmsprop(monkeypatch):
+    """One more optimizer, as its author would add it."""
+    added = NamedOptimizer(optax.rmsprop, ("learning_rate", "b2", "eps"))
+    monkeypatch.setitem(spec.OPTIMIZERS, "rmsprop", added)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam", "rmsprop"])
+def test_what_a_space_may_have_is_what_changes_the_training(pixels, rmsprop, optimizer):
+    def weight(**changed):
+        program = Spec(model=MLP((12, 3)), steps=3, batch_size=20, optimizer=optimizer)
+        hyper = Hyper(0.1)._replace(**changed)
+        state, _ = train(program, hyper, jax.random.key(0), pixels, {})
+        return np.asarray(state.params[0].weight)
+
+    def is_allowed(name):
+        try:
+            Space(RATE | {"optimizer": fixed(optimizer), name: choice(0.25, 0.5)})
+        except SpaceError:
+            return False
+        return True
+
+    read = {name for name in Hyper._fields if not np.array_equal(weight(), weight(**{name: 0.5}))}
+    assert {name for name in Hyper._fields if is_allowed(name)} == read
+
+
+def test_an_optimizer_that_is_added_can_be_searched_and_is_named_where_it_would_help(rmsprop, task):
+    domains = RATE | {"batch_size": fixed(10), "b2": uniform(0.5, 0.9)}
+    with pytest.raises(SpaceError, match=r"optimizer 'sgd', .* optimizer=\('adam', 'rmsprop'\)"):
+        Space(domains | {"optimizer": choice("rmsprop", "sgd")})
+    domains["optimizer"] = fixed("rmsprop")
+    result = search(task, domains, method=random(1), key=jax.random.key(0))
+    assert result.best.config["optimizer"] == "rmsprop"
+    assert np.isfinite(result.best.validation_loss)
 
 
 def test_conditions_come_first_whatever_the_order_of_the_names():
