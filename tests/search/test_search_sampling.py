@@ -73,6 +73,12 @@ def test_configuration_is_a_function_of_seed_and_number_alone(method):
     assert len({str(config) for config in many}) == 33
 
 
+def test_random_and_sobol_are_recorded_by_name_and_count():
+    assert random(7).describe() == {"method": "random", "count": 7}
+    assert sobol(7).describe() == {"method": "sobol", "count": 7}
+    assert random(7) == random(7) != sobol(7) != sobol(8)
+
+
 def test_sobol_is_scipys_own():
     points = [[c["learning_rate"], c["l2"], c["b1"]] for c in configurations(sobol(16), CUBE, 7)]
     expected = qmc.Sobol(3, rng=np.random.default_rng([7, 3])).random(16)

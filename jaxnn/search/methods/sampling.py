@@ -1,6 +1,7 @@
 """Methods that decide everything beforehand: grid, random, Sobol'."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,14 +70,22 @@ def grid(points: int | None = None, **by_name: int) -> Grid:
 
 
 @dataclass(frozen=True)
-class Random:
-    """Independent random configurations; see ``random``."""
+class Sample:
+    """Configurations that are drawn beforehand and trained in full; see ``random`` and ``sobol``.
 
+    Attributes:
+      name: of the method.
+      draw: from a space, a seed and a number to so many configurations.
+      count: how many to draw.
+    """
+
+    name: str
+    draw: Callable[[Space, int, int], list[Config]] = field(repr=False)
     count: int
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
         """One round."""
-        yield Round(fresh(random_configurations(space, seed, self.count)), evaluations)
+        yield Round(fresh(self.draw(space, seed, self.count)), evaluations)
 
     def work(self, space: Space, evaluations: int) -> int:
         """All of it."""
@@ -84,39 +93,20 @@ class Random:
 
     def describe(self) -> dict[str, Any]:
         """In JSON's types."""
-        return {"method": "random", "count": self.count}
+        return {"method": self.name, "count": self.count}
 
 
-def random(count: int) -> Random:
+def random(count: int) -> Sample:
     """``count`` independent random configurations (Bergstra and Bengio, 2012)."""
-    return Random(require_count("count", count))
+    return Sample("random", random_configurations, require_count("count", count))
 
 
-@dataclass(frozen=True)
-class Sobol:
-    """Evenly spread configurations; see ``sobol``."""
-
-    count: int
-
-    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """One round."""
-        yield Round(fresh(sobol_configurations(space, seed, self.count)), evaluations)
-
-    def work(self, space: Space, evaluations: int) -> int:
-        """All of it."""
-        return self.count * evaluations
-
-    def describe(self) -> dict[str, Any]:
-        """In JSON's types."""
-        return {"method": "sobol", "count": self.count}
-
-
-def sobol(count: int) -> Sobol:
+def sobol(count: int) -> Sample:
     """The first ``count`` points of a scrambled Sobol' sequence (Owen, 1998): no gaps, no clusters.
 
     It is at its most even for powers of two.
     """
-    return Sobol(require_count("count", count))
+    return Sample("sobol", sobol_configurations, require_count("count", count))
 
 
 def random_configuration(space: Space, seed: int, number: int) -> Config:
