@@ -23,7 +23,7 @@ from jaxnn.spec import Spec, check_hyper, require_count
 from jaxnn.train import NEVER, Metrics, check_data, run
 from jaxnn.types import Array, Data, Key, Model, PyTree
 
-_CACHE_BYTES = 3 * 2**20  # of parameters in a block: with more, the cores wait for memory
+_CACHE_BYTES = 5 * 2**19  # of parameters in a block: with more, the cores wait for memory
 _CPU_BLOCK = 8, 32  # fewer share too little of a minibatch
 _ACCELERATOR_BLOCK = 1024
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from experiments import harness
 from experiments.benchmark import machine, problem
@@ -45,7 +45,7 @@ def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
 
 def load(name: str) -> Part:
     """The part's module."""
-    return import_module(f"experiments.benchmark.parts.{name}")  # pyright: ignore
+    return cast(Part, import_module(f"experiments.benchmark.parts.{name}"))
 
 
 def no_drawing(results: Mapping[str, Any]) -> dict:

@@ -4,6 +4,7 @@ import json
 import os
 from contextlib import ExitStack, contextmanager
 
+import jax
 import numpy as np
 import pytest
 
@@ -143,6 +144,7 @@ def played(monkeypatch, folder):
     monkeypatch.setattr(one_model, "hired", hired)
     monkeypatch.setattr(population, "hired", hired)
     monkeypatch.setattr(population, "peak_gflops", lambda: 100.0)
+    monkeypatch.setattr(population.products, "microseconds", lambda sizes, models: 10.0 * models)
     config = BenchmarkConfig(dataset="digits", seeds=2, quick=True)
     return Bench(config, None, folder, (0, 1)), asked, ended  # pyright: ignore[reportArgumentType]
 
@@ -166,9 +168,9 @@ def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
     assert "Keras on JAX is left out: No module named 'keras'" in capsys.readouterr().out
     names = [row["contender"] for row in rows]
     assert names == ["numpy", "torch", "torch_compile", "sklearn", "flax", "equinox", "jaxnn"]
-    # 2 epochs of 3 steps in half a second, in microseconds per step
-    assert rows[-1]["microseconds"] == {"median": 5e5 / 6, "values": [5e5 / 6] * 2}
-    assert rows[0]["microseconds"]["median"] == 1e6 / 6
+    # 5 epochs of 3 steps in half a second, in microseconds per step
+    assert rows[-1]["microseconds"] == {"median": 5e5 / 15, "values": [5e5 / 15] * 2}
+    assert rows[0]["microseconds"]["median"] == 1e6 / 15
     assert [entry[0] for entry in asked[-14:]] == names * 2
     assert [entry[4] for entry in asked[-14:]] == [0] * 7 + [1] * 7
     assert rows[0]["target"] is None
@@ -183,7 +185,10 @@ def test_seconds_to_an_accuracy_are_those_of_the_epochs_it_took():
 
 def test_a_population_is_dealt_out_to_the_processes(played, capsys):
     bench, asked, _ = played
-    rows = population.measure_network(bench, "softmax", (6, 3), 4)
+    rows, products = population.measure_network(bench, "softmax", (6, 3), 4)
+    on_a_core = -(-4 // len(jax.devices()))
+    assert products["models_on_a_core"] == on_a_core
+    assert products["microseconds"]["values"] == [10.0 * on_a_core] * 2
     assert "torch.func vmap is left out" in capsys.readouterr().out
     by_name = {(row["contender"], row["processes"]): row for row in rows}
     assert ("jaxnn", 1) in by_name
@@ -229,7 +234,13 @@ def results():
         many += [row("jaxnn", network, 10.0, **share), row("torch_func", network, 30.0, **share)]
         many += [row("numpy", network, 35.0, 2, **share), row("numpy", network, 20.0, 1, **share)]
         many += [row("torch", network, 50.0, 2, **share)]
-    return {"one_model": {"rows": one}, "population": {"rows": many, "models": 64}}
+    alone = {"models_on_a_core": 8, "microseconds": {"median": 9.0, "values": [9.0]}}
+    alone["share_of_peak"] = {"median": 95.0, "values": [95.0]}
+    products = dict.fromkeys(problem.NETWORKS, alone)
+    return {
+        "one_model": {"rows": one},
+        "population": {"rows": many, "models": 64, "products": products},
+    }
 
 
 def test_goals_compare_with_the_fastest_peer():
@@ -264,6 +275,7 @@ def test_tables_list_the_contenders_by_speed():
         "over 2 processes of 1 core",
     ]
     assert table.rows[0][2:] == ("10.0", "1.0", "91.0")
+    assert "9.0 µs (95 % of the peak)" in table.notes[0]
 
 
 def test_parts_that_were_not_measured_have_no_tables():

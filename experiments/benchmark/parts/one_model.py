@@ -17,7 +17,7 @@ from experiments.benchmark.problem import NETWORKS, restore
 
 RATE = 0.1
 TRIALS = 3  # of each number of cores
-EPOCHS = 2  # of a timed training
+EPOCHS = 5  # of a timed training
 MOST_EPOCHS = 20  # to reach the accuracy
 ACCURACIES = {  # what is to be reached on the validation examples
     "mnist": {"softmax": 0.92, "mlp": 0.97},

@@ -8,18 +8,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from experiments.benchmark import products
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.crew import Measured, MissingError, Worker, hired
 from experiments.benchmark.machine import peak_gflops
 from experiments.benchmark.part import Bench, Goal, Table, figures
 from experiments.benchmark.parts.one_model import fastest
 from experiments.benchmark.problem import NETWORKS, flops_per_step, restore
+from jaxnn import MLP, Spec
+from jaxnn.population import default_block_size
 
 MODELS, QUICK_MODELS = 64, 4
 RATES = 1e-3, 1e-1  # smallest and largest learning rate
 PROCESSES = 2
+EPOCHS = 1
 
 
 class Line(NamedTuple):
@@ -37,48 +42,73 @@ class Line(NamedTuple):
 
 def measure(bench: Bench) -> Mapping[str, Any]:
     """Every way on every network, in turn."""
-    rows = []
+    rows, alone = [], {}
     models = QUICK_MODELS if bench.config.quick else MODELS
     with bench.run.progress(f"{models} models") as report:
         for done, (network, sizes) in enumerate(NETWORKS.items()):
-            rows += measure_network(bench, network, sizes, models)
+            found, alone[network] = measure_network(bench, network, sizes, models)
+            rows += found
             report(done + 1, len(NETWORKS))
-    return {"rows": rows, "models": models, "epochs": 1}
+    return {"rows": rows, "products": alone, "models": models, "epochs": EPOCHS}
 
 
 def measure_network(
     bench: Bench, network: str, sizes: tuple[int, ...], models: int
-) -> list[dict[str, Any]]:
-    """One row for every way of every contender that is installed."""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One row for every way of every contender that is installed; and the products alone."""
     rates = np.geomspace(*RATES, models)
-    steps = restore(bench.data, sizes).steps_per_epoch
+    epoch = restore(bench.data, sizes).steps_per_epoch
+    block = models_on_a_core(sizes, models)
     with ExitStack() as stack:
         lines = hire(stack, bench, sizes, rates)
-        peaks, taken, shares = [], [[] for _ in lines], [[] for _ in lines]
+        measured = [Measurements(sizes) for _ in (*lines, "products")]
         for seed in range(bench.config.seeds):
             before = peak_gflops()
-            for line, microseconds, share in zip(lines, taken, shares, strict=True):
-                seconds = max(each.seconds for each in line.train(rates, 1, seed))
+            for line, its in zip(lines, measured, strict=False):
+                seconds = max(each.seconds for each in line.train(rates, EPOCHS, seed))
                 after = peak_gflops()
-                peaks.append((before + after) / 2)
-                microseconds.append(1e6 * seconds / steps / models)
-                gflops = flops_per_step(sizes) / microseconds[-1] / 1e3
-                share.append(100 * gflops / peaks[-1])
+                its.add(1e6 * seconds / EPOCHS / epoch / models, (before + after) / 2)
                 before = after
-        return [
-            {
-                "network": network,
-                "sizes": sizes,
-                "contender": line.contender,
-                "label": CONTENDERS[line.contender].label,
-                "models": models,
-                "processes": len(line.workers),
-                "cores": len({core for worker in line.workers for core in worker.cores}),
-                "microseconds": figures(taken[index]),
-                "share_of_peak": figures(shares[index]),
-            }
-            for index, line in enumerate(lines)
-        ]
+            measured[-1].add(products.microseconds(sizes, block), before)
+    rows = [
+        {
+            "network": network,
+            "sizes": sizes,
+            "contender": line.contender,
+            "label": CONTENDERS[line.contender].label,
+            "models": models,
+            "processes": len(line.workers),
+            "cores": len({core for worker in line.workers for core in worker.cores}),
+            **its.summary(),
+        }
+        for line, its in zip(lines, measured, strict=False)
+    ]
+    return rows, {"models_on_a_core": block, **measured[-1].summary()}
+
+
+class Measurements:
+    """Times, and shares of the peak of the moment."""
+
+    def __init__(self, sizes: tuple[int, ...]):
+        self.flops = flops_per_step(sizes)
+        self.microseconds: list[float] = []
+        self.shares: list[float] = []
+
+    def add(self, microseconds: float, peak: float) -> None:
+        """One more: the time per model and step, and the peak in GFLOP/s."""
+        self.microseconds.append(microseconds)
+        self.shares.append(100 * self.flops / microseconds / 1e3 / peak)
+
+    def summary(self) -> dict[str, Any]:
+        """All of them, as results.json has them."""
+        return {"microseconds": figures(self.microseconds), "share_of_peak": figures(self.shares)}
+
+
+def models_on_a_core(sizes: tuple[int, ...], models: int) -> int:
+    """How many jaxnn trains at once on each device."""
+    spec = Spec(model=MLP(sizes), steps=1)
+    block = default_block_size(spec, jax.default_backend(), models)
+    return min(block, -(-models // len(jax.devices())))
 
 
 def hire(stack: ExitStack, bench: Bench, sizes: tuple[int, ...], rates: np.ndarray) -> list[Line]:
@@ -87,7 +117,7 @@ def hire(stack: ExitStack, bench: Bench, sizes: tuple[int, ...], rates: np.ndarr
     for name, entry in CONTENDERS.items():
         try:
             some = rates if entry.whole_population else rates[:1]
-            worker, _ = fastest(stack, bench, name, sizes, some.tolist(), 1)
+            worker, _ = fastest(stack, bench, name, sizes, some.tolist(), EPOCHS)
             lines.append(Line(name, [worker]))
             if not entry.whole_population and len(bench.cores) >= PROCESSES:
                 workers = [
@@ -95,7 +125,7 @@ def hire(stack: ExitStack, bench: Bench, sizes: tuple[int, ...], rates: np.ndarr
                     for core in bench.cores[:PROCESSES]
                 ]
                 lines.append(Line(name, workers))
-                lines[-1].train(rates[:PROCESSES], 1, seed=0)
+                lines[-1].train(rates[:PROCESSES], EPOCHS, seed=0)
         except MissingError as error:
             print(f"{entry.label} is left out: {error}")
     return lines
@@ -123,10 +153,17 @@ def table(found: Mapping[str, Any], network: str) -> Table:
         for row in rows
     ]
     sizes = "-".join(map(str, rows[0]["sizes"]))
+    alone = found["products"][network]
+    note = (
+        f"The matrix products of a step alone, {alone['models_on_a_core']} models on each core, "
+        f"take XLA's kernels {alone['microseconds']['median']:.1f} µs "
+        f"({alone['share_of_peak']['median']:.0f} % of the peak)."
+    )
     return Table(
         f"{found['models']} models {sizes}, minibatch 100, an epoch with shuffling",
         ("", "how", "µs per model and step", "time / jaxnn's", "share of peak (%)"),
         body,
+        [note],
     )
 
 

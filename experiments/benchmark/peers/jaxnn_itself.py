@@ -46,4 +46,4 @@ class Jaxnn:
             evaluate_on,
             keep_params=False,
         )
-        return 1 - population.metrics["validation"].error[0] if evaluate else None
+        return 1 - np.asarray(population.metrics["validation"].error[0]) if evaluate else None

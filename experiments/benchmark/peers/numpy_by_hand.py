@@ -41,7 +41,7 @@ class NumPyByHand(OneByOne):
 
 def as_float(data: Data) -> np.ndarray:
     """The inputs in floating point."""
-    return np.asarray(data.inputs, np.float32) * np.float32(data.scale)
+    return np.asarray(data.inputs, np.float32) * np.asarray(data.scale, np.float32)
 
 
 def init(sizes: tuple[int, ...], generator: np.random.Generator) -> Layers:
