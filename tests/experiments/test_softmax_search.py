@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import search_speed, softmax_search
+from experiments.processes import ProcessError
 from experiments.search_speed import flops
 from jaxnn.data import load
 from jaxnn.saved_model import load_model
@@ -176,6 +177,13 @@ def test_speed_is_measured_of_a_command_of_halving_and_of_the_peak(tmp_path, mon
     assert set(medians) == set(search_speed.MEASURES)
     assert medians["command"] > 0
     assert medians["softmax_share_of_peak"] > 0
+
+
+def test_a_command_that_fails_is_not_timed_but_says_why_in_one_line(tmp_path):
+    empty = search_speed.SpeedConfig(dataset=str(tmp_path))
+    with pytest.raises(ProcessError, match=r"status 2: experiments\.softmax_search: ") as error:
+        search_speed.command_seconds(empty, seed=0)
+    assert "\n" not in str(error.value)
 
 
 def test_floating_point_operations_count_training_and_validation():
