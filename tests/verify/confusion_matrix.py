@@ -7,126 +7,26 @@ the mistakes that a code describes are named.
 """
 
 import argparse
-import multiprocessing
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
-from catalogue import CORRECT, MUTANTS
-from catalogue_family import Mutant
-from pebble import ProcessPool
-
-from jaxnn.verify.verdict import CODES, Verdict
-from jaxnn.verify.verification import verify
+from experiments.mutants import CASES, MUTANTS
+from experiments.mutants.judging import NOT_REFUTED, Outcome, outcomes
+from jaxnn.progress import progress
+from jaxnn.verify.verdict import CODES
 
 NAMED_SHARE = 0.9
-CLAIMS_PER_PROCESS = 25  # compiled programs fill the memory
-ALTERNATIVE = re.compile(r"alternative \d+ of \d+")
-
-
-class Outcome(NamedTuple):
-    """What was said of one claim with one seed."""
-
-    mutant: int | None  # its number in the catalogue, None for a right derivation
-    name: str
-    seed: int
-    verdict: str
-    codes: tuple[str, ...]
-    judgement: str  # as ``judge`` and ``judge_correct`` say it
-    seconds: float
-    detail: str
-
-
-def judge(mutant: Mutant, verdict: Verdict) -> str:
-    """Whether a verdict tells the mistake of a mutant.
-
-    Returns:
-      ``right``: what is reported, or each of the alternatives, describes the mistake and tells it
-      whole; ``alternatives``: one of the alternatives does; ``unknown``: no code; ``wrong``:
-      another mistake, or half of one; ``not refuted``: another verdict than the mutant should get.
-    """
-    if verdict.verdict != mutant.verdict:
-        return "not refuted"
-    groups: dict[str, set[str]] = {}
-    for finding in verdict.diagnosis:
-        alternative = ALTERNATIVE.match(finding.detail)
-        groups.setdefault(alternative.group() if alternative else "", set()).add(finding.code)
-    if not groups or any("unknown" in codes for codes in groups.values()):
-        named = set().union(*groups.values()) - {"unknown"}
-        return "unknown" if named <= mutant.codes else "wrong"
-    told = [_tells(mutant, codes) for codes in groups.values()]
-    if all(told):
-        return "right"
-    return "alternatives" if any(told) else "wrong"
-
-
-def _tells(mutant: Mutant, codes: set[str]) -> bool:
-    whole = any(explanation <= codes for explanation in mutant.explanations)
-    return whole and codes <= mutant.codes
-
-
-def judge_correct(verdict: Verdict) -> str:
-    """``right`` where a right derivation is not refuted, else ``wrong``."""
-    return "right" if verdict.verdict in ("holds", "holds_unstable", "kink") else "wrong"
-
-
-def examine(mutant: int | None, index: int, seeds: Sequence[int], trials: int) -> list[Outcome]:
-    """All seeds of one claim, in one process so that its compiled programs are used again."""
-    return [_examine(mutant, index, seed, trials) for seed in seeds]
-
-
-def _examine(mutant: int | None, index: int, seed: int, trials: int) -> Outcome:
-    claim = CORRECT[index] if mutant is None else MUTANTS[mutant].claim
-    try:
-        verdict = verify(claim, trials=trials, seed=seed)
-    except Exception as error:  # the rest still has to be judged
-        detail = f"{type(error).__name__}: {error}"
-        judgement = "wrong" if mutant is None else "not refuted"
-        return Outcome(mutant, claim.name, seed, "crashed", (), judgement, 0.0, detail)
-    return Outcome(
-        mutant,
-        claim.name,
-        seed,
-        verdict.verdict,
-        tuple(dict.fromkeys(finding.code for finding in verdict.diagnosis)),
-        judge_correct(verdict) if mutant is None else judge(MUTANTS[mutant], verdict),
-        verdict.seconds,
-        verdict.detail,
-    )
-
-
-def run(
-    seeds: Sequence[int], workers: int, trials: int, only: str = ""
-) -> tuple[list[Outcome], list[Outcome]]:
-    """The outcomes of the right derivations, and of the mutants, whose name contains a text."""
-    tasks = [(None, i) for i, claim in enumerate(CORRECT) if only in claim.name]
-    tasks += [(i, i) for i, mutant in enumerate(MUTANTS) if only in mutant.claim.name]
-    outcomes: list[Outcome] = []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPool(workers, max_tasks=CLAIMS_PER_PROCESS, context=spawn) as pool:
-        futures = [pool.schedule(examine, args=(*task, seeds, trials)) for task in tasks]
-        for done, future in enumerate(futures, start=1):
-            outcomes += future.result()
-            if sys.stderr.isatty():
-                print(f"\r{done}/{len(tasks)} claims", end="", file=sys.stderr, flush=True)
-    outcomes.sort(key=lambda outcome: (outcome.name, outcome.seed))
-    return (
-        [outcome for outcome in outcomes if outcome.mutant is None],
-        [outcome for outcome in outcomes if outcome.mutant is not None],
-    )
 
 
 def matrix(outcomes: Iterable[Outcome]) -> list[str]:
     """The confusion matrix as lines: true classes down, diagnosed codes across."""
     cells: dict[str, Counter[str]] = {}
     for outcome in outcomes:
-        assert outcome.mutant is not None
-        row = MUTANTS[outcome.mutant].true_class
+        row = MUTANTS[outcome.case.index].true_class
         cells.setdefault(row, Counter())[_column(outcome)] += 1
-    order = {code: place for place, code in enumerate((*CODES, "not refuted"))}
+    order = {code: place for place, code in enumerate((*CODES, NOT_REFUTED))}
     columns = sorted(
         {column for row in cells.values() for column in row},
         key=lambda column: (column not in order, order.get(column, 0), column),
@@ -143,8 +43,8 @@ def matrix(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def _column(outcome: Outcome) -> str:
-    if outcome.judgement == "not refuted":
-        return "not refuted"
+    if outcome.judgement == NOT_REFUTED:
+        return NOT_REFUTED
     return "+".join(sorted(outcome.codes)) or "unknown"
 
 
@@ -152,7 +52,7 @@ def report(correct: Sequence[Outcome], mutants: Sequence[Outcome]) -> tuple[list
     """The report as lines, and whether every requirement is met."""
     counts = Counter(outcome.judgement for outcome in mutants)
     refuted = [outcome for outcome in correct if outcome.judgement == "wrong"]
-    described = [o for o in mutants if o.mutant is not None and MUTANTS[o.mutant].described]
+    described = [o for o in mutants if MUTANTS[o.case.index].described]
     named = sum(outcome.judgement in ("right", "alternatives") for outcome in described)
     share = named / len(described) if described else 1.0
     fine = {"right", "alternatives"}
@@ -165,7 +65,7 @@ def report(correct: Sequence[Outcome], mutants: Sequence[Outcome]) -> tuple[list
         f"right derivations       {len(correct):6}",
         f"  refuted               {len(refuted):6}  (required: 0)",
         f"mutants                 {len(mutants):6}",
-        f"  not given the verdict {counts['not refuted']:6}  (required: 0)",
+        f"  not given the verdict {counts[NOT_REFUTED]:6}  (required: 0)",
         f"  wrongly diagnosed     {counts['wrong']:6}  (required: 0)",
         f"  rightly diagnosed     {counts['right']:6}",
         f"  among alternatives    {counts['alternatives']:6}",
@@ -184,7 +84,7 @@ def _grouped(outcomes: Iterable[Outcome]) -> list[str]:
     groups: dict[tuple[str, ...], list[int]] = {}
     for o in outcomes:
         said = f"{o.verdict} {'+'.join(o.codes)}".strip()
-        groups.setdefault((o.judgement, o.name, said, o.detail[:100]), []).append(o.seed)
+        groups.setdefault((o.judgement, o.case.claim.name, said, o.detail[:100]), []).append(o.seed)
     return [
         f"{judgement}: {name} -> {said}; seeds {', '.join(map(str, seeds))}"
         + (f"; {detail}" if detail else "")
@@ -202,11 +102,19 @@ def main() -> int:
     arguments = parser.parse_args()
     if min(arguments.seeds, arguments.workers, arguments.trials) < 1:
         parser.error("--seeds, --workers and --trials take numbers from 1")
-    correct, mutants = run(
-        range(arguments.seeds), arguments.workers, arguments.trials, arguments.only
-    )
-    if not correct and not mutants:
+    cases = [case for case in CASES if arguments.only in case.claim.name]
+    if not cases:
         parser.error(f"--only is {arguments.only!r}, expected a part of a claim's name")
+    with progress("claims") as done:
+        found = outcomes(
+            cases,
+            range(arguments.seeds),
+            arguments.trials,
+            workers=arguments.workers,
+            report=done,
+        )
+    correct = [outcome for outcome in found if not outcome.case.is_mutant]
+    mutants = [outcome for outcome in found if outcome.case.is_mutant]
     lines, met = report(correct, mutants)
     print("\n".join(lines))
     return 0 if met else 1

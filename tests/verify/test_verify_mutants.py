@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from catalogue import CORRECT, FAMILIES, MUTANTS
-from catalogue_family import Family, Mutant
-from confusion_matrix import judge, judge_correct
 
+from experiments.mutants import CORRECT, FAMILIES, MUTANTS
+from experiments.mutants.family import Family, Mutant
+from experiments.mutants.judging import judge, judge_correct
 from jaxnn.verify import Claim
 from jaxnn.verify.claims import at_path, call, learning_rate_name, with_path
 from jaxnn.verify.inputs import draw, is_input, symbols

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from catalogue_family import Family, family, relaid, wrong
 from jax.nn import logsumexp, softmax
 
+from experiments.mutants.family import Family, family, relaid, wrong
 from jaxnn.verify import one_hot, positive, real, simplex
 
 CHAIN = family(

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from catalogue_family import Family, family, relaid, wrong
 from jax.nn import log_softmax, logsumexp, sigmoid, softmax
 
+from experiments.mutants.family import Family, family, relaid, wrong
 from jaxnn.types import Layer
 from jaxnn.verify import label, one_hot, positive, real, simplex
 

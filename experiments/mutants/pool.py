@@ -1,0 +1,40 @@
+"""Work on the catalogue, claim by claim, in several processes."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pebble import ProcessPool
+
+from experiments.mutants import Case
+from jaxnn.progress import Report
+
+CLAIMS_PER_PROCESS = 25  # compiled programs fill the memory
+
+R = TypeVar("R")
+
+
+def over_processes(
+    function: Callable[..., R],
+    cases: Sequence[Case],
+    *arguments: object,
+    workers: int,
+    report: Report = lambda done, total: None,
+) -> list[R]:
+    """``function(case, *arguments)`` for all cases, in their order.
+
+    Args:
+      function: one that another process can import.
+      cases: what is dealt out to the processes.
+      arguments: the same for all.
+      workers: processes.
+      report: is told how many cases of how many are done.
+    """
+    results = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPool(workers, max_tasks=CLAIMS_PER_PROCESS, context=spawn) as pool:
+        futures = [pool.schedule(function, args=(case, *arguments)) for case in cases]
+        for done, future in enumerate(futures, start=1):
+            results.append(future.result())
+            report(done, len(cases))
+    return results
