@@ -1,0 +1,39 @@
+"""jaxnn: all configurations train together, at random or by successive halving."""
+
+import jax
+
+from experiments.benchmark.searches.common import Job, examples, tell
+from jaxnn import Data
+from jaxnn.compilation_cache import use_compilation_cache
+from jaxnn.devices import use_all_cores
+from jaxnn.search import Status, Task, fixed, given, log_uniform, random, search, successive_halving
+
+METHODS = {"random": random, "halving": successive_halving}
+
+
+def main() -> None:
+    """Searches."""
+    job = Job.given()
+    use_all_cores()
+    use_compilation_cache()
+    train, validation = (Data(*some) for some in examples(job))
+    task = Task(train, epochs=job.epochs, validation=given(validation), measure="error")
+    space = {
+        "learning_rate": log_uniform(*job.learning_rate),
+        "l2": log_uniform(*job.l2),
+        "momentum": fixed(job.momentum),
+        "batch_size": fixed(job.batch_size),
+        "hidden": fixed(tuple(job.sizes[1:-1])),
+    }
+    method = METHODS[job.method](job.configurations)
+    search(task, space, method=method, key=jax.random.key(job.seed), progress=show)
+
+
+def show(status: Status) -> None:
+    """Tells the best so far."""
+    if status.best <= 1:  # infinite before the first evaluation
+        tell(1 - status.best)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""scikit-learn: RandomizedSearchCV and HalvingRandomSearchCV of an MLPClassifier."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import loguniform
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import HalvingRandomSearchCV, PredefinedSplit, RandomizedSearchCV
+from sklearn.neural_network import MLPClassifier
+
+from experiments.benchmark.searches.common import Job, examples, tell
+
+
+def randomized(job: Job) -> tuple[type, dict[str, Any]]:
+    """Trains every configuration to the end."""
+    return RandomizedSearchCV, {"n_iter": job.configurations}
+
+
+def halving(job: Job) -> tuple[type, dict[str, Any]]:
+    """Trains the best third of the configurations three times as long, from the beginning."""
+    return HalvingRandomSearchCV, {
+        "n_candidates": job.configurations,
+        "resource": "max_iter",
+        "max_resources": job.epochs,
+        "return_train_score": False,
+    }
+
+
+METHODS = {"randomized": randomized, "halving": halving}
+
+
+def main() -> None:
+    """Searches."""
+    job = Job.given()
+    train, validation = examples(job)
+    inputs = np.concatenate([train.inputs, validation.inputs])
+    targets = np.concatenate([train.targets, validation.targets])
+    always, held_out = -1, 0  # what PredefinedSplit calls examples that train and validate
+    fold = np.repeat([always, held_out], [len(train.targets), len(validation.targets)])
+    low, high = job.l2
+    kind, budget = METHODS[job.method](job)
+    search = kind(
+        classifier(job),
+        # MLPClassifier divides alpha by the size of the minibatch
+        {
+            "learning_rate_init": loguniform(*job.learning_rate),
+            "alpha": loguniform(low * job.batch_size, high * job.batch_size),
+        },
+        scoring=score,
+        cv=PredefinedSplit(fold),
+        n_jobs=job.processes,
+        refit=False,
+        random_state=job.seed,
+        **budget,
+    )
+    search.fit(inputs, targets)
+
+
+def classifier(job: Job) -> MLPClassifier:
+    """The network; without hidden layers it is softmax regression."""
+    settings: dict[str, Any] = {
+        "hidden_layer_sizes": tuple(job.sizes[1:-1]),
+        "solver": "sgd",
+        "batch_size": job.batch_size,
+        "momentum": job.momentum,
+        "nesterovs_momentum": False,
+        "max_iter": job.epochs,
+        "n_iter_no_change": job.epochs,  # all of them
+        "random_state": job.seed,
+    }
+    return MLPClassifier(**settings)
+
+
+def score(model: MLPClassifier, inputs: np.ndarray, targets: np.ndarray) -> float:
+    """The share of right predictions, told as soon as it is known."""
+    accuracy = model.score(inputs, targets)
+    tell(accuracy)
+    return accuracy
+
+
+if __name__ == "__main__":
+    main()
