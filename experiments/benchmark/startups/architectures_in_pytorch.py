@@ -1,0 +1,130 @@
+"""What ``python -m experiments.architectures`` does, with PyTorch: 15 networks, table and figures.
+
+Three networks from five seeds each, 500 minibatches of 100 digits, momentum and a cosine schedule,
+evaluated at the same iterations; then a table, results.json, history.csv and the three figures::
+
+    python -m experiments.benchmark.startups.architectures_in_pytorch TIME DIGITS FOLDER
+"""
+
+# pyright: reportMissingImports=false
+import csv
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure  # faster to import than pyplot
+from torch import Tensor, nn
+
+from experiments.benchmark.startups import L2, STEPS
+from experiments.benchmark.startups.digits import load, minibatches
+
+SIZES = {"a": (64, 10), "b": (64, 50, 50, 10), "c": (64, 90, 50, 10)}
+LEARNING_RATES = {"a": 0.3, "b": 0.1, "c": 0.1}
+SEEDS = 5
+EVALUATE_AT = {*range(0, 26, 5), *range(0, STEPS + 1, 50)}
+MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
+FIGURES = ("train_cross_entropy", "test_error", "train_error")
+
+
+def network(sizes: tuple[int, ...]) -> nn.Sequential:
+    """Affine layers with ReLU in between, He's initial weights."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layer = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def train(model: nn.Module, rate: float, seed: int, data: tuple[Tensor, ...]) -> list[dict]:
+    """The measures of one network at every evaluated iteration."""
+    x, y, *_ = data
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    biases = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": weights, "weight_decay": L2}, {"params": biases}]
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    history = [{"iteration": 0} | evaluate(model, data)]
+    for step, rows in enumerate(minibatches(len(y), seed), start=1):
+        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step in EVALUATE_AT:
+            history.append({"iteration": step} | evaluate(model, data))
+    return history
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: tuple[Tensor, ...]) -> dict[str, float]:
+    """Error and cross-entropy on the training and the test examples."""
+    measures = {}
+    for name, x, y in (("train", *data[:2]), ("test", *data[2:])):
+        logits = model(x)
+        measures[f"{name}_error"] = (logits.argmax(dim=1) != y).float().mean().item()
+        measures[f"{name}_cross_entropy"] = nn.functional.cross_entropy(logits, y).item()
+    return measures
+
+
+def column(rows: list[dict], setting: str, measure: str) -> Tensor:
+    """A measure of one setting, [seeds, evaluated iterations]."""
+    values = torch.tensor([row[measure] for row in rows if row["setting"] == setting])
+    return values.reshape(SEEDS, -1)
+
+
+def draw(rows: list[dict], measure: str, folder: Path) -> None:
+    """One line per setting, in a band of one standard deviation over the seeds."""
+    figure = Figure(figsize=(8, 5), dpi=150)
+    axes = figure.add_subplot()
+    for setting, sizes in SIZES.items():
+        values = column(rows, setting, measure)
+        mean, std = values.mean(dim=0), values.std(dim=0)
+        at = sorted(EVALUATE_AT)
+        axes.fill_between(at, mean - std, mean + std, alpha=0.2)
+        axes.plot(at, mean, label=f"({setting}) {'-'.join(map(str, sizes))}")
+    axes.set(title=f"{measure}, digits", xlabel="iteration", ylabel=measure, yscale="log")
+    axes.grid(alpha=0.25)
+    axes.legend(title=f"mean of {SEEDS} seeds; band: ± 1 standard deviation")
+    FigureCanvasAgg(figure).print_png(str(folder / f"{measure}.png"))
+
+
+def write(rows: list[dict], folder: Path) -> None:
+    """Prints the table and writes everything."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, dict] = {}
+    print("setting", "sizes", *MEASURES, sep="\t")
+    for setting, sizes in SIZES.items():
+        final = {measure: column(rows, setting, measure)[:, -1] for measure in MEASURES}
+        cells = (f"{values.mean():.4f} ± {values.std():.4f}" for values in final.values())
+        print(setting, "-".join(map(str, sizes)), *cells, sep="\t")
+        results[setting] = {measure: values.tolist() for measure, values in final.items()}
+    (folder / "results.json").write_text(json.dumps(results))
+    with (folder / "history.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    for measure in FIGURES:
+        draw(rows, measure, folder)
+
+
+def main() -> None:
+    """Trains all networks, one after another."""
+    torch.set_num_threads(1)  # two are slower
+    x_train, y_train, x_test, y_test = map(torch.from_numpy, load())
+    rows = []
+    for setting, sizes in SIZES.items():
+        for seed in range(SEEDS):
+            torch.manual_seed(seed)
+            data = (x_train, y_train, x_test, y_test)
+            history = train(network(sizes), LEARNING_RATES[setting], seed, data)
+            rows += [{"setting": setting, "seed": seed} | row for row in history]
+    write(rows, Path(sys.argv[3]))
+
+
+if __name__ == "__main__":
+    main()
