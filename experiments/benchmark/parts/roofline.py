@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 PARTS = ("one_model", "population", "scale")  # whose rows are trainings
 NEEDED = {"sizes", "models", "cores", "microseconds"}  # of such a row
+NOTES = (
+    "A triad counts as 12 bytes per element. Where a core reads what it is about to overwrite, it "
+    "moves 16: a program that only reads can be a third faster than this bandwidth.",
+    "The peak was measured at another moment than the rows, so distances have its spread; the "
+    "shares of the peak in the README come from peaks measured before and after each row.",
+)
 
 
 class Line(NamedTuple):
@@ -118,6 +124,7 @@ def ceilings(machine: Mapping[str, Any]) -> Table:
         f"What the machine can do, {machine['devices']} devices at once",
         ("", "median", "least to most", "", "FLOP per byte at which both take as long"),
         rows,
+        NOTES,
     )
 
 

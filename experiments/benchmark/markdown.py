@@ -1,0 +1,48 @@
+"""Tables as GitHub's Markdown has them."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from experiments.benchmark.part import Table
+
+_ACTIVE = re.compile(r"([\\`*_~<&$\[|])")  # what Markdown takes for more than it is
+_NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( \S{1,2})?( (to|±) \S+)?")  # 1.5, 1.5 x, 90 %, 1 to 2
+
+
+def paragraphs(tables: Iterable[Table]) -> list[str]:
+    """Title, body and notes of each table; between any two belongs a blank line.
+
+    Raises:
+      ValueError: a row has more or fewer cells than there are columns.
+    """
+    found = []
+    for table in tables:
+        found += [f"**{plain(table.title)}**", body(table), *table.notes]
+    return found
+
+
+def body(table: Table) -> str:
+    """The columns and rows; a column whose cells are numbers for the most part stands right.
+
+    Raises:
+      ValueError: a row has more or fewer cells than there are columns.
+    """
+    width = len(table.columns)
+    for row in table.rows:
+        if len(row) != width:
+            raise ValueError(
+                f"the table {table.title!r} has the row {list(row)}, expected {width} cells"
+            )
+    rule = ["---:" if numbers([row[i] for row in table.rows]) else "---" for i in range(width)]
+    text = [[plain(cell) for cell in row] for row in (table.columns, *table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (text[0], rule, *text[1:]))
+
+
+def numbers(cells: Sequence[str]) -> bool:
+    """Whether most of the cells are numbers, with or without a unit."""
+    return 2 * sum(bool(_NUMBER.fullmatch(cell)) for cell in cells) > len(cells)
+
+
+def plain(text: str) -> str:
+    """Text that looks the same once Markdown is through with it, in one line."""
+    return " ".join(_ACTIVE.sub(r"\\\1", text).split())
