@@ -1,0 +1,90 @@
+"""The process of one case of the part ``scale``: its peak memory is that of the case alone.
+
+Its argument is a JSON object: ``sizes``, ``models``, ``steps``, ``repetitions``, ``data`` (the
+folder of the examples) and ``cores`` (those of the case, or null on an accelerator). It prints one
+line of JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmark.worker import confine
+
+RATES = 1e-3, 1e-1  # smallest and largest learning rate
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains the population a few times, each time between two measurements of the peak."""
+    # Not before the process is confined: the number of threads is decided on import.
+    import jax
+    import numpy as np
+
+    from experiments.benchmark.machine import peak_gflops
+    from experiments.benchmark.problem import flops_per_step, restore
+    from jaxnn import MLP, Hyper, Spec, train_population
+    from jaxnn.devices import population_mesh
+    from jaxnn.population import Population, default_block_size
+
+    problem = restore(Path(job["data"]), tuple(job["sizes"]))
+    models, platform = job["models"], jax.default_backend()
+    spec = Spec(MLP(problem.sizes), job["steps"], problem.batch_size)
+    mesh = population_mesh(min(models, len(jax.devices())))
+    block_size = min(default_block_size(spec, platform, models), -(-models // mesh.size))
+    hyper = Hyper(np.geomspace(*RATES, models), problem.l2)
+
+    def train(seed: int) -> Population:
+        key = jax.random.key(seed)
+        where = {"block_size": block_size, "mesh": mesh, "keep_params": False}
+        return train_population(spec, hyper, key, problem.train, {}, **where)
+
+    before_training = peak_megabytes()
+    compile_seconds = train(0).compile_seconds
+    found = {
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "block_size": block_size,
+        "compile_seconds": compile_seconds,
+        "megabytes": peak_megabytes(),
+        "megabytes_before": before_training,
+    }
+    microseconds, shares, before = [], [], peak_gflops(repeats=2)
+    for seed in range(job["repetitions"]):
+        microseconds.append(1e6 * train(seed).train_seconds / spec.steps / models)
+        after = peak_gflops(repeats=2)
+        gflops = flops_per_step(problem.sizes) / microseconds[-1] / 1e3
+        shares.append(100 * gflops / ((before + after) / 2))
+        before = after
+    return found | {"microseconds": microseconds, "share_of_peak": shares}
+
+
+def peak_megabytes() -> float:
+    """The most memory held so far: the accelerator's, or this process's on CPUs."""
+    import resource
+
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.memory_stats()["peak_bytes_in_use"] / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # which, unlike getrusage, knows nothing of the process that started this
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def main(job: dict[str, Any]) -> None:
+    """Measures the case on its cores, a JAX device each."""
+    if job["cores"] is not None:
+        confine(job["cores"])
+        from jaxnn.devices import use_all_cores
+
+        use_all_cores()
+    print(json.dumps(measure(job)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
