@@ -23,7 +23,7 @@ MOVED, QUICK_MOVED = 2**30, 2**24  # bytes per device in a timed call, at least
 
 
 def measure(
-    working_sets: Sequence[int] = WORKING_SETS, *, moved: int = MOVED, repeats: int = 5
+    working_sets: Sequence[int], *, moved: int = MOVED, repeats: int = 5
 ) -> list[dict[str, Any]]:
     """The rate of all devices together, for each working set.
 

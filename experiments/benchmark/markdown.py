@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from experiments.benchmark.part import Table
 
 _ACTIVE = re.compile(r"([\\`*_~<&$\[|])")  # what Markdown takes for more than it is
-_NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( \S{1,2})?( (to|±) \S+)?")  # 1.5, 1.5 x, 90 %, 1 to 2
+_NUMBER = r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?"
+_QUANTITY = re.compile(rf"{_NUMBER}( \S{{1,2}}| (to|±) {_NUMBER})?")  # 1.5, 1.5 x, 90 %, 1 to 2
 
 
 def paragraphs(tables: Iterable[Table]) -> list[str]:
@@ -40,7 +41,7 @@ def body(table: Table) -> str:
 
 def numbers(cells: Sequence[str]) -> bool:
     """Whether most of the cells are numbers, with or without a unit."""
-    return 2 * sum(bool(_NUMBER.fullmatch(cell)) for cell in cells) > len(cells)
+    return 2 * sum(bool(_QUANTITY.fullmatch(cell)) for cell in cells) > len(cells)
 
 
 def plain(text: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from experiments.benchmark.parts.roofline import Line
 
 OURS, THEIRS, ROOF = COLOURS[0], COLOURS[1], "0.45"
-NAME_GAP = 0.055  # between the names beside a panel, of its height
+NAME_GAP = 0.05  # between the names beside a panel, of its height
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": ROOF}
 
 

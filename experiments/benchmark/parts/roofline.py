@@ -66,7 +66,7 @@ def measure(bench: Bench) -> Mapping[str, Any]:
     with bench.run.progress("roofline") as report:
         peaks = [peak_gflops() for _ in range(bench.config.seeds)]
         report(1, 2)
-        rates = bandwidth.measure(moved=moved, repeats=bench.config.seeds)
+        rates = bandwidth.measure(bandwidth.WORKING_SETS, moved=moved, repeats=bench.config.seeds)
         report(2, 2)
     return {
         "platform": jax.default_backend(),

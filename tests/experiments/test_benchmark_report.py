@@ -1,0 +1,331 @@
+"""The README's performance section: valid Markdown, where it belongs, from results.json alone."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from markdown_it import MarkdownIt
+
+from experiments.benchmark import report
+from experiments.benchmark.markdown import body
+from experiments.benchmark.part import PARTS, Goal, Table
+from experiments.benchmark.report import BEGIN, END, main, replace
+from experiments.benchmark.section import command, page, section
+
+PUBLISHED = Path("experiments/benchmark/published/results.json")
+
+
+def grid(markdown):
+    """The cells of a table, as a Markdown parser of another house reads them."""
+    tokens = MarkdownIt().enable("table").parse(markdown)
+    assert tokens[0].type == "table_open"
+    assert tokens[-1].type == "table_close"
+    rows = []
+    for token in tokens:
+        if token.type == "tr_open":
+            rows.append([])
+        if token.type == "inline":
+            assert {child.type for child in token.children or ()} <= {"text", "text_special"}
+            rows[-1].append("".join(child.content for child in token.children or ()))
+    return rows
+
+
+def alignments(markdown):
+    tokens = MarkdownIt().enable("table").parse(markdown)
+    return [token.attrGet("style") for token in tokens if token.type == "th_open"]
+
+
+HOSTILE = [
+    "a | b", "|", "||", "\\", "\\|", "ends in \\", "*bold*", "**", "_under_ score", "a_b_c",
+    "`code | pipe`", "<script>", "<!-- x -->", "[text](address)", "![x](y)", "~~gone~~", "&amp;",
+    "$x$", "", "---", "1.5", "µs", "# no heading", "1. no list",
+]  # fmt: skip
+
+
+def test_cells_read_back_as_they_were():
+    rows = [[text, "between", text] for text in HOSTILE]
+    assert grid(body(Table("t", ["a|b", "", "*c*"], rows))) == [["a|b", "", "*c*"], *rows]
+
+
+def test_a_cell_is_one_line():
+    assert grid(body(Table("t", ["a"], [["two\nlines"], ["b"]])))[1:] == [["two lines"], ["b"]]
+
+
+@pytest.mark.parametrize("row", [["a"], ["a", "b", "c"], []])
+def test_a_row_of_another_width_is_refused(row):
+    with pytest.raises(ValueError, match=r"the table 'times' has the row .*, expected 2 cells"):
+        body(Table("times", ["x", "y"], [["a", "b"], row]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "right"),
+    [
+        (["1", "2.5", "-3"], True),
+        (["1,024", "1e-3", "1.2e+05"], True),
+        (["1.5 x", "90 %", "3 µs"], True),
+        (["1.2 to 3.4", "0.1 ± 0.02"], True),
+        (["2.5", "3.5", "not reached"], True),
+        (["2.5", "not reached", "not reached"], False),
+        (["64 models 784-10", "64 models 784-50-50-10"], False),
+        (["784-10", "784-50-50-10"], False),
+        (["2 processes", "1 core"], False),
+        (["", ""], False),
+        ([], False),
+    ],
+)
+def test_numbers_stand_right(cells, right):
+    style = "text-align:right" if right else None
+    assert alignments(body(Table("t", ["a"], [[cell] for cell in cells]))) == [style]
+
+
+def test_the_section_goes_between_the_markers():
+    found = replace(f"before\n{BEGIN}\nold\n{END}\nafter\n", "## New\n")
+    assert found == f"before\n{BEGIN}\n\n## New\n\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    "outside", ["", "\r\n  tabs\t\r\n", "µ ± \u2028 \x0b \x00", "\n\n\n", "\\1 \\g<0>"]
+)
+def test_all_the_rest_stays_byte_for_byte_and_twice_is_once(outside):
+    section = "## New \\1\n\ntext\n"
+    once = replace(f"{outside}{BEGIN}{outside}{END}{outside}", section)
+    assert once.startswith(outside + BEGIN)
+    assert once.endswith(END + outside)
+    assert section.strip() in once
+    assert replace(once, section) == once
+
+
+@pytest.mark.parametrize(
+    ("readme", "message"),
+    [
+        ("", f"0 times '{BEGIN}'"),
+        (BEGIN, f"0 times '{END}'"),
+        (END, f"0 times '{BEGIN}'"),
+        (BEGIN + BEGIN + END, f"2 times '{BEGIN}'"),
+        (BEGIN + END + END, f"2 times '{END}'"),
+        (BEGIN + END + BEGIN + END, f"2 times '{BEGIN}'"),
+        (END + BEGIN, f"'{END}' before '{BEGIN}'"),
+        (BEGIN.upper() + END, f"0 times '{BEGIN}'"),
+    ],
+)
+def test_markers_that_are_missing_double_or_reversed_are_refused(readme, message):
+    with pytest.raises(ValueError, match=f"^the README has {message}, expected it"):
+        replace(readme, "new")
+
+
+def content(results, **config):
+    """A results.json whose machine is made up."""
+    machine = {
+        "processor": "Abacus | 9000", "cores": 2, "device": "1 x Loom", "system": "Linux x86_64",
+        "date": "2026-02-03", "versions": {"torch": "2.13.0", "numpy": "2.4.0", "jax": "0.10.2"},
+    }  # fmt: skip
+    return {
+        "experiment": "benchmark",
+        "config": {"seeds": 3, "dataset": "mnist", "parts": list(PARTS), "quick": False} | config,
+        "versions": {"python": "3.11.7", "jaxnn": "0.1.0", "jax": "0.10.2", "numpy": "2.4.0"},
+        "device": {"platform": "cpu"},
+        "results": {"machine": machine, **results},
+    }
+
+
+def part(monkeypatch, name, table=None, goals=(), **more):
+    """Puts a made-up part in the place of one."""
+    tables = [] if table is None else [table]
+    module = SimpleNamespace(tables=lambda _: tables, goals=lambda _: list(goals), **more)
+    monkeypatch.setitem(sys.modules, f"experiments.benchmark.parts.{name}", module)
+
+
+def test_the_opening_says_where_when_and_with_what():
+    text = section(content({}))
+    assert text.startswith("## Performance\n\nMeasured on 2026-02-03 on 2 cores (Abacus | 9000, ")
+    assert "Linux x86_64), Python 3.11.7: jaxnn 0.1.0 on jax 0.10.2, beside torch 2.13.0, " in text
+    assert "beside torch 2.13.0, numpy 2.4.0. " in text
+    assert "medians of 3 repetitions in" in text
+    assert "```sh\npython -m experiments.benchmark\n```" in text
+    assert "required" not in text
+    assert "Loom" not in text
+
+
+def test_an_accelerator_is_named():
+    assert "(Abacus | 9000, 1 x Loom, Linux" in section(
+        content({}) | {"device": {"platform": "gpu"}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "flags"),
+    [
+        ({}, ""),
+        ({"seeds": 5}, " --seeds 5"),
+        ({"dataset": "digits", "quick": True}, " --dataset digits --quick"),
+        ({"parts": ["one_model", "scale"]}, " --parts one_model scale"),
+        ({"parts": list(PARTS), "data_dir": "/secret", "out": "/secret"}, ""),
+    ],
+)
+def test_the_command_repeats_the_flags_but_no_folders(config, flags):
+    default = {"dataset": "mnist", "seeds": 3}
+    assert command(default | config) == "python -m experiments.benchmark" + flags
+
+
+def test_goals_come_first_reached_or_not(monkeypatch):
+    goals = [
+        Goal("fast", "x", 1.5, 1.49), Goal("share", "%", 90.0, 90.0),
+        Goal("mutants", "slipped", 0, 2, at_most=True), Goal("unknown", "x", 1, float("nan")),
+    ]  # fmt: skip
+    part(monkeypatch, "startup", Table("Start-up", ["a"], [["1"]], ["A note."]), goals)
+    texts = section(content({"startup": {}})).split("\n\n")
+    title, table, *rest = texts[3:]
+    assert title == "**What was required: 1 of 4 reached**"
+    assert grid(table) == [
+        ["what", "required", "measured", "reached"],
+        ["fast", "at least 1.5 x", "1.49 x", "no"],
+        ["share", "at least 90 %", "90 %", "yes"],
+        ["mutants", "at most 0 slipped", "2 slipped", "no"],
+        ["unknown", "at least 1 x", "nan x", "no"],
+    ]
+    assert rest == ["**Start-up**", "| a |\n| ---: |\n| 1 |", "A note.\n"]
+
+
+def test_parts_come_in_their_order_with_links_to_their_figures(monkeypatch):
+    part(
+        monkeypatch, "scale", Table("S", ["a"], [["b"]]), drawing=lambda _: {"x.png": 1, "y.png": 2}
+    )
+    part(monkeypatch, "startup", Table("U", ["a"], [["b"]]), drawing=lambda _: {})
+    text = section(content({"scale": {}, "startup": {}}), "there")
+    assert text.index("**U**") < text.index("**S**")
+    assert text.endswith("\n\nFigures: [x.png](there/x.png), [y.png](there/y.png)\n")
+    assert text.count("Figures: ") == 1
+
+
+def trained(contender, network, microseconds):
+    sizes = [784, 10] if network == "softmax" else [784, 50, 50, 10]
+    return {"network": network, "sizes": sizes, "contender": contender, "label": contender.title(),
+            "models": 1, "cores": 2, "microseconds": {"median": microseconds}}  # fmt: skip
+
+
+def test_a_peer_that_wins_is_named(monkeypatch):
+    part(monkeypatch, "one_model")
+    rows = [trained("jaxnn", "softmax", 40.0), trained("torch", "softmax", 30.0),
+            trained("numpy", "softmax", 40.0), trained("jaxnn", "mlp", 90.0),
+            trained("torch", "mlp", 91.0), {"network": "mlp"}]  # fmt: skip
+    text = section(content({"one_model": {"rows": rows}}))
+    assert text.count("faster than jaxnn") == 1
+    assert "\n\nTorch is faster than jaxnn on 784-10: it takes 75 % of the time.\n" in text
+
+
+def roofline_results():
+    rate = {"median": 100.0, "values": [100.0]}
+    ceilings = {"platform": "cpu", "devices": 2, "training_examples": 10, "peak_gflops": rate,
+                "bandwidth": [{"bytes": 2**20, "gigabytes_per_second": rate}]}  # fmt: skip
+    return {"one_model": {"rows": [trained("jaxnn", "softmax", 40.0)]}, "roofline": ceilings}
+
+
+def test_the_section_leads_to_the_roofline_page(monkeypatch):
+    part(monkeypatch, "one_model")
+    text = section(content(roofline_results()))
+    assert text.endswith("[the roofline page](experiments/benchmark/published/roofline.md).\n")
+    assert "What the machine can do" not in text
+
+
+def test_the_roofline_page_says_what_is_counted_and_shows_every_table():
+    text = page(content(roofline_results()))
+    assert text.startswith("# Roofline\n\nMeasured on 2026-02-03")
+    for part_of_it in (
+        "- parameters: read once and written once",
+        "![roofline](roofline.png)",
+        "**What the machine can do, 2 devices at once**",
+        "**One model 784-10, per model and step**",
+    ):
+        assert part_of_it in text
+    tokens = MarkdownIt().enable("table").parse(text)
+    assert [token.type for token in tokens].count("table_open") == 2
+    assert not any(token.type == "code_block" for token in tokens)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A results.json in a folder beside a README."""
+    part(monkeypatch, "one_model", Table("T", ["a"], [["b"]]), drawing=lambda _: {"t.png": 1})
+    (tmp_path / "published").mkdir()
+    results = tmp_path / "published" / "results.json"
+    results.write_text(json.dumps(content(roofline_results())))
+    readme = tmp_path / "README.md"
+    readme.write_bytes(f"# Title\r\n{BEGIN}\r\n{END}\r\nµ\r\n".encode())
+    return results, readme
+
+
+def test_readme_and_page_are_written(files, capsys):
+    results, readme = files
+    for _ in range(2):
+        assert main([str(results), "--readme", str(readme)]) == 0
+        text = readme.read_bytes().decode()
+        expected = section(content(roofline_results()), "published").strip()
+        assert text == f"# Title\r\n{BEGIN}\n\n{expected}\n\n{END}\r\nµ\r\n"
+        assert "(published/t.png)" in text
+    assert (results.parent / "roofline.md").read_text() == page(content(roofline_results()))
+    assert sorted(path.name for path in results.parent.iterdir()) == ["results.json", "roofline.md"]
+    assert capsys.readouterr().out.count("wrote ") == 2
+
+
+def test_without_a_roofline_there_is_no_page(files):
+    results, readme = files
+    results.write_text(json.dumps(content({})))
+    assert main([str(results), "--readme", str(readme)]) == 0
+    assert not (results.parent / "roofline.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file or directory"),
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[]", "has the experiment None, expected 'benchmark'"),
+        ("{}", "has the experiment None, expected 'benchmark'"),
+        ('{"experiment": "logistic"}', "has the experiment 'logistic', expected 'benchmark'"),
+        ('{"experiment": "benchmark", "config": {}}', "has no device, results, versions"),
+        (json.dumps(content({}) | {"results": {"peak_gflops": 1}}), "has no results.machine"),
+        ("\xff", "is not JSON"),
+    ],
+)
+def test_what_is_no_results_json_is_refused(files, capsys, text, message):
+    results, readme = files
+    before = readme.read_bytes()
+    results.unlink()
+    if text is not None:
+        results.write_bytes(text.encode("latin-1"))
+    assert main([str(results), "--readme", str(readme)]) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith("experiments.benchmark.report: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert str(results) in error
+    assert readme.read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [["--readme", "nowhere.md"], ["--nonsense"], ["a", "b", "c"]])
+def test_bad_usage_is_one_line(files, capsys, arguments):
+    results, _ = files
+    assert main([str(results), *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_readme_without_markers_is_left_alone(files, capsys):
+    results, readme = files
+    readme.write_text("nothing here")
+    assert main([str(results), "--readme", str(readme)]) == 2
+    assert f"has 0 times '{BEGIN}', expected it once" in capsys.readouterr().err
+    assert readme.read_text() == "nothing here"
+    assert not (results.parent / "roofline.md").exists()
+
+
+def test_the_readme_says_what_was_published():
+    if not PUBLISHED.exists():
+        pytest.skip(f"{PUBLISHED} is not there yet")
+    readme = Path("README.md").read_bytes().decode()
+    published = report.read(PUBLISHED)
+    assert replace(readme, section(published)) == readme
+    assert PUBLISHED.with_name("roofline.md").read_text() == page(published)
