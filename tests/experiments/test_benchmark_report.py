@@ -209,10 +209,12 @@ def test_a_peer_that_wins_is_named(monkeypatch):
     part(monkeypatch, "one_model")
     rows = [trained("jaxnn", "softmax", 40.0), trained("torch", "softmax", 30.0),
             trained("numpy", "softmax", 40.0), trained("jaxnn", "mlp", 90.0),
-            trained("torch", "mlp", 91.0), {"network": "mlp"}]  # fmt: skip
+            trained("torch", "mlp", 91.0), trained("numpy", "mlp", 81.0),
+            {"network": "mlp"}]  # fmt: skip
     text = section(content({"one_model": {"rows": rows}}))
-    assert text.count("faster than jaxnn") == 1
+    assert text.count("faster than jaxnn") == 2
     assert "\n\nTorch is faster than jaxnn on 784-10: it takes 75 % of the time.\n" in text
+    assert "\n\nNumpy is faster than jaxnn on 784-50-50-10: it takes 90 % of the time.\n" in text
 
 
 def roofline_results():
