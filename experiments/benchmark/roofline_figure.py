@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from experiments.benchmark.parts.roofline import Line
 
 OURS, THEIRS, ROOF = COLOURS[0], COLOURS[1], "0.45"
-NAME_GAP = 0.05  # between the names beside a panel, of its height
+NAME_HEIGHT, FRAME = 0.19, 0.9  # inches: of a name, and of what is above and below a panel
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": ROOF}
 
 
@@ -33,11 +33,17 @@ def roofline_figure(machine: Mapping[str, Any], groups: Mapping[str, Sequence["L
       machine: the ceilings, as ``parts.roofline`` measured them.
       groups: the lines by the title of their panel.
     """
-    figure = Figure(figsize=(9.5, 4.6 * len(groups)), dpi=120, layout="constrained")
-    panels = np.ravel(figure.subplots(len(groups), squeeze=False))
+    heights = [FRAME + inner_height(len({line.series for line in g})) for g in groups.values()]
+    figure = Figure(figsize=(9.5, sum(heights)), dpi=120, layout="constrained")
+    panels = np.ravel(figure.subplots(len(groups), squeeze=False, height_ratios=heights))
     for axes, (title, group) in zip(panels, groups.items(), strict=True):
         panel(axes, machine, title, [point(line, machine) for line in group])
     return figure
+
+
+def inner_height(names: int) -> float:
+    """Of a panel in inches, so that there is room for the names beside it."""
+    return max(3.7, NAME_HEIGHT * names)
 
 
 def point(line: "Line", machine: Mapping[str, Any]) -> Point:
@@ -101,7 +107,8 @@ def add_names(axes: Axes, points: Sequence[Point]) -> None:
     low, high = np.log(axes.get_ylim())
     points = sorted(points, key=lambda p: p.rate)
     wanted = [(np.log(p.rate) - low) / (high - low) for p in points]
-    for each, height in zip(points, spread(wanted, NAME_GAP), strict=True):
+    gap = NAME_HEIGHT / inner_height(len(points))
+    for each, height in zip(points, spread(wanted, gap), strict=True):
         axes.annotate(
             f"{each.line.series}: {each.line.bound.distance:.3g}",
             (each.intensity, each.rate),

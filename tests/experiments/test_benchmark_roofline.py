@@ -165,7 +165,7 @@ def test_every_row_is_in_a_table_nearest_to_its_bound_first():
         "One model 784-10, per model and step",
         "One model 784-50-50-10, per model and step",
         "64 models 784-10, per model and step",
-        "Scale, per model and step",
+        "Scale, population, per model and step",
     ]
     assert [len(table.rows) for table in tables] == [7, 7, 14, 3]
     for table in (ceilings, *tables):
@@ -230,11 +230,17 @@ def test_parts_without_a_measured_training_are_left_out(part):
 
 
 def test_names_in_the_figure_do_not_overlap():
-    figure = roofline.drawing(full())["roofline.png"]
+    shapes = [
+        {"sizes": [784, width, 10], "models": 64, "cores": 2, "microseconds": {"median": 200.0}}
+        for width in range(10, 40)
+    ]
+    results = full()
+    results["scale"]["rows"] += [shape | {"question": "shape"} for shape in shapes]
+    figure = roofline.drawing(results)["roofline.png"]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    assert len(figure.axes) == 4
-    for axes, count in zip(figure.axes, (7, 7, 14, 1), strict=True):
+    assert len(figure.axes) == 5
+    for axes, count in zip(figure.axes, (7, 7, 14, 1, 30), strict=True):
         names = [text for text in axes.texts if ":" in text.get_text()]
         assert len(names) == count
         boxes = [Text.get_window_extent(name) for name in names]  # without their lines
@@ -242,6 +248,17 @@ def test_names_in_the_figure_do_not_overlap():
             assert box.x1 <= figure.bbox.x1
             assert box.x0 > axes.bbox.x1  # beside the panel
             assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_on_an_accelerator_there_are_rows_of_jax_without_cores():
+    machine = MACHINE | {"platform": "gpu", "devices": 1}
+    scale = [{"sizes": SOFTMAX, "models": 64, "cores": None, "microseconds": {"median": 20.0}}]
+    one = [row("numpy"), row("torch"), row("flax"), row("jaxnn")]
+    results = {"roofline": machine, "one_model": {"rows": one}, "scale": {"rows": scale}}
+    names = {line.name for line in roofline.lines(results)}
+    assert names == {"flax, 2 cores", "jaxnn, 2 cores", "jaxnn 784-10, models: 64"}
+    figure = roofline.drawing(results)["roofline.png"]
+    assert {axes.get_ylabel() for axes in figure.axes} == {"GFLOP/s per device"}
 
 
 def test_points_are_below_the_roof_and_where_they_belong():

@@ -10,6 +10,7 @@ import jax
 
 from experiments.benchmark import bandwidth
 from experiments.benchmark.bound import Bound, bound
+from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.machine import peak_gflops
 from experiments.benchmark.part import Bench, Goal, Table, figures
 from experiments.benchmark.problem import NETWORKS, restore
@@ -38,7 +39,7 @@ class Line(NamedTuple):
     def group(self) -> str:
         """The lines it belongs together with."""
         if self.part == "scale":
-            return "Scale"
+            return f"Scale, {self.row.get('question', 'population')}"
         models = self.row["models"]
         return f"{'One model' if models == 1 else f'{models} models'} {self._network}"
 
@@ -46,9 +47,12 @@ class Line(NamedTuple):
     def series(self) -> str:
         """Who trained and with what; in a group, lines of one series differ in ``models``."""
         cores, processes = self.row["cores"], self.row.get("processes", 1)
-        network = f" {self._network}" if self.part == "scale" else ""
-        split = f", {processes} processes" if processes > 1 else ""
-        return f"{self.row['label']}{network}, {cores} core{'s' if cores > 1 else ''}{split}"
+        words = [self.row["label"] + (f" {self._network}" if self.part == "scale" else "")]
+        if cores is not None:  # else an accelerator
+            words.append(f"{cores} core{'s' if cores > 1 else ''}")
+        if processes > 1:
+            words.append(f"{processes} processes")
+        return ", ".join(words)
 
     @property
     def name(self) -> str:
@@ -78,9 +82,16 @@ def measure(bench: Bench) -> Mapping[str, Any]:
 
 
 def lines(results: Mapping[str, Any]) -> list[Line]:
-    """Every training that was measured, with its bound."""
+    """Every training that was measured on JAX's devices, with its bound."""
     machine = results.get("roofline")
-    return [Line(*at, bound(at[1], machine)) for at in trainings(results)] if machine else []
+    if not machine:
+        return []
+    on_cpu = machine["platform"] == "cpu"
+    return [
+        Line(part, row, bound(row, machine))
+        for part, row in trainings(results)
+        if on_cpu or "jax" in CONTENDERS[row["contender"]].packages
+    ]
 
 
 def trainings(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
