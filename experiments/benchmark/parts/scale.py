@@ -133,7 +133,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             (
                 network,
                 f"{models:,}",
-                *(f"{row['microseconds']['median']:.3g}" for row in measured),
+                *(brief(row["microseconds"]["median"]) for row in measured),
                 *(f"{row['share_of_peak']['median']:.0f}" for row in measured),
                 f"{measured[-1]['compile_seconds']:.2f}",
                 f"{measured[-1]['megabytes']:,.0f}",
@@ -154,6 +154,11 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def name(sizes: Sequence[int]) -> str:
     """784-50-50-10."""
     return "-".join(map(str, sizes))
+
+
+def brief(number: float) -> str:
+    """Three digits of a small number, all of a large one."""
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def place(row: Mapping[str, Any]) -> str:
