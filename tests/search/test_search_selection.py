@@ -10,9 +10,9 @@ from jaxnn.search.curves import Curve
 from jaxnn.search.selection import chosen, confidence_intervals, may_be_chosen, standard_error
 
 
-def curve(number, *evaluations, diverged_at=NEVER, size=10, l2=0.0):
+def curve(number, *evaluations, diverged_at=NEVER, size=10, l2=0.0, start=0):
     """A trial with these errors, a row of replicates per evaluation; the losses are ten times."""
-    made = Curve(Trial(number, {"l2": l2}), None, 0, size)
+    made = Curve(Trial(number, {"l2": l2}), None, start, size)
     for errors in evaluations:
         values = np.atleast_1d(np.asarray(errors, float))
         at = np.full(len(values), NEVER)
@@ -44,6 +44,8 @@ def test_what_has_diverged_is_not_chosen_for_what_it_was_before(rule):
     trials = curves(late, curve(1, [0.5, 0.6], [0.4, 0.5]))
     assert chosen(trials, "error", rule) == 1
     assert late.score("error") == late.last("error") == np.inf
+    lost = curve(2, [0.1, 0.1], diverged_at=40)
+    assert lost.score("error") == lost.last("error") == np.inf
 
 
 def test_nothing_left_to_choose_is_an_error_that_counts():
@@ -58,6 +60,9 @@ def test_the_standard_error_is_of_the_mean_of_the_replicates():
     assert standard_error(curve(0, values), "error") == pytest.approx(stats.sem(values))
 
 
+GOOD, WORSE = (0.21, 0.23), (0.9, 0.9)
+
+
 @pytest.mark.parametrize(
     ("others", "expected"),
     [
@@ -67,11 +72,19 @@ def test_the_standard_error_is_of_the_mean_of_the_replicates():
         ([curve(1, [0.21, 0.23], size=11, l2=0.5)], 0),
         ([curve(1, [0.21, 0.23]), curve(2, [0.205, 0.205])], 2),  # stopped earlier than 0
         ([curve(1, [0.5, 0.5], [0.21, 0.23], size=5), curve(2, [0.21, 0.23], size=5)], 2),
+        # What counts is where it stops: not how long it was trained, nor for how long by itself.
+        ([curve(1, WORSE, GOOD, size=5), curve(2, GOOD, WORSE, WORSE, size=5)], 2),
+        ([curve(1, GOOD, size=5, start=3), curve(2, WORSE, GOOD, size=5)], 2),
     ],
 )
 def test_one_standard_error_takes_the_simplest_that_is_as_good(others, expected):
-    best = curve(0, [0.9, 0.9], [0.18, 0.22], size=10)  # mean 0.2, standard error 0.02
+    best = curve(0, WORSE, [0.18, 0.22], WORSE, size=10)  # mean 0.2, standard error 0.02
     assert chosen(curves(best, *others), "error", "one_standard_error") == expected
+
+
+def test_without_spread_the_simplest_of_equals_is_chosen():
+    trials = curves(curve(0, [0.2, 0.2]), curve(1, [0.2, 0.2], size=5))
+    assert chosen(trials, "error", "one_standard_error") == 1
 
 
 def test_parameters_are_kept_of_all_that_may_yet_be_chosen():
