@@ -82,6 +82,16 @@ def test_stratified_holdout_has_each_class_in_proportion(fraction):
         assert np.all(np.abs(counts - np.bincount(targets) * share) < 1 + 1e-9)
 
 
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5])
+def test_of_two_classes_a_stratified_holdout_has_the_nearest_whole_numbers(fraction):
+    for rare in range(1, 50):
+        targets = np.repeat([0, 1], [rare, 100 - rare])
+        for labels in (targets, 1 - targets):
+            arranged = arrange(holdout(fraction, stratified=True), examples(labels), 0)
+            (held_out,), _ = parts(arranged)
+            assert abs(np.sum(targets[held_out] == 0) - rare * fraction) <= 0.5
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_stratified_folds_have_each_class_in_proportion(count):
     for seed in range(80):
@@ -149,6 +159,11 @@ def test_class_that_only_the_given_examples_have_is_an_output():
             given(Data(np.zeros((2, 3), np.float32), np.array([0, 1]))),
             examples([0, 1, 2]),
             r"validation inputs have shape \(2, 3\).*training inputs, \(3, 1\)",
+        ),
+        (
+            given(examples([0, 1])._replace(inputs=np.zeros((2, 1), np.uint8))),
+            examples([0, 1, 2]),
+            "the validation inputs have .* dtype uint8, expected .* float32",
         ),
         (
             given(examples([0, 1])._replace(targets=np.eye(2))),
