@@ -20,7 +20,7 @@ class Made(NamedTuple):
 
     config: dict[str, Any]
     errors: Sequence[Sequence[float]]  # [evaluations, R]; losses are twice as much
-    diverged_at: int = NEVER
+    diverged_at: int | tuple[int, ...] = NEVER  # of the first replicate, or the first few
     copied_from: int | None = None
     start: int = 0
 
@@ -52,7 +52,8 @@ def result(
         for errors in made.errors:
             row = np.array(errors, np.float64)
             diverged_at = np.full(len(row), NEVER, np.int32)
-            diverged_at[0] = made.diverged_at
+            dates = np.atleast_1d(made.diverged_at)
+            diverged_at[: len(dates)] = dates
             curve.add(Metrics(2 * row, row), diverged_at)
         curves[number] = curve
     replicates = len(trials[0].errors[0])

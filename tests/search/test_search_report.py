@@ -159,6 +159,12 @@ def test_trials_are_rows_with_empty_cells_where_nothing_applies(made, tmp_path):
     assert rows[0]["hidden"] == "[5, 3]"
 
 
+def test_a_trial_has_diverged_when_the_first_of_its_replicates_has():
+    lost = Made(config(1.0), [[math.nan, math.nan, 0.5]], diverged_at=(7, 5))
+    rows = result(SPACE, [lost, Made(config(), [[0.5, 0.5, 0.5]])], epochs=1).table
+    assert [row["diverged_at"] for row in rows] == [5, None]
+
+
 def test_results_are_valid_json_whatever_diverged(tmp_path):
     huge = Made(config(1.0), [[1e300], [math.inf]], diverged_at=3)
     result(SPACE, [huge, Made(config(), [[0.5], [0.25]])], epochs=2).write(tmp_path)
