@@ -4,14 +4,15 @@ import math
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from small_search import KEY, SPACE, TASK, TRAIN, VALIDATION, alone, in_stages
 
 import jaxnn.blocks
-from jaxnn import MLP, NEVER, Data, Hyper, Network, evaluate, init_state, train, train_step
+from jaxnn import MLP, NEVER, Data, Network, cross_entropy, evaluate
 from jaxnn.devices import population_mesh
-from jaxnn.minibatch import minibatch_indices, shuffle_key, take
 from jaxnn.search import (
     AllDivergedError,
     Round,
@@ -33,45 +34,6 @@ from jaxnn.search import (
 from jaxnn.search.final import lineage
 from jaxnn.search.validation import arrange
 
-KEY = jax.random.key(7)
-REPLICATE_KEY = jax.random.split(KEY)[1]
-SPACE = {
-    "learning_rate": choice(0.03, 0.1, 0.3),
-    "l2": choice(1e-3, 1e-1),
-    "batch_size": fixed(20),
-    "hidden": fixed((6,)),
-}
-
-
-def examples(count: int, seed: int = 0) -> Data:
-    """Images of 12 8-bit pixels in 3 classes that overlap."""
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, 3, count).astype(np.int32)
-    centres = np.random.default_rng(99).integers(90, 170, (3, 12))
-    inputs = np.clip(centres[targets] + rng.normal(0, 50, (count, 12)), 0, 255).astype(np.uint8)
-    return Data(inputs, targets, np.float32(1 / 255))
-
-
-TRAIN, VALIDATION, TEST = examples(110), examples(60, 1), examples(90, 2)
-TASK = Task(TRAIN, TEST, epochs=4, validation=given(VALIDATION))
-
-
-def alone(config, seed, data=TRAIN, task=TASK, until=None, validation=VALIDATION):
-    """The trial as plain training makes it: final state, and validation metrics per evaluation."""
-    n = len(data.targets)
-    static = {k: v for k, v in config.items() if k not in ("learning_rate", "l2")}
-    spec = task.spec(static, n)
-    points = tuple(
-        task.iteration(e, spec.batch_size, n) for e in range(1, (until or task.evaluations) + 1)
-    )
-    spec = replace(spec, evaluate_at=points)
-    hyper = Hyper(config["learning_rate"], config["l2"])
-    key = jax.random.fold_in(REPLICATE_KEY, seed)
-    state, history = train(spec, hyper, key, data, {"validation": validation})
-    keep = np.isin(history.iteration, points)
-    metrics = history.metrics["validation"]
-    return spec, state, np.asarray(metrics.loss)[keep], np.asarray(metrics.error)[keep]
-
 
 @pytest.fixture(scope="module")
 def result():
@@ -83,7 +45,7 @@ def test_every_trial_is_what_training_alone_makes_of_it(result):
     assert len(result.curves) == 6
     for curve in result.curves.values():
         for seed in range(2):
-            _, _, loss, error = alone(curve.trial.config, seed)
+            loss, error = alone(curve.trial.config, seed)
             assert_allclose(curve.values("loss")[:, seed], loss, rtol=1e-5)
             assert_allclose(curve.values("error")[:, seed], error, atol=1e-6)
 
@@ -97,17 +59,53 @@ def test_the_lowest_mean_over_seeds_and_evaluations_is_best(result):
     assert best.validation_accuracy == pytest.approx(1 - lowest)
 
 
-def test_the_parameters_are_those_of_the_best_evaluation(result):
-    task = replace(TASK, epochs=12)
-    long = search(task, SPACE | {"learning_rate": fixed(3.0)}, method=grid(), key=KEY, seeds=2)
-    assert long.best.epochs < 12  # at such a rate it gets worse again, so the kept ones are older
+@pytest.mark.parametrize("measure", ["error", "loss"])
+def test_the_parameters_and_scores_are_those_of_the_best_evaluation(measure):
+    task = replace(TASK, epochs=12, measure=measure)
+    found = search(task, SPACE | {"learning_rate": fixed(3.0)}, method=grid(), key=KEY, seeds=2)
+    curve = found.curves[found.best.trial]
+    loss, error = curve.values("loss"), curve.values("error")
+    means = {"loss": loss.mean(axis=1), "error": error.mean(axis=1)}
+    at = int(np.argmin(means[measure]))
+    assert at < 11  # at such a rate it gets worse again, so the kept ones are older
+    assert means["loss"].argmin() != means["error"].argmin()
+    assert found.table[found.best.trial]["best_epoch"] == found.best.epochs == at + 1
+    assert found.best.validation_loss == pytest.approx(means["loss"][at])
+    assert found.best.validation_accuracy == pytest.approx(1 - means["error"][at])
     for seed in range(2):
-        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], long.params)
-        metrics = evaluate(long.spec, params, VALIDATION)
-        curve = long.curves[long.best.trial]
-        at = curve.best("error")
-        assert_allclose(metrics.error, curve.values("error")[at, seed], atol=1e-6)
-        assert_allclose(metrics.loss, curve.values("loss")[at, seed], rtol=1e-5)
+        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], found.params)
+        metrics = evaluate(found.spec, params, VALIDATION)
+        assert_allclose(metrics.error, error[at, seed], atol=1e-6)
+        assert_allclose(metrics.loss, loss[at, seed], rtol=1e-5)
+
+
+def test_of_equal_evaluations_the_first_one_has_the_parameters():
+    space = SPACE | {"learning_rate": fixed(1e-5), "l2": fixed(0.0)}
+    found = search(TASK, space, method=grid(), key=KEY)
+    errors, losses = (found.curves[0].values(measure)[:, 0] for measure in ("error", "loss"))
+    assert len(set(errors)) == 1  # hardly anything is learned: the loss alone tells them apart
+    params = jax.tree.map(lambda leaf: leaf[0], found.params)
+    distances = abs(losses - evaluate(found.spec, params, VALIDATION).loss)
+    assert distances[0] < distances[1:].min() / 10
+
+
+def test_several_evaluations_per_epoch_are_where_training_is_then():
+    task = replace(TASK, epochs=2, evaluations_per_epoch=2)
+    found = search(task, SPACE, method=grid(), key=KEY)
+    for curve in found.curves.values():
+        loss, _ = alone(curve.trial.config, 0, task=task)
+        assert len(loss) == 4
+        assert_allclose(curve.values("loss")[:, 0], loss, rtol=1e-5)
+        row = found.table[curve.trial.number]
+        assert (row["epochs"], row["best_epoch"]) == (2, (curve.best("error") + 1) / 2)
+    assert found.best.epochs == found.table[found.best.trial]["best_epoch"]
+
+
+def test_an_epoch_may_be_one_minibatch():
+    found = search(TASK, SPACE | {"batch_size": fixed(110)}, method=random(2), key=KEY)
+    for curve in found.curves.values():
+        loss, _ = alone(curve.trial.config, 0)
+        assert_allclose(curve.values("loss")[:, 0], loss, rtol=1e-5)
 
 
 def test_seeds_differ_and_configurations_of_a_seed_share_everything_random(result):
@@ -135,6 +133,58 @@ class Repeated:
         return {"method": "repeated"}
 
 
+class InTwoRounds:
+    """A method that lets some of its trials go on, and remembers what it is told."""
+
+    def __init__(self, schedules, going_on):
+        self.schedules, self.going_on, self.told = schedules, going_on, []
+
+    def rounds(self, space, evaluations, seed):
+        configs = [space.active({"schedule": s} | space.configuration({})) for s in self.schedules]
+        trials = tuple(Trial(i, config) for i, config in enumerate(configs))
+        self.told.append((yield Round(trials, 1)))
+        trials = tuple(trials[i]._replace(parent=i) for i in self.going_on)
+        self.told.append((yield Round(trials, evaluations)))
+
+    def work(self, space, evaluations):
+        return len(self.schedules) + len(self.going_on) * (evaluations - 1)
+
+    def describe(self):
+        return {"method": "in two rounds"}
+
+
+def test_a_method_is_told_the_best_score_so_far_and_the_last():
+    method = InTwoRounds(("constant", "cosine"), going_on=(0, 1))
+    space = SPACE | {"learning_rate": fixed(3.0), "schedule": choice("constant", "cosine")}
+    task = replace(TASK, epochs=12, measure="loss")
+    found = search(task, space, method=method, key=KEY, seeds=2)
+    first, second = method.told[-2:]  # the door asks for the first round, too
+    for number, curve in found.curves.items():
+        means = curve.values("loss").mean(axis=1)
+        assert first.best[number] == first.last[number] == pytest.approx(means[0])
+        assert second.best[number] == pytest.approx(means.min())
+        assert second.last[number] == pytest.approx(means[-1])
+    assert any(second.best[number] < second.last[number] for number in found.curves)
+
+
+def explodes(steps):
+    """A schedule of steps that become infinite."""
+    return lambda t: jnp.where(t < steps // 2, 1.0, jnp.inf)
+
+
+def test_a_trial_that_stopped_is_chosen_after_all_when_the_one_ahead_of_it_diverges():
+    method = InTwoRounds((explodes, "constant"), going_on=(0,))
+    space = SPACE | {"schedule": choice(explodes, "constant")}
+    found = search(TASK, space, method=method, key=KEY)
+    first, second = method.told[-2:]
+    assert first.best[0] <= first.best[1]
+    assert second.best[0] == math.inf
+    assert found.best.trial == 1
+    params = jax.tree.map(lambda leaf: leaf[0], found.params)
+    metrics = evaluate(found.spec, params, VALIDATION)
+    assert_allclose(metrics.loss, found.best.validation_loss, rtol=1e-5)
+
+
 def test_folds_are_trainings_without_their_examples():
     task = replace(TASK, validation=folds(4))
     found = search(task, SPACE, method=grid(), key=KEY, seeds=2)
@@ -147,7 +197,7 @@ def test_folds_are_trainings_without_their_examples():
         held = Data(inputs[rows], targets[rows], scale)
         rest = Data(np.delete(inputs, rows, axis=0), np.delete(targets, rows), scale)
         for replicate, s in ((fold, 0), (4 + fold, 1)):
-            _, _, loss, _ = alone(found.best.config, s, data=rest, validation=held)
+            loss, _ = alone(found.best.config, s, data=rest, validation=held)
             curve = found.curves[found.best.trial]
             assert_allclose(curve.values("loss")[:, replicate], loss, rtol=1e-5)
 
@@ -199,6 +249,30 @@ def test_diverged_trials_are_rows_with_the_iteration_and_the_rest_goes_on(method
     assert math.isfinite(found.best.validation_loss)
 
 
+def test_a_loss_that_is_infinite_on_the_validation_examples_alone_is_a_divergence():
+    """Of white images, about which black ones teach nothing, logits are large until L2 has come."""
+
+    def infinite_if_large(logits, target):
+        return jnp.where(jnp.abs(logits).max() > 50, jnp.inf, cross_entropy(logits, target))
+
+    black = TRAIN._replace(inputs=np.zeros_like(TRAIN.inputs), scale=1.0)
+    white = VALIDATION._replace(inputs=np.full_like(VALIDATION.inputs, 255), scale=1.0)
+    task = Task(black, epochs=4, validation=given(white))
+    space = {
+        "learning_rate": fixed(0.1),
+        "l2": choice(2.0, 8.0),  # weights shrink by 0.8, or by 0.2, in each of 22 iterations
+        "batch_size": fixed(20),
+        "optimizer": fixed("sgd"),
+        "loss": fixed(infinite_if_large),
+    }
+    found = search(task, space, method=grid(), key=KEY)
+    slow, fast = found.curves.values()
+    assert not np.isfinite(slow.values("loss")[0])
+    assert slow.diverged_at == 5
+    assert slow.score("error") == math.inf
+    assert not fast.diverged
+
+
 def test_a_diverged_trial_leaves_the_bits_of_the_others_alone():
     found = search(TASK, DIVERGING, method=grid(), key=KEY)
     calm = search(
@@ -241,9 +315,13 @@ def test_static_values_are_programs_and_traced_ones_are_not():
     # Each width has models of its own: what is compiled is compiled for the widths and no more.
     assert jaxnn.blocks.compile_once.cache_info().misses - before == 2
     assert set(traces) == {3, 5}
+    assert list(found.curves) != sorted(found.curves)  # one width after the other
+    assert [row["trial"] for row in found.table] == list(range(12))
     # Five rounds of as many trials of one width each go on in one program.
     task = replace(task, epochs=5)
-    search(task, space | {"width": fixed(3)}, method=population_based(12), key=KEY, seeds=2)
+    space["width"] = fixed(3)
+    found = search(task, space, method=population_based(12), key=KEY, seeds=2)
+    assert found.programs == 1
     assert jaxnn.blocks.compile_once.cache_info().misses - before == 3
 
 
@@ -262,7 +340,7 @@ def test_halving_continues_where_the_rung_before_ended():
     assert lengths == [1] * 6 + [3] * 2 + [9]
     for curve in found.curves.values():
         config = curve.trial.config
-        _, _, loss, _ = alone(config, 0, task=task)
+        loss, _ = alone(config, 0, task=task)
         assert_allclose(curve.values("loss")[:, 0], loss[: len(curve.loss)], rtol=1e-4)
 
 
@@ -278,6 +356,8 @@ def test_the_simplest_within_one_standard_error_can_be_chosen():
     within = [row for row in rows.values() if row["validation_loss"] <= limit]
     sizes = {(): 12 * 3 + 3, (6,): 12 * 6 + 6 + 6 * 3 + 3}
     sizes[30, 30] = 12 * 30 + 30 + 30 * 30 + 30 + 30 * 3 + 3
+    for number, row in rows.items():
+        assert simplest.curves[number].parameter_count == sizes[tuple(row["hidden"])]
     expected = min(
         within, key=lambda row: (sizes[tuple(row["hidden"])], -row["l2"], row["best_epoch"])
     )
@@ -314,91 +394,9 @@ def test_the_scores_of_a_copy_are_those_of_its_whole_line():
     curve = found.curves[number]
     stages = lineage(found.curves, number, curve.evaluations[-1])
     assert len(stages) >= 2
-    spec = found.spec
-    key = jax.random.fold_in(REPLICATE_KEY, 0)
-    init_key, order_key = jax.random.split(key)
-    shuffle = shuffle_key(order_key)
-    hypers = [Hyper(s.config["learning_rate"], s.config["l2"]) for s in stages]
-    state = init_state(spec, hypers[0], init_key)
-    for hyper, stage in zip(hypers, stages, strict=True):
-        while int(state.iteration) < task.iteration(stage.until, 20, 110):
-            indices = minibatch_indices(shuffle, state.iteration, 20, 110)
-            state, _ = train_step(spec, hyper, state, take(TRAIN, indices))
-    assert_allclose(evaluate(spec, state.params, VALIDATION).loss, curve.last("loss"), rtol=1e-4)
-
-
-def test_the_test_set_is_out_of_reach_until_it_is_asked_for():
-    reads = []
-
-    def load():
-        reads.append(1)
-        return TEST
-
-    found = search(replace(TASK, test=load), SPACE, method=grid(), key=KEY, seeds=2)
-    assert (reads, found.test_reads) == ([], 0)
-    scores = found.test()
-    assert (reads, found.test_reads) == ([1], 1)
-    assert found.test() == scores
-    assert (reads, found.test_reads) == ([1], 1)
-    again = found.test(retrain=True)
-    assert (reads, found.test_reads) == ([1, 1], 2)
-    assert again != scores
-
-
-def test_test_scores_are_those_of_the_chosen_models(result):
-    scores = result.test()
-    params = [jax.tree.map(lambda leaf, s=s: leaf[s], result.params) for s in range(2)]
-    metrics = [evaluate(result.spec, each, TEST) for each in params]
-    assert_allclose(scores.losses, [m.loss for m in metrics], rtol=1e-5)
-    assert_allclose(scores.accuracies, [1 - m.error for m in metrics], rtol=1e-6)
-    assert scores.accuracy == pytest.approx(np.mean(scores.accuracies))
-    assert (scores.examples, scores.retrained) == (90, False)
-    low, high = scores.accuracy_interval
-    assert low < scores.accuracy < high
-    # Close to the interval of a proportion, p +- 1.96 sqrt(p (1 - p) / N), models being alike.
-    p = scores.accuracy
-    assert high - low == pytest.approx(2 * 1.96 * (p * (1 - p) / 90) ** 0.5, rel=0.35)
-
-
-def test_retrained_models_have_seen_the_validation_examples_too(result):
-    scores = result.test(retrain=True)
-    n = len(TRAIN.targets) + len(VALIDATION.targets)
-    joined = Data(
-        np.concatenate([VALIDATION.inputs, TRAIN.inputs]),
-        np.concatenate([VALIDATION.targets, TRAIN.targets]),
-        TRAIN.scale,
-    )
-    assert n == 170
-    until = int(result.best.epochs)
-    losses = []
-    for seed in range(2):
-        static = {"batch_size": 20, "hidden": (6,)}
-        steps = TASK.iteration(until, 20, n)
-        spec = replace(TASK.spec(static, n), steps=steps, evaluate_at=())
-        hyper = Hyper(result.best.config["learning_rate"], result.best.config["l2"])
-        key = jax.random.fold_in(REPLICATE_KEY, seed)
-        _, history = train(spec, hyper, key, joined, {"test": TEST})
-        losses.append(float(history.metrics["test"].loss[-1]))
-    assert_allclose(scores.losses, losses, rtol=1e-4)
-
-
-def test_a_task_without_test_examples_says_so(result):
-    found = search(replace(TASK, test=None), SPACE, method=random(2), key=KEY)
-    with pytest.raises(ValueError, match="the task has no test set"):
-        found.test()
-
-
-def test_a_choice_that_diverges_when_trained_again_says_so_and_reads_no_test_examples():
-    """Black images teach nothing; white ones, of which only the loss was asked, teach too much."""
-    scale = np.float32(1e18)
-    black = Data(np.zeros_like(TRAIN.inputs), TRAIN.targets, scale)
-    white = Data(np.full_like(VALIDATION.inputs, 255), VALIDATION.targets, scale)
-    task = replace(TASK, train=black, validation=given(white))
-    space = SPACE | {"hidden": fixed(()), "learning_rate": fixed(1e-3)}
-    found = search(task, space, method=grid(), key=KEY)
-    with pytest.raises(ValueError, match="diverged when it was trained again"):
-        found.test(retrain=True)
-    assert found.test_reads == 0
+    ends = [task.iteration(stage.until, 20, 110) for stage in stages]
+    params = in_stages(found.spec, stages, ends, TRAIN)
+    assert_allclose(evaluate(found.spec, params, VALIDATION).loss, curve.last("loss"), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
