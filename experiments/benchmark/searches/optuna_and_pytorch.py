@@ -67,17 +67,11 @@ def work(index: int, job: Job, journal: Path, train: Tensors, validation: Tensor
 def objective(trial: optuna.Trial, job: Job, train: Tensors, validation: Tensors) -> float:
     """Trains a configuration, unless it is worse than the median of those before it."""
     model = network(job.sizes)
-    parameters = dict(model.named_parameters())
-    weights = [p for name, p in parameters.items() if name.endswith("weight")]
-    biases = [p for name, p in parameters.items() if name.endswith("bias")]
-    optimizer = torch.optim.SGD(
-        [
-            {"params": weights, "weight_decay": trial.suggest_float("l2", *job.l2, log=True)},
-            {"params": biases, "weight_decay": 0.0},
-        ],
-        lr=trial.suggest_float("learning_rate", *job.learning_rate, log=True),
+    optimizer = sgd(
+        model,
+        learning_rate=trial.suggest_float("learning_rate", *job.learning_rate, log=True),
+        l2=trial.suggest_float("l2", *job.l2, log=True),
         momentum=job.momentum,
-        fused=True,  # a tenth faster than the default
     )
     accuracy = 0.0
     for epoch in range(job.epochs):
@@ -96,6 +90,21 @@ def network(sizes: tuple[int, ...]) -> nn.Sequential:
     for into, out in pairwise(sizes):
         layers += [nn.Linear(into, out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def sgd(
+    model: nn.Module, *, learning_rate: float, l2: float, momentum: float
+) -> torch.optim.Optimizer:
+    """Heavy ball, with L2 on the weights."""
+    parameters = dict(model.named_parameters())
+    weights = [p for name, p in parameters.items() if name.endswith("weight")]
+    biases = [p for name, p in parameters.items() if name.endswith("bias")]
+    return torch.optim.SGD(
+        [{"params": weights, "weight_decay": l2}, {"params": biases}],
+        lr=learning_rate,
+        momentum=momentum,
+        fused=True,  # up to a tenth faster than the default
+    )
 
 
 def train_epoch(

@@ -37,14 +37,12 @@ def main() -> None:
     targets = np.concatenate([train.targets, validation.targets])
     always, held_out = -1, 0  # what PredefinedSplit calls examples that train and validate
     fold = np.repeat([always, held_out], [len(train.targets), len(validation.targets)])
-    low, high = job.l2
     kind, budget = METHODS[job.method](job)
     search = kind(
         classifier(job),
-        # MLPClassifier divides alpha by the size of the minibatch
         {
             "learning_rate_init": loguniform(*job.learning_rate),
-            "alpha": loguniform(low * job.batch_size, high * job.batch_size),
+            "alpha": loguniform(*(alpha(job, l2) for l2 in job.l2)),
         },
         scoring=score,
         cv=PredefinedSplit(fold),
@@ -54,6 +52,11 @@ def main() -> None:
         **budget,
     )
     search.fit(inputs, targets)
+
+
+def alpha(job: Job, l2: float) -> float:
+    """The penalty as MLPClassifier wants it, which divides it by the size of the minibatch."""
+    return l2 * job.batch_size
 
 
 def classifier(job: Job) -> MLPClassifier:

@@ -1,0 +1,387 @@
+"""Searches as whole programs: what each finds, who was first, what the tables say of it.
+
+No timing is asserted.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments.benchmark import problem
+from experiments.benchmark.crew import MissingError
+from experiments.benchmark.main import split
+from experiments.benchmark.part import Bench, BenchmarkConfig
+from experiments.benchmark.parts import search
+from experiments.benchmark.searches import watching
+from experiments.benchmark.searches.common import Job, examples, tell
+from experiments.benchmark.searches.comparison import compared, counted, fastest, target
+from experiments.benchmark.searches.watching import Moment, Watched, watch
+from experiments.harness import Run
+from experiments.processes import ProcessError
+from jaxnn.data import load
+
+EXAMPLES = 600  # of which 100 validate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("examples")
+    problem.store(path, *split(problem.mnist_shaped(load("digits").train, EXAMPLES)))
+    return path
+
+
+def job(folder, method, **changes):
+    return Job(
+        **{
+            "method": method,
+            "data": str(folder),
+            "sizes": (784, 10),
+            "configurations": 3,
+            "epochs": 3,
+            "seed": 0,
+            "processes": 2,
+            "learning_rate": (0.05, 0.1),
+            "l2": (1e-6, 1e-4),
+            "momentum": 0.9,
+            "batch_size": 50,
+        }
+        | changes
+    )
+
+
+PROGRAMS = [
+    pytest.param("jaxnn_itself", "random", id="jaxnn random"),
+    pytest.param("jaxnn_itself", "halving", id="jaxnn halving"),
+    pytest.param("scikit_learn", "randomized", id="sklearn randomized"),
+    pytest.param("scikit_learn", "halving", id="sklearn halving"),
+    pytest.param("optuna_and_pytorch", "tpe", id="optuna"),
+    pytest.param("keras_tuner_on_jax", "hyperband", id="keras tuner"),
+]
+NEEDS = {"optuna_and_pytorch": ("optuna", "torch"), "keras_tuner_on_jax": ("keras_tuner",)}
+
+
+@pytest.mark.parametrize(("program", "method"), PROGRAMS)
+def test_a_search_tells_how_good_the_models_are(program, method, folder, tmp_path):
+    for package in NEEDS.get(program, ()):
+        if find_spec(package) is None:
+            pytest.skip(f"no {package}")
+    watched = watch(program, job(folder, method), 100, tmp_path)
+    seconds = [moment.seconds for moment in watched.moments]
+    right = [moment.right for moment in watched.moments]
+    assert 0 < seconds[0] <= seconds[-1] <= watched.seconds
+    assert right == sorted(set(right))
+    assert 70 < watched.best <= 100  # of ten classes: it has learned
+
+
+def heavy_ball(some, weight, bias, *, rate, l2, momentum, steps):
+    """Softmax regression on all examples at once, by the textbook: z = x W + b."""
+    inputs, one_hot = some.inputs.astype(np.float64), np.eye(10)[some.targets]
+    trace = np.zeros_like(weight), np.zeros_like(bias)
+    for _ in range(steps):
+        powers = np.exp(inputs @ weight + bias)
+        error = (powers / powers.sum(1, keepdims=True) - one_hot) / len(inputs)
+        gradient = inputs.T @ error + l2 * weight, error.sum(0)
+        trace = tuple(momentum * t + g for t, g in zip(trace, gradient, strict=True))
+        weight, bias = weight - rate * trace[0], bias - rate * trace[1]
+    return weight, bias
+
+
+def scikit_learns_steps(asked, some, rate, l2):
+    from experiments.benchmark.searches import scikit_learn
+
+    model = scikit_learn.classifier(asked).set_params(
+        alpha=scikit_learn.alpha(asked, l2), learning_rate_init=rate, warm_start=True
+    )
+    model.set_params(max_iter=1).fit(some.inputs, some.targets)
+    before = model.coefs_[0].copy(), model.intercepts_[0].copy()
+    model.set_params(max_iter=asked.epochs).fit(some.inputs, some.targets)
+    return before, (model.coefs_[0], model.intercepts_[0])
+
+
+def pytorchs_steps(asked, some, rate, l2):
+    torch = pytest.importorskip("torch")
+    from experiments.benchmark.searches import optuna_and_pytorch as program
+
+    model = program.network(asked.sizes)
+    optimizer = program.sgd(model, learning_rate=rate, l2=l2, momentum=asked.momentum)
+
+    def now():
+        weight, bias = (p.detach().double().numpy().copy() for p in model.parameters())
+        return weight.T, bias
+
+    tensors = torch.from_numpy(some.inputs), torch.from_numpy(some.targets).long()
+    before = now()
+    for _ in range(asked.epochs):
+        program.train_epoch(model, optimizer, tensors, asked.batch_size)
+    return before, now()
+
+
+def keras_steps(asked, some, rate, l2):
+    pytest.importorskip("keras_tuner")
+    from experiments.benchmark.searches import keras_tuner_on_jax as program
+
+    values = {"learning_rate": rate, "l2": l2}
+    tuned = SimpleNamespace(Float=lambda name, *ends, sampling: values[name])
+    model = program.network(asked, tuned)
+    before = model.get_weights()
+    model.fit(some.inputs, some.targets, batch_size=asked.batch_size, epochs=asked.epochs)
+    return before, model.get_weights()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("steps", [scikit_learns_steps, pytorchs_steps, keras_steps])
+def test_every_peer_trains_by_the_same_rule(steps, folder, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    some, _ = examples(job(folder, ""))
+    asked = job(folder, "", epochs=3, batch_size=len(some.targets))
+    before, after = steps(asked, some, 0.2, 0.3)
+    expected = heavy_ball(some, *before, rate=0.2, l2=0.3, momentum=0.9, steps=3)
+    for found, right in zip(after, expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-6)
+
+
+def test_examples_are_those_that_were_stored(folder):
+    train, validation = examples(job(folder, ""))
+    assert train.pixels.shape == (500, 784)
+    assert validation.pixels.shape == (100, 784)
+    assert train.inputs.dtype == np.float32
+    assert train.inputs.max() == 1.0
+
+
+def test_a_line_is_written_at_once(monkeypatch):
+    """Several processes write to one pipe: the end of a line must not come by itself."""
+    written = []
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
+    tell(0.5)
+    assert written == ['{"accuracy": 0.5}\n']
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("ModuleNotFoundError: No module named 'x'", MissingError, "^No module named 'x'$"),
+        ("ValueError: bad", ProcessError, "^here ended with exit status 3: ValueError: bad$"),
+        ("", ProcessError, "^here ended with exit status 3: $"),
+    ],
+)
+def test_a_failed_search_is_one_line(text, kind, message, tmp_path):
+    with (tmp_path / "errors").open("w+") as errors:
+        errors.write(f"Traceback\n{text}\n" if text else "")
+        with pytest.raises(kind, match=message):
+            watching.complain("here", 3, errors)
+
+
+def test_what_a_search_started_ends_with_it(tmp_path):
+    command = ["sh", "-c", "sleep 60 & echo $!"]
+    with watching.started(command, watching.environment(tmp_path)) as (process, _):
+        assert process.stdout
+        child = process.stdout.readline().strip()
+        process.wait()
+    state = subprocess.run(["ps", "-o", "stat=", "-p", child], capture_output=True, text=True)
+    assert state.stdout.strip()[:1] in ("", "Z")
+
+
+def test_only_better_models_count():
+    lines = [(1.0, 0.3), (2.0, 0.3), (3.0, 0.2), (4.0, 0.31)]
+    told = [(at, json.dumps({"accuracy": accuracy})) for at, accuracy in lines]
+    assert list(watching.better(told)) == [(1.0, 0.3), (4.0, 0.31)]
+
+
+def watched(seconds, *moments):
+    return Watched(seconds, [Moment(*moment) for moment in moments])
+
+
+def test_an_accuracy_is_reached_when_it_is_first_known():
+    one = watched(9.0, (2.0, 80), (5.0, 90))
+    assert one.reached(79) == 2.0
+    assert one.reached(80) == 2.0
+    assert one.reached(81) == 5.0
+    assert one.reached(91) is None
+    assert watched(9.0).reached(1) is None
+    assert watched(9.0).best == 0
+
+
+SLOW = watched(30.0, (1.0, 50), (20.0, 90))
+QUICK = watched(3.0, (1.0, 50), (2.0, 89))
+BETTER = watched(29.0, (4.0, 90), (28.0, 99))
+
+
+def runs(**found):
+    return {name: each if isinstance(each, dict) else cold(each) for name, each in found.items()}
+
+
+def cold(one):
+    return {"cold": one, "warm": one}
+
+
+def test_the_slowest_search_sets_the_target():
+    assert target(runs(quick=QUICK, better=BETTER, slow=SLOW)) == 90
+    assert target(runs(slow=SLOW, better=BETTER, quick=QUICK)) == 90
+    assert target(runs(quick=QUICK)) == 89
+
+
+def test_of_equally_slow_searches_the_better_one_sets_the_target():
+    one, other = watched(30.0, (1.0, 50)), watched(30.0, (1.0, 51))
+    assert target(runs(one=one, other=other)) == target(runs(other=other, one=one)) == 51
+
+
+def test_slowness_is_that_of_the_cold_start():
+    compiling = {"cold": watched(40.0, (39.0, 70)), "warm": watched(1.0, (0.5, 70))}
+    assert target(runs(compiling=compiling, slow=SLOW)) == 70
+
+
+def test_every_repetition_has_its_own_target():
+    first = runs(slow=SLOW, quick=QUICK)
+    second = runs(slow=watched(5.0, (4.0, 40)), quick=QUICK)
+    found = compared([first, second], 100)
+    assert found["target"]["values"] == [0.9, 0.4]
+    assert found["searches"]["slow"]["cold"]["to_target"]["values"] == [20.0, 4.0]
+    assert found["searches"]["quick"]["cold"]["to_target"]["values"] == [None, 1.0]
+    assert found["searches"]["quick"]["accuracy"]["values"] == [0.89, 0.89]
+    assert found["searches"]["quick"]["warm"]["whole"]["median"] == 3.0
+
+
+def test_a_search_that_never_gets_there_costs_a_peer_its_time_and_us_everything():
+    row = compared([runs(slow=SLOW, quick=QUICK)] * 3, 100)["searches"]["quick"]
+    assert counted(row, "cold", ours=False) == 3.0
+    assert counted(row, "cold", ours=True) == math.inf
+
+
+def test_the_median_is_taken_of_what_counts():
+    repetitions = [
+        runs(slow=watched(9.0, (8.0, right)), quick=watched(5.0, (1.0, 50)))
+        for right in (40, 60, 50)
+    ]
+    row = compared(repetitions, 100)["searches"]["quick"]
+    assert row["cold"]["to_target"]["values"] == [1.0, None, 1.0]
+    assert counted(row, "cold", ours=False) == counted(row, "cold", ours=True) == 1.0
+    row = compared(repetitions[:2], 100)["searches"]["quick"]
+    assert counted(row, "cold", ours=False) == 3.0
+
+
+def test_the_fastest_is_the_first_to_get_there_not_the_first_to_end():
+    rows = compared([runs(slow=SLOW, better=BETTER)], 100)["searches"]
+    assert fastest(rows, "cold", ours=False) == ("better", 4.0)
+    giving_up = compared([runs(slow=SLOW, quick=QUICK)], 100)["searches"]
+    assert fastest(giving_up, "cold", ours=False) == ("quick", 3.0)
+    assert fastest(giving_up, "cold", ours=True) == ("slow", 20.0)
+
+
+def row(whole, to_target, warm=None, accuracy=0.9):
+    def start(to_target):
+        values = {"values": [whole] * len(to_target), "median": whole}
+        return {"whole": values, "to_target": {"values": to_target}}
+
+    return {
+        "cold": start(to_target),
+        "warm": start(to_target if warm is None else warm),
+        "accuracy": {"median": accuracy},
+    }
+
+
+def results(**searches):
+    return {
+        "search": {
+            "sizes": [784, 10],
+            "configurations": 64,
+            "epochs": 12,
+            "target": {"median": 0.9213, "values": [0.92, 0.9213, 0.93]},
+            "searches": searches,
+        }
+    }
+
+
+EXAMPLE = results(
+    jaxnn_random=row(9.0, [8.0, 8.0, 8.0], [6.0, 6.0, 6.0]),
+    jaxnn_halving=row(5.0, [4.0, 5.0, 4.5], [2.0, 2.5, None]),
+    sklearn_halving=row(20.0, [None, None, None], accuracy=0.8765),
+    optuna=row(60.0, [27.0, None, 18.0]),
+)
+
+
+def test_the_table_goes_by_the_time_to_the_accuracy_and_marks_what_failed():
+    (table,) = search.tables(EXAMPLE)
+    assert [line[0] for line in table.rows] == [
+        "jaxnn, successive halving",
+        "jaxnn, random",
+        "scikit-learn, HalvingRandomSearchCV",
+        "Optuna (TPE, pruned) + PyTorch",
+    ]
+    assert [line[1:3] for line in table.rows] == [
+        ("4.5", "2.5 (2 of 3)"),
+        ("8.0", "6.0"),
+        ("not reached", "not reached"),
+        ("27.0 (2 of 3)", "27.0 (2 of 3)"),
+    ]
+    assert table.rows[2][3:] == ("20.0", "20.0", "87.65")
+    assert all(len(line) == len(table.columns) for line in table.rows)
+    assert "64 configurations of 784-10, at most 12 epochs" in table.title
+    assert "92.13 %" in table.notes[0]
+
+
+def test_the_goals_compare_the_better_method_with_the_fastest_peer():
+    cold, warm = search.goals(EXAMPLE)
+    assert (cold.required, warm.required) == (5.0, 8.0)
+    assert cold.measured == pytest.approx(20.0 / 4.5)
+    assert warm.measured == pytest.approx(20.0 / 2.5)
+    assert "successive halving" in cold.what
+    assert cold.what.endswith("scikit-learn, HalvingRandomSearchCV")
+    assert not cold.reached
+    assert warm.reached
+
+
+def test_nothing_is_won_where_jaxnn_never_gets_there():
+    never = [None, None, None]
+    found = results(jaxnn_random=row(1.0, never), optuna=row(2.0, [1.0, 1.0, 1.0]))
+    assert [goal.measured for goal in search.goals(found)] == [0.0, 0.0]
+
+
+def test_without_peers_there_are_no_goals():
+    assert search.goals(results(jaxnn_random=row(1.0, [1.0]))) == []
+
+
+def test_without_results_there_is_nothing():
+    assert search.tables({}) == []
+    assert search.goals({"one_model": {}}) == []
+
+
+@pytest.fixture
+def bench(folder, tmp_path):
+    config = BenchmarkConfig(seeds=2, quick=True)
+    return Bench(config, Run("benchmark", config, tmp_path), folder, (0, 1, 2))
+
+
+def test_all_searches_are_asked_for_the_same(bench, monkeypatch, capsys):
+    asked = []
+
+    def fake(program, job, examples, cache):
+        if program == "keras_tuner_on_jax":
+            raise MissingError("No module named 'keras'")
+        asked.append((program, job, examples, cache))
+        return watched(float(len(asked)), (0.5, 42))
+
+    monkeypatch.setattr(search, "watch", fake)
+    found = search.measure(bench)
+    assert list(found["searches"]) == [n for n in search.SEARCHERS if n != "keras_tuner"]
+    assert "Keras Tuner" in capsys.readouterr().out
+    assert found["target"]["values"] == [0.42, 0.42]
+    assert {each[2] for each in asked} == {100}
+    jobs = [each[1] for each in asked]
+    assert len({job._replace(method="", seed=0) for job in jobs}) == 1
+    assert jobs[0].processes == 3
+    first, second = ([each for each in asked if each[1].seed == seed] for seed in (0, 1))
+    assert len(first) == len(second) == 2 * 2 + 3  # only jaxnn is started twice
+    assert (first[0][0], first[-1][0]) == ("jaxnn_itself", "scikit_learn")
+    assert first[0][1].method != second[0][1].method  # another one goes first
+    assert first[0][3] == first[1][3] != first[2][3]  # warm: where cold has been
+    rows = found["searches"]
+    assert rows["jaxnn_random"]["cold"]["whole"]["values"][0] == 1.0
+    assert rows["jaxnn_random"]["warm"]["whole"]["values"][0] == 2.0
+    assert rows["optuna"]["cold"] == rows["optuna"]["warm"]
