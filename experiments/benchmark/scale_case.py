@@ -21,7 +21,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from experiments.benchmark.machine import peak_gflops
+    from experiments.benchmark.machine import peak_gflops, processor
     from experiments.benchmark.problem import flops_per_step, restore
     from jaxnn import MLP, Hyper, Spec, train_population
     from jaxnn.devices import population_mesh
@@ -40,7 +40,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         return train_population(spec, hyper, key, problem.train, {}, **where)
 
     found: dict[str, Any] = {
-        "device": jax.devices()[0].device_kind,
+        "device": processor() if platform == "cpu" else jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
         "block_size": block_size,
         "megabytes_before": peak_megabytes(),

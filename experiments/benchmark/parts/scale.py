@@ -173,7 +173,8 @@ def note(rows: Sequence[Mapping[str, Any]]) -> str:
     least = min(row["megabytes_before"] for row in rows)
     return (
         f"Memory is the whole process's, on accelerators the device's; {least:,.0f} MB of it are "
-        "held before training begins. Parameters of trained models are not kept."
+        "held before training begins. Parameters of trained models are not kept. The peak is that "
+        "of all cores of a line; a single model has one of them."
     )
 
 
