@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -184,8 +185,15 @@ def test_what_a_search_started_ends_with_it(tmp_path):
         assert process.stdout
         child = process.stdout.readline().strip()
         process.wait()
-    state = subprocess.run(["ps", "-o", "stat=", "-p", child], capture_output=True, text=True)
-    assert state.stdout.strip()[:1] in ("", "Z")
+    deadline = time.monotonic() + 10  # a killed process may take a moment to go
+    while running(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not running(child)
+
+
+def running(process):
+    found = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True)
+    return found.stdout.strip()[:1] not in ("", "Z")
 
 
 def test_only_better_models_count():
@@ -326,13 +334,20 @@ def test_the_table_goes_by_the_time_to_the_accuracy_and_marks_what_failed():
     assert "92.13 %" in table.notes[0]
 
 
+def test_a_method_of_ours_that_seldom_gets_there_comes_last():
+    seldom = [1.0, None, None]
+    found = results(jaxnn_random=row(2.0, seldom), optuna=row(9.0, seldom))
+    (table,) = search.tables(found)
+    assert [line[1] for line in table.rows] == ["9.0 (1 of 3)", "not reached (1 of 3)"]
+
+
 def test_the_goals_compare_the_better_method_with_the_fastest_peer():
     cold, warm = search.goals(EXAMPLE)
     assert (cold.required, warm.required) == (5.0, 8.0)
     assert cold.measured == pytest.approx(20.0 / 4.5)
     assert warm.measured == pytest.approx(20.0 / 2.5)
     assert "successive halving" in cold.what
-    assert cold.what.endswith("scikit-learn, HalvingRandomSearchCV")
+    assert cold.what.endswith("HalvingRandomSearchCV (which did not always reach it)")
     assert not cold.reached
     assert warm.reached
 
