@@ -1,44 +1,37 @@
-"""How fast derivations are verified, beside the gradient checkers of PyTorch and of JAX.
+"""How fast derivations are verified.
 
-One claim, that the Jacobian of the softmax of ten logits is diag(p) - p p^T (S1.1), in float64:
-trials of it by jaxnn.verify, torch.autograd.gradcheck and jax.test_util.check_grads in turn, so
-that a ratio compares measurements of the same moment. Then all statements of the sources, each
-time in a new process.
+One claim, that the Jacobian of the softmax of ten logits is diag(p) - p p^T (S1.1), in float64.
+Then all statements of the sources, each time in a new process. How other gradient checkers do is
+part of the benchmark (``experiments.benchmark.parts.verification``).
 """
 
 import dataclasses
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.test_util
 import numpy as np
 
 from experiments import harness
-from experiments.claims.s1 import softmax, softmax_jacobian_as_matrix
+from experiments.claims.s1 import softmax_jacobian_as_matrix
 from experiments.config import Config, Whole
+from experiments.processes import seconds_of
 from experiments.report import Summary, summary
 from jaxnn.devices import core_count
 from jaxnn.verify import real, verify
 from jaxnn.verify.comparison import evaluate, relative_errors, subject
 from jaxnn.verify.inputs import draw
 
-CLAIM = dataclasses.replace(softmax_jacobian_as_matrix, inputs={"z": real(10)})
+LOGITS = 10
+CLAIM = dataclasses.replace(softmax_jacobian_as_matrix, inputs={"z": real(LOGITS)})
 
 DERIVATIONS = (sys.executable, "-m", "experiments.derivations")
-
-Check = Callable[[np.ndarray], object]
-"""Checks the claim at one vector of logits; it raises where the claim is wrong."""
 
 
 class Measure(NamedTuple):
@@ -52,11 +45,7 @@ class Measure(NamedTuple):
 MEASURES = {
     "comparison": Measure("one claim, compared with autodiff", "ms", "under 50"),
     "verify": Measure("one claim, the whole verdict", "ms"),
-    "jaxnn_rate": Measure("jaxnn.verify, compared with autodiff", "trials/s"),
-    "torch_rate": Measure("torch.autograd.gradcheck", "trials/s"),
-    "jax_rate": Measure("jax.test_util.check_grads", "trials/s"),
-    "torch_ratio": Measure("jaxnn.verify / torch.autograd.gradcheck", "times", "at least 100"),
-    "jax_ratio": Measure("jaxnn.verify / jax.test_util.check_grads", "times"),
+    "rate": Measure("one claim, compared with autodiff", "trials/s"),
     "cold": Measure("all statements, empty compilation cache", "s", "under 60"),
     "warm": Measure("all statements, compiled before", "s", "under 25"),
 }
@@ -64,15 +53,15 @@ MEASURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedConfig(Config):
-    """How long does it take to verify a derivation, and how many trials do other checkers manage?
+    """How long does it take to verify a derivation?
 
-    The inputs are random: --dataset and --data-dir change nothing. PyTorch is only compared with
-    where it is installed. The required figures are shown beside the measured ones, which depend on
-    what else the machine is doing: none of them decides the exit status.
+    The inputs are random: --dataset and --data-dir change nothing. The required figures are shown
+    beside the measured ones, which depend on what else the machine is doing: none of them decides
+    the exit status.
     """
 
     seeds: Whole = 5
-    """Number of interleaved repetitions, each from another seed; medians are reported."""
+    """Number of repetitions, each from another seed; medians are reported."""
 
     out: Path | None = None
     """Folder for results.json and history.csv; default: runs/verification_speed."""
@@ -80,34 +69,23 @@ class SpeedConfig(Config):
     trials: Whole = 10_000
     """Random trials that jaxnn.verify compares at once."""
 
-    checks: Whole = 50
-    """Random trials per repetition of the checkers that take one at a time."""
-
     processes: Whole = 1
     """Repetitions of all statements in new processes, a minute or more each; 0: none."""
 
     def validate(self) -> None:
         """Raises ValueError, naming the flag, its value and what was expected."""
         super().validate()
-        self.at_least(1, "trials", "checks")
+        self.at_least(1, "trials")
         self.at_least(0, "processes")
-
-
-class ProcessError(ValueError):
-    """A process that was to be timed failed; its text is one line."""
 
 
 def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
     """Measures one claim and all statements, and all of that again per repetition."""
-    checkers = {"torch": torch_gradcheck(), "jax": jax_check_grads()}
-    present = {name: check for name, check in checkers.items() if check is not None}
-    if "torch" not in present:
-        print("PyTorch is not installed, its row is left out; to have it: pip install torch")
     one_claim, statements = [], []
     with run.progress("one claim") as report:
-        measure_claim(config, present, seed=0)  # compiles
+        measure_claim(config, seed=0)  # compiles
         for seed in range(config.seeds):
-            one_claim.append(measure_claim(config, present, seed))
+            one_claim.append(measure_claim(config, seed))
             report(seed + 1, config.seeds)
     with run.progress("all statements") as report:
         for repetition in range(config.processes):
@@ -141,23 +119,14 @@ def show(config: SpeedConfig, run: harness.Run, measured: Mapping[str, Summary])
     )
 
 
-def measure_claim(
-    config: SpeedConfig, checkers: Mapping[str, Check], seed: int
-) -> dict[str, float]:
+def measure_claim(config: SpeedConfig, seed: int) -> dict[str, float]:
     """One repetition of everything about the one claim."""
-    row = {}
-    with ExitStack() as float64:
-        float64.enter_context(jax.enable_x64(True))
-        float64.enter_context(jax.default_device(jax.devices("cpu")[0]))
-        row["comparison"] = 1e3 * seconds(compare, config.trials, seed)
-        row["jaxnn_rate"] = config.trials / row["comparison"] * 1e3
-        logits = np.random.default_rng(seed).normal(size=(config.checks, 10))
-        for name, check in checkers.items():
-            taken = seconds(lambda check=check: [check(z) for z in logits])
-            row[f"{name}_rate"] = config.checks / taken
-            row[f"{name}_ratio"] = row["jaxnn_rate"] / row[f"{name}_rate"]
-    row["verify"] = 1e3 * seconds(lambda: verify(CLAIM, trials=config.trials, seed=seed))
-    return row
+    comparison = seconds(compare, config.trials, seed)
+    return {
+        "comparison": 1e3 * comparison,
+        "rate": config.trials / comparison,
+        "verify": 1e3 * seconds(lambda: verify(CLAIM, trials=config.trials, seed=seed)),
+    }
 
 
 def compare(trials: int, seed: int) -> None:
@@ -167,44 +136,11 @@ def compare(trials: int, seed: int) -> None:
       AssertionError: the claim does not hold.
     """
     points = draw(dict(CLAIM.inputs), {}, trials, np.random.default_rng(seed))
-    found = evaluate(subject(CLAIM, ()), points)
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        found = evaluate(subject(CLAIM, ()), points)
     for true in (*found.true, *found.forward):
         if not np.all(relative_errors(found.claimed[0], true) <= CLAIM.tolerance):
             raise AssertionError("the Jacobian of the softmax is not what is claimed")
-
-
-def torch_gradcheck() -> Check | None:
-    """``torch.autograd.gradcheck`` of the claim, None where PyTorch is not installed."""
-    try:
-        torch = import_module("torch")
-    except ImportError:
-        return None
-
-    class Softmax(torch.autograd.Function):
-        """The softmax with the claimed Jacobian."""
-
-        @staticmethod
-        def forward(ctx, z):
-            """p = softmax(z)."""
-            p = torch.softmax(z, 0)
-            ctx.save_for_backward(p)
-            return p
-
-        @staticmethod
-        def backward(ctx, p_gradient):
-            """(diag(p) - p p^T) g."""
-            (p,) = ctx.saved_tensors
-            return (torch.diag(p) - torch.outer(p, p)) @ p_gradient
-
-    return lambda z: torch.autograd.gradcheck(Softmax.apply, (torch.tensor(z, requires_grad=True),))
-
-
-def jax_check_grads() -> Check:
-    """``jax.test_util.check_grads`` of the claim, to first order, in both modes."""
-    claimed = jax.custom_jvp(softmax)
-    claimed.defjvp(lambda z, tangent: (softmax(*z), CLAIM(*z) @ tangent[0]))
-    compiled = jax.jit(claimed)
-    return lambda z: jax.test_util.check_grads(compiled, (z,), order=1)
 
 
 def measure_statements() -> dict[str, float]:
@@ -214,25 +150,21 @@ def measure_statements() -> dict[str, float]:
       ProcessError: a process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return {name: seconds(derive, Path(folder)) for name in ("cold", "warm")}
+        return {name: derive(Path(folder)) for name in ("cold", "warm")}
 
 
-def derive(folder: Path) -> None:
-    """Runs the derivations with compilation cache and results in the folder.
+def derive(folder: Path) -> float:
+    """The time of the derivations with compilation cache and results in the folder.
 
     Raises:
-      ProcessError: it failed.
+      ProcessError: they failed.
     """
-    done = subprocess.run(
+    return seconds_of(
         [*DERIVATIONS, "--out", str(folder / "out")],
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
-        capture_output=True,
-        text=True,
+        environment={"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
+        # What they found is theirs to say; here it matters that they were all judged.
+        allowed=(harness.SUCCESS, harness.CHECK_FAILED),
     )
-    # What the derivations found is theirs to say; here it matters that they were all judged.
-    if done.returncode not in (harness.SUCCESS, harness.CHECK_FAILED):
-        *_, last = ("", *done.stderr.strip().splitlines())
-        raise ProcessError(f"the derivations ended with exit status {done.returncode}: {last}")
 
 
 def seconds(function: Callable[..., object], *arguments: Any) -> float:

@@ -1,0 +1,52 @@
+"""Other gradient checkers, used as their documentation has it, all with their default tolerances.
+
+Each is asked about the same claims at the same points, in float64.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.benchmark.checkers.statement import Point, Statement
+
+Check = Callable[[Point], object]
+"""Raises where the derivative is not found right."""
+
+
+class Checker(NamedTuple):
+    """A gradient checker, in two uses."""
+
+    check_of: Callable[[Statement], Check]  # of any claim, as it is evaluated by JAX
+    check_softmax: Callable[[np.ndarray], object]  # of the Jacobian of the softmax, written in its
+    # own library, at a vector of logits
+
+
+LABELS = {
+    "torch_gradcheck": "torch.autograd.gradcheck",
+    "jax_check_grads": "jax.test_util.check_grads",
+    "chex_numerical_grads": "chex.assert_numerical_grads",
+    "gradcheck_naive": "gradcheck_naive (NumPy)",
+}
+
+
+def load(name: str) -> Checker:
+    """The checker.
+
+    Raises:
+      ModuleNotFoundError: its package is not installed.
+    """
+    module = import_module(f"experiments.benchmark.checkers.{name}")
+    return Checker(module.check_of, module.check_softmax)
+
+
+def present() -> dict[str, Checker]:
+    """Those whose package is installed; a line is printed about each of the others."""
+    found = {}
+    for name, label in LABELS.items():
+        try:
+            found[name] = load(name)
+        except ModuleNotFoundError as error:
+            print(f"{label} is left out: {error}")
+    return found

@@ -1,0 +1,77 @@
+"""The checker that students write themselves (S4.6), in NumPy.
+
+Every entry of the gradient of a scalar function against centred differences with h = 1e-4; a
+relative difference above 1e-5 fails. As in the assignment several parameters are one long vector.
+Of a Jacobian every row is checked as a gradient.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from experiments.benchmark.checkers.statement import Parts, Point, Statement, compiled
+
+ValueAndGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def gradcheck_naive(f: ValueAndGradient, x: np.ndarray) -> None:
+    """Compares the gradient that ``f`` states at x with differences of its value.
+
+    Raises:
+      AssertionError: an entry is off.
+    """
+    _, gradient = f(x)
+    h = 1e-4
+    for index in np.ndindex(x.shape):
+        before = x[index]
+        x[index] = before + h
+        above, _ = f(x)
+        x[index] = before - h
+        below, _ = f(x)
+        x[index] = before
+        numerical = (above - below) / (2 * h)
+        scale = max(1, abs(numerical), abs(gradient[index]))
+        if abs(numerical - gradient[index]) / scale > 1e-5:
+            raise AssertionError(f"{gradient[index]} at {index}, expected {numerical}")
+
+
+def check_of(statement: Statement) -> Callable[[Point], None]:
+    """Checks a statement at a point."""
+    function, derivative = compiled(statement)
+
+    def check(point: Point) -> None:
+        def at(x: np.ndarray, entry: tuple[int, ...]) -> tuple[float, np.ndarray]:
+            parts = from_one(x, point.parts)
+            derivatives = derivative(parts, point.inputs)
+            row = [np.asarray(derivative)[entry] for derivative in derivatives]
+            return float(function(parts, point.inputs)[entry]), as_one(row)
+
+        for entry in np.ndindex(function(point.parts, point.inputs).shape):
+            gradcheck_naive(lambda x, entry=entry: at(x, entry), as_one(point.parts).copy())
+
+    return check
+
+
+def as_one(parts: Parts) -> np.ndarray:
+    """Several arrays as one vector, one array as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
+
+
+def from_one(x: np.ndarray, like: Parts) -> list[np.ndarray]:
+    """The inverse of ``as_one``, given arrays of the shapes."""
+    if len(like) == 1:
+        return [x]
+    ends = np.cumsum([part.size for part in like])[:-1]
+    return [part.reshape(old.shape) for part, old in zip(np.split(x, ends), like, strict=True)]
+
+
+def check_softmax(z: np.ndarray) -> None:
+    """Checks the Jacobian of the softmax, diag(p) - p p^T (S1.1), row by row."""
+
+    def row(z: np.ndarray, i: int) -> tuple[float, np.ndarray]:
+        exponentials = np.exp(z - z.max())
+        p = exponentials / exponentials.sum()
+        return p[i], np.where(np.arange(len(z)) == i, p, 0) - p[i] * p
+
+    for i in range(len(z)):
+        gradcheck_naive(lambda z, i=i: row(z, i), z.copy())

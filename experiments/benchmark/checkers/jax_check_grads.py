@@ -1,0 +1,67 @@
+"""JAX: ``jax.test_util.check_grads`` of a ``custom_jvp`` function, first order, both modes.
+
+One random direction against centred differences; all other arguments are the defaults.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+
+from experiments.benchmark.checkers.statement import Point, Statement
+
+
+def check_of(statement: Statement) -> Callable[[Point], None]:
+    """Checks a statement at a point."""
+    function = with_derivative(statement)
+
+    def check(point: Point) -> None:
+        jax.test_util.check_grads(
+            lambda *parts: function(parts, point.inputs), point.parts, order=1
+        )
+
+    return check
+
+
+@lru_cache(maxsize=1)  # compiled once for JAX's checker and Chex's
+def with_derivative(statement: Statement) -> Callable[..., jax.Array]:
+    """The function, which JAX differentiates by the claimed derivative."""
+
+    @jax.custom_jvp
+    def function(parts, inputs):
+        return statement.function(parts, inputs)
+
+    @function.defjvp
+    def _(primals, tangents):
+        value, derivatives = function(*primals), statement.derivative(*primals)
+        steps = [
+            jnp.tensordot(derivative, tangent, tangent.ndim)
+            for derivative, tangent in zip(derivatives, tangents[0], strict=True)
+        ]
+        return value, jnp.asarray(sum(steps))
+
+    return jax.jit(function)
+
+
+@jax.custom_jvp
+def softmax(z: jax.Array) -> jax.Array:
+    """The softmax, p."""
+    return jax.nn.softmax(z)
+
+
+@softmax.defjvp
+def _(primals, tangents):
+    (z,), (tangent,) = primals, tangents
+    p = jax.nn.softmax(z)
+    return p, (jnp.diag(p) - jnp.outer(p, p)) @ tangent
+
+
+compiled_softmax = jax.jit(softmax)
+
+
+def check_softmax(z: np.ndarray) -> None:
+    """Checks the Jacobian of the softmax, diag(p) - p p^T (S1.1)."""
+    jax.test_util.check_grads(compiled_softmax, (z,), order=1)

@@ -1,0 +1,82 @@
+"""What the checkers make of the catalogue: the mutants that each lets through, its false alarms."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.benchmark.checkers import load
+from experiments.benchmark.checkers.statement import Statement, points, state
+from experiments.mutants import MUTANTS, Case
+from experiments.mutants.judging import NOT_REFUTED, Outcome
+
+
+class Finding(NamedTuple):
+    """What a checker says of a claim."""
+
+    checker: str
+    case: Case
+    stated: bool  # whether it can be asked
+    rejected_at: int | None = None  # the first point at which it rejects the claim
+
+
+def examine(case: Case, checkers: Sequence[str], count: int, seed: int) -> list[Finding]:
+    """Asks all checkers about a claim at the same points, until they reject it."""
+    statement = state(case.claim)
+    if statement is None:
+        return [Finding(name, case, stated=False) for name in checkers]
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        return [
+            Finding(name, case, True, first_rejection(name, statement, case, count, seed))
+            for name in checkers
+        ]
+
+
+def first_rejection(
+    checker: str, statement: Statement, case: Case, count: int, seed: int
+) -> int | None:
+    """The number of the first point at which a checker raises, for whatever reason."""
+    check = load(checker).check_of(statement)
+    for number, point in enumerate(points(case.claim, count, seed)):
+        try:
+            check(point)
+        except Exception:  # shapes that do not fit are told by all sorts of exceptions
+            return number
+    return None
+
+
+def of_outcome(outcome: Outcome, checker: str) -> Finding:
+    """A verdict of jaxnn: a mutant has to get its own, a right derivation must not be refuted."""
+    told = {NOT_REFUTED: False, "wrong": True}.get(outcome.judgement, outcome.case.is_mutant)
+    return Finding(checker, outcome.case, True, 0 if told else None)
+
+
+def score(findings: Iterable[Finding], count: int) -> dict[str, Any]:
+    """Counts what one checker lets through, and rejects, when it looks at the first points.
+
+    Returns:
+      ``mutants`` and ``right``: the numbers of claims; ``let_through``: the mutants not rejected;
+      ``not_stated``: how many of these the checker cannot be asked about; ``false_alarms``: right
+      derivations rejected; ``classes``: the mistakes let through although asked about, by class;
+      ``survivors``: the names of these mutants.
+    """
+    findings = list(findings)
+    mutants = [finding for finding in findings if finding.case.is_mutant]
+    right = [finding for finding in findings if not finding.case.is_mutant]
+    through = [finding for finding in mutants if not rejected(finding, count)]
+    survivors = [finding.case for finding in through if finding.stated]
+    return {
+        "mutants": len(mutants),
+        "right": len(right),
+        "let_through": len(through),
+        "not_stated": len(through) - len(survivors),
+        "false_alarms": sum(rejected(finding, count) for finding in right),
+        "classes": dict(Counter(MUTANTS[case.index].true_class for case in survivors)),
+        "survivors": [case.claim.name for case in survivors],
+    }
+
+
+def rejected(finding: Finding, count: int) -> bool:
+    """Whether the checker rejects the claim at one of the first points."""
+    return finding.rejected_at is not None and finding.rejected_at < count

@@ -1,0 +1,104 @@
+"""A claim as a gradient checker takes it: a function and its derivative by hand, at a point."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.types import PyTree
+from jaxnn.verify import Claim
+from jaxnn.verify.claims import at_path, call, learning_rate_name, with_path
+from jaxnn.verify.inputs import draw, draw_sizes
+from jaxnn.verify.quick import jit
+
+Inputs = Mapping[str, PyTree]
+Parts = Sequence[Any]
+"""What the derivative is by, array by array."""
+
+
+class Point(NamedTuple):
+    """Where a claim is checked."""
+
+    parts: list[np.ndarray]
+    inputs: Inputs
+
+
+class Statement(NamedTuple):
+    """A claim; both functions take a point's parts and inputs."""
+
+    function: Callable[[Parts, Inputs], jax.Array]
+    derivative: Callable[[Parts, Inputs], list[jax.Array]]  # by every part: [*value, *part]
+
+
+def state(claim: Claim) -> Statement | None:
+    """The claim as a statement about a derivative.
+
+    A Hessian is the derivative of the gradient that JAX computes. Of an update theta' the gradient
+    it steps along, (theta - theta') / rate, is what a checker can be asked about. Where a matrix is
+    declared as a vector, the function is one of that vector.
+
+    Args:
+      claim: the claim.
+
+    Returns:
+      The statement, None for a claim about a value, of which a gradient checker knows nothing.
+    """
+    if claim.kind == "value":
+        return None
+
+    def of(parts: Parts, inputs: Inputs) -> jax.Array:
+        return call(claim.of, moved(claim, inputs, parts))
+
+    def derivative(parts: Parts, inputs: Inputs) -> list[jax.Array]:
+        claimed = jax.tree.leaves(claim.evaluate(moved(claim, inputs, parts)))
+        if claim.kind == "update":
+            rate = inputs[str(learning_rate_name(claim))]
+            claimed = [(old - new) / rate for old, new in zip(parts, claimed, strict=True)]
+        return [jnp.asarray(leaf, float) for leaf in claimed]
+
+    def gradient(parts: Parts, inputs: Inputs) -> jax.Array:
+        (slope,) = jax.grad(of)(parts, inputs)
+        return slope
+
+    return Statement(gradient if claim.kind == "hessian" else of, derivative)
+
+
+def compiled(statement: Statement) -> Statement:
+    """The same for many evaluations."""
+    return Statement(jit(statement.function), jit(statement.derivative))
+
+
+def moved(claim: Claim, inputs: Inputs, parts: Parts) -> Inputs:
+    """The inputs with other values of what the derivative is by."""
+    old = tuple(at_path(inputs, path) for path in claim.wrt)
+    leaves, structure = jax.tree.flatten(old)
+    new = [as_declared(claim, part, leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    for path, value in zip(claim.wrt, jax.tree.unflatten(structure, new), strict=True):
+        inputs = with_path(inputs, path, value)
+    return inputs
+
+
+def as_declared(claim: Claim, part: Any, shape: tuple[int, ...]) -> Any:
+    """The array behind a part, which is a vector where the claim declares that layout."""
+    return part.reshape(shape, order="F") if claim.layout == "vec" else part.reshape(shape)
+
+
+def points(claim: Claim, count: int, seed: int) -> list[Point]:
+    """Random points, all of the same sizes, as ``jaxnn.verify`` draws them."""
+    sizes = draw_sizes(claim.inputs, seed)
+    drawn = draw(dict(claim.inputs), sizes, count, np.random.default_rng(seed))
+    found = []
+    for trial in range(count):
+        inputs = jax.tree.map(lambda value, trial=trial: np.asarray(value[trial]), drawn)
+        leaves = jax.tree.leaves(tuple(at_path(inputs, path) for path in claim.wrt))
+        found.append(Point([as_part(claim, leaf) for leaf in leaves], inputs))
+    return found
+
+
+def as_part(claim: Claim, leaf: np.ndarray) -> np.ndarray:
+    """The inverse of ``as_declared``."""
+    if claim.layout is None:
+        return leaf
+    return leaf.ravel(order="F" if claim.layout == "vec" else "C")

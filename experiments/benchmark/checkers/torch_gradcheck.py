@@ -1,0 +1,70 @@
+"""PyTorch: ``torch.autograd.gradcheck`` of an ``autograd.Function`` with the claimed backward.
+
+Every entry of the Jacobian against centred differences; all other arguments are the defaults.
+"""
+
+# pyright: reportMissingImports=false
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.benchmark.checkers.statement import Point, Statement, compiled
+
+
+def check_of(statement: Statement) -> Callable[[Point], None]:
+    """Checks a statement at a point."""
+    function, derivative = compiled(statement)
+
+    def check(point: Point) -> None:
+        class Stated(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, *parts):
+                ctx.save_for_backward(*parts)
+                return tensor(function(arrays(parts), point.inputs))
+
+            @staticmethod
+            def backward(ctx, gradient):
+                derivatives = derivative(arrays(ctx.saved_tensors), point.inputs)
+                return tuple(
+                    torch.tensordot(gradient, tensor(d), dims=gradient.ndim) for d in derivatives
+                )
+
+        parts = tuple(torch.tensor(part, requires_grad=True) for part in point.parts)
+        torch.autograd.gradcheck(Stated.apply, parts)
+
+    return check
+
+
+def arrays(tensors: Iterable[torch.Tensor]) -> list[np.ndarray]:
+    """Tensors as JAX takes them."""
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def tensor(array: Any) -> torch.Tensor:
+    """A copy of what JAX computed."""
+    return torch.tensor(np.asarray(array))
+
+
+class Softmax(torch.autograd.Function):
+    """The softmax with its Jacobian diag(p) - p p^T (S1.1)."""
+
+    @staticmethod
+    def forward(ctx, z):
+        """p = softmax(z)."""
+        p = torch.softmax(z, 0)
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx, p_gradient):
+        """(diag(p) - p p^T) g."""
+        (p,) = ctx.saved_tensors
+        return (torch.diag(p) - torch.outer(p, p)) @ p_gradient
+
+
+def check_softmax(z: np.ndarray) -> None:
+    """Checks the Jacobian of the softmax."""
+    torch.autograd.gradcheck(Softmax.apply, (torch.tensor(z, requires_grad=True),))
