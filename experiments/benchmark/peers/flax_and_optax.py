@@ -1,7 +1,14 @@
 """Flax and optax: a jitted step on a ``TrainState``, called in a Python loop.
 
-As in Flax's own MNIST example, the training examples stay on the device in floating point, an
-epoch's order is drawn at its start, and L2 is optax's business. The step takes the rows out itself.
+As in Flax's own MNIST example, the training examples stay on the device in floating point and an
+epoch's order is drawn at its start; the step takes the rows out itself.
+
+Tried beside it (softmax regression, MLP 784-50-50-10: time of a step on one core over this one's):
+
+- minibatches from NumPy (1.4, 1.2); the state not donated (1.1, 1.05); L2 in the loss instead of in
+  the optimizer, or 8-bit examples cast in the step (no difference)
+- Flax NNX: ``nnx.split`` and ``nnx.merge`` around ``jax.jit`` (1.2, 1.2), ``nnx.jit`` with
+  ``graph=False`` (1.8, 1.5), ``nnx.cached_partial`` (2.2, 1.6), ``nnx.jit`` (4.6, 3.1)
 """
 
 from collections.abc import Callable, Sequence

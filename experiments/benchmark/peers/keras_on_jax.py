@@ -2,7 +2,12 @@
 
 ``KerasOnJax`` is the faster one, after the guide "Writing a training loop from scratch in JAX",
 with the examples on the device and the rows taken out inside the step. ``Fit`` is ``compile`` and
-``fit``.
+``fit``, with as many steps per execution as there are in an epoch.
+
+Tried beside it (softmax regression, MLP 784-50-50-10: time of a step on one core over that of
+``KerasOnJax``): the same loop with minibatches from NumPy (1.4, 1.2); ``fit`` with one step per
+execution (2.4, 1.7) and with 100 (1.6, 1.3), equally from NumPy or JAX arrays, from a ``PyDataset``
+and from a generator.
 """
 
 import os
@@ -56,7 +61,7 @@ class KerasOnJax(OneByOne):
 
 
 class Fit(OneByOne):
-    """``compile`` and ``fit``, with as many steps per execution as there are in an epoch."""
+    """``compile`` and ``fit``."""
 
     def __init__(self, problem: Problem):
         self.problem = problem
