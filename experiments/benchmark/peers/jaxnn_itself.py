@@ -36,7 +36,8 @@ class Jaxnn:
         key = jax.random.key(seed)
         if len(learning_rates) == 1:
             hyper = Hyper(learning_rates[0], self.problem.l2)
-            state, history = jax.block_until_ready(train(spec, hyper, key, self.data, evaluate_on))
+            trained = train(spec, hyper, key, self.data, evaluate_on)
+            _, history = jax.block_until_ready(trained)
             return 1 - np.asarray(history.metrics["validation"].error)[None] if evaluate else None
         population = train_population(
             spec,
