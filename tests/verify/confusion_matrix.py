@@ -12,8 +12,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from experiments.mutants import CASES, MUTANTS
-from experiments.mutants.judging import NOT_REFUTED, Outcome, outcomes
+from experiments.mutants import CASES, MUTANTS, judging
+from experiments.mutants.judging import NOT_REFUTED, Outcome
 from jaxnn.progress import progress
 from jaxnn.verify.verdict import CODES
 
@@ -106,7 +106,7 @@ def main() -> int:
     if not cases:
         parser.error(f"--only is {arguments.only!r}, expected a part of a claim's name")
     with progress("claims") as done:
-        found = outcomes(
+        found = judging.outcomes(
             cases,
             range(arguments.seeds),
             arguments.trials,

@@ -18,13 +18,13 @@ Check = Callable[[Point], object]
 class Checker(NamedTuple):
     """A gradient checker, in two uses."""
 
-    check_of: Callable[[Statement], Check]  # of any claim, as it is evaluated by JAX
-    check_softmax: Callable[[np.ndarray], object]  # of the Jacobian of the softmax, written in its
-    # own library, at a vector of logits
+    check_of: Callable[[Statement], Check]  # of any claim, which JAX evaluates
+    check_softmax: Callable[[np.ndarray], object]  # at logits, all in the checker's own library
 
 
 LABELS = {
     "torch_gradcheck": "torch.autograd.gradcheck",
+    "torch_gradcheck_fast": "torch.autograd.gradcheck, fast_mode",
     "jax_check_grads": "jax.test_util.check_grads",
     "chex_numerical_grads": "chex.assert_numerical_grads",
     "gradcheck_naive": "gradcheck_naive (NumPy)",

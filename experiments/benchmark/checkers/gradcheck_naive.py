@@ -47,7 +47,7 @@ def check_of(statement: Statement) -> Callable[[Point], None]:
             return float(function(parts, point.inputs)[entry]), as_one(row)
 
         for entry in np.ndindex(function(point.parts, point.inputs).shape):
-            gradcheck_naive(lambda x, entry=entry: at(x, entry), as_one(point.parts).copy())
+            gradcheck_naive(lambda x, entry=entry: at(x, entry), as_one(point.parts))
 
     return check
 
@@ -74,4 +74,4 @@ def check_softmax(z: np.ndarray) -> None:
         return p[i], np.where(np.arange(len(z)) == i, p, 0) - p[i] * p
 
     for i in range(len(z)):
-        gradcheck_naive(lambda z, i=i: row(z, i), z.copy())
+        gradcheck_naive(lambda z, i=i: row(z, i), z)

@@ -48,8 +48,11 @@ def first_rejection(
 
 def of_outcome(outcome: Outcome, checker: str) -> Finding:
     """A verdict of jaxnn: a mutant has to get its own, a right derivation must not be refuted."""
-    told = {NOT_REFUTED: False, "wrong": True}.get(outcome.judgement, outcome.case.is_mutant)
-    return Finding(checker, outcome.case, True, 0 if told else None)
+    if outcome.case.is_mutant:
+        rejects = outcome.judgement != NOT_REFUTED
+    else:
+        rejects = outcome.judgement == "wrong"
+    return Finding(checker, outcome.case, True, 0 if rejects else None)
 
 
 def score(findings: Iterable[Finding], count: int) -> dict[str, Any]:
