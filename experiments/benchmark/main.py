@@ -16,7 +16,7 @@ from jaxnn.reporting import plain
 
 EXAMPLES, QUICK_EXAMPLES = 60_000, 1_200
 VALIDATION_SHARE = 1 / 6
-PEERS = ("optuna", "keras-tuner")  # beside those of the contenders
+PEERS = ("optuna", "keras-tuner", "chex")  # beside those of the contenders
 
 
 def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
