@@ -52,8 +52,11 @@ def test_the_first_screen_has_the_two_commands():
 
 def test_every_experiment_is_listed():
     folder = Path(__file__).parents[1] / "experiments"
+    programs = [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
     runnable = [
-        f.stem for f in folder.glob("*.py") if "harness.leave(main())" in f.read_text("utf-8")
+        file.parent.name if file.stem == "__main__" else file.stem
+        for file in programs
+        if "harness.leave(main())" in file.read_text("utf-8")
     ]
     listed = re.findall(r"^\| `(\w+)` \| .*\? \|", README, re.MULTILINE)
     assert sorted(listed) == sorted(set(runnable) - {"harness"})
