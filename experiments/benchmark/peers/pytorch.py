@@ -1,14 +1,14 @@
 """PyTorch on the CPU: eager, compiled, and many models at once by ``torch.func``.
 
-What was tried, in microseconds per step of one model (softmax / 784-50-50-10) on one core:
+What was tried, in microseconds of one core per step of one model (softmax / 784-50-50-10):
 
 * Eager: SGD as a loop over tensors 280 / 530, ``fused`` 290 / 550, ``foreach`` 310 / 590.
   ``index_select`` gathers a minibatch in 33, indexing in 81, a whole epoch at once in 170 a step.
 * ``torch.compile`` of the loss, with eager backward pass and optimizer 370 / 630; of all three, as
   in the tutorial on compiled optimizers, 410 / 660; of the same step by ``torch.func.grad``, one
   graph without autograd's records, 150 / 360. In that one max-autotune and reduce-overhead change
-  no more than noise does; without guards 110 / 300, as fast as ten steps in one graph; the C++
-  wrapper takes another 0 to 8 % off.
+  no more than noise does; without guards 110 / 300 (softmax: as fast as ten steps in one graph),
+  and the C++ wrapper takes another 0 to 8 % off.
 * 64 models, per model and step: vmap 77 to 85 / 290 to 335, compiled 38 / 157; max-autotune, the
   C++ wrapper, and autograd of the summed losses are not faster.
 
