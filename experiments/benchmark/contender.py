@@ -66,7 +66,9 @@ CONTENDERS = {
     "sklearn": Entry("scikit-learn MLPClassifier", "scikit_learn:Classifier", ("scikit-learn",)),
     "keras": Entry("Keras on JAX", "keras_on_jax:KerasOnJax", ("keras", "jax")),
     "flax": Entry("Flax + optax", "flax_and_optax:FlaxAndOptax", ("flax", "optax", "jax")),
-    "equinox": Entry("Equinox + optax", "equinox_and_optax:EquinoxAndOptax", ("equinox", "jax")),
+    "equinox": Entry(
+        "Equinox + optax", "equinox_and_optax:EquinoxAndOptax", ("equinox", "optax", "jax")
+    ),
     "torch_func": Entry("torch.func vmap", "pytorch:Vmapped", ("torch",), True),
     "flax_vmap": Entry(
         "jit(vmap) of a Flax step", "flax_and_optax:Vmapped", ("flax", "optax", "jax"), True
