@@ -210,7 +210,7 @@ def _write_report(run: harness.Run, statements: Sequence[Judged]) -> None:
         [(statement.claimed, statement.verdicts[0]) for statement in statements],
         title="The derivations of the five sources",
     )
-    run.files.append("report.html")
+    run.files["report.html"] = None
     with atomic_write(run.out / "report.html", "w") as file:
         file.write(page)
 

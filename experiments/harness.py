@@ -51,7 +51,7 @@ class Run:
         self.config = config
         self.out = out
         self.checks: list[dict[str, Any]] = []
-        self.files: list[str] = []
+        self.files: dict[str, None] = {}  # their names, in order
 
     def load(self) -> Splits:
         """The data set of the flags --dataset and --data-dir, downloaded if need be."""
@@ -99,7 +99,7 @@ class Run:
         reporting.write_json(self._new_file("results.json"), content)
 
     def _new_file(self, name: str) -> Path:
-        self.files.append(name)
+        self.files[name] = None
         return self.out / name
 
 

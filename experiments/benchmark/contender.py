@@ -70,6 +70,9 @@ CONTENDERS = {
         "Equinox + optax", "equinox_and_optax:EquinoxAndOptax", ("equinox", "optax", "jax")
     ),
     "torch_func": Entry("torch.func vmap", "pytorch:Vmapped", ("torch",), True),
+    "torch_func_compiled": Entry(
+        "torch.func vmap, torch.compile", "pytorch:CompiledVmapped", ("torch",), True
+    ),
     "flax_vmap": Entry(
         "jit(vmap) of a Flax step", "flax_and_optax:Vmapped", ("flax", "optax", "jax"), True
     ),

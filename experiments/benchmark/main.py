@@ -1,16 +1,18 @@
 """The benchmark as an experiment: prepares the examples, runs the parts, shows what they found."""
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
 from experiments import harness
-from experiments.benchmark import machine, problem
+from experiments.benchmark import earlier, machine, problem
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.part import Bench, BenchmarkConfig, Goal, Part
+from experiments.benchmark.part import PARTS, Bench, BenchmarkConfig, Goal, Part
 from jaxnn import Data
 from jaxnn.reporting import plain
 
@@ -20,27 +22,37 @@ PEERS = ("optuna", "keras-tuner", "chex")  # beside those of the contenders
 
 
 def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Measures part after part; each part's tables are printed when it is done."""
+    """Measures part after part; each part's results are written and printed when it is done."""
+    began = time.perf_counter()
     count = QUICK_EXAMPLES if config.quick else EXAMPLES
     examples = problem.mnist_shaped(run.load().train, count)
     results: dict[str, Any] = {
         "machine": machine.description() | {"versions": versions(), "examples": count}
     }
+    if config.keep:
+        results |= earlier.parts(run.out / "results.json", config, results["machine"])
     with tempfile.TemporaryDirectory() as folder:
         problem.store(Path(folder), *split(examples))
         bench = Bench(config, run, Path(folder), machine.usable_cores())
         for name in config.parts:
             part = load(name)
             results[name] = plain(part.measure(bench))
+            run.config = replace(config, parts=measured(results), keep=False)
+            run.results(results, time.perf_counter() - began)
             for table in part.tables(results):
                 run.table(table.title, table.columns, table.rows)
                 print("\n".join(table.notes))
     show(run, goals(results))
     run.history(list(values(results)))
-    for name in config.parts:
+    for name in measured(results):
         for file_name, figure in getattr(load(name), "drawing", no_drawing)(results).items():
             run.figure(file_name, figure)
     return results
+
+
+def measured(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts that there are results of, in their order."""
+    return tuple(name for name in PARTS if name in results)
 
 
 def load(name: str) -> Part:
@@ -56,7 +68,7 @@ def no_drawing(results: Mapping[str, Any]) -> dict:
 
 def goals(results: Mapping[str, Any]) -> list[Goal]:
     """The required figures of all parts that were measured."""
-    return [goal for name in results if name != "machine" for goal in load(name).goals(results)]
+    return [goal for name in measured(results) for goal in load(name).goals(results)]
 
 
 def show(run: harness.Run, found: Sequence[Goal]) -> None:

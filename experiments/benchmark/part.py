@@ -30,6 +30,9 @@ class BenchmarkConfig(Config):
     parts: tuple[str, ...] = PARTS
     """Which to measure: one_model, population, search, startup, verification, scale, roofline."""
 
+    keep: bool = False
+    """Keep the other parts that the results.json in --out has, of the same machine and versions."""
+
     quick: bool = False
     """Shorter runs of fewer cases: to see that everything works; the figures mean little."""
 

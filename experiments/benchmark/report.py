@@ -4,15 +4,14 @@ Writes the section between two markers of the README, and the roofline page besi
 status 2, and one line on standard error, if a file is not what it should be.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from experiments.benchmark.earlier import read
 from experiments.benchmark.section import PAGE, page, section
 from experiments.harness import BAD_INPUT, SUCCESS
 from jaxnn.atomic import atomic_write
@@ -63,27 +62,6 @@ def write(results: Path, *, readme: Path = Path("README.md")) -> None:
         with atomic_write(path, "w") as file:
             file.write(written)
     print(f"wrote {', '.join(map(str, files))}")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A results.json of the benchmark.
-
-    Raises:
-      OSError: there is none.
-      ValueError: it is something else; the text says what.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    experiment = content.get("experiment") if isinstance(content, dict) else None
-    if experiment != "benchmark":
-        raise ValueError(f"{path} has the experiment {experiment!r}, expected 'benchmark'")
-    missing = {"config", "versions", "device", "results"} - set(content)
-    if missing or "machine" not in content["results"]:
-        what = ", ".join(sorted(missing)) or "results.machine"
-        raise ValueError(f"{path} has no {what}, expected a results.json of the benchmark")
-    return content
 
 
 def replace(readme: str, section: str) -> str:

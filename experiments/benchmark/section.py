@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import Any
 
 from experiments.benchmark import bound
-from experiments.benchmark.main import load, no_drawing
+from experiments.benchmark.main import load, measured, no_drawing
 from experiments.benchmark.markdown import paragraphs
-from experiments.benchmark.part import PARTS, BenchmarkConfig, Goal, Table
+from experiments.benchmark.part import BenchmarkConfig, Goal, Table
 
 PUBLISHED = "experiments/benchmark/published"
 PAGE = "roofline.md"
@@ -79,11 +79,6 @@ def command(config: Mapping[str, Any]) -> str:
         if value is not True:
             words += [str(each) for each in (value if isinstance(value, tuple) else (value,))]
     return " ".join(words)
-
-
-def measured(results: Mapping[str, Any]) -> list[str]:
-    """The parts that there are results of, in their order."""
-    return [name for name in PARTS if name in results]
 
 
 def required(results: Mapping[str, Any]) -> list[str]:

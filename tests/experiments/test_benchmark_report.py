@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from markdown_it import MarkdownIt
 
-from experiments.benchmark import report
+from experiments.benchmark.earlier import read
 from experiments.benchmark.markdown import body
 from experiments.benchmark.part import PARTS, Goal, Table
 from experiments.benchmark.report import BEGIN, END, main, replace
@@ -328,6 +328,6 @@ def test_the_readme_says_what_was_published():
     if not PUBLISHED.exists():
         pytest.skip(f"{PUBLISHED} is not there yet")
     readme = Path("README.md").read_bytes().decode()
-    published = report.read(PUBLISHED)
+    published = read(PUBLISHED)
     assert replace(readme, section(published)) == readme
     assert PUBLISHED.with_name("roofline.md").read_text() == page(published)

@@ -55,6 +55,8 @@ def measure_network(bench: Bench, network: str, sizes: tuple[int, ...]) -> list[
             for name, worker in crew.items():
                 taken[name].append(1e6 * worker.train([RATE], EPOCHS, seed).seconds / steps)
         if target is not None:
+            for worker in crew.values():
+                worker.train([RATE], MOST_EPOCHS, 0, evaluate=True)  # compiles
             for seed in repetitions:
                 for name, worker in crew.items():
                     reached[name].append(seconds_to(worker, target, seed))
@@ -114,7 +116,6 @@ def seconds_to(worker: Worker, target: float, seed: int) -> float:
     All epochs do the same work, so of a training with an evaluation after every epoch it is the
     share of its epochs that were needed.
     """
-    worker.train([RATE], MOST_EPOCHS, seed, evaluate=True)  # compiles
     seconds, accuracies = worker.train([RATE], MOST_EPOCHS, seed, evaluate=True)
     assert accuracies is not None
     enough = np.flatnonzero(accuracies[0] >= target)

@@ -113,16 +113,15 @@ class Compiled(OneByOne):
 
 
 class Vmapped:
-    """All learning rates at once, as in PyTorch's tutorial on model ensembling, and compiled."""
+    """All learning rates at once, as in PyTorch's tutorial on model ensembling."""
 
     parameters: Parameters  # of the last population trained, [K, ...]
 
     def __init__(self, problem: Problem):
-        require_compiler()
         self.problem = problem
         self.examples, self.validation = Examples(problem.train), Examples(problem.validation)
         self.model = Functional(problem)
-        self.step = torch.compile(vmap(self.model.step, (0, 0, None, None)), dynamic=False)
+        self.step = vmap(self.model.step, (0, 0, None, None))
 
     @torch.no_grad()
     def train(
@@ -141,6 +140,15 @@ class Vmapped:
                 logits = vmap(self.model.logits, (0, None))(self.parameters, self.validation.inputs)
                 accuracies.append([self.validation.accuracy(each) for each in logits])
         return np.array(accuracies).T if evaluate else None
+
+
+class CompiledVmapped(Vmapped):
+    """The same step for all, compiled, which the tutorial does not do."""
+
+    def __init__(self, problem: Problem):
+        require_compiler()
+        super().__init__(problem)
+        self.step = torch.compile(self.step, dynamic=False)
 
 
 class Functional:
