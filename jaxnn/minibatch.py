@@ -78,9 +78,10 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
     """Where a keyed pseudorandom permutation of 0 .. n-1 sends each place.
 
     A generalised Feistel network (Black and Rogaway, 2002): the places are written as pairs (l, r)
-    on the smallest near-square grid that holds n of them, and each round adds a hash of one half
-    to the other, which is invertible whatever the hash. A pair beyond n is sent through again,
-    at most about one in sqrt(n) of them, until it lands below n.
+    on a near-square grid that holds n of them, and each round adds a hash of one half to the other,
+    which is invertible whatever the hash. Where n has two divisors near its root, as 60,000 has,
+    they are the sides; else a pair beyond n, at most about one in sqrt(n) of them, is sent through
+    again until it lands below n.
 
     Args:
       keys: one uint32 per round, [rounds, ...], broadcast against place.
@@ -90,8 +91,7 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
     Returns:
       uint32 [...], each below n.
     """
-    rows = math.isqrt(n - 1) + 1
-    columns = -(-n // rows)
+    rows, columns = _grid(n)
 
     def walk(place: Array) -> Array:
         left, right = place % rows, place // rows
@@ -106,6 +106,16 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
     if rows * columns == n:
         return walk(place)
     return jax.lax.while_loop(lambda place: jnp.any(place >= n), walk_on, walk(place))
+
+
+def _grid(n: int) -> tuple[int, int]:
+    """The sides of a near-square grid for n places, all of it theirs where n can be divided so."""
+    side = math.isqrt(n)
+    divisor = next(d for d in range(side, 0, -1) if n % d == 0)
+    if divisor > max(side // 2, 1):
+        return divisor, n // divisor
+    rows = math.isqrt(n - 1) + 1
+    return rows, -(-n // rows)
 
 
 def _mix(x: Array) -> Array:

@@ -7,7 +7,8 @@ is bounded by the block, not by the population.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -207,15 +208,16 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> C
     ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
 
-        def member(own: Any) -> tuple:
+        def member(spec: Spec, own: Any) -> tuple:
             state, history = run(spec, own, key, data, evaluate_on, active[0], batch_axis)
             return state.params, state.diverged_at, history.metrics
 
         own = jax.tree.map(lambda column: column[0], hyper)
         if len(own.learning_rate) > 1:
-            return jax.tree.map(lambda x: x[None], jax.vmap(member)(own))
+            together = replace(spec, together=True)
+            return jax.tree.map(lambda x: x[None], jax.vmap(partial(member, together))(own))
         # Alone, a member needs no batching, which takes as long to trace as all the rest.
-        alone = member(jax.tree.map(lambda column: column[0], own))
+        alone = member(spec, jax.tree.map(lambda column: column[0], own))
         return jax.tree.map(lambda x: x[None, None], alone)
 
     specs = {"in_specs": (SPLIT, SPLIT, SPLIT, WHOLE, WHOLE), "out_specs": SPLIT}

@@ -24,6 +24,7 @@ NEVER = -1
 """The ``diverged_at`` of a member whose loss has always been finite."""
 
 _EVALUATION_BLOCK = 500  # examples at once: their activations stay in cache
+_NARROW = 32  # outputs: fewer leave too much of a vector register empty
 
 
 class State(NamedTuple):
@@ -74,7 +75,7 @@ def objective(
 
     Source: S2.4.
     """
-    losses, _ = _over_examples(partial(loss_and_error, spec), params, *batch)
+    losses, _ = _over_examples(spec, params, *batch)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
 
@@ -141,9 +142,7 @@ def evaluate(spec: Spec, params: PyTree, data: Data, batch_axis: str | None = No
         inputs, targets = (
             jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
         )
-        values = _over_examples(
-            partial(loss_and_error, spec), params, as_float(inputs, data), targets
-        )
+        values = _over_examples(spec, params, as_float(inputs, data), targets)
         # The last block is moved back to fit; what the one before has counted is left out.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
         sums = [value @ fresh.astype(value.dtype) for value in values]
@@ -316,14 +315,20 @@ def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple
     return get_loss(spec.loss)(logits, target), classification_error(logits, target)
 
 
-def _over_examples(per_example: Callable, params: PyTree, *batch: Array) -> Any:
-    """Maps a function of (params, *example) over a minibatch whose examples become columns.
+def _over_examples(spec: Spec, params: PyTree, *batch: Array) -> tuple[Array, Array]:
+    """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns.
 
-    Every bias is spread over the minibatch first. Adding a vector that is not mapped would make
-    ``vmap`` move the examples to the front, that is transpose every layer's pre-activations: the
-    matrix products of a population then run on mixed layouts, a sixth slower. As a product with
-    ones the spreading has a matrix product for its derivative too, faster than a sum.
+    It is a matter of speed. Rows are what ``vmap`` makes of them, and suit a model alone, unless
+    all its layers are narrow. Columns suit models that train together. There every bias is spread
+    over the minibatch first: adding a vector that is not mapped would make ``vmap`` move the
+    examples to the front, that is transpose every layer's pre-activations, and the matrix products
+    of a population then run on mixed layouts, a sixth slower. As a product with ones the spreading
+    has a matrix product for its derivative too, faster than a sum.
     """
+    per_example = partial(loss_and_error, spec)
+    wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
+    if wide and not spec.together:
+        return jax.vmap(per_example, in_axes=(None, *(0 for _ in batch)))(params, *batch)
     size = len(batch[0])
     axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)
     spread = jax.tree.map(

@@ -27,7 +27,7 @@ def test_permutation_visits_every_place_once(n):
         assert np.array_equal(np.sort(permuted(seed, n)), np.arange(n))
 
 
-@pytest.mark.parametrize("n", [3, 10, 97])
+@pytest.mark.parametrize("n", [3, 10, 12, 36, 97])
 def test_every_place_is_equally_likely_to_go_anywhere(n):
     keys = jax.vmap(lambda seed: shuffle_key(jax.random.key(seed)))(jnp.arange(20_000))
     places = jnp.arange(n, dtype=jnp.uint32)
@@ -37,8 +37,9 @@ def test_every_place_is_equally_likely_to_go_anywhere(n):
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
-def test_neighbours_do_not_stay_neighbours():
-    image = permuted(3, 10_007).astype(float)
+@pytest.mark.parametrize("n", [10_007, 60_000])  # a prime, and 240 x 250
+def test_neighbours_do_not_stay_neighbours(n):
+    image = permuted(3, n).astype(float)
     assert abs(np.corrcoef(image[:-1], image[1:])[0, 1]) < 0.05
     assert abs(np.corrcoef(image, np.arange(len(image)))[0, 1]) < 0.05
 

@@ -113,7 +113,7 @@ def test_any_optax_optimizer_of_ones_own_hyperparameters(pixels):
 
     spec = Spec(
         model=MLP((12, 3)),
-        steps=60,
+        steps=200,
         batch_size=20,
         optimizer=lambda h: optax.rmsprop(h.learning_rate, decay=h.b2, eps=h.eps),
     )
@@ -129,6 +129,20 @@ def test_objective_penalises_weights_only():
     # 1/2 * 0.5 * 6 entries * 2^2, on top of log 2 for two equal logits
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
     np.testing.assert_allclose(regularised - loss, 6.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(12, 3), (12, 40, 3)])
+def test_models_alone_and_together_train_the_same(x64, pixels, sizes):
+    def trained(together):
+        spec = Spec(model=MLP(sizes), steps=50, batch_size=20, together=together)
+        state, history = train(spec, Hyper(0.3, l2=0.01), KEY, pixels)
+        return state.params, history.metrics
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12),
+        trained(True),
+        trained(False),
+    )
 
 
 def test_l2_does_not_touch_the_bias_of_the_first_step(pixels):

@@ -37,6 +37,7 @@ def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
         for name in config.parts:
             part = load(name)
             results[name] = plain(part.measure(bench))
+            results = {"machine": results["machine"]} | {n: results[n] for n in measured(results)}
             run.config = replace(config, parts=measured(results), keep=False)
             run.results(results, time.perf_counter() - began)
             for table in part.tables(results):

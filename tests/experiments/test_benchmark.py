@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -311,3 +313,75 @@ def test_the_benchmark_writes_results_of_the_parts(tmp_path, monkeypatch, capsys
     assert all(row["microseconds"]["median"] > 0 for row in rows)
     assert "one model 784-10: jaxnn against the fastest peer" in capsys.readouterr().out
     assert (tmp_path / "history.csv").read_text().startswith("measure,seed,value\n")
+
+
+QUICK = ["--dataset", "digits", "--seeds", "1", "--quick"]
+
+
+@pytest.fixture
+def two_parts(monkeypatch):
+    """Parts that measure nothing; the second one may fail."""
+
+    def part(value):
+        def measure(bench):
+            if isinstance(value, Exception):
+                raise value
+            return {"found": {"median": value, "values": [value]}}
+
+        return SimpleNamespace(measure=measure, tables=lambda _: [], goals=lambda _: [])
+
+    def put(**values):
+        for name, value in values.items():
+            monkeypatch.setitem(sys.modules, f"experiments.benchmark.parts.{name}", part(value))
+
+    return put
+
+
+def written(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_part_that_fails_does_not_take_the_ones_before_it_along(tmp_path, two_parts):
+    two_parts(one_model=1.0, scale=RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main.main([*QUICK, "--parts", "one_model", "scale", "--out", str(tmp_path)])
+    content = written(tmp_path)
+    assert content["results"]["one_model"]["found"]["median"] == 1.0
+    assert content["config"]["parts"] == ["one_model"]
+
+
+def test_parts_measured_one_at_a_time_end_in_one_file(tmp_path, two_parts, capsys):
+    two_parts(one_model=1.0, scale=2.0)
+    for name in ("scale", "one_model"):
+        assert main.main([*QUICK, "--keep", "--parts", name, "--out", str(tmp_path)]) == 0
+    content = written(tmp_path)
+    assert list(content["results"]) == ["machine", "one_model", "scale"]
+    assert content["config"]["parts"] == ["one_model", "scale"]
+    assert content["config"]["keep"] is False  # all of it at once says the same
+    history = (tmp_path / "history.csv").read_text()
+    assert "one_model.found,0,1.0" in history
+    assert "scale.found,0,2.0" in history
+    assert capsys.readouterr().out.count("results.json") == 2
+
+    two_parts(scale=3.0)
+    assert main.main([*QUICK, "--keep", "--parts", "scale", "--out", str(tmp_path)]) == 0
+    assert written(tmp_path)["results"]["scale"]["found"]["median"] == 3.0
+    assert main.main([*QUICK, "--parts", "scale", "--out", str(tmp_path)]) == 0
+    assert list(written(tmp_path)["results"]) == ["machine", "scale"]
+
+
+@pytest.mark.parametrize("changed", ["processor", "versions", "seeds"])
+def test_parts_measured_otherwise_are_not_kept(tmp_path, two_parts, capsys, changed):
+    two_parts(one_model=1.0, scale=2.0)
+    assert main.main([*QUICK, "--parts", "scale", "--out", str(tmp_path)]) == 0
+    content = written(tmp_path)
+    holder = content["config"] if changed == "seeds" else content["results"]["machine"]
+    holder[changed] = {"numpy": "1.0"} if changed == "versions" else "Abacus"
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    arguments = [*QUICK, "--keep", "--parts", "one_model", "--out", str(tmp_path)]
+    assert main.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert f"results.json was measured with {changed} {holder[changed]}, expected " in error
+    assert error.count("\n") == 1
+    assert written(tmp_path) == content

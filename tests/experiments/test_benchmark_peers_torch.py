@@ -29,7 +29,8 @@ needs_compiler = pytest.mark.skipif(not which("g++"), reason="torch.compile need
 WAYS = (
     "Eager",
     pytest.param("Compiled", marks=needs_compiler),
-    pytest.param("Vmapped", marks=needs_compiler),
+    "Vmapped",
+    pytest.param("CompiledVmapped", marks=needs_compiler),
 )
 
 

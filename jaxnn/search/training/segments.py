@@ -6,7 +6,7 @@ them is writing arrays. They stay on the host between evaluations.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -202,6 +202,7 @@ def _program(
     folds [D], active [D], iteration, steps, data)
       -> (params, optimizer state, divergence, metrics) [D, block, ...]
     """
+    spec = replace(spec, together=True)
 
     def block(
         hyper: Hyper,
