@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments import harness
 from experiments.config import Config, Whole
+from jaxnn.progress import Report
 
 PARTS = ("one_model", "population", "search", "startup", "verification", "scale", "roofline")
 
@@ -92,6 +93,19 @@ class Part(Protocol):
     def goals(self, results: Mapping[str, Any]) -> list[Goal]:
         """The required figures of the same."""
         ...
+
+
+class Ticks:
+    """Progress of so many pieces of work, of which some may turn out not to be there."""
+
+    def __init__(self, report: Report, total: int):
+        self._report = report
+        self._done, self._total = 0, total
+
+    def __call__(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._report(self._done, self._total)
 
 
 def median(values: Iterable[float]) -> float:

@@ -13,7 +13,7 @@ import pytest
 from experiments.benchmark import contender, main, problem
 from experiments.benchmark.contender import CONTENDERS, Entry
 from experiments.benchmark.crew import Measured, MissingError, hired
-from experiments.benchmark.part import Bench, BenchmarkConfig, Goal
+from experiments.benchmark.part import Bench, BenchmarkConfig, Goal, Ticks
 from experiments.benchmark.parts import one_model, population
 from experiments.benchmark.problem import flops_per_step, mnist_shaped
 from experiments.processes import ProcessError
@@ -166,7 +166,11 @@ def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
 
 def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
     bench, asked, _ = played
-    rows = one_model.measure_network(bench, "softmax", (6, 3))
+    ticks = []
+    tick = Ticks(lambda *how_far: ticks.append(how_far), 24)
+    rows = one_model.measure_network(bench, "softmax", (6, 3), tick)
+    # eight contenders are made ready, seven of them train twice
+    assert ticks == [(done + 1, 24) for done in range(8 + 7 * 2)]
     assert "Keras on JAX is left out: No module named 'keras'" in capsys.readouterr().out
     names = [row["contender"] for row in rows]
     assert names == ["numpy", "torch", "torch_compile", "sklearn", "flax", "equinox", "jaxnn"]
@@ -187,7 +191,8 @@ def test_seconds_to_an_accuracy_are_those_of_the_epochs_it_took():
 
 def test_a_population_is_dealt_out_to_the_processes(played, capsys):
     bench, asked, _ = played
-    rows, products = population.measure_network(bench, "softmax", (6, 3), 4)
+    tick = Ticks(lambda *how_far: None, 1)
+    rows, products = population.measure_network(bench, "softmax", (6, 3), 4, tick)
     on_a_core = -(-4 // len(jax.devices()))
     assert products["models_on_a_core"] == on_a_core
     assert products["microseconds"]["values"] == [10.0 * on_a_core] * 2

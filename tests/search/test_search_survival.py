@@ -1,5 +1,6 @@
 """A search ends with the same bits whatever happens on the way, or says clearly why it cannot."""
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def test_scores_that_training_does_not_give_again_are_an_error(small, tmp_path):
     with pytest.raises(CrashError):
         small.run(tmp_path, 6, 1e9)
     logged = records(tmp_path)
-    logged[-1]["loss"][1][0] += 1e-6
+    logged[-1]["loss"][1][0] = math.nextafter(logged[-1]["loss"][1][0], math.inf)
     rewrite(tmp_path, logged)
     before = (tmp_path / LOG).read_bytes()
     with pytest.raises(s.ReproducibilityError) as raised:

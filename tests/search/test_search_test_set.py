@@ -116,7 +116,7 @@ def test_retrained_models_have_seen_the_validation_examples_too(result):
 
 def test_hyperparameters_that_changed_in_training_change_again_when_it_is_repeated():
     task = replace(TASK, epochs=5, measure="loss")
-    space = SPACE | {"learning_rate": log_uniform(1e-4, 0.01)}
+    space = SPACE | {"learning_rate": log_uniform(1e-4, 1e-3)}
     found = search(task, space, method=population_based(8), key=KEY)
     stages = found.best.stages
     assert len({stage.config["learning_rate"] for stage in stages}) > 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.crew import MissingError, Worker, hired
-from experiments.benchmark.part import Bench, Goal, Table, figures, median
+from experiments.benchmark.part import Bench, Goal, Table, Ticks, figures, median
 from experiments.benchmark.problem import NETWORKS, restore
 
 RATE = 0.1
@@ -29,15 +29,18 @@ NAMES = tuple(n for n, entry in CONTENDERS.items() if not entry.whole_population
 def measure(bench: Bench) -> Mapping[str, Any]:
     """Every contender on every network, in turn."""
     rows = []
+    timed = bench.config.seeds * (2 if bench.config.dataset in ACCURACIES else 1)
     with bench.run.progress("one model") as report:
-        for done, (network, sizes) in enumerate(NETWORKS.items()):
-            rows += measure_network(bench, network, sizes)
-            report(done + 1, len(NETWORKS))
+        tick = Ticks(report, len(NETWORKS) * len(NAMES) * (1 + timed))
+        for network, sizes in NETWORKS.items():
+            rows += measure_network(bench, network, sizes, tick)
     return {"rows": rows, "epochs": EPOCHS, "learning_rate": RATE}
 
 
-def measure_network(bench: Bench, network: str, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    """One row per contender that is installed."""
+def measure_network(
+    bench: Bench, network: str, sizes: tuple[int, ...], tick: Ticks
+) -> list[dict[str, Any]]:
+    """One row per contender that is installed; a tick for each of its trainings, and one before."""
     repetitions = range(bench.config.seeds)
     target = ACCURACIES.get(bench.config.dataset, {}).get(network)
     steps = EPOCHS * restore(bench.data, sizes).steps_per_epoch
@@ -49,17 +52,20 @@ def measure_network(bench: Bench, network: str, sizes: tuple[int, ...]) -> list[
                 crew[name], tried[name] = fastest(stack, bench, name, sizes, [RATE], EPOCHS)
             except MissingError as error:
                 print(f"{CONTENDERS[name].label} is left out: {error}")
+            tick()
         taken = {name: [] for name in crew}
         reached = {name: [] for name in crew}
         for seed in repetitions:
             for name, worker in crew.items():
                 taken[name].append(1e6 * worker.train([RATE], EPOCHS, seed).seconds / steps)
+                tick()
         if target is not None:
             for worker in crew.values():
                 worker.train([RATE], MOST_EPOCHS, 0, evaluate=True)  # compiles
             for seed in repetitions:
                 for name, worker in crew.items():
                     reached[name].append(seconds_to(worker, target, seed))
+                    tick()
         return [
             {
                 "network": network,

@@ -15,7 +15,7 @@ from experiments.benchmark import products
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.crew import Measured, MissingError, Worker, hired
 from experiments.benchmark.machine import peak_gflops
-from experiments.benchmark.part import Bench, Goal, Table, figures
+from experiments.benchmark.part import Bench, Goal, Table, Ticks, figures
 from experiments.benchmark.parts.one_model import fastest
 from experiments.benchmark.problem import NETWORKS, flops_per_step, restore
 from jaxnn import MLP, Spec
@@ -44,23 +44,28 @@ def measure(bench: Bench) -> Mapping[str, Any]:
     """Every way on every network, in turn."""
     rows, alone = [], {}
     models = QUICK_MODELS if bench.config.quick else MODELS
+    one_by_one = sum(not entry.whole_population for entry in CONTENDERS.values())
     with bench.run.progress(f"{models} models") as report:
-        for done, (network, sizes) in enumerate(NETWORKS.items()):
-            found, alone[network] = measure_network(bench, network, sizes, models)
+        lines = len(CONTENDERS) + one_by_one * (len(bench.cores) >= PROCESSES)
+        tick = Ticks(report, len(NETWORKS) * (len(CONTENDERS) + lines * bench.config.seeds))
+        for network, sizes in NETWORKS.items():
+            found, alone[network] = measure_network(bench, network, sizes, models, tick)
             rows += found
-            report(done + 1, len(NETWORKS))
     return {"rows": rows, "products": alone, "models": models, "epochs": EPOCHS}
 
 
 def measure_network(
-    bench: Bench, network: str, sizes: tuple[int, ...], models: int
+    bench: Bench, network: str, sizes: tuple[int, ...], models: int, tick: Ticks
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """One row for every way of every contender that is installed; and the products alone."""
+    """One row for every way of every contender that is installed; and the products alone.
+
+    There is a tick for every contender that is made ready and for every training.
+    """
     rates = np.geomspace(*RATES, models)
     epoch = restore(bench.data, sizes).steps_per_epoch
     block = models_on_a_core(sizes, models)
     with ExitStack() as stack:
-        lines = hire(stack, bench, sizes, rates)
+        lines = hire(stack, bench, sizes, rates, tick)
         measured = [Measurements(sizes) for _ in (*lines, "products")]
         for seed in range(bench.config.seeds):
             before = peak_gflops()
@@ -69,6 +74,7 @@ def measure_network(
                 after = peak_gflops()
                 its.add(1e6 * seconds / EPOCHS / epoch / models, (before + after) / 2)
                 before = after
+                tick()
             measured[-1].add(products.microseconds(sizes, block), before)
     rows = [
         {
@@ -111,7 +117,9 @@ def models_on_a_core(sizes: tuple[int, ...], models: int) -> int:
     return min(block, -(-models // len(jax.devices())))
 
 
-def hire(stack: ExitStack, bench: Bench, sizes: tuple[int, ...], rates: np.ndarray) -> list[Line]:
+def hire(
+    stack: ExitStack, bench: Bench, sizes: tuple[int, ...], rates: np.ndarray, tick: Ticks
+) -> list[Line]:
     """The processes of all ways, warm."""
     lines = []
     for name, entry in CONTENDERS.items():
@@ -128,6 +136,7 @@ def hire(stack: ExitStack, bench: Bench, sizes: tuple[int, ...], rates: np.ndarr
                 lines[-1].train(rates[:PROCESSES], EPOCHS, seed=0)
         except MissingError as error:
             print(f"{entry.label} is left out: {error}")
+        tick()
     return lines
 
 

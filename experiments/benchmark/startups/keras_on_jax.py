@@ -1,6 +1,6 @@
 """The shortest real run with Keras on its JAX backend."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportArgumentType=false
 import keras
 
 from experiments.benchmark.startups import L2, LEARNING_RATE, STEPS
