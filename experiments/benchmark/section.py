@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from experiments.benchmark import bound
-from experiments.benchmark.main import load, measured, no_drawing
+from experiments.benchmark.main import goals, load, measured, no_drawing
 from experiments.benchmark.markdown import paragraphs
 from experiments.benchmark.part import BenchmarkConfig, Goal, Table
 
@@ -83,12 +83,12 @@ def command(config: Mapping[str, Any]) -> str:
 
 def required(results: Mapping[str, Any]) -> list[str]:
     """The required figures beside the measured ones, if there are any."""
-    goals = [goal for name in measured(results) for goal in load(name).goals(results)]
-    if not goals:
+    found = goals(results)
+    if not found:
         return []
-    title = f"What was required: {sum(goal.reached for goal in goals)} of {len(goals)} reached"
+    title = f"What was required: {sum(goal.reached for goal in found)} of {len(found)} reached"
     columns = ("what", "required", "measured", "reached")
-    return paragraphs([Table(title, columns, [goal_row(goal) for goal in goals])])
+    return paragraphs([Table(title, columns, [goal_row(goal) for goal in found])])
 
 
 def goal_row(goal: Goal) -> tuple[str, str, str, str]:
