@@ -263,6 +263,17 @@ def test_goals_compare_with_the_fastest_peer():
     assert share.reached
 
 
+def test_compiled_vmap_has_a_goal_of_its_own():
+    found = results()
+    share = {"share_of_peak": {"median": 60.0, "values": [60.0]}, "population": True}
+    found["population"]["rows"].append(row("torch_func_compiled", "softmax", 15.0, **share))
+    _, eager, compiled, *_ = population.goals(found)
+    assert eager.measured == pytest.approx(3.0)
+    assert compiled.measured == pytest.approx(1.5)
+    assert compiled.what.endswith("against torch.func vmap, torch.compile")
+    assert not compiled.reached
+
+
 def test_a_goal_may_be_an_upper_bound():
     assert Goal("", "", 0, 0, at_most=True).reached
     assert not Goal("", "", 0, 1, at_most=True).reached
