@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,7 +29,7 @@ from jaxnn.search.training.segments import Trainer, replicates
 from jaxnn.search.validation import Arranged, arrange
 from jaxnn.spec import require_count
 from jaxnn.train import check_data
-from jaxnn.types import Data, Key
+from jaxnn.types import Array, Data, Key
 
 
 def search(
@@ -84,8 +85,7 @@ def search(
     checked = Space(space, task.model_parameters)
     mesh = mesh or population_mesh()
     check_axes(mesh)
-    split_key, replicate_key = jax.random.split(key)
-    seed = int(np.asarray(jax.random.bits(split_key, (), np.uint32)))
+    seed, replicate_key = split_and_replicate(key)
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
     on_device = blocks.replicate(mesh, arranged.data)
@@ -118,6 +118,18 @@ def search(
         examples=arranged.trained_on,
         mesh=mesh,
     )
+
+
+def split_and_replicate(key: Key) -> tuple[int, Key]:
+    """The seed of splits and configurations, and the key of the replicates."""
+    bits, replicate_key = _bits_and_key(key)
+    return int(bits), replicate_key
+
+
+@jax.jit  # one program: every operation of its own would be one more to load
+def _bits_and_key(key: Key) -> tuple[Array, Key]:
+    split_key, replicate_key = jax.random.split(key)
+    return jax.random.bits(split_key, (), jnp.uint32), replicate_key
 
 
 def check(

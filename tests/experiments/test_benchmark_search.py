@@ -75,7 +75,8 @@ def test_a_search_tells_how_good_the_models_are(program, method, folder, tmp_pat
     watched = watch(program, job(folder, method), 100, tmp_path)
     seconds = [moment.seconds for moment in watched.moments]
     right = [moment.right for moment in watched.moments]
-    assert 0 < seconds[0] <= seconds[-1] <= watched.seconds
+    assert 0 < watched.imported < watched.first_score == seconds[0]
+    assert seconds[0] <= seconds[-1] <= watched.seconds
     assert right == sorted(set(right))
     assert 70 < watched.best <= 100  # of ten classes: it has learned
 
@@ -198,12 +199,20 @@ def running(process):
 
 def test_only_better_models_count():
     lines = [(1.0, 0.3), (2.0, 0.3), (3.0, 0.2), (4.0, 0.31)]
-    told = [(at, json.dumps({"accuracy": accuracy})) for at, accuracy in lines]
+    told = [(0.5, {"imported": True}), *((at, {"accuracy": found}) for at, found in lines)]
     assert list(watching.better(told)) == [(1.0, 0.3), (4.0, 0.31)]
 
 
-def watched(seconds, *moments):
-    return Watched(seconds, [Moment(*moment) for moment in moments])
+def test_a_search_tells_when_its_packages_are_imported(folder, monkeypatch, capsys):
+    asked = job(folder, "random")
+    monkeypatch.setattr(sys, "argv", ["program", json.dumps(asked._asdict())])
+    taken = Job.given()
+    assert (taken.method, taken.batch_size) == ("random", 50)
+    assert json.loads(capsys.readouterr().out) == {"imported": True}
+
+
+def watched(seconds, *moments, imported=0.25):
+    return Watched(seconds, [Moment(*moment) for moment in moments], imported)
 
 
 def test_an_accuracy_is_reached_when_it_is_first_known():
@@ -212,8 +221,10 @@ def test_an_accuracy_is_reached_when_it_is_first_known():
     assert one.reached(80) == 2.0
     assert one.reached(81) == 5.0
     assert one.reached(91) is None
+    assert one.first_score == 2.0
     assert watched(9.0).reached(1) is None
     assert watched(9.0).best == 0
+    assert watched(9.0).first_score == 9.0
 
 
 SLOW = watched(30.0, (1.0, 50), (20.0, 90))
@@ -253,7 +264,10 @@ def test_every_repetition_has_its_own_target():
     assert found["searches"]["slow"]["cold"]["to_target"]["values"] == [20.0, 4.0]
     assert found["searches"]["quick"]["cold"]["to_target"]["values"] == [None, 1.0]
     assert found["searches"]["quick"]["accuracy"]["values"] == [0.89, 0.89]
-    assert found["searches"]["quick"]["warm"]["whole"]["median"] == 3.0
+    quick = found["searches"]["quick"]["warm"]
+    assert quick["whole"]["median"] == 3.0
+    assert quick["first_score"]["values"] == [1.0, 1.0]
+    assert quick["imported"]["values"] == [0.25, 0.25]
 
 
 def test_a_search_that_never_gets_there_costs_a_peer_its_time_and_us_everything():
@@ -284,8 +298,12 @@ def test_the_fastest_is_the_first_to_get_there_not_the_first_to_end():
 
 def row(whole, to_target, warm=None, accuracy=0.9):
     def start(to_target):
-        values = {"values": [whole] * len(to_target), "median": whole}
-        return {"whole": values, "to_target": {"values": to_target}}
+        return {
+            "imported": {"median": 0.31},
+            "first_score": {"median": 1.42},
+            "whole": {"values": [whole] * len(to_target), "median": whole},
+            "to_target": {"values": to_target},
+        }
 
     return {
         "cold": start(to_target),
@@ -328,7 +346,7 @@ def test_the_table_goes_by_the_time_to_the_accuracy_and_marks_what_failed():
         ("not reached", "not reached"),
         ("27.0 (2 of 3)", "27.0 (2 of 3)"),
     ]
-    assert table.rows[2][3:] == ("20.0", "20.0", "87.65")
+    assert table.rows[2][3:] == ("0.3", "1.4", "20.0", "20.0", "87.65")
     assert all(len(line) == len(table.columns) for line in table.rows)
     assert "64 configurations of 784-10, at most 12 epochs" in table.title
     assert "92.13 %" in table.notes[0]
@@ -350,6 +368,16 @@ def test_the_goals_compare_the_better_method_with_the_fastest_peer():
     assert cold.what.endswith("HalvingRandomSearchCV (which did not always reach it)")
     assert not cold.reached
     assert warm.reached
+
+
+def test_what_is_in_the_way_is_said_of_what_is_not_reached():
+    (table,) = search.tables(EXAMPLE)  # cold 20 / 4.5, warm 20 / 2.5
+    (limit,) = table.notes[3:]
+    assert "5 times the speed of the fastest peer, cold, would be 4.0 s" in limit
+    assert "jaxnn, successive halving, has imported its packages after 0.3 s" in limit
+    assert "after 1.4 s" in limit
+    (table,) = search.tables(results(jaxnn_random=row(1.0, [1.0]), optuna=row(9.0, [9.0])))
+    assert len(table.notes) == 3
 
 
 def test_nothing_is_won_where_jaxnn_never_gets_there():

@@ -1,6 +1,7 @@
 """A search is many trainings: each member is what training alone makes of it, the best is kept."""
 
 import math
+import threading
 from dataclasses import replace
 
 import jax
@@ -32,6 +33,7 @@ from jaxnn.search import (
     successive_halving,
 )
 from jaxnn.search.final import lineage
+from jaxnn.search.training.segments import Trainer
 from jaxnn.search.validation import arrange
 
 
@@ -323,6 +325,27 @@ def test_static_values_are_programs_and_traced_ones_are_not():
     found = search(task, space, method=population_based(12), key=KEY, seeds=2)
     assert found.programs == 1
     assert jaxnn.blocks.compile_once.cache_info().misses - before == 3
+
+
+def test_the_next_rungs_program_is_compiled_while_this_one_trains(monkeypatch):
+    compiled, compiling, training = threading.Event(), Trainer.compile, Trainer.advance
+
+    def compile_and_tell(self, spec, hyper):
+        program = compiling(self, spec, hyper)
+        if len(hyper.learning_rate) == 3:
+            compiled.set()
+        return program
+
+    def wait_and_train(self, spec, hyper, *rest):
+        assert compiled.wait(timeout=120)
+        return training(self, spec, hyper, *rest)
+
+    monkeypatch.setattr(Trainer, "compile", compile_and_tell)
+    monkeypatch.setattr(Trainer, "advance", wait_and_train)
+    space = {"learning_rate": log_uniform(0.01, 0.1), "batch_size": fixed(20)}
+    method = successive_halving(9)
+    found = search(replace(TASK, epochs=3), space, method=method, key=KEY)
+    assert [len(curve.values("loss")) for curve in found.curves.values()].count(3) == 3
 
 
 def test_logistic_regression_can_be_searched():

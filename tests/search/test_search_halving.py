@@ -79,8 +79,12 @@ def test_rungs_are_scikit_learns_where_everything_divides(count, eta, evaluation
     ],
 )
 def test_rungs_by_hand(count, eta, minimum, evaluations, expected):
-    method = successive_halving(count, eta=eta, minimum=minimum)
-    assert asked(play(method, SPACE, evaluations=evaluations)) == expected
+    played = play(
+        successive_halving(count, eta=eta, minimum=minimum), SPACE, evaluations=evaluations
+    )
+    assert asked(played) == expected
+    announced = [one.going_on for one in played]
+    assert announced == [trials for trials, _ in expected[1:]] + [0]
 
 
 @pytest.mark.parametrize(

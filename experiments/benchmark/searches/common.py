@@ -33,7 +33,8 @@ class Job(NamedTuple):
 
     @classmethod
     def given(cls) -> "Job":
-        """That of the command line: a JSON object."""
+        """That of the command line: a JSON object. Tells that the program is there to take it."""
+        write({"imported": True})
         return cls(**json.loads(sys.argv[1]))
 
 
@@ -62,5 +63,10 @@ def examples(job: Job) -> tuple[Examples, Examples]:
 
 def tell(accuracy: float) -> None:
     """Prints the share of the validation examples that some model predicts rightly."""
-    sys.stdout.write(json.dumps({"accuracy": float(accuracy)}) + "\n")  # several processes: at once
+    write({"accuracy": float(accuracy)})
+
+
+def write(line: dict[str, bool | float]) -> None:
+    """Prints a line of JSON for ``watching``."""
+    sys.stdout.write(json.dumps(line) + "\n")  # several processes: at once
     sys.stdout.flush()

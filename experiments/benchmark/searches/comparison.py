@@ -39,6 +39,8 @@ def compared(repetitions: Sequence[Runs], examples: int) -> dict[str, Any]:
             watched = [run[start] for run in mine]
             reached = [w.reached(right) for w, right in zip(watched, targets, strict=True)]
             found[start] = {
+                "imported": figures(w.imported for w in watched),
+                "first_score": figures(w.first_score for w in watched),
                 "whole": figures(w.seconds for w in watched),
                 "to_target": {"values": reached},
                 "moments": [w.moments for w in watched],

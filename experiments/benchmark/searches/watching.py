@@ -29,11 +29,17 @@ class Watched(NamedTuple):
 
     seconds: float
     moments: list[Moment]  # each better than the one before
+    imported: float  # seconds until its packages were
 
     @property
     def best(self) -> int:
         """Validation examples that the best model predicts rightly."""
         return max((moment.right for moment in self.moments), default=0)
+
+    @property
+    def first_score(self) -> float:
+        """When it first knew how good a model is; the whole time if it never told."""
+        return self.moments[0].seconds if self.moments else self.seconds
 
     def reached(self, right: int) -> float | None:
         """When it first knew a model that is at least as good, if it ever did."""
@@ -58,20 +64,20 @@ def watch(program: str, job: Job, examples: int, cache: Path) -> Watched:
     began = time.perf_counter()
     with started(command, environment(cache)) as (process, errors):
         assert process.stdout
-        moments = better((time.perf_counter() - began, line) for line in process.stdout)
-        found = [Moment(at, round(accuracy * examples)) for at, accuracy in moments]
+        told = [(time.perf_counter() - began, json.loads(line)) for line in process.stdout]
         status = process.wait()
         seconds = time.perf_counter() - began
         if status:
             complain(program, status, errors)
-    return Watched(seconds, found)
+    moments = [Moment(at, round(accuracy * examples)) for at, accuracy in better(told)]
+    return Watched(seconds, moments, next(at for at, line in told if "imported" in line))
 
 
-def better(lines: Iterable[tuple[float, str]]) -> Iterator[tuple[float, float]]:
+def better(lines: Iterable[tuple[float, dict[str, float]]]) -> Iterator[tuple[float, float]]:
     """Those of the lines that tell a higher accuracy than all before them."""
     best = 0.0
     for at, line in lines:
-        accuracy = json.loads(line)["accuracy"]
+        accuracy = line.get("accuracy", 0.0)
         if accuracy > best:
             best = accuracy
             yield at, accuracy

@@ -133,12 +133,12 @@ def survivors(trials: Sequence[Trial], scores: Scores, count: int) -> tuple[Tria
 
 
 def _halve(trials: tuple[Trial, ...], rungs: list[tuple[int, int]]) -> Rounds:
-    for i, (_, until) in enumerate(rungs):
-        scores = yield Round(trials, until)
-        if i + 1 < len(rungs):
-            trials = survivors(trials, scores, rungs[i + 1][0])
-            if not trials:
-                return
+    following = [count for count, _ in rungs[1:]] + [0]
+    for (_, until), count in zip(rungs, following, strict=True):
+        scores = yield Round(trials, until, going_on=count)
+        trials = survivors(trials, scores, count)
+        if not trials:
+            return
 
 
 def _work(rungs: list[tuple[int, int]]) -> int:

@@ -24,6 +24,7 @@ class Round(NamedTuple):
 
     trials: tuple[Trial, ...]
     until: int
+    going_on: int = 0  # how many of them the next round will have, if that is known: a hint
 
 
 class Scores(NamedTuple):

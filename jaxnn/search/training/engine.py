@@ -34,7 +34,7 @@ from jaxnn.search.task import Task, hyper
 from jaxnn.search.training.segments import Trainer
 from jaxnn.search.training.state import Bucket, Keep, PopulationState
 from jaxnn.spec import Spec
-from jaxnn.types import Hyper, PyTree
+from jaxnn.types import PyTree
 
 
 class Status(NamedTuple):
@@ -124,19 +124,20 @@ class Engine:
         by_program: dict[str, list[Trial]] = {}
         for trial in asked.trials:
             by_program.setdefault(_program_name(trial.config), []).append(trial)
-        names = list(by_program)
         specs = {name: self._program(trials) for name, trials in by_program.items()}
-        compiling: dict[str, Future] = {}
-        for place, name in enumerate(names):
-            last = place + 1 == len(names)
-            bucket = self._begin_bucket(name, specs[name], by_program[name], last)
+        needed = [(specs[name], trials) for name, trials in by_program.items()]
+        if len(needed) == 1 and asked.going_on:  # the next round's, of which only the size counts
+            needed.append((needed[0][0], list(asked.trials[: asked.going_on])))
+        compiling: dict[int, Future] = {}
+        for place, (name, trials) in enumerate(by_program.items()):
+            last = place + 1 == len(by_program)
+            bucket = self._begin_bucket(name, specs[name], trials, last)
             while bucket.evaluation < asked.until:
                 if not self._reading:
-                    for ahead in names[place : place + 2]:  # the next one while this one trains
-                        if ahead not in compiling:
-                            traced = hyper([trial.config for trial in by_program[ahead]])
-                            compiling[ahead] = compiler.submit(self._compile, specs[ahead], traced)
-                    compiling[name].result()
+                    for ahead in range(place, min(place + 2, len(needed))):
+                        if ahead not in compiling:  # the next one while this one trains
+                            compiling[ahead] = compiler.submit(self._compile, *needed[ahead])
+                    compiling[place].result()
                 self._run_segment(number, bucket)
 
     def _begin_bucket(self, name: str, spec: Spec, trials: list[Trial], last: bool) -> Bucket:
@@ -160,9 +161,9 @@ class Engine:
     def _spec_of(self, trial: Trial) -> Spec:
         return self._task.spec(static_part(trial.config), self._trainer.arranged.trained_on)
 
-    def _compile(self, spec: Spec, traced: Hyper) -> None:
+    def _compile(self, spec: Spec, trials: list[Trial]) -> None:
         began = time.perf_counter()
-        self._trainer.compile(spec, traced)
+        self._trainer.compile(spec, hyper([trial.config for trial in trials]))
         self._compile_seconds += time.perf_counter() - began
 
     def _run_segment(self, number: int, bucket: Bucket) -> None:

@@ -30,7 +30,7 @@ from jaxnn.train import (
     init_state,
     mark_divergence,
 )
-from jaxnn.types import Array, Data, Hyper, PyTree
+from jaxnn.types import Array, Data, Hyper, Key, PyTree
 
 _OVERHEAD = 1.7  # of a block, in members: what its cost has beyond its size
 
@@ -61,13 +61,19 @@ class Replicates(NamedTuple):
         return len(self.fold)
 
 
-def replicates(key: Any, seeds: int, folds: int) -> Replicates:
+def replicates(key: Key, seeds: int, folds: int) -> Replicates:
     """Seeds, each with its own key, by folds; the members of one seed share their minibatches."""
-    words = np.stack(
-        [np.asarray(jax.random.key_data(jax.random.fold_in(key, seed))) for seed in range(seeds)]
-    )
+    words = np.asarray(_key_words(key, seeds))
     fold = np.tile(np.arange(folds, dtype=np.int32), seeds)
     return Replicates(np.repeat(words, folds, axis=0), fold, jax.random.key_impl(key))
+
+
+@partial(jax.jit, static_argnames="seeds")
+def _key_words(key: Key, seeds: int) -> Array:
+    """The key of each seed, [seeds, ...] uint32."""
+    return jax.vmap(lambda seed: jax.random.key_data(jax.random.fold_in(key, seed)))(
+        jnp.arange(seeds)
+    )
 
 
 @dataclass(frozen=True)
