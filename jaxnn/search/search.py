@@ -85,7 +85,8 @@ def search(
     checked = Space(space, task.model_parameters)
     mesh = mesh or population_mesh()
     check_axes(mesh)
-    seed, replicate_key = split_and_replicate(key)
+    bits, replicate_key = _bits_and_key(key)
+    seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
     on_device = blocks.replicate(mesh, arranged.data)
@@ -120,14 +121,9 @@ def search(
     )
 
 
-def split_and_replicate(key: Key) -> tuple[int, Key]:
-    """The seed of splits and configurations, and the key of the replicates."""
-    bits, replicate_key = _bits_and_key(key)
-    return int(bits), replicate_key
-
-
 @jax.jit  # one program: every operation of its own would be one more to load
 def _bits_and_key(key: Key) -> tuple[Array, Key]:
+    """The seed of splits and configurations, [] uint32, and the key of the replicates."""
     split_key, replicate_key = jax.random.split(key)
     return jax.random.bits(split_key, (), jnp.uint32), replicate_key
 

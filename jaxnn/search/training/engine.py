@@ -124,14 +124,13 @@ class Engine:
         by_program: dict[str, list[Trial]] = {}
         for trial in asked.trials:
             by_program.setdefault(_program_name(trial.config), []).append(trial)
-        specs = {name: self._program(trials) for name, trials in by_program.items()}
-        needed = [(specs[name], trials) for name, trials in by_program.items()]
+        needed = [(self._program(trials), trials) for trials in by_program.values()]
         if len(needed) == 1 and asked.going_on:  # the next round's, of which only the size counts
             needed.append((needed[0][0], list(asked.trials[: asked.going_on])))
         compiling: dict[int, Future] = {}
-        for place, (name, trials) in enumerate(by_program.items()):
+        for place, name in enumerate(by_program):
             last = place + 1 == len(by_program)
-            bucket = self._begin_bucket(name, specs[name], trials, last)
+            bucket = self._begin_bucket(name, *needed[place], last)
             while bucket.evaluation < asked.until:
                 if not self._reading:
                     for ahead in range(place, min(place + 2, len(needed))):
