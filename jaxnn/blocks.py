@@ -8,7 +8,7 @@ those of the others.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,8 @@ from jaxnn import distributed
 from jaxnn.types import PyTree
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
+
+_SETTINGS = "jax_enable_x64", "jax_default_matmul_precision"
 
 
 class Block(NamedTuple):
@@ -66,18 +68,44 @@ def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
     return jax.tree.map(put, tree)
 
 
+class Signature(NamedTuple):
+    """What a program is compiled for."""
+
+    structure: Any  # of the arguments
+    leaves: tuple[jax.ShapeDtypeStruct, ...]  # with their placement
+    settings: tuple  # of JAX, as they are in force in this thread
+
+
+class Traced:
+    """A program for arguments of one signature, in the state it has before it is compiled.
+
+    Tracing belongs to the thread that asks for it, whose context managers (``jax.enable_x64``,
+    ``jax.default_matmul_precision``) are in force; compiling can be left to another one.
+    """
+
+    def __init__(self, lowered: jax.stages.Lowered):
+        """From JAX's own."""
+        self._lowered = lowered
+
+    @cached_property
+    def compiled(self) -> Callable:
+        """The program, compiled when it is first asked for."""
+        return self._lowered.compile()
+
+
 @lru_cache
-def compile_once(build: Callable[..., Callable], static: tuple, signature: tuple) -> Callable:
-    """The program ``build(*static)`` compiled for arguments of one signature; once per process."""
-    structure, leaves = signature
-    return build(*static).lower(*jax.tree.unflatten(structure, leaves)).compile()
+def trace_once(build: Callable[..., Callable], static: tuple, signature: Signature) -> Traced:
+    """The program ``build(*static)`` for arguments of one signature; once per process."""
+    arguments = jax.tree.unflatten(signature.structure, signature.leaves)
+    return Traced(build(*static).lower(*arguments))
 
 
-def signature(arguments: tuple) -> tuple[Any, tuple]:
-    """What a program is compiled for: the arguments' structure, shapes, dtypes and placement."""
+def signature(arguments: tuple) -> Signature:
+    """What a program for these arguments is compiled for, here and now."""
     leaves, structure = jax.tree.flatten(arguments)
     abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-    return structure, tuple(abstract)
+    settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
+    return Signature(structure, tuple(abstract), settings)
 
 
 def one_ahead(

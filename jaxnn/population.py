@@ -107,7 +107,8 @@ def train_population(
 
     started = perf_counter()
     static = (spec, mesh, jax.random.key_impl(keys), batch_axis)
-    program = blocks.compile_once(_program, static, blocks.signature(arguments(rounds[0])))
+    traced = blocks.trace_once(_program, static, blocks.signature(arguments(rounds[0])))
+    program = traced.compiled
     compiled = perf_counter()
     jax.block_until_ready(shared)
     ready = perf_counter()

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import chex
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 Array = jax.Array
-Key = chex.PRNGKey
+Key = jax.Array
+"""From ``jax.random.key``."""
 PyTree = Any
 """Nested tuples, dicts, ... of arrays, such as a network's parameters."""
 

@@ -14,7 +14,8 @@ from jaxnn.search.curves import Curve
 from jaxnn.search.selection import confidence_intervals
 from jaxnn.search.space import Config, static_part
 from jaxnn.search.task import Task, hyper
-from jaxnn.search.training.segments import Trainer, replicates
+from jaxnn.search.training.programs import Work
+from jaxnn.search.training.segments import Trainer, replicates, seed_words
 from jaxnn.search.validation import Arranged
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, loss_and_error
@@ -63,15 +64,15 @@ def retrain(task: Task, stages: Sequence[Stage], key: Key, seeds: int, mesh: Any
     """
     arranged = Arranged(task.all_examples(), 0, 1)
     on_device = blocks.replicate(mesh, arranged.data)
-    trainer = Trainer(arranged, on_device, replicates(key, seeds, 1), mesh)
+    repeated = replicates(seed_words(key, seeds), 1, jax.random.key_impl(key))
+    trainer = Trainer(arranged, on_device, repeated, mesh)
     spec = task.spec(static_part(stages[0].config), arranged.trained_on)
+    ends = [task.iteration(stage.until, spec.batch_size, arranged.trained_on) for stage in stages]
+    program = trainer.program(spec, [Work(1, ends[-1])], had=())
     members = trainer.empty(spec, 1)
-    start = 0
-    for stage in stages:
-        stop = task.iteration(stage.until, spec.batch_size, arranged.trained_on)
-        trainer.advance(spec, hyper([stage.config]), members, start, stop, lambda _: None)
-        start = stop
-    members = trainer.gather(spec, members)
+    for stage, start, stop in zip(stages, [0, *ends], ends, strict=False):
+        trainer.advance(program, hyper([stage.config]), members, start, stop, lambda _: None)
+    members = trainer.gather(program, members)
     if (members.diverged_at != NEVER).any():
         raise ValueError(
             f"the chosen configuration {stages[-1].config} diverged when it was trained again on "

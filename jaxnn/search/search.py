@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from jaxnn.search.selection import RULES, may_be_chosen
 from jaxnn.search.space import Space
 from jaxnn.search.task import Task
 from jaxnn.search.training.engine import Engine
-from jaxnn.search.training.segments import Trainer, replicates
+from jaxnn.search.training.segments import Trainer, replicates, seed_words
 from jaxnn.search.validation import Arranged, arrange
 from jaxnn.spec import require_count
 from jaxnn.train import check_data
@@ -85,12 +86,13 @@ def search(
     checked = Space(space, task.model_parameters)
     mesh = mesh or population_mesh()
     check_axes(mesh)
-    bits, replicate_key = _bits_and_key(key)
+    bits, replicate_key, words = _draw(key, seeds)
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
     on_device = blocks.replicate(mesh, arranged.data)
-    trainer = Trainer(arranged, on_device, replicates(replicate_key, seeds, arranged.folds), mesh)
+    repeated = replicates(words, arranged.folds, jax.random.key_impl(key))
+    trainer = Trainer(arranged, on_device, repeated, mesh)
     journal: Journal = Memory()
     if folder is not None or distributed.process_count() > 1:
         asked = describe(task, checked, method, key, seeds, rule, mesh)
@@ -121,11 +123,12 @@ def search(
     )
 
 
-@jax.jit  # one program: every operation of its own would be one more to load
-def _bits_and_key(key: Key) -> tuple[Array, Key]:
-    """The seed of splits and configurations, [] uint32, and the key of the replicates."""
+@partial(jax.jit, static_argnames="seeds")  # every operation of its own would be a program more
+def _draw(key: Key, seeds: int) -> tuple[Array, Key, Array]:
+    """The seed of splits and configurations, [] uint32, the key of the replicates, its words."""
     split_key, replicate_key = jax.random.split(key)
-    return jax.random.bits(split_key, (), jnp.uint32), replicate_key
+    bits = jax.random.bits(split_key, (), jnp.uint32)
+    return bits, replicate_key, seed_words(replicate_key, seeds)
 
 
 def check(

@@ -3,11 +3,11 @@
 import jax
 import pytest
 
-from jaxnn.blocks import compile_once
+from jaxnn.blocks import trace_once
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs():
     yield
-    compile_once.cache_clear()
+    trace_once.cache_clear()
     jax.clear_caches()

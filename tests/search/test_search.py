@@ -13,6 +13,7 @@ from small_search import KEY, SPACE, TASK, TRAIN, VALIDATION, alone, in_stages
 
 import jaxnn.blocks
 from jaxnn import MLP, NEVER, Data, Network, cross_entropy, evaluate
+from jaxnn.blocks import Traced
 from jaxnn.devices import population_mesh
 from jaxnn.search import (
     AllDivergedError,
@@ -33,6 +34,7 @@ from jaxnn.search import (
     successive_halving,
 )
 from jaxnn.search.final import lineage
+from jaxnn.search.training import programs
 from jaxnn.search.training.segments import Trainer
 from jaxnn.search.validation import arrange
 
@@ -310,12 +312,12 @@ def test_static_values_are_programs_and_traced_ones_are_not():
         "momentum": choice(0.0, 0.9),
         "width": choice(3, 5),
     }
-    before = jaxnn.blocks.compile_once.cache_info().misses
+    before = jaxnn.blocks.trace_once.cache_info().misses
     space["batch_size"] = fixed(20)
     found = search(task, space, method=random(12), key=KEY, seeds=2)
     assert found.programs == 2
     # Each width has models of its own: what is compiled is compiled for the widths and no more.
-    assert jaxnn.blocks.compile_once.cache_info().misses - before == 2
+    assert jaxnn.blocks.trace_once.cache_info().misses - before == 2
     assert set(traces) == {3, 5}
     assert list(found.curves) != sorted(found.curves)  # one width after the other
     assert [row["trial"] for row in found.table] == list(range(12))
@@ -324,28 +326,39 @@ def test_static_values_are_programs_and_traced_ones_are_not():
     space["width"] = fixed(3)
     found = search(task, space, method=population_based(12), key=KEY, seeds=2)
     assert found.programs == 1
-    assert jaxnn.blocks.compile_once.cache_info().misses - before == 3
+    assert jaxnn.blocks.trace_once.cache_info().misses - before == 3
+
+
+def test_a_short_halving_is_one_program():
+    space = {"learning_rate": log_uniform(0.01, 0.1), "batch_size": fixed(20)}
+    before = jaxnn.blocks.trace_once.cache_info().misses
+    found = search(replace(TASK, epochs=9), space, method=successive_halving(27), key=KEY)
+    assert found.programs == 1
+    assert jaxnn.blocks.trace_once.cache_info().misses - before == 1
 
 
 def test_the_next_rungs_program_is_compiled_while_this_one_trains(monkeypatch):
-    compiled, compiling, training = threading.Event(), Trainer.compile, Trainer.advance
+    monkeypatch.setattr(programs, "_COMPILING", 0)  # every rung has the size that suits it
+    both, compiled, training, seen = threading.Event(), Traced.compiled, Trainer.advance, set()
 
-    def compile_and_tell(self, spec, hyper):
-        program = compiling(self, spec, hyper)
-        if len(hyper.learning_rate) == 3:
-            compiled.set()
+    def compile_and_tell(self):
+        program = compiled.__get__(self)
+        seen.add(self)
+        if len(seen) == 2:
+            both.set()
         return program
 
-    def wait_and_train(self, spec, hyper, *rest):
-        assert compiled.wait(timeout=120)
-        return training(self, spec, hyper, *rest)
+    def wait_and_train(self, *rest):
+        assert both.wait(timeout=120)
+        return training(self, *rest)
 
-    monkeypatch.setattr(Trainer, "compile", compile_and_tell)
+    monkeypatch.setattr(Traced, "compiled", property(compile_and_tell))
     monkeypatch.setattr(Trainer, "advance", wait_and_train)
     space = {"learning_rate": log_uniform(0.01, 0.1), "batch_size": fixed(20)}
-    method = successive_halving(9)
+    method = successive_halving(27)
     found = search(replace(TASK, epochs=3), space, method=method, key=KEY)
-    assert [len(curve.values("loss")) for curve in found.curves.values()].count(3) == 3
+    assert [len(curve.values("loss")) for curve in found.curves.values()].count(3) == 9
+    assert found.programs == 2
 
 
 def test_logistic_regression_can_be_searched():

@@ -83,8 +83,8 @@ def test_rungs_by_hand(count, eta, minimum, evaluations, expected):
         successive_halving(count, eta=eta, minimum=minimum), SPACE, evaluations=evaluations
     )
     assert asked(played) == expected
-    announced = [one.going_on for one in played]
-    assert announced == [trials for trials, _ in expected[1:]] + [0]
+    announced = [list(one.following) for one in played]
+    assert announced == [expected[rung + 1 :] for rung in range(len(expected))]
 
 
 @pytest.mark.parametrize(

@@ -133,10 +133,10 @@ def survivors(trials: Sequence[Trial], scores: Scores, count: int) -> tuple[Tria
 
 
 def _halve(trials: tuple[Trial, ...], rungs: list[tuple[int, int]]) -> Rounds:
-    following = [count for count, _ in rungs[1:]] + [0]
-    for (_, until), count in zip(rungs, following, strict=True):
-        scores = yield Round(trials, until, going_on=count)
-        trials = survivors(trials, scores, count)
+    for rung, (_, until) in enumerate(rungs):
+        following = tuple(rungs[rung + 1 :])
+        scores = yield Round(trials, until, following)
+        trials = survivors(trials, scores, following[0][0] if following else 0)
         if not trials:
             return
 

@@ -24,7 +24,8 @@ class Round(NamedTuple):
 
     trials: tuple[Trial, ...]
     until: int
-    going_on: int = 0  # how many of them the next round will have, if that is known: a hint
+    following: tuple[tuple[int, int], ...] = ()
+    """(how many of them, until) of the rounds in which some of them go on, if known: a hint."""
 
 
 class Scores(NamedTuple):

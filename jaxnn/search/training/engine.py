@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxnn import distributed
+from jaxnn.blocks import Traced
 from jaxnn.search.curves import Curve
 from jaxnn.search.journal.log import Record
 from jaxnn.search.journal.records import (
@@ -30,7 +31,8 @@ from jaxnn.search.journal.records import (
 from jaxnn.search.journal.run_folder import Journal
 from jaxnn.search.methods.rounds import Method, Round, Rounds, Scores, Trial
 from jaxnn.search.space import Config, Space, static_part
-from jaxnn.search.task import Task, hyper
+from jaxnn.search.task import Task
+from jaxnn.search.training.programs import Program, Work, parameter_count
 from jaxnn.search.training.segments import Trainer
 from jaxnn.search.training.state import Bucket, Keep, PopulationState
 from jaxnn.spec import Spec
@@ -87,8 +89,8 @@ class Engine:
         self._journal, self._recorder, self._report = journal, Recorder(journal), report
         self._population = PopulationState(trainer, keep)
         self._curves: dict[int, Curve] = {}
-        self._programs: set[tuple[Spec, int]] = set()
-        self._compile_seconds = self._train_seconds = 0.0
+        self._programs: set[Program] = set()
+        self._trace_seconds = self._compile_seconds = self._train_seconds = 0.0
         self._segment = 0
         self._status = Status(0, 0, math.inf, 0, 0, 0)
         self._checkpoint_seconds = checkpoint_seconds
@@ -114,34 +116,61 @@ class Engine:
             self._curves,
             self._population.parameters,
             len(self._programs),
-            self._compile_seconds,
+            self._trace_seconds + self._compile_seconds,
             self._train_seconds,
         )
 
     def _run_round(self, number: int, asked: Round, compiler: ThreadPoolExecutor) -> None:
         self._recorder.add("round", number, round_record(number, asked))
         self._population.begin_round(self._curves, {trial.number for trial in asked.trials})
-        by_program: dict[str, list[Trial]] = {}
+        by_name: dict[str, list[Trial]] = {}
         for trial in asked.trials:
-            by_program.setdefault(_program_name(trial.config), []).append(trial)
-        needed = [(self._program(trials), trials) for trials in by_program.values()]
-        if len(needed) == 1 and asked.going_on:  # the next round's, of which only the size counts
-            needed.append((needed[0][0], list(asked.trials[: asked.going_on])))
-        compiling: dict[int, Future] = {}
-        for place, name in enumerate(by_program):
-            last = place + 1 == len(by_program)
-            bucket = self._begin_bucket(name, *needed[place], last)
+            by_name.setdefault(_program_name(trial.config), []).append(trial)
+        programs = self._choose(asked, by_name)
+        compiling: dict[Program, Future] = {}
+        for place, (name, trials) in enumerate(by_name.items()):
+            program, last = programs[place], place + 1 == len(by_name)
+            bucket = self._begin_bucket(name, program, trials, last)
             while bucket.evaluation < asked.until:
                 if not self._reading:
-                    for ahead in range(place, min(place + 2, len(needed))):
-                        if ahead not in compiling:  # the next one while this one trains
-                            compiling[ahead] = compiler.submit(self._compile, *needed[ahead])
-                    compiling[place].result()
+                    for needed in programs[place : place + 2]:  # the next one while this one trains
+                        if needed not in compiling:
+                            compiling[needed] = compiler.submit(self._compile, self._trace(needed))
+                    compiling[program].result()
                 self._run_segment(number, bucket)
 
-    def _begin_bucket(self, name: str, spec: Spec, trials: list[Trial], last: bool) -> Bucket:
-        bucket = self._population.begin_bucket(name, spec, trials, last=last, reading=self._reading)
-        size = parameter_count(spec)
+    def _choose(self, asked: Round, by_name: dict[str, list[Trial]]) -> list[Program]:
+        """The programs of a round's buckets and then, if it is known, of the next round."""
+        programs: list[Program] = []
+        for name, trials in by_name.items():
+            spec, planned = self._spec_of(trials[0]), [(len(trials), asked.until)]
+            if len(by_name) == 1:  # of several, it is not known which go on
+                planned += asked.following
+            works = self._works(spec, self._population.reached(name, trials), planned)
+            programs.append(self._trainer.program(spec, works, self._programs))
+            self._programs.add(programs[-1])
+            if works[1:]:
+                programs.append(self._trainer.program(spec, works[1:], self._programs))
+        return programs
+
+    def _works(self, spec: Spec, reached: int, planned: list[tuple[int, int]]) -> list[Work]:
+        """What rounds (trials, until) train that begin at an evaluation."""
+        start, *ends = (self._iteration(e, spec) for e in (reached, *(u for _, u in planned)))
+        return [
+            Work(trials, stop - start)
+            for (trials, _), start, stop in zip(planned, (start, *ends), ends, strict=False)
+        ]
+
+    def _iteration(self, evaluation: int, spec: Spec) -> int:
+        """The number of updates before an evaluation; 0 is before all of them."""
+        examples = self._trainer.arranged.trained_on
+        return evaluation and self._task.iteration(evaluation, spec.batch_size, examples)
+
+    def _begin_bucket(self, name: str, program: Program, trials: list[Trial], last: bool) -> Bucket:
+        bucket = self._population.begin_bucket(
+            name, program, trials, last=last, reading=self._reading
+        )
+        size = parameter_count(program.spec)
         for trial in trials:
             if trial.number not in self._curves:
                 self._curves[trial.number] = Curve(trial, trial.parent, bucket.evaluation, size)
@@ -152,17 +181,19 @@ class Engine:
         """Whether the next segment was trained before the checkpoint."""
         return self._segment < self._restored
 
-    def _program(self, trials: list[Trial]) -> Spec:
-        spec = self._spec_of(trials[0])
-        self._programs.add((spec, self._trainer.block_size(spec, len(trials))))
-        return spec
-
     def _spec_of(self, trial: Trial) -> Spec:
         return self._task.spec(static_part(trial.config), self._trainer.arranged.trained_on)
 
-    def _compile(self, spec: Spec, trials: list[Trial]) -> None:
+    def _trace(self, program: Program) -> Traced:
         began = time.perf_counter()
-        self._trainer.compile(spec, hyper([trial.config for trial in trials]))
+        traced = self._trainer.traced(program)
+        self._trace_seconds += time.perf_counter() - began
+        return traced
+
+    def _compile(self, traced: Traced) -> None:
+        """What is done in the background."""
+        began = time.perf_counter()
+        _ = traced.compiled
         self._compile_seconds += time.perf_counter() - began
 
     def _run_segment(self, number: int, bucket: Bucket) -> None:
@@ -190,10 +221,9 @@ class Engine:
 
     def _train(self, number: int, bucket: Bucket) -> Record:
         assert bucket.members is not None
-        evaluation, batch_size = bucket.evaluation + 1, bucket.spec.batch_size
+        evaluation = bucket.evaluation + 1
         start, stop = (
-            self._task.iteration(e, batch_size, self._trainer.arranged.trained_on) if e else 0
-            for e in (bucket.evaluation, evaluation)
+            self._iteration(e, bucket.program.spec) for e in (bucket.evaluation, evaluation)
         )
 
         def report(share: float) -> None:
@@ -203,7 +233,7 @@ class Engine:
 
         began = time.perf_counter()
         metrics = self._trainer.advance(
-            bucket.spec, bucket.hyper, bucket.members, start, stop, report
+            bucket.program, bucket.hyper, bucket.members, start, stop, report
         )
         seconds, diverged_at = time.perf_counter() - began, bucket.members.diverged_at
         return segment_record(
@@ -248,12 +278,6 @@ def _send(rounds: Rounds, scores: Scores) -> Round | None:
         return rounds.send(scores)
     except StopIteration:
         return None
-
-
-def parameter_count(spec: Spec) -> int:
-    """The number of a model's parameters."""
-    params = jax.eval_shape(spec.model.init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _program_name(config: Config) -> str:

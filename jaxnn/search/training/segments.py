@@ -5,8 +5,8 @@ A *bucket* holds the trials of a round that share a program. Its members are row
 them is writing arrays. They stay on the host between evaluations.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,8 +16,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxnn import blocks
-from jaxnn.blocks import SPLIT, WHOLE
-from jaxnn.population import check_mesh, default_block_size
+from jaxnn.blocks import SPLIT, WHOLE, Traced
+from jaxnn.population import check_mesh
+from jaxnn.search.task import hyper
+from jaxnn.search.training.programs import Program, Work, cheapest
 from jaxnn.search.validation import Arranged
 from jaxnn.spec import Spec
 from jaxnn.train import (
@@ -31,8 +33,6 @@ from jaxnn.train import (
     mark_divergence,
 )
 from jaxnn.types import Array, Data, Hyper, Key, PyTree
-
-_OVERHEAD = 1.7  # of a block, in members: what its cost has beyond its size
 
 
 class Members(NamedTuple):
@@ -61,15 +61,20 @@ class Replicates(NamedTuple):
         return len(self.fold)
 
 
-def replicates(key: Key, seeds: int, folds: int) -> Replicates:
-    """Seeds, each with its own key, by folds; the members of one seed share their minibatches."""
-    words = np.asarray(_key_words(key, seeds))
-    fold = np.tile(np.arange(folds, dtype=np.int32), seeds)
-    return Replicates(np.repeat(words, folds, axis=0), fold, jax.random.key_impl(key))
+def replicates(words: Array, folds: int, key_kind: Any) -> Replicates:
+    """Seeds by folds; the members of one seed share their minibatches.
+
+    Args:
+      words: from ``seed_words``.
+      folds: of every seed.
+      key_kind: ``jax.random.key_impl`` of the key that the words come from.
+    """
+    fold = np.tile(np.arange(folds, dtype=np.int32), len(words))
+    return Replicates(np.repeat(np.asarray(words), folds, axis=0), fold, key_kind)
 
 
 @partial(jax.jit, static_argnames="seeds")
-def _key_words(key: Key, seeds: int) -> Array:
+def seed_words(key: Key, seeds: int) -> Array:
     """The key of each seed, [seeds, ...] uint32."""
     return jax.vmap(lambda seed: jax.random.key_data(jax.random.fold_in(key, seed)))(
         jnp.arange(seeds)
@@ -84,27 +89,23 @@ class Trainer:
     on_device: Data  # the same examples, on every device
     replicates: Replicates
     mesh: Mesh
+    _traced: dict[Program, Traced] = field(default_factory=dict)
 
-    def block_size(self, spec: Spec, trials: int) -> int:
-        """How many trials a device trains at once.
+    def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
+        """How a round is trained; see ``cheapest``."""
+        return cheapest(
+            spec,
+            planned,
+            had,
+            replicates=self.replicates.count,
+            devices=self.mesh.shape["population"],
+            platform=self.mesh.devices.flat[0].platform,
+        )
 
-        It depends on the model, the number of trials and the devices alone, because the last bit
-        of a result depends on it.
-        """
-        largest = default_block_size(spec, self.mesh.devices.flat[0].platform, trials)
-        devices = self.mesh.shape["population"]
-
-        def cost(size: int) -> float:
-            rounds = -(-self.replicates.count * -(-trials // size) // devices)
-            return rounds * (size + _OVERHEAD)
-
-        sizes = [size for size in (1, 2, 4, 8, 16) if size < largest]
-        return min([*sizes, largest], key=lambda size: (cost(size), -size))
-
-    def rounds(self, spec: Spec, trials: int) -> list[blocks.Round]:
+    def rounds(self, program: Program, trials: int) -> list[blocks.Round]:
         """Which device trains which members when."""
-        size = self.block_size(spec, trials)
-        return blocks.deal(self.replicates.count, trials, size, self.mesh.shape["population"])
+        devices = self.mesh.shape["population"]
+        return blocks.deal(self.replicates.count, trials, program.block_size, devices)
 
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members that have yet to be drawn."""
@@ -116,10 +117,15 @@ class Trainer:
         )
         return Members(params, optimizer_state, np.full(shape, NEVER, np.int32), best)
 
-    def compile(self, spec: Spec, hyper: Hyper) -> Callable:
-        """The program of a bucket."""
-        first = self.rounds(spec, np.size(hyper.learning_rate))[0]
-        arguments = self._arguments(hyper, self.empty(spec, 1), first, 0, 0, template=True)
+    def traced(self, program: Program) -> Traced:
+        """The program for these examples, replicates and devices; once."""
+        if program not in self._traced:
+            self._traced[program] = self._trace(program)
+        return self._traced[program]
+
+    def _trace(self, program: Program) -> Traced:
+        spec, some = program.spec, self.empty(program.spec, 1)
+        arguments = self._arguments(hyper([{}]), some, self.rounds(program, 1)[0], 0, 0)
         static = (
             spec,
             self.mesh,
@@ -127,11 +133,11 @@ class Trainer:
             check_mesh(self.mesh, spec),
             self.arranged.held_out,
         )
-        return blocks.compile_once(_program, static, blocks.signature(arguments))
+        return blocks.trace_once(_program, static, blocks.signature(arguments))
 
     def advance(
         self,
-        spec: Spec,
+        program: Program,
         hyper: Hyper,
         members: Members,
         start: int,
@@ -141,7 +147,7 @@ class Trainer:
         """Trains the members from one iteration to another, in place, and evaluates them.
 
         Args:
-          spec: the program.
+          program: how.
           hyper: arrays [K].
           members: changed in place, apart from ``best``.
           start: the iteration they are at.
@@ -151,14 +157,14 @@ class Trainer:
         Returns:
           Validation loss and error, [R, K] each.
         """
-        program = self.compile(spec, hyper)
+        run = self.traced(program).compiled
         shape, dtype = members.diverged_at.shape, jnp.result_type(float)
-        rounds = self.rounds(spec, shape[1])
+        rounds = self.rounds(program, shape[1])
         metrics = Metrics(np.zeros(shape, dtype), np.zeros(shape, dtype))
         own = (members.params, members.optimizer_state, members.diverged_at, metrics)
 
         def launch(these: blocks.Round) -> Any:
-            return program(*self._arguments(hyper, members, these, start, stop - start))
+            return run(*self._arguments(hyper, members, these, start, stop - start))
 
         for done, (these, output) in enumerate(blocks.one_ahead(rounds, launch), start=1):
             blocks.store(own, output, these)
@@ -166,9 +172,9 @@ class Trainer:
         blocks.gather((members.diverged_at, metrics), rounds, self.mesh)
         return metrics
 
-    def gather(self, spec: Spec, members: Members) -> Members:
+    def gather(self, program: Program, members: Members) -> Members:
         """The members with the rows that other processes have trained."""
-        rounds = self.rounds(spec, members.diverged_at.shape[1])
+        rounds = self.rounds(program, members.diverged_at.shape[1])
         return blocks.gather(members, rounds, self.mesh)
 
     def _arguments(
@@ -178,17 +184,13 @@ class Trainer:
         these: blocks.Round,
         start: int,
         steps: int,
-        template: bool = False,
     ) -> tuple:
         rows = np.stack([block.rows for block in these])  # [D, block_size]
         replicate = np.array([block.replicate for block in these])
-        places = (
-            (np.zeros_like(rows), np.zeros_like(rows)) if template else (replicate[:, None], rows)
-        )
         own = (
             jax.tree.map(lambda column: column[rows], hyper),
             jax.tree.map(
-                lambda leaf: leaf[places],
+                lambda leaf: leaf[replicate[:, None], rows],
                 (members.params, members.optimizer_state, members.diverged_at),
             ),
             self.replicates.words[replicate],

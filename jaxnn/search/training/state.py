@@ -14,6 +14,7 @@ from jaxnn import checkpoint
 from jaxnn.search.curves import Curve
 from jaxnn.search.methods.rounds import Trial
 from jaxnn.search.task import hyper
+from jaxnn.search.training.programs import Program
 from jaxnn.search.training.segments import Members, Trainer
 from jaxnn.spec import Spec
 from jaxnn.types import Hyper, PyTree
@@ -24,9 +25,9 @@ Keep = Callable[[Mapping[int, Curve]], set[int]]
 
 @dataclass
 class Bucket:
-    """Trials that share a program, in training."""
+    """Trials that are trained together."""
 
-    spec: Spec
+    program: Program
     trials: list[Trial]
     evaluation: int  # where they are
     members: Members | None  # None where the log is only read
@@ -53,7 +54,7 @@ class PopulationState:
           keep: whose parameters to keep.
         """
         self._trainer, self._keep = trainer, keep
-        self._before: dict[str, Bucket] = {}  # of the last round, by program
+        self._before: dict[str, Bucket] = {}  # of the last round, by name
         self._now: dict[str, Bucket] = {}
         self.parameters: dict[int, PyTree] = {}  # [R, ...], of trials that train no more
 
@@ -74,29 +75,33 @@ class PopulationState:
                     self.parameters[trial.number] = best
         self.parameters = {n: p for n, p in self.parameters.items() if n in kept}
 
+    def reached(self, name: str, trials: list[Trial]) -> int:
+        """The evaluation at which the trials of a bucket to come are."""
+        going_on = name in self._before and any(trial.parent is not None for trial in trials)
+        return self._before[name].evaluation if going_on else 0
+
     def begin_bucket(
-        self, name: str, spec: Spec, trials: list[Trial], *, last: bool, reading: bool
+        self, name: str, program: Program, trials: list[Trial], *, last: bool, reading: bool
     ) -> Bucket:
-        """The trials of a program: to be drawn, or copies of rows of the last round.
+        """The trials of a bucket: to be drawn, or copies of rows of the last round.
 
         Args:
-          name: of the program.
-          spec: the program.
+          name: of the bucket.
+          program: trains it.
           trials: in the order of the rows.
           last: whether the round has no more; the round before is then let go.
           reading: whether the log is only read.
         """
-        source = self._before.get(name)
-        start, members = 0, None
-        if source is not None and any(trial.parent is not None for trial in trials):
-            start = source.evaluation
+        members, start = None, self.reached(name, trials)
+        if start:
+            source = self._before[name]
             places = {trial.number: row for row, trial in enumerate(source.trials)}
             if source.members is not None and not reading:
                 rows = [places[t.parent] for t in trials if t.parent is not None]
                 members = source.members.take(rows)
         elif not reading:
-            members = self._trainer.empty(spec, len(trials))
-        bucket = self._now[name] = Bucket(spec, trials, start, members)
+            members = self._trainer.empty(program.spec, len(trials))
+        bucket = self._now[name] = Bucket(program, trials, start, members)
         if last:
             self._before = {}
         return bucket
@@ -128,7 +133,7 @@ class PopulationState:
           spec_of: the program of a trial.
         """
         for prefix, bucket in self._named_buckets():
-            template = self._trainer.empty(bucket.spec, 0)
+            template = self._trainer.empty(bucket.program.spec, 0)
             bucket.members = checkpoint.restore(prefix, template, arrays)
         kept = {int(name.split("/")[1]) for name in arrays if name.startswith("parameters/")}
         for number in kept:
@@ -137,7 +142,7 @@ class PopulationState:
 
     def _gathered(self, bucket: Bucket) -> Members:
         assert bucket.members is not None
-        return self._trainer.gather(bucket.spec, bucket.members)
+        return self._trainer.gather(bucket.program, bucket.members)
 
     def _named_buckets(self) -> list[tuple[str, Bucket]]:
         """Those whose members matter from here on, with their names in a checkpoint."""
