@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
@@ -49,19 +50,25 @@ def write(results: Path, *, readme: Path = Path("README.md")) -> None:
     """Generates both from a results.json.
 
     Args:
-      results: the results.json of the benchmark; the roofline page is written beside it.
+      results: the results.json of the benchmark; the roofline page is written beside it. Folders
+        beside it may hold those of other machines.
       readme: the file with the markers.
     """
     content = read(results)
     folder = Path(os.path.relpath(results.parent, readme.parent)).as_posix()
     text = readme.read_bytes().decode()  # read_text would change line ends
-    files = {readme: replace(text, section(content, folder))}
+    files = {readme: replace(text, section(content, folder, others(results)))}
     if "roofline" in content["results"]:
         files[results.with_name(PAGE)] = page(content)
     for path, written in files.items():
         with atomic_write(path, "w") as file:
             file.write(written)
     print(f"wrote {', '.join(map(str, files))}")
+
+
+def others(results: Path) -> list[dict[str, Any]]:
+    """What other machines have measured: the results.json in the folders beside this one."""
+    return [read(path) for path in sorted(results.parent.glob("*/results.json"))]
 
 
 def replace(readme: str, section: str) -> str:

@@ -1,7 +1,7 @@
 """The README's performance section and the roofline page: Markdown, from results.json alone."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,15 +14,22 @@ PUBLISHED = "experiments/benchmark/published"
 PAGE = "roofline.md"
 
 
-def section(content: Mapping[str, Any], folder: str = PUBLISHED) -> str:
+def section(
+    content: Mapping[str, Any], folder: str = PUBLISHED, others: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The README's performance section.
 
     Args:
       content: all of results.json.
       folder: where the figures and the roofline page are, seen from the README.
+      others: of other machines, of which only the required figures are shown.
     """
     results = content["results"]
-    texts = ["## Performance", opening(content), *required(results)]
+    texts = ["## Performance", opening(content), *required(results, "What was required")]
+    for other in others:
+        texts += required(
+            other["results"], "The same on another machine", (f"Measured {when_and_where(other)}.",)
+        )
     for name in measured(results):
         if name != "roofline":
             texts += paragraphs(load(name).tables(results))
@@ -51,15 +58,23 @@ def opening(content: Mapping[str, Any]) -> str:
     versions = machine["versions"] | content["versions"]
     own = {"python", "jaxnn", "jax", "jaxlib"}
     peers = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in own)
+    return (
+        f"Measured {when_and_where(content)}, Python {versions['python']}: jaxnn "
+        f"{versions['jaxnn']} on jax {versions['jax']}, beside {peers}. Figures are medians of "
+        f"{count(content['config']['seeds'], 'repetition')} in which the contenders take turns, "
+        "each in a process of its own; times depend on the machine, ratios less. The same again:"
+        f"\n\n```sh\n{command(content['config'])}\n```"
+    )
+
+
+def when_and_where(content: Mapping[str, Any]) -> str:
+    """The day and the machine, with the rate of its matrix products if that was measured."""
+    machine = content["results"]["machine"]
     accelerated = content["device"]["platform"] != "cpu"
     what = [machine["processor"], *[machine["device"]] * accelerated, machine["system"]]
-    return (
-        f"Measured on {machine['date']} on {count(machine['cores'], 'core')} ({', '.join(what)}), "
-        f"Python {versions['python']}: jaxnn {versions['jaxnn']} on jax {versions['jax']}, beside "
-        f"{peers}. Figures are medians of {count(content['config']['seeds'], 'repetition')} in "
-        "which the contenders take turns, each in a process of its own; times depend on the "
-        f"machine, ratios less. The same again:\n\n```sh\n{command(content['config'])}\n```"
-    )
+    if roofline := content["results"].get("roofline"):
+        what.append(f"{roofline['peak_gflops']['median']:.0f} GFLOP/s in matrix products")
+    return f"on {machine['date']} on {count(machine['cores'], 'core')} ({', '.join(what)})"
 
 
 def count(number: int, what: str) -> str:
@@ -81,14 +96,14 @@ def command(config: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def required(results: Mapping[str, Any]) -> list[str]:
+def required(results: Mapping[str, Any], what: str, notes: Sequence[str] = ()) -> list[str]:
     """The required figures beside the measured ones, if there are any."""
     found = goals(results)
     if not found:
         return []
-    title = f"What was required: {sum(goal.reached for goal in found)} of {len(found)} reached"
+    title = f"{what}: {sum(goal.reached for goal in found)} of {len(found)} reached"
     columns = ("what", "required", "measured", "reached")
-    return paragraphs([Table(title, columns, [goal_row(goal) for goal in found])])
+    return paragraphs([Table(title, columns, [goal_row(goal) for goal in found], notes)])
 
 
 def goal_row(goal: Goal) -> tuple[str, str, str, str]:

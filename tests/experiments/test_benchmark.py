@@ -303,6 +303,30 @@ def test_what_is_in_the_way_of_a_speed_is_said_of_what_is_not_reached():
     assert limit.endswith("at 100 % of the peak, jaxnn would take 9.1 µs.")
 
 
+def test_of_one_model_it_is_said_by_the_roofline():
+    found = results()
+    rate = {"median": 1000.0, "values": [1000.0]}
+    found["roofline"] = {
+        "platform": "cpu",
+        "devices": 2,
+        "training_examples": 1000,
+        "peak_gflops": {"median": 400.0, "values": [400.0]},
+        "bandwidth": [{"bytes": size, "gigabytes_per_second": rate} for size in (2**15, 2**30)],
+    }
+    for one in found["one_model"]["rows"]:
+        if one["contender"] == "jaxnn" and one["network"] == "softmax":
+            one |= {"cores": 1, "tried": {"1": 2.0, "2": 2.5}}
+            one["microseconds"]["median"] = 72.0
+    softmax, mlp = one_model.tables(found)
+    (limit,) = softmax.notes
+    # 90 / 1.5 = 60; the products are 2 * 2 * 100 * 7,840 operations at 200 GFLOP/s.
+    assert limit.startswith("1.5 times the speed of NumPy by hand would be 60 µs; at the peak of ")
+    assert limit.endswith(
+        "1 core, where jaxnn is fastest, it would take 16 µs; on 2 it takes 1.25 times as long."
+    )
+    assert mlp.notes == ()  # 1.8 times is reached
+
+
 def test_parts_that_were_not_measured_have_no_tables():
     for part in (one_model, population):
         assert part.tables({}) == []

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from experiments.benchmark.earlier import read
 from experiments.benchmark.markdown import body
 from experiments.benchmark.part import PARTS, Goal, Table
-from experiments.benchmark.report import BEGIN, END, main, replace
+from experiments.benchmark.report import BEGIN, END, main, others, replace
 from experiments.benchmark.section import command, page, section
 
 PUBLISHED = Path("experiments/benchmark/published/results.json")
@@ -188,6 +188,32 @@ def test_goals_come_first_reached_or_not(monkeypatch):
     assert rest == ["**Start-up**", "| a |\n| ---: |\n| 1 |", "A note.\n"]
 
 
+def test_what_other_machines_have_reached_comes_next(monkeypatch, files):
+    results, readme = files
+    module = SimpleNamespace(
+        tables=lambda _: [], goals=lambda found: [Goal("fast", "x", 2, found["startup"])]
+    )
+    monkeypatch.setitem(sys.modules, "experiments.benchmark.parts.startup", module)
+    results.write_text(json.dumps(content({"startup": 1.0})))
+    peak = {"roofline": {"peak_gflops": {"median": 112.6}}}
+    for name, speed in (("b", 4.0), ("a", 3.0)):
+        (results.parent / name).mkdir()
+        other = content({"startup": speed} | peak)
+        other["results"]["machine"]["processor"] = f"Slide rule {name}"
+        (results.parent / name / "results.json").write_text(json.dumps(other))
+    assert main([str(results), "--readme", str(readme)]) == 0
+    texts = readme.read_text().split("\n\n")
+    start = texts.index("**What was required: 0 of 1 reached**")
+    assert texts[start + 2] == "**The same on another machine: 1 of 1 reached**"
+    assert grid(texts[start + 3])[1] == ["fast", "at least 2 x", "3 x", "yes"]
+    assert texts[start + 4] == (
+        "Measured on 2026-02-03 on 2 cores (Slide rule a, Linux x86_64, 113 GFLOP/s in matrix "
+        "products)."
+    )
+    assert grid(texts[start + 6])[1] == ["fast", "at least 2 x", "4 x", "yes"]
+    assert [path.name for path in sorted(results.parent.iterdir())] == ["a", "b", "results.json"]
+
+
 def test_parts_come_in_their_order_with_links_to_their_figures(monkeypatch):
     part(
         monkeypatch, "scale", Table("S", ["a"], [["b"]]), drawing=lambda _: {"x.png": 1, "y.png": 2}
@@ -329,5 +355,5 @@ def test_the_readme_says_what_was_published():
         pytest.skip(f"{PUBLISHED} is not there yet")
     readme = Path("README.md").read_bytes().decode()
     published = read(PUBLISHED)
-    assert replace(readme, section(published)) == readme
+    assert replace(readme, section(published, others=others(PUBLISHED))) == readme
     assert PUBLISHED.with_name("roofline.md").read_text() == page(published)
