@@ -14,6 +14,7 @@ import jax
 
 from experiments import harness
 from experiments.config import DistributedConfig, Whole
+from jaxnn.optimizers import OPTIMIZERS, SCHEDULES
 from jaxnn.search import (
     Domain,
     FinalScores,
@@ -38,7 +39,6 @@ from jaxnn.search.reporting import report
 from jaxnn.search.selection import RULES
 from jaxnn.search.space import readable
 from jaxnn.search.validation import Validation
-from jaxnn.spec import OPTIMIZERS, SCHEDULES
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 MEASURES = {"cross_entropy": "loss", "accuracy": "error"}

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config import Config, Whole
 from experiments.report import summary
 from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
-from jaxnn.spec import OPTIMIZERS, SCHEDULES
+from jaxnn.optimizers import OPTIMIZERS, SCHEDULES
 
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 

@@ -5,75 +5,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 
 from jaxnn.mlp import get_loss
-from jaxnn.types import Array, ArrayLike, Loss, Model, PyTree
-
-
-def momentum_sgd(
-    learning_rate: ArrayLike, momentum: ArrayLike, *, nesterov: bool = False
-) -> optax.GradientTransformation:
-    """``optax.sgd`` with momentum: t <- g + momentum t, update -learning_rate t.
-
-    With Nesterov's momentum the update is -learning_rate (g + momentum t). The trace t is complete
-    before anything is computed from it. Otherwise XLA computes parameters and trace both from the
-    old ones, and has to copy both in every step, a tenth of its time and more.
-    """
-
-    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-        del params
-        trace = jax.tree.map(lambda g, t: g + momentum * t, updates, state.trace)
-        ahead = trace = jax.lax.optimization_barrier(trace)
-        if nesterov:
-            ahead = jax.tree.map(lambda g, t: g + momentum * t, updates, trace)
-        return jax.tree.map(lambda t: -(learning_rate * t), ahead), optax.TraceState(trace)
-
-    return optax.GradientTransformation(
-        lambda params: optax.TraceState(jax.tree.map(jnp.zeros_like, params)), update
-    )
-
-
-Optimizer = Callable[[Any], optax.GradientTransformation]
-
-
-@dataclass(frozen=True)
-class NamedOptimizer:
-    """An ``Optimizer`` that says which hyperparameters it reads: the arguments of ``make``."""
-
-    make: Callable[..., optax.GradientTransformation]
-    reads: tuple[str, ...]
-
-    def __call__(self, hyper: Any) -> optax.GradientTransformation:
-        """At the values of these hyperparameters, and of no others."""
-        return self.make(*(getattr(hyper, name) for name in self.reads))
-
-
-OPTIMIZERS = {
-    "sgd": NamedOptimizer(optax.sgd, ("learning_rate",)),
-    "momentum": NamedOptimizer(momentum_sgd, ("learning_rate", "momentum")),
-    "nesterov": NamedOptimizer(partial(momentum_sgd, nesterov=True), ("learning_rate", "momentum")),
-    "adam": NamedOptimizer(optax.adam, ("learning_rate", "b1", "b2", "eps")),
-}
+from jaxnn.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    GradientTransformation,
+    Optimizer,
+    Schedule,
+)
+from jaxnn.types import Array, Loss, Model
 
 SEARCH_OPTIMIZER = "momentum"
 """The optimizer of a search whose space names none; ``Spec`` by itself is plain SGD."""
-
-Schedule = Callable[[int], optax.Schedule]
-SCHEDULES: dict[str, Schedule] = {
-    "constant": lambda steps: optax.constant_schedule(1.0),
-    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
-    "step": lambda steps: optax.piecewise_constant_schedule(
-        1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -127,8 +75,8 @@ class Spec:
         object.__setattr__(self, "evaluate_at", points)
 
 
-def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> optax.GradientTransformation:
-    """The optimizer of one iteration: optax's, at the scheduled learning rate."""
+def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> GradientTransformation:
+    """The optimizer of one iteration, at the scheduled learning rate."""
     schedule = spec.schedule if callable(spec.schedule) else SCHEDULES[spec.schedule]
     optimizer = spec.optimizer if callable(spec.optimizer) else OPTIMIZERS[spec.optimizer]
     factor = schedule(spec.steps)(iteration)

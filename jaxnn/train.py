@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxnn.losses import classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
+from jaxnn.optimizers import apply_updates
 from jaxnn.spec import Spec, check_hyper, optimizer_at
 from jaxnn.types import Array, ArrayLike, Data, Key, PyTree
 
@@ -31,7 +31,7 @@ class State(NamedTuple):
     """A model in training."""
 
     params: PyTree
-    optimizer_state: optax.OptState
+    optimizer_state: PyTree
     iteration: Array  # [] int32: finished updates
     diverged_at: Array  # [] int32: the iteration whose loss was not finite, or NEVER
 
@@ -110,7 +110,7 @@ def train_step(
         gradient, loss = jax.lax.pmean((gradient, loss), batch_axis)
     optimizer = optimizer_at(spec, hyper, state.iteration)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = apply_updates(state.params, updates)
     state = mark_divergence(state, jnp.isfinite(loss))
     healthy = state.diverged_at == NEVER
     # The optimizer's state of one that is frozen is of no use any more: only parameters are kept.

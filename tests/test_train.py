@@ -1,5 +1,7 @@
 """Training: against plain NumPy and Flax, step by step; what is frozen, what is evaluated."""
 
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -105,6 +107,12 @@ def test_schedule_scales_the_learning_rate(x64, pixels, schedule, factors):
     batch = jnp.asarray(pixels.inputs[:10] / 255), jnp.asarray(pixels.targets[:10])
     lengths = [length(at) for at in range(8)]
     np.testing.assert_allclose(np.array(lengths) / lengths[0], factors, rtol=1e-5, atol=1e-8)
+
+
+def test_an_import_does_not_wait_for_what_most_trainings_do_without():
+    code = "import sys, jaxnn, jaxnn.search; print({'optax', 'chex', 'scipy'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_any_optax_optimizer_of_ones_own_hyperparameters(pixels):

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxnn.optimizers import OPTIMIZERS
 from jaxnn.search.domain import Domain, SpaceError, readable
-from jaxnn.spec import OPTIMIZERS, SEARCH_OPTIMIZER, check_hyper
+from jaxnn.spec import SEARCH_OPTIMIZER, check_hyper
 from jaxnn.types import Hyper
 
 Config = dict[str, Any]

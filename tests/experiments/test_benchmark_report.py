@@ -191,14 +191,14 @@ def test_goals_come_first_reached_or_not(monkeypatch):
 def test_what_other_machines_have_reached_comes_next(monkeypatch, files):
     results, readme = files
     module = SimpleNamespace(
-        tables=lambda _: [], goals=lambda found: [Goal("fast", "x", 2, found["startup"])]
+        tables=lambda _: [], goals=lambda found: [Goal("fast", "x", 2, found["startup"]["x"])]
     )
     monkeypatch.setitem(sys.modules, "experiments.benchmark.parts.startup", module)
-    results.write_text(json.dumps(content({"startup": 1.0})))
+    results.write_text(json.dumps(content({"startup": {"x": 1.0}})))
     peak = {"roofline": {"peak_gflops": {"median": 112.6}}}
     for name, speed in (("b", 4.0), ("a", 3.0)):
         (results.parent / name).mkdir()
-        other = content({"startup": speed} | peak)
+        other = content({"startup": {"x": speed}} | peak)
         other["results"]["machine"]["processor"] = f"Slide rule {name}"
         (results.parent / name / "results.json").write_text(json.dumps(other))
     assert main([str(results), "--readme", str(readme)]) == 0

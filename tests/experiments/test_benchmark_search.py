@@ -380,6 +380,20 @@ def test_what_is_in_the_way_is_said_of_what_is_not_reached():
     assert len(table.notes) == 3
 
 
+def test_where_the_fastest_peer_does_not_always_get_there_the_fastest_that_does_is_named():
+    found = results(
+        jaxnn_random=row(9.0, [4.5, 5.0, 4.0]),
+        sklearn_halving=row(20.0, [None, None, None]),
+        optuna=row(60.0, [15.0, None, 18.0]),
+        keras_tuner=row(80.0, [27.0, 18.0, 36.0]),
+    )
+    (table,) = search.tables(found)
+    (_, cold, _, warm) = table.notes[3:]
+    assert "The fastest peer that always did, cold, is Keras Tuner" in cold
+    assert cold.endswith("it takes 6.00 times as long as jaxnn.")
+    assert warm.startswith("Optuna (TPE, pruned) + PyTorch, did not always reach the accuracy")
+
+
 def test_nothing_is_won_where_jaxnn_never_gets_there():
     never = [None, None, None]
     found = results(jaxnn_random=row(1.0, never), optuna=row(2.0, [1.0, 1.0, 1.0]))

@@ -9,7 +9,8 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxnn import MLP, Data, Hyper, Network, Spec, spec, train
+from jaxnn import MLP, Data, Hyper, Network, Spec, optimizers, train
+from jaxnn.optimizers import NamedOptimizer
 from jaxnn.search import (
     Space,
     SpaceError,
@@ -26,7 +27,6 @@ from jaxnn.search import (
     successive_halving,
     uniform,
 )
-from jaxnn.spec import NamedOptimizer
 
 RATE = {"learning_rate": log_uniform(1e-3, 1.0)}
 OPTIMIZERS = {"optimizer": choice("sgd", "momentum")}
@@ -214,7 +214,7 @@ def test_bad_space_is_one_clear_line(domains, message):
 def rmsprop(monkeypatch):
     """One more optimizer, as its author would add it."""
     added = NamedOptimizer(optax.rmsprop, ("learning_rate", "b2", "eps"))
-    monkeypatch.setitem(spec.OPTIMIZERS, "rmsprop", added)
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "rmsprop", added)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam", "rmsprop"])

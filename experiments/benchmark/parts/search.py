@@ -171,6 +171,24 @@ def limits(found: Mapping[str, Any]) -> Iterator[str]:
                 f"{imported['median']:.1f} s and all its models trained for an epoch after "
                 f"{first['median']:.1f} s."
             )
+            yield from finders(found, start, mine, peer)
+
+
+def finders(found: Mapping[str, Any], start: str, mine: Fastest, peer: Fastest) -> Iterator[str]:
+    """The same against peers that always reach the accuracy, if the fastest one does not."""
+
+    def always(name: str) -> bool:
+        return None not in found["searches"][name][start]["to_target"]["values"]
+
+    reliable = {n: r for n, r in found["searches"].items() if n not in OURS and always(n)}
+    if reliable and not always(peer.name):
+        other = fastest(reliable, start, ours=False)
+        yield (
+            f"{SEARCHERS[peer.name].label}, did not always reach the accuracy, and then counts "
+            f"with all of its time. The fastest peer that always did, {start}, is "
+            f"{SEARCHERS[other.name].label}: it takes {other.seconds / mine.seconds:.2f} times as "
+            "long as jaxnn."
+        )
 
 
 def best_of_each(found: Mapping[str, Any]) -> dict[str, tuple[Fastest, Fastest]] | None:
