@@ -86,7 +86,7 @@ def adam(
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
-    """The parameters with their updates added, in their own precision."""
+    """``optax.apply_updates``: the parameters with their updates added, in their own precision."""
     return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
 
 

@@ -51,7 +51,7 @@ def write(results: Path, *, readme: Path = Path("README.md")) -> None:
 
     Args:
       results: the results.json of the benchmark; the roofline page is written beside it. Folders
-        beside it may hold those of other machines.
+        beside it may hold earlier ones of other machines.
       readme: the file with the markers.
     """
     content = read(results)

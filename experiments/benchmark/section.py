@@ -22,13 +22,15 @@ def section(
     Args:
       content: all of results.json.
       folder: where the figures and the roofline page are, seen from the README.
-      others: of other machines, of which only the required figures are shown.
+      others: earlier ones, of other machines, of which only the required figures are shown.
     """
     results = content["results"]
     texts = ["## Performance", opening(content), *required(results, "What was required")]
     for other in others:
         texts += required(
-            other["results"], "The same on another machine", (f"Measured {when_and_where(other)}.",)
+            other["results"],
+            "An earlier run on another machine",
+            (f"Measured {when_and_where(other)}.",),
         )
     for name in measured(results):
         if name != "roofline":

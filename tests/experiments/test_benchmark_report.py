@@ -204,7 +204,7 @@ def test_what_other_machines_have_reached_comes_next(monkeypatch, files):
     assert main([str(results), "--readme", str(readme)]) == 0
     texts = readme.read_text().split("\n\n")
     start = texts.index("**What was required: 0 of 1 reached**")
-    assert texts[start + 2] == "**The same on another machine: 1 of 1 reached**"
+    assert texts[start + 2] == "**An earlier run on another machine: 1 of 1 reached**"
     assert grid(texts[start + 3])[1] == ["fast", "at least 2 x", "3 x", "yes"]
     assert texts[start + 4] == (
         "Measured on 2026-02-03 on 2 cores (Slide rule a, Linux x86_64, 113 GFLOP/s in matrix "

@@ -15,7 +15,7 @@ from jaxnn.population import default_block_size
 from jaxnn.spec import Spec
 
 _OVERHEAD = 1.7  # of a block, in members: what its cost has beyond its size
-_COMPILING = 40e9  # operations that a CPU core trains with in the time that a program takes
+_COMPILING = 40e9  # operations of training: what a program costs a search that starts cold
 
 
 class Program(NamedTuple):
