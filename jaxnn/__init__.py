@@ -17,6 +17,8 @@ from jaxnn.train import (
 )
 from jaxnn.types import Data, Hyper, Layer, Network, Splits
 
+__version__ = "0.2.0"
+
 __all__ = [
     "MLP",
     "NEVER",

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import jaxnn
 from jaxnn.atomic import atomic_write
 
 
@@ -62,10 +63,11 @@ def environment() -> dict[str, Any]:
     import jax
 
     first, *_ = devices = jax.devices()
-    packages = ("jaxnn", "jax", "jaxlib", "numpy", "optax")
+    packages = ("jax", "jaxlib", "numpy", "optax", "chex")
     return {
         "versions": {
             "python": platform.python_version(),
+            "jaxnn": jaxnn.__version__,
             **{package: version(package) for package in packages},
         },
         "device": {

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+import jaxnn
 from jaxnn import blocks, distributed
 from jaxnn.devices import population_mesh
 from jaxnn.population import check_axes, check_mesh
@@ -175,7 +176,10 @@ def describe(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "devices": {"kind": device.device_kind, **dict(mesh.shape)},
         "float": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
-        "versions": {package: version(package) for package in ("jaxnn", "jax", "jaxlib", "optax")},
+        "versions": {
+            "jaxnn": jaxnn.__version__,
+            **{package: version(package) for package in ("jax", "jaxlib", "optax")},
+        },
     }
 
 

@@ -1,0 +1,34 @@
+"""Packages of the extras: imported where a function needs them, with one clear line where absent."""
+
+from importlib.util import find_spec
+
+DISTRIBUTION = "jaxnn-basics"
+"""The name on the package index; ``import jaxnn`` stays the import."""
+
+
+def require(extra: str, *packages: str) -> None:
+    """Checks that the packages of an extra are installed.
+
+    Args:
+      extra: the extra of ``pyproject.toml`` that installs the packages, such as "search".
+      *packages: import names.
+
+    Raises:
+      ModuleNotFoundError: a package is missing; the message has the pip command.
+    """
+    missing = [package for package in packages if not _is_installed(package)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ModuleNotFoundError(
+            f"{', '.join(missing)} {verb} not installed, expected the extra {extra!r}: "
+            f"pip install '{DISTRIBUTION}[{extra}]'",
+            name=missing[0],
+        )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether the import would find the package; a blocked import (None in sys.modules) counts."""
+    try:
+        return find_spec(package) is not None
+    except (ValueError, ModuleNotFoundError):
+        return False
