@@ -1,4 +1,4 @@
-"""Packages of the extras: imported where a function needs them, with one clear line where absent."""
+"""Packages of the extras: imported where they are needed, one clear line where they are missing."""
 
 from importlib.util import find_spec
 
