@@ -34,7 +34,7 @@ from experiments.config import C, Config, DistributedConfig, parse
 from jaxnn import data, distributed, reporting
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import use_all_cores
-from jaxnn.progress import Report, labelled_progress, progress
+from jaxnn.progress import Progress, Report, progress
 from jaxnn.types import Splits
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Run:
 
     def load(self) -> Splits:
         """The data set of the flags --dataset and --data-dir, downloaded if need be."""
-        with labelled_progress(in_bytes=True) as downloaded:
-            return data.load(self.config.dataset, self.config.data_dir, progress=downloaded)
+        with Progress(unit="MB") as downloaded:
+            return data.load(self.config.dataset, self.config.data_dir, progress=downloaded.report)
 
     def progress(self, label: str) -> AbstractContextManager[Report]:
         """``with run.progress("training") as report: report(done, total)``, on standard error."""

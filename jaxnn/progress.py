@@ -1,116 +1,143 @@
-"""Progress of long work: a bar with the time left on a terminal, a few plain lines elsewhere."""
+"""Progress of long work: bars with the time left on a terminal, a few plain lines elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from jaxnn.extras import require
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 Report = Callable[[int, int], None]
 """(done, total) -> None."""
 
-LabelledReport = Callable[[str, int, int | None], None]
-"""(label, done, total or None where it is unknown) -> None."""
-
 
 @contextmanager
 def progress(label: str, stream: TextIO | None = None) -> Iterator[Report]:
-    """Shows how far one piece of work is; the bar appears with the first report.
+    """Shows the progress of one piece of work.
 
     Args:
-      label: what is being done.
+      label: the name of the work.
       stream: default: standard error.
 
     Yields:
       A callable (done, total).
     """
-    with labelled_progress(stream) as report:
-        yield partial(report, label)
+    with Progress(stream) as shown:
+        yield partial(shown.report, label)
 
 
-@contextmanager
-def labelled_progress(
-    stream: TextIO | None = None, *, in_bytes: bool = False
-) -> Iterator[LabelledReport]:
-    """Shows how far several pieces of work are, such as the files of a download.
+@dataclass
+class _Work:
+    began: float  # starts again when more work was skipped
+    printed: float  # the time and the tenths of the work at the last line
+    tenths: int = 0
+    done: float = 0
+    skipped: float = 0
+    note: str = ""
+    bar: Any = None
+
+
+class Progress:
+    """Shows how far labelled pieces of work are; nothing appears before the first report.
+
+    On a terminal every piece of work has a bar. Elsewhere a line is printed whenever another tenth
+    of the work is done, at most one line a second.
 
     Args:
       stream: default: standard error.
-      in_bytes: whether the counts are bytes.
-
-    Yields:
-      A callable (label, done, total).
+      unit: the name of the counted things; "MB" shows bytes as megabytes.
+      summary: whether a last line says the duration of the work, short work included.
+      clock: seconds.
     """
-    output = stream or sys.stderr
-    if output.isatty():
-        with _bars(output, in_bytes) as report:
-            yield report
-    else:
-        yield Lines(output, in_bytes)
-
-
-class Lines:
-    """Prints a line whenever a label passes another tenth, and at most one a second."""
 
     def __init__(
-        self, stream: TextIO, in_bytes: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO | None = None,
+        *,
+        unit: str = "",
+        summary: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        self._stream = stream
-        self._in_bytes = in_bytes
-        self._clock = clock
-        self._began: dict[str, float] = {}
-        self._printed: dict[str, tuple[int, float]] = {}  # tenths, time
+        self._stream = stream or sys.stderr
+        self._unit, self._summary, self._clock = unit, summary, clock
+        self._began = clock()
+        self._works: dict[str, _Work] = {}
+        self._bars = _bars(self._stream, unit) if self._stream.isatty() else None
 
-    def __call__(self, label: str, done: int, total: int | None) -> None:
-        """Takes a report, and prints it if it is time to."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if self._bars and self._works:
+            self._bars.stop()
+        elif self._summary and error is None:
+            taken = duration(self._clock() - self._began)
+            for label, work in self._works.items():
+                self._print(label, f"{work.done:.0f} {self._unit} in {taken}", work.note)
+
+    def report(
+        self, label: str, done: float, total: float | None, note: str = "", skipped: float = 0
+    ) -> None:
+        """Takes the state of a piece of work, and shows the state if a line is due.
+
+        Args:
+          label: the name of the work.
+          done: the amount done.
+          total: the amount to be done; None where unknown.
+          note: further words, such as the best value found.
+          skipped: the part of ``done`` that took no time, such as results read from a file.
+        """
         now = self._clock()
-        began = self._began.setdefault(label, now)
-        if not total:
+        work = self._works.setdefault(label, _Work(now, now))
+        if skipped != work.skipped:
+            work.began = now
+        work.done, work.skipped, work.note = done, skipped, note
+        whole, left = total or 0, 0.0
+        if whole and done > skipped:
+            left = (now - work.began) * max(whole - done, 0) / (done - skipped)
+        words = [f"about {duration(left)} left"] if left else []
+        words += [note] if note else []
+        if self._bars:
+            self._bars.start()
+            if work.bar is None:
+                work.bar = self._bars.add_task(label, total=None, words="")
+            self._bars.update(work.bar, completed=round(done), total=total, words=", ".join(words))
             return
-        tenths, printed = self._printed.get(label, (0, began))
-        if 10 * done // total <= tenths or now - printed < 1:
-            return
-        self._printed[label] = (10 * done // total, now)
-        left = (now - began) * (total - done) / done
-        amounts = (
-            f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if self._in_bytes else f"{done} of {total}"
-        )
-        ending = f", about {left:.0f} s left" if done < total else ""
-        print(f"{label}: {amounts}{ending}", file=self._stream, flush=True)
+        tenths = int(10 * done / whole) if whole and done > skipped else 0
+        ended = self._summary and not left
+        if tenths > work.tenths and now - work.printed >= 1 and not ended:
+            work.tenths, work.printed = tenths, now
+            amounts = f"{done:.0f} of {whole:.0f} {self._unit}".rstrip()
+            if self._unit == "MB":
+                amounts = f"{done / 1e6:.1f} of {whole / 1e6:.1f} MB"
+            self._print(label, amounts, *words)
+
+    def _print(self, label: str, *parts: str) -> None:
+        print(f"{label}: {', '.join(filter(None, parts))}", file=self._stream, flush=True)
 
 
-@contextmanager
-def _bars(stream: TextIO, in_bytes: bool) -> Iterator[LabelledReport]:
+def duration(seconds: float) -> str:
+    """A rounded duration: ``14 s``, ``25 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _bars(stream: TextIO, unit: str) -> "Bars":
+    require("search", "rich")
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
-    bars = Progress(
+    return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn() if in_bytes else MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        BarColumn(bar_width=20),
+        DownloadColumn() if unit == "MB" else MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}", markup=False),
         console=Console(file=stream),
     )
-    tasks: dict[str, TaskID] = {}
-
-    def report(label: str, done: int, total: int | None) -> None:
-        if not tasks:
-            bars.start()
-        if label not in tasks:
-            tasks[label] = bars.add_task(label, total=total)
-        bars.update(tasks[label], completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            bars.stop()

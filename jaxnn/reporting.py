@@ -1,55 +1,74 @@
-"""Results for people and programs: valid JSON, CSV, tables, and what produced them."""
+"""Results for people and programs: JSON, CSV, tables, and the versions behind a result."""
 
 import csv
 import dataclasses
 import io
 import json
 import math
+import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import jaxnn
 from jaxnn.atomic import atomic_write
+from jaxnn.extras import require
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def plain(value: Any) -> Any:
-    """The value in JSON's own types: arrays as lists, NaN and infinity as None.
+def plain(
+    value: Any,
+    *,
+    not_finite: Callable[[float], object] = lambda _: None,
+    unknown: Callable[[object], object] | None = None,
+) -> Any:
+    """The value in JSON's types: arrays as lists, paths as strings.
+
+    Args:
+      value: nested containers, arrays, dataclasses and scalars.
+      not_finite: replaces NaN and infinity; default: by None.
+      unknown: replaces objects without counterpart in JSON; default: the objects are refused.
 
     Raises:
-      TypeError: something JSON has no counterpart for.
+      TypeError: an object without counterpart in JSON.
     """
+    inner = partial(plain, not_finite=not_finite, unknown=unknown)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else not_finite(value)
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy and JAX, arrays and scalars
-        return plain(value.tolist())
+        return inner(value.tolist())
     if hasattr(value, "_asdict"):
-        return plain(value._asdict())
+        return inner(value._asdict())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
+        return inner(dataclasses.asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): inner(entry) for key, entry in value.items()}
     if isinstance(value, Iterable):
-        return [plain(entry) for entry in value]
+        return [inner(entry) for entry in value]
+    if unknown:
+        return unknown(value)
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes valid JSON: no NaN, no infinity."""
+    """Writes valid JSON, without NaN and infinity."""
     text = json.dumps(plain(content), indent=2, allow_nan=False)
     with atomic_write(path, "w") as file:
         file.write(text + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one line per row under a heading of the first row's keys."""
+    """Writes a line per row under the keys of the first row."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -59,7 +78,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """The versions and the device that produced a result."""
+    """The versions and the device behind a result."""
     import jax
 
     first, *_ = devices = jax.devices()
@@ -84,28 +103,79 @@ def print_table(
     rows: Iterable[Sequence[object]],
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table: as wide as it needs to be, except on a terminal, where it wraps to fit."""
+    """Prints a table that wraps at the width of ``console(stream)``.
+
+    Args:
+      title: printed above the table; "" prints no title.
+      columns: the headings; columns of numbers are aligned to the right.
+      rows: strings, numbers or styled ``rich.text.Text``.
+      stream: default: standard output.
+    """
+    output = console(stream)  # checks that rich is installed
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    output = stream or sys.stdout
-    cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in cells)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    texts = [[row[index].plain for row in cells] for index in range(len(columns))]
+    numeric = [all(map(_is_number, column)) for column in texts]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column, right, width in zip(
+        columns, numeric, _widths(columns, texts, numeric, output.width), strict=True
+    ):
+        justify = "right" if right else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold", width=width)
     for row in cells:
-        table.add_row(*(Text(cell) for cell in row))  # Text: "[relu]" is not markup
-    console = Console(file=output, width=None if output.isatty() else 10_000)
-    console.print(Text(f"\n{title}", style="bold"), table, sep="\n")
+        table.add_row(*row)
+    if title:
+        output.print(Text(f"\n{title}", style="bold"))
+    output.print(table)
+
+
+def _widths(
+    columns: Sequence[str], texts: Sequence[Sequence[str]], numeric: Sequence[bool], width: int
+) -> list[int | None]:
+    """Widths that keep numbers and words whole; None where numbers and words have no room."""
+    listed = list(zip(columns, texts, numeric, strict=True))
+    natural = [max(map(len, (heading, *cells))) for heading, cells, _ in listed]
+    for headings in (True, False):  # rather fold a heading than a number
+        parts = [
+            [*heading.split() * headings, *(cells if whole else " ".join(cells).split())]
+            for heading, cells, whole in listed
+        ]
+        widths: list[int | None] = [max(map(len, words), default=1) for words in parts]
+        spare = width - sum(filter(None, widths)) - 2 * len(columns)  # 2: the gap between columns
+        if spare >= 0:
+            break
+    else:
+        return [None] * len(columns)
+    missing = [want - (have or 0) for want, have in zip(natural, widths, strict=True)]
+    for served, index in enumerate(sorted(range(len(columns)), key=missing.__getitem__)):
+        given = min(missing[index], spare // (len(columns) - served))
+        widths[index] = (widths[index] or 0) + given
+        spare -= given
+    return widths
+
+
+def console(stream: TextIO | None = None) -> "Console":
+    """A console as wide as the terminal; elsewhere ``COLUMNS`` characters, by default 100.
+
+    Args:
+      stream: default: standard output.
+    """
+    require("search", "rich")
+    from rich.console import Console
+
+    output = stream or sys.stdout
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) else 100
+    return Console(file=output, width=None if output.isatty() else width, highlight=False)
 
 
 def _is_number(cell: str) -> bool:
-    """Whether the cell begins with a number, as ``0.0785 ± 0.0012`` does."""
+    """Whether the cell is empty or begins with a number, as ``0.0785 ± 0.0012`` does."""
     try:
-        float(cell.split()[0])
+        float(cell.replace(",", "").split()[0])
     except (ValueError, IndexError):
         return not cell
     return True

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -36,13 +37,24 @@ def test_history_can_be_read_back(tmp_path):
         ]
 
 
-def test_a_table_that_is_not_on_a_terminal_is_whole():
-    wide = " ".join(["words"] * 60)
+def test_not_finite_numbers_and_unknown_objects_can_be_replaced():
+    value = {"a": [math.nan, -math.inf], "b": Ellipsis}
+    found = reporting.plain(value, not_finite=str, unknown=str)
+    assert found == {"a": ["nan", "-inf"], "b": "Ellipsis"}
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 100), ("60", 60), ("wide", 100), ("0", 100)])
+def test_a_table_that_is_not_on_a_terminal_wraps(monkeypatch, columns, width):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    words = [f"word{number}" for number in range(60)]
     stream = io.StringIO()
-    reporting.print_table("A [title]", ["claim", "sizes"], [[wide, "[relu] 50"]], stream)
+    reporting.print_table("A [title]", ["claim", "sizes"], [[" ".join(words), "[relu] 50"]], stream)
     text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert set(words) <= set(text.split())
     assert "A [title]" in text
-    assert wide in text
     assert "[relu] 50" in text
     assert "\x1b" not in text
 
@@ -56,3 +68,17 @@ def test_numbers_are_aligned_to_the_right():
     ends = [len(line) for line in lines if "±" in line]
     assert len(ends) == 2
     assert len(set(ends)) == 1
+
+
+def test_words_wrap_rather_than_numbers(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = io.StringIO()
+    rows = [["several words " * 9, "0.25 ± 0.125", "1,234.5 ± 0.5"]]
+    reporting.print_table("", ["name", "loss", "accuracy"], rows, stream)
+    assert "0.25 ± 0.125  1,234.5 ± 0.5" in stream.getvalue()
+
+
+def test_a_missing_package_is_a_line_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxnn-basics\[search\]'"):
+        reporting.print_table("", ["a"], [[1]], io.StringIO())

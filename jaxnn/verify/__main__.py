@@ -136,18 +136,25 @@ def verify_files(flags: Flags) -> int:
     """
     import jax
 
+    from jaxnn.progress import Progress
     from jaxnn.verify.reporting import table
     from jaxnn.verify.running import runner
 
     jax.config.update("jax_platforms", "cpu")  # a file's own arrays need no accelerator
     todo = runner.tasks(flags.files)
-    with table.progress() as report:
+    with Progress(unit="claims") as progress:
         verdicts = runner.judge(
-            todo, trials=flags.trials, seed=flags.seed, timeout=flags.timeout,
-            workers=flags.workers, on_result=report,
-        )  # fmt: skip
+            todo,
+            trials=flags.trials,
+            seed=flags.seed,
+            timeout=flags.timeout,
+            workers=flags.workers,
+            on_result=lambda done, total, verdict: progress.report(
+                "verifying", done, total, verdict.name
+            ),
+        )
     entries = [(task.claimed, verdict) for task, verdict in zip(todo, verdicts, strict=True)]
-    table.print_table(verdicts)
+    table.print_verdicts(verdicts)
     for claimed, verdict in entries:
         if verdict.verdict == "refuted":
             table.print_evidence(claimed, verdict)

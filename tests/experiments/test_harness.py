@@ -137,7 +137,15 @@ def test_results_json_is_complete_and_valid(tmp_path):
     assert content["dataset"] == "digits"
     assert content["config"]["seeds"] == 2
     assert content["config"]["sizes"] == [3, 2]
-    assert set(content["versions"]) == {"python", "jaxnn", "jax", "jaxlib", "numpy", "optax"}
+    assert set(content["versions"]) == {
+        "python",
+        "jaxnn",
+        "jax",
+        "jaxlib",
+        "numpy",
+        "optax",
+        "chex",
+    }
     assert content["versions"]["numpy"] == np.__version__
     assert content["device"]["platform"]
     assert content["device"]["count"] >= 1

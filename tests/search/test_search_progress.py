@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from jaxnn.search import Status, Task, choice, fixed, integer, log_uniform, random, search
-from jaxnn.search.reporting.progress import TimeLeft, duration, programs, reporting
+from jaxnn.search.reporting.progress import programs, reporting
 from jaxnn.search.space import Space
 
 SPACE = Space({"learning_rate": log_uniform(1e-3, 1.0)})
@@ -59,20 +59,6 @@ def test_what_the_log_had_was_no_work():
     reports = [(0, status(0)), (0.1, status(30, read=30)), (0.2, status(60, read=60))]
     lines = shown([*reports, (10.2, status(70, read=60))])
     assert lines[0].startswith("search: 70 of 100 evaluations, about 30 s left")
-
-
-def test_nothing_is_known_before_something_was_trained():
-    left = TimeLeft(Clock())
-    assert left(status(0)) is None
-    assert left(status(60, read=60)) is None
-
-
-def test_more_work_than_was_foreseen_leaves_no_negative_time():
-    clock = Clock()
-    left = TimeLeft(clock)
-    left(status(0))
-    clock.now = 10.0
-    assert left(status(110)) == 0
 
 
 def test_long_searches_print_a_line_a_tenth():
@@ -133,14 +119,6 @@ def test_other_wishes_are_refused(wrong):
         pass
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (99, "99 s"), (120, "2 min"), (5400, "90 min"), (9000, "2.5 h")],
-)
-def test_durations_are_said_as_people_say_them(seconds, text):
-    assert duration(seconds) == text
-
-
 def test_the_number_of_programs_is_the_number_of_combinations():
     space = Space(
         {
@@ -152,7 +130,7 @@ def test_the_number_of_programs_is_the_number_of_combinations():
     )
     assert programs(space) == (
         "the space needs 6 programs, one for each combination of batch_size, hidden; "
-        "those that no trial has are not compiled"
+        "combinations without a trial are not compiled"
     )
 
 

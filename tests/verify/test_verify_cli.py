@@ -176,32 +176,22 @@ def test_what_speaks_against_a_claim_is_below_the_table(main, capsys):
         ),
     ],
 )
-def test_the_table_says_what_is_remarkable(fields, what):
+def test_the_table_says_what_is_remarkable(fields, what, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     stream = io.StringIO()
-    table.print_table([HOLDS._replace(**fields)], stream)
+    table.print_verdicts([HOLDS._replace(**fields)], stream)
     assert what in stream.getvalue()
 
 
-def test_a_terminal_gets_a_bar_with_colours():
+def test_a_terminal_gets_a_bar_with_the_claims(main, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    stream = Terminal()
-    with table.progress(stream) as report:
-        report(1, 2, HOLDS)
-        report(2, 2, REFUTED)
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    main()
     assert "2/2" in stream.getvalue()
     assert "wrong" in stream.getvalue()
-
-
-def test_elsewhere_progress_is_a_line_a_second_at_most():
-    stream = io.StringIO()
-    ticks = iter([0.0, 0.5, 2.0, 2.1, 4.0])
-    lines = table.Lines(stream, clock=lambda: next(ticks))
-    for done in range(1, 5):
-        lines(done, 4, HOLDS)
-    assert stream.getvalue() == "verified 2 of 4, about 2 s left\nverified 4 of 4\n"
 
 
 def test_json_and_html_are_written(main, tmp_path, capsys):

@@ -2,12 +2,12 @@
 
 import inspect
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jaxnn.reporting import plain
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.reporting import text
 from jaxnn.verify.reporting.mathml import mathml
@@ -31,24 +31,8 @@ def to_json(verdicts: Iterable[Verdict]) -> str:
     Arrays are nested lists. NaN and infinity, for which JSON has no numbers, are the strings
     ``"nan"``, ``"inf"`` and ``"-inf"``.
     """
-    return json.dumps(_plain(list(verdicts)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if hasattr(value, "tolist"):  # NumPy and JAX, arrays and scalars
-        return _plain(value.tolist())
-    if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Iterable):
-        return [_plain(entry) for entry in value]
-    return str(value)
+    entries = plain(list(verdicts), not_finite=str, unknown=str)
+    return json.dumps(entries, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 class Card(NamedTuple):
