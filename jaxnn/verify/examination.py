@@ -21,7 +21,7 @@ from jaxnn.verify.comparison import (
     relative_errors,
     subject,
 )
-from jaxnn.verify.diagnosis.repair import diagnose_shapes
+from jaxnn.verify.diagnosis import diagnose_shapes
 from jaxnn.verify.exact import MANTISSA, Judge, Judgement
 from jaxnn.verify.failures import FormulaError, FunctionError, line_of, located
 from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, other_sizes

@@ -1,11 +1,275 @@
-"""Which mistake a refuted formula most likely is.
+"""The mistake that a refuted formula most likely contains.
 
-``hypotheses`` (by ``anatomy`` and ``ablation``) say what may be wrong with a derivative,
-``sampling`` computes it, ``fitting`` and ``reading`` say by which factors; ``substitution`` and
-``repair`` look for the mistake in the formula itself.
+Every hypothesis predicts the whole formula, and is believed only if the prediction is right to 1e-9
+in all trials, also at sizes that did not make the hypothesis: a wrong diagnosis does harm.
+Hypotheses are (1) the right derivative, (2) the derivative in another layout, or its diagonal, (3)
+the derivative with one or two mistakes in the backward pass, all with coefficients of the terms of
+the objective; and (4) an exchanged value in the formula. A diagnosis has at most two mistakes.
 """
 
-from jaxnn.verify.diagnosis.diagnosis import Diagnosis, diagnose
-from jaxnn.verify.diagnosis.repair import diagnose_shapes
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, product
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnn.verify.claims import Claim
+from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT
+from jaxnn.verify.diagnosis.coefficients import (
+    Coefficients,
+    coefficients,
+    findings,
+    joined,
+    predicted,
+)
+from jaxnn.verify.diagnosis.hypotheses import (
+    Hypothesis,
+    mistaken,
+    rearranged,
+    right,
+    shape_problem,
+    unchanged,
+)
+from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges
+from jaxnn.verify.diagnosis.trials import Leaves, Sample, program, same, sample
+from jaxnn.verify.failures import FormulaError, FunctionError, located
+from jaxnn.verify.inputs import is_input
+from jaxnn.verify.verdict import Finding
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_shapes"]
+
+MOST_MISTAKES = 2
+"""Mistakes in one explanation."""
+
+UNKNOWN = Finding("unknown", "", "no known mistake, nor two known mistakes, give this formula")
+
+ONLY_SPECIAL = Finding(
+    "unknown", "", "the formula is right at ordinary inputs, and wrong at special ones as given"
+)
+
+
+class Diagnosis(NamedTuple):
+    """The mistakes in a formula, and an input that tells alternatives apart."""
+
+    findings: tuple[Finding, ...]
+    detail: str = ""
+
+
+class Explanation(NamedTuple):
+    """Mistakes that together predict the formula."""
+
+    findings: frozenset[Finding]
+    predict: Callable[[Sample], Leaves | None] = lambda sample: None
+
+    @property
+    def rank(self) -> tuple[bool, int, bool]:
+        """Explanations without an unknown mistake come first, then those with few mistakes."""
+        codes = [finding.code for finding in self.findings]
+        indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in self.findings)
+        return "unknown" in codes, len(codes), indirect
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes of the mistakes."""
+        return tuple(sorted(finding.code for finding in self.findings))
+
+    @property
+    def plausible(self) -> bool:
+        """Whether the mistakes are few; an exchanged value and a second mistake fit by luck."""
+        few = 0 < len(self.findings) <= MOST_MISTAKES
+        return few and not ("wrong_value" in self.codes and len(self.findings) > 1)
+
+
+def diagnose(claim: Claim, seed: int = 0) -> Diagnosis:
+    """Names the mistakes in a refuted formula.
+
+    Args:
+      claim: the claim.
+      seed: of the trials.
+
+    Returns:
+      The mistakes, or ``unknown``, also if the diagnosis raises an exception: the verdict stands
+      without a diagnosis. Where the claim's inputs cannot tell several explanations apart: all
+      explanations, and in ``detail`` an input that can.
+    """
+    try:
+        return _diagnose(claim, seed)
+    except Exception as error:
+        return Diagnosis((Finding("unknown", "", f"the diagnosis failed: {located(error)}"),))
+
+
+def _diagnose(claim: Claim, seed: int) -> Diagnosis:
+    samples = list(_samples(claim, seed, (0, 1)))
+    if not samples:
+        return Diagnosis((UNKNOWN,))
+    problem = shape_problem(claim, samples[0])
+    if problem is not None:
+        return Diagnosis((problem,))
+    true = right(claim)
+    if all(all(map(same, sample.formula, _total(true, sample))) for sample in samples):
+        return Diagnosis((ONLY_SPECIAL,))
+    found = _explanations(claim, samples, [true, *rearranged(claim, samples[0])])
+    if found:
+        confirming = list(_samples(claim, seed, (2,)))
+        found = [explanation for explanation in found if _confirmed(explanation, confirming)]
+    for two in (False, True):
+        named = [explanation for explanation in found if not explanation.rank[0]]
+        if not named or (not two and min(e.rank[1] for e in named) > 1):
+            hypotheses = [true, *mistaken(claim, samples[0], two)]
+            found += _explanations(claim, samples, hypotheses)
+    unnamed = not found or min(e.rank for e in found)[0]
+    if unnamed and all(_share_right(sample, _total(true, sample)) <= 0.25 for sample in samples):
+        found += [Explanation(frozenset({finding})) for finding in exchanges(claim, samples)]
+    return _simplest(claim, found, seed)
+
+
+def _samples(claim: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample]:
+    """Trials at several choices of sizes; a choice with a value that is not finite is left out."""
+    for choice in choices:
+        try:
+            at = sample(claim, choice, seed)
+        except (FormulaError, FunctionError):
+            continue
+        if all(np.isfinite(leaf).all() for leaves in (at.formula, *at.terms) for leaf in leaves):
+            yield at
+
+
+def _total(hypothesis: Hypothesis, sample: Sample) -> Leaves:
+    """The sum of a hypothesis's terms."""
+    terms = hypothesis.terms(sample) or []
+    return [np.sum(leaves, axis=0) for leaves in zip(*terms, strict=True)]
+
+
+def _share_right(sample: Sample, true: Leaves) -> float:
+    """The share of trials with a right formula; large where one branch of the formula is wrong."""
+    right = [
+        all(map(same, formula, gradient))
+        for formula, gradient in zip(
+            zip(*sample.formula, strict=True), zip(*true, strict=True), strict=True
+        )
+    ]
+    return float(np.mean(right))
+
+
+def _confirmed(explanation: Explanation, samples: Iterable[Sample]) -> bool:
+    """Whether an explanation predicts the formula at further samples."""
+    for at in samples:
+        prediction = explanation.predict(at)
+        if prediction is not None and not all(map(same, prediction, at.formula)):
+            return False
+    return True
+
+
+def _explanations(
+    claim: Claim, samples: Sequence[Sample], hypotheses: Sequence[Hypothesis]
+) -> list[Explanation]:
+    """The explanations of the formula at every sample, by hypotheses with coefficients.
+
+    Args:
+      claim: the claim.
+      samples: at several choices of sizes.
+      hypotheses: the right derivative first.
+
+    Returns:
+      Explanations of the whole formula. Where no hypothesis explains the whole formula:
+      combinations of explanations of single leaves.
+    """
+    names = program(claim, samples[0].choice).names
+    true = hypotheses[0].terms(samples[0]) or []
+    whole: list[Explanation] = []
+    per_leaf: list[list[Explanation]] = [[] for _ in names]
+    for hypothesis in hypotheses:
+        varied = [hypothesis.terms(sample) for sample in samples]
+        terms = [part for part in varied if part is not None]
+        if len(terms) < len(samples):
+            continue
+        changed = [not unchanged(terms[0], true, leaf) for leaf in range(len(names))]
+        given = hypothesis.findings
+        if given and not any(changed):
+            continue
+        leaves = [coefficients(claim, samples, terms, leaf) for leaf in range(len(names))]
+        known = [leaf for leaf in leaves if leaf is not None]
+        if len(known) == len(names):
+            whole.append(_of_formula(claim, samples[0], hypothesis, known))
+        for leaf, some in enumerate(leaves):
+            if some is not None and (changed[leaf] or not given):
+                per_leaf[leaf].append(_of_leaf(claim, samples[0], hypothesis, leaf, some))
+    whole = [explanation for explanation in whole if explanation.plausible]
+    if not whole and len(per_leaf) > 1 and all(per_leaf):
+        whole = list(_leaf_by_leaf(per_leaf))
+    return whole
+
+
+def _of_formula(
+    claim: Claim, sample: Sample, hypothesis: Hypothesis, leaves: Sequence[Coefficients]
+) -> Explanation:
+    """A hypothesis with coefficients for every leaf as an explanation of the whole formula."""
+    ready = program(claim, sample.choice)
+    read = findings(ready.terms, ready.names, leaves, True, frozenset(sample.scalars[0]))
+
+    def predict(sample: Sample) -> Leaves | None:
+        terms = hypothesis.terms(sample)
+        if terms is None:
+            return None
+        return [predicted(claim, sample, terms, leaf, known) for leaf, known in enumerate(leaves)]
+
+    return Explanation(frozenset(hypothesis.findings + read), predict)
+
+
+def _of_leaf(
+    claim: Claim, sample: Sample, hypothesis: Hypothesis, leaf: int, known: Coefficients
+) -> Explanation:
+    """A hypothesis with coefficients as an explanation of one leaf."""
+    ready = program(claim, sample.choice)
+    name = ready.names[leaf]
+    read = findings(ready.terms, [name], [known], False, frozenset(sample.scalars[0]))
+    given = tuple(f._replace(where=joined(name, f.where)) for f in hypothesis.findings)
+    return Explanation(frozenset(given + read))
+
+
+def _leaf_by_leaf(per_leaf: Sequence[Sequence[Explanation]]) -> Iterator[Explanation]:
+    """Combinations of explanations of single leaves with the fewest mistakes."""
+    fewest = [min(len(explanation.findings) for explanation in leaf) for leaf in per_leaf]
+    if sum(fewest) > MOST_MISTAKES:
+        return
+    best = [
+        [explanation for explanation in leaf if len(explanation.findings) == count][:4]
+        for leaf, count in zip(per_leaf, fewest, strict=True)
+    ]
+    for choice in product(*best):
+        yield Explanation(frozenset().union(*(explanation.findings for explanation in choice)))
+
+
+def _simplest(claim: Claim, found: Sequence[Explanation], seed: int) -> Diagnosis:
+    """The explanations of the lowest rank, with equal codes only the first."""
+    if not found:
+        return Diagnosis((UNKNOWN,))
+    least = min(explanation.rank for explanation in found)
+    simplest: dict[tuple[str, ...], Explanation] = {}
+    for explanation in found:
+        if explanation.rank == least:
+            simplest.setdefault(explanation.codes, explanation)
+    ordered = [sorted(e.findings, key=lambda finding: finding.where) for e in simplest.values()]
+    if len(ordered) == 1:
+        return Diagnosis(tuple(ordered[0]))
+    named = tuple(
+        finding._replace(detail=f"alternative {i} of {len(ordered)}: {finding.detail}")
+        for i, explanation in enumerate(ordered, start=1)
+        for finding in explanation
+    )
+    return Diagnosis(named, _distinguishing_input(claim, list(simplest.values()), seed))
+
+
+def _distinguishing_input(claim: Claim, explanations: Sequence[Explanation], seed: int) -> str:
+    """An input, outside of the claim's generators, that tells explanations apart."""
+    at = sample(claim, 0, seed, unconstrained=True)
+    predictions = [explanation.predict(at) for explanation in explanations]
+    for a, b in combinations(predictions, 2):
+        if a is None or b is None or all(map(same, a, b)):
+            continue
+        structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
+        values = [np.round(value[0], 2).tolist() for value in at.flat]
+        inputs = jax.tree.unflatten(structure, values)
+        return f"the alternatives differ where the inputs' constraints are dropped, as at {inputs}"
+    return "the alternatives give the same formula for every input of these shapes"

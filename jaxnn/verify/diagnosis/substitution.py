@@ -1,11 +1,13 @@
-"""A formula with one of the function's values where another belongs, such as z for sigmoid(z).
+"""Mistakes in the formula's graph: a value exchanged for another value, a factor not transposed.
 
-The formula's own graph is evaluated with one of its operands exchanged for another value of the
-function; all exchanges are one program, mapped over a vector that selects them.
+A candidate replaces an operand of the formula by a value that the function computes, such as
+sigmoid(z) by z; the candidate that makes the formula right names the mistake.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import jax
@@ -15,18 +17,19 @@ import numpy as np
 from jaxnn.types import Array
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import one_trial
-from jaxnn.verify.diagnosis import sampling
-from jaxnn.verify.diagnosis.anatomy import Anatomy, every_value
-from jaxnn.verify.diagnosis.hypotheses import same
-from jaxnn.verify.diagnosis.sampling import Sample
-from jaxnn.verify.diagnosis.terms import active_inputs
+from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value
+from jaxnn.verify.diagnosis.trials import Sample, few_trials, program, same
+from jaxnn.verify.failures import FormulaError
 from jaxnn.verify.graph import Graph, Name, apply, evaluate, trace
-from jaxnn.verify.inputs import draw
+from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
-_THROUGH = {
+Place = tuple[int, int]
+"""An operand: (position of the node, place of the operand)."""
+
+_FUNCTIONS = {
     "": lambda value: value,
     "softmax": jax.nn.softmax,
     "sigmoid": jax.nn.sigmoid,
@@ -35,141 +38,214 @@ _THROUGH = {
 
 
 class Donor(NamedTuple):
-    """A value of the function, or its softmax or sigmoid, which a loss may not compute itself."""
+    """A value of the function under test, or the softmax, sigmoid or exponential of a value.
+
+    A loss may use a softmax without computing it: log-sum-exp is such a loss.
+    """
 
     name: Name
-    through: str = ""  # softmax, sigmoid, exp
+    function: str = ""
 
     def of(self, value: Any) -> Any:
         """The donor from the named value."""
-        return _THROUGH[self.through](value)
+        return _FUNCTIONS[self.function](value)
 
 
 class Exchange(NamedTuple):
-    """One operand of the formula, or one value wherever it is used, for a value of the function."""
+    """A value of the formula to be exchanged for a donor."""
 
-    position: int  # of the node in the formula's graph, -1 for everywhere
-    place: int  # of the operand
-    own: Name  # in the formula's graph
+    name: Name  # in the formula's graph
+    place: Place | None  # None: wherever the formula uses the value
     donor: Donor
     finding: Finding
 
 
-def exchanges(claimed: Claim, samples: Sequence[Sample]) -> list[Finding]:
-    """The exchanges that make a formula right at every sample, the first of several alike."""
-    right: list[set[Finding]] = []
+def exchanges(claim: Claim, samples: Sequence[Sample]) -> list[Finding]:
+    """At most one finding: the first exchange that makes a formula right at every sample."""
+    right: list[Finding] | None = None
     for sample in samples:
-        candidates, run = _program(claimed, sample.choice)
+        candidates, run, true = _program(claim, sample.choice)
         if not candidates:
             return []
-        selections = np.eye(len(candidates))
-        leaves = [np.asarray(leaf) for leaf in run(selections, *sample.flat)]
-        true = [np.asarray(leaf) for leaf in _true(claimed, sample.choice)(*sample.flat)]
-        right.append(
-            {
-                exchange.finding
-                for row, exchange in enumerate(candidates)
-                if all(map(same, [leaf[:, row] for leaf in leaves], true))
-            }
-        )
-    ordered = [exchange.finding for exchange in _program(claimed, samples[0].choice)[0]]
-    return [finding for finding in ordered if all(finding in found for found in right)][:1]
+        leaves = run(np.eye(len(candidates)), *sample.flat)
+        references = list(map(np.asarray, true(*sample.flat)))
+        here = [
+            exchange.finding
+            for row, exchange in enumerate(candidates)
+            if all(same(np.asarray(a)[:, row], b) for a, b in zip(leaves, references, strict=True))
+        ]
+        right = here if right is None else [finding for finding in right if finding in here]
+    return (right or [])[:1]
 
 
 @lru_cache(maxsize=8)
-def _program(claimed: Claim, choice: int) -> tuple[list[Exchange], Any]:
-    sizes = sampling.diagnosis_sizes(claimed, choice)
-    one = one_trial(claimed, sizes)
-    formula = trace(claimed.evaluate, one)
-    function = trace(lambda inputs: call(claimed.of, inputs), one)
-    rng = np.random.default_rng(0)
-    trials = jax.tree.leaves(draw(dict(claimed.inputs), sizes, 4, rng, spreads=(1.0,)))
-    anatomy = Anatomy(function, sampling.input_names(one), active_inputs(claimed), trials)
-    candidates = list(_candidates(formula, anatomy, trials))
+def _program(claim: Claim, choice: int) -> tuple[list[Exchange], Callable, Callable]:
+    """The candidates, the formula with each candidate at trials, and the reference at trials."""
+    one = program(claim, choice).one
+    structure = jax.tree.structure(one)
+    formula = trace(claim.evaluate, one)
+    function = trace(lambda inputs: call(claim.of, inputs), one)
+    known = EvaluatedGraph(claim, choice, function)
+    candidates = list(_candidates(formula, known, few_trials(claim, choice)))
     donors = sorted({exchange.donor for exchange in candidates})
     wanted = function._replace(outputs=tuple(donor.name for donor in donors))
 
     def exchanged(selection: Array, *flat: Any) -> list[Any]:
         values = evaluate(wanted, flat)
         given = {donor: donor.of(v) for donor, v in zip(donors, values, strict=True)}
-        return _evaluate(formula, candidates, selection, given, flat)
+
+        def operand(place: Place, name: Name, value: Any) -> Any:
+            new = value
+            for row, exchange in enumerate(candidates):
+                if exchange.name == name and exchange.place in (None, place):
+                    new = new + selection[row] * (given[exchange.donor] - value)
+            return new
+
+        return _evaluate(formula, flat, operand)
+
+    def true(*flat: Any) -> list[Any]:
+        return jax.tree.leaves(reference(claim)(jax.tree.unflatten(structure, flat)))
 
     over = jax.vmap(exchanged, in_axes=(0, *[None] * len(formula.inputs)))
     over_trials = jax.vmap(over, in_axes=(None, *[0] * len(formula.inputs)))
-    return candidates, jit(over_trials)
+    return candidates, jit(over_trials), jit(jax.vmap(true))
 
 
-@lru_cache(maxsize=8)
-def _true(claimed: Claim, choice: int) -> Any:
-    structure = jax.tree.structure(one_trial(claimed, sampling.diagnosis_sizes(claimed, choice)))
+def _evaluate(
+    graph: Graph, arguments: Sequence[Any], operand: Callable[[Place, Name, Any], Any]
+) -> list[Any]:
+    """The graph's outputs with edited operands.
 
-    def true(*flat: Any) -> list[Any]:
-        return jax.tree.leaves(reference(claimed)(jax.tree.unflatten(structure, flat)))
-
-    return jit(jax.vmap(true))
+    Args:
+      graph: the graph.
+      arguments: flat.
+      operand: (place, name, value) -> the value to use at the place.
+    """
+    values = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
+    for position, node in enumerate(graph.nodes):
+        operands = [
+            operand((position, i), name, values[name]) for i, name in enumerate(node.operands)
+        ]
+        values.update(zip(node.results, apply(node, operands), strict=True))
+    return [values[name] for name in graph.outputs]
 
 
 def _candidates(
-    formula: Graph, function: Anatomy, trials: Sequence[np.ndarray]
+    formula: Graph, function: EvaluatedGraph, trials: Sequence[np.ndarray]
 ) -> Iterator[Exchange]:
-    """Operands that are a value of the function, and the function's other values of their shape."""
-    own = every_value(formula, trials)
-    donors: dict[Donor, np.ndarray] = {}
+    """Every operand that is a value of the function, for every other value of equal shape."""
+    donors = _donors(function)
+    values = every_value(formula, trials)
+    uses: dict[Name, list[tuple[Place, str]]] = {}
+    for position, node in enumerate(formula.nodes):
+        for place, name in enumerate(node.operands):
+            uses.setdefault(name, []).append(((position, place), node.where))
+    for name, places in uses.items():
+        value = values.get(name)
+        if value is None or not jnp.issubdtype(formula.shapes[name].dtype, jnp.floating):
+            continue
+        present = next((donor for donor, v in donors.items() if same(value, v)), None)
+        if present is None:
+            continue
+        for donor, instead in donors.items():
+            if instead.shape != value.shape or same(value, instead):
+                continue
+            # sigma'(h) in place of sigma'(z) has a wrong argument; z in place of h is any value.
+            is_argument = not donor.function and function.roots[present.name] == donor.name
+            code = "activation_derivative_wrong_argument" if is_argument else "wrong_value"
+            detail = f"has {_described(present, function)} where {_described(donor, function)}"
+            everywhere = (None, places[0][1])
+            for place, line in (everywhere, *(places if len(places) > 1 else ())):
+                yield Exchange(name, place, donor, Finding(code, line, f"{line} {detail} belongs"))
+
+
+def _donors(function: EvaluatedGraph) -> dict[Donor, np.ndarray]:
+    """The distinct values that a formula may use, at a few trials."""
     exponentials = any(node.primitive.name == "exp" for node in function.graph.nodes)
-    for through in _THROUGH if exponentials else ("",):
+    donors: dict[Donor, np.ndarray] = {}
+    for through in _FUNCTIONS if exponentials else ("",):
         for name in function.significant():
             donor = Donor(name, through)
             value = np.asarray(donor.of(function.values[name]))
             if np.isfinite(value).all() and not any(same(value, v) for v in donors.values()):
                 donors[donor] = value
-
-    def called(donor: Donor) -> str:
-        plain = function.called(donor.name)
-        return f"the {donor.through} of {plain}" if donor.through else plain
-
-    uses: dict[Name, list[tuple[int, int, str]]] = {}
-    for position, node in enumerate(formula.nodes):
-        for place, name in enumerate(node.operands):
-            uses.setdefault(name, []).append((position, place, node.where))
-    for name, where in uses.items():
-        value = own.get(name)
-        floating = jnp.issubdtype(formula.shapes[name].dtype, jnp.floating)
-        known = [d for d, v in donors.items() if floating and value is not None and same(value, v)]
-        if value is None or not known:
-            continue
-        for donor, instead in donors.items():
-            if instead.shape != value.shape or same(value, instead):
-                continue
-            # h where z belongs is the argument of sigma', z where h belongs is not.
-            its_own_value = not donor.through and function.roots[known[0].name] == donor.name
-            code = "activation_derivative_wrong_argument" if its_own_value else "wrong_value"
-            detail = f"has {called(known[0])} where {called(donor)} belongs"
-            spots = [(-1, -1, where[0][2]), *(where if len(where) > 1 else ())]
-            for position, place, line in spots:
-                finding = Finding(code, line, f"{line} {detail}")
-                yield Exchange(position, place, name, donor, finding)
+    return donors
 
 
-def _evaluate(
-    formula: Graph,
-    candidates: Sequence[Exchange],
-    selection: Array,
-    given: dict[Donor, Any],
-    flat: Sequence[Any],
-) -> list[Any]:
-    values = {**formula.constants, **dict(zip(formula.inputs, flat, strict=True))}
+def _described(donor: Donor, function: EvaluatedGraph) -> str:
+    value = function.described(donor.name)
+    return f"the {donor.function} of {value}" if donor.function else value
 
-    def operand(name: Name, position: int, place: int) -> Any:
-        value = values[name]
-        for row, exchange in enumerate(candidates):
-            everywhere = exchange.position == -1
-            if exchange.own == name and (
-                everywhere or (exchange.position, exchange.place) == (position, place)
-            ):
-                value = value + selection[row] * (given[exchange.donor] - values[name])
-        return value
 
-    for position, node in enumerate(formula.nodes):
-        operands = [operand(name, position, place) for place, name in enumerate(node.operands)]
-        values.update(zip(node.results, apply(node, operands), strict=True))
-    return [values[name] for name in formula.outputs]
+_SHAPE_ERROR = re.compile(r"dot_general|[Ii]ncompatible shapes|broadcast|contracting|matmul|concat")
+"""Words of JAX's messages on shapes that do not fit."""
+
+_EQUAL = (4, 5)
+"""With all sizes equal, the shapes of any formula fit."""
+
+
+def diagnose_shapes(claim: Claim, error: BaseException, where: str) -> tuple[Finding, ...]:
+    """Names the mistake in a formula that cannot be evaluated at distinct sizes.
+
+    Args:
+      claim: the claim.
+      error: the exception that the formula raised.
+      where: the line that raised the exception.
+
+    Returns:
+      ``shape``, and ``transpose`` if transposing one or two factors makes the formula right.
+      Nothing if the formula fails at equal sizes, too, with an error that does not name shapes.
+    """
+    text = " ".join(str(error).split())[:200]
+    try:
+        first, second = (_transpositions(claim, size) for size in _EQUAL)
+    except FormulaError:
+        if isinstance(error, TypeError | ValueError) and _SHAPE_ERROR.search(text):
+            return (Finding("shape", where, f"the shapes do not fit: {text}"),)
+        return ()
+    shape = Finding("shape", where, f"the shapes fit only if all sizes are equal: {text}")
+    both = [places for places in first if places in second]
+    fewest = [places for places in both if len(places) == min(map(len, both))]
+    if len(fewest) != 1:
+        return (shape,)
+    places = ", ".join(fewest[0])
+    detail = f"the formula is right with the factor transposed in {places}"
+    return (shape, Finding("transpose", places, detail))
+
+
+def _transpositions(claim: Claim, size: int) -> list[tuple[str, ...]]:
+    """The lines of products whose factors, transposed, make the formula right."""
+    sizes = dict.fromkeys(symbols(claim.inputs), size)
+    try:
+        formula = trace(claim.evaluate, one_trial(claim, sizes))
+    except Exception as error:
+        raise FormulaError from error
+    drawn = draw(dict(claim.inputs), sizes, 1, np.random.default_rng(0), spreads=(1.0,))
+    point = jax.tree.map(lambda value: jnp.asarray(value[0]), drawn)
+    true = jax.tree.leaves(reference(claim)(point))
+    places = [
+        (position, place)
+        for position, node in enumerate(formula.nodes)
+        if node.primitive.name == "dot_general"
+        for place, name in enumerate(node.operands)
+        if formula.shapes[name].shape == (size, size)
+    ]
+
+    def makes_right(chosen: tuple[Place, ...]) -> bool:
+        def operand(place: Place, name: Name, value: Any) -> Any:
+            del name
+            return jnp.transpose(value) if place in chosen else value
+
+        values = _evaluate(formula, jax.tree.leaves(point), operand)
+        return len(values) == len(true) and all(map(_equal, values, true))
+
+    chosen = (*combinations(places, 1), *combinations(places, 2))
+    return [
+        tuple(formula.nodes[position].where for position, _ in some)
+        for some in chosen
+        if makes_right(some)
+    ]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a.shape == b.shape and bool(jnp.allclose(a, b, rtol=1e-9, atol=1e-12))

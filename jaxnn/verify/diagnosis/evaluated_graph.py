@@ -1,6 +1,7 @@
-"""What the values of a function's graph are: activations, probabilities, sums of exponentials.
+"""The values of a function's graph: activations, probabilities, sums of exponentials.
 
-Nothing here goes by how the function is written: a sigmoid is a value that is one at random inputs.
+Values are recognised by their numbers at random inputs, not by the way the function is written: a
+value is a sigmoid of another value if all numbers say so.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,39 +11,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.verify.claims import Claim, at_path, with_path
+from jaxnn.verify.diagnosis.trials import ancestors, few_trials, input_names, program
 from jaxnn.verify.graph import Graph, Name, Node, evaluate
+from jaxnn.verify.inputs import is_input
 from jaxnn.verify.quick import jit
 
-Values = dict[Name, np.ndarray]
-"""Every value of a graph at some random trials, a leading axis of trials."""
 
-
-def _words(text: str) -> frozenset[str]:
+def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-ELEMENTWISE = _words(
+LINEAR = _names("neg convert_element_type copy add sub")
+ARITHMETIC = LINEAR | _names(
+    "mul stop_gradient broadcast_in_dim reshape squeeze transpose expand_dims log exp integer_pow "
+    "square sqrt div pow abs"
+)
+"""Arithmetic, powers, logarithms and exponentials, which make no activation in a chain."""
+
+ELEMENTWISE = _names(
     "neg exp exp2 expm1 log log1p tanh logistic sin cos tan sinh cosh asin acos atan sqrt rsqrt "
     "cbrt integer_pow pow square abs sign max min add sub mul div select_n erf erfc lt le gt ge eq "
     "ne and or not xor is_finite convert_element_type stop_gradient clamp copy"
 )
-PLAIN = _words(
-    "neg add sub mul convert_element_type stop_gradient copy broadcast_in_dim reshape squeeze "
-    "transpose expand_dims log exp integer_pow square sqrt div pow abs"
-)
-"""Operations of which a chain is no activation: arithmetic, powers, logarithms, exponentials."""
-
-STRUCTURAL = _words(
+STRUCTURAL = _names(
     "broadcast_in_dim reshape squeeze transpose expand_dims convert_element_type copy slice "
     "stop_gradient concatenate"
 )
-
-
-_OF_ONE = _words(
+_OF_A_SUM = _names(
     "log sqrt broadcast_in_dim reshape squeeze integer_pow square pow max add sub mul div"
 )
-"""What may be done to a sum that something is divided by."""
-
+"""Operations between a sum and a division by the sum."""
 
 _WORDS = {
     "dot_general": "product",
@@ -71,38 +70,38 @@ def word(node: Node) -> str:
     return _WORDS.get(node.primitive.name, node.primitive.name)
 
 
-class Anatomy:
-    """A graph with what its values are at some random trials."""
+class EvaluatedGraph:
+    """A graph with all its values at a few random trials."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        input_names: Sequence[str],
-        active: Sequence[bool],
-        trials: Sequence[np.ndarray],
-    ):
+    def __init__(self, claim: Claim, choice: int, graph: Graph):
         """Evaluates the graph.
 
         Args:
-          graph: of the function.
-          input_names: what the flat inputs are called.
-          active: per flat input, whether derivatives by it are asked for.
-          trials: the flat inputs, a leading axis of trials in each.
+          claim: the claim.
+          choice: of the sizes.
+          graph: of a function of the claim's inputs.
         """
         self.graph = graph
-        self._input_names = input_names
-        self.values = every_value(graph, trials)
+        self._input_names = input_names(program(claim, choice).one)
+        self.values = every_value(graph, few_trials(claim, choice))
         self.producer = {name: node for node in graph.nodes for name in node.results}
-        self.roots = _roots(graph)  # what each value is an elementwise function of
-        self.active = _reached(graph, active)
+        self.roots = _roots(graph)
+        self.active = _on_derivative_paths(graph, claim)
+
+    def shape(self, name: Name) -> tuple[int, ...]:
+        """The shape of a value in one trial."""
+        return tuple(self.graph.shapes[name].shape)
+
+    def is_float(self, name: Name) -> bool:
+        """Whether a value is an array of real numbers."""
+        return _is_float(self.graph, name)
 
     def significant(self) -> list[Name]:
-        """The values that a derivation has a letter for, those of one scalar a trial left out.
+        """The values that a derivation gives a letter: inputs, sums, products, activations.
 
-        Inputs, sums and products of several values, activations: not the steps within an
-        elementwise function.
+        Steps within an elementwise function have no letter; scalars are left out.
         """
-        into_products = {
+        factors = {
             name
             for node in self.graph.nodes
             if node.primitive.name == "dot_general"
@@ -111,21 +110,16 @@ class Anatomy:
         found = []
         for name, value in self.values.items():
             root = self.roots[name]
-            activation = root not in (None, name) and (
-                name in into_products or self.is_sigmoid(name, root)
-            )
+            activation = root is not None and (name in factors or self.is_sigmoid(name, root))
             if value.ndim > 1 and self.is_float(name) and (root == name or activation):
                 found.append(name)
         return found
 
-    def alike(self, name: Name) -> list[Name]:
-        """All float values of the same shape, those that are equal everywhere once."""
-        shape = self.shape(name)
+    def of_equal_shape(self, name: Name) -> list[Name]:
+        """All distinct float values of the shape of ``name``."""
         found: list[Name] = []
         for other in sorted(self.values):
-            if self.shape(other) != shape or other in self.graph.constants:
-                continue
-            if not self.is_float(other):
+            if self.shape(other) != self.shape(name) or not self.is_float(other):
                 continue
             value = self.values[other]
             if not any(np.array_equal(value, self.values[seen]) for seen in found):
@@ -133,7 +127,7 @@ class Anatomy:
         return found
 
     def chain(self, after: Name, before: Name) -> list[Node]:
-        """The elementwise operations from one value to another."""
+        """The elementwise operations from ``before`` to ``after``."""
         needed = {after}
         chain = []
         for node in reversed(self.graph.nodes):
@@ -143,11 +137,11 @@ class Anatomy:
         return chain[::-1]
 
     def is_sigmoid(self, after: Name, before: Name) -> bool:
-        """Whether it is a sigmoid or a hyperbolic tangent, however written."""
+        """Whether ``after`` is the sigmoid or the hyperbolic tangent of ``before``."""
         return self.derivative_by_value(after, before) is not None
 
     def derivative_by_value(self, after: Name, before: Name) -> Callable[[Any], Any] | None:
-        """The derivative as a function of the value, of a sigmoid or a hyperbolic tangent."""
+        """The derivative of a sigmoid or a hyperbolic tangent as a function of the value."""
         z, value = self.values[before], self.values[after]
         with np.errstate(over="ignore"):
             if np.allclose(value, 1 / (1 + np.exp(-z)), rtol=1e-9):
@@ -155,62 +149,59 @@ class Anatomy:
         return (lambda h: 1 - h**2) if np.allclose(value, np.tanh(z), rtol=1e-9) else None
 
     def is_log_sigmoid(self, after: Name, before: Name) -> bool:
-        """Whether it is the logarithm of sigmoid(z) or sigmoid(-z), of either sign."""
+        """Whether ``after`` is +-log sigmoid(+-z) of z = ``before``."""
         z, value = self.values[before], np.abs(self.values[after])
         return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
 
-    def shape(self, name: Name) -> tuple[int, ...]:
-        """Its shape in one trial."""
-        return tuple(self.graph.shapes[name].shape)
+    def sum_within(self, name: Name) -> tuple[str | None, list[str]]:
+        """The sum that a value is a function of.
 
-    def reduced(self, name: Name) -> tuple[str | None, list[str]]:
-        """What is summed in a value that is a function of a sum, and what is done to the sum."""
-        through: list[str] = []
+        Returns:
+          The primitive of the summands ("" for an input; None: the value is no function of a sum),
+          and the primitives applied to the sum.
+        """
+        applied: list[str] = []
         node = self.producer.get(name)
-        while node and node.primitive.name in _OF_ONE:
-            through.append(node.primitive.name)
-            varying = [name for name in node.operands if name in self.active]
+        while node and node.primitive.name in _OF_A_SUM:
+            applied.append(node.primitive.name)
+            varying = [operand for operand in node.operands if operand in self.active]
             node = self.producer.get(varying[0]) if varying else None
         if node is None or node.primitive.name not in ("reduce_sum", "dot_general"):
-            return None, through
-        inside = self.producer.get(node.operands[0])
-        return inside.primitive.name if inside else "", through
+            return None, applied
+        summands = self.producer.get(node.operands[0])
+        return summands.primitive.name if summands else "", applied
 
     def logits(self, name: Name, p: np.ndarray, axis: int) -> Name | None:
-        """The first value whose softmax this is."""
-        for other in self.alike(name):
-            value = self.values.get(other)
-            if other >= name or value is None or other not in self.active:
+        """The first value before ``name`` with softmax p."""
+        for other in self.of_equal_shape(name):
+            if other >= name or other not in self.active:
                 continue
+            value = self.values[other]
             e = exp(value - value.max(axis=axis, keepdims=True))
             if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
                 return other
         return None
 
     def line(self, node: Node) -> str:
-        """The node's line, and which one of its kind it is there, as in a loop over layers."""
+        """The node's line; in a loop over layers also the number of the node on the line."""
         alike = [
-            other
+            other.results
             for other in self.graph.nodes
             if (other.primitive, other.where) == (node.primitive, node.where)
         ]
-        number = next(i for i, other in enumerate(alike, 1) if other.results == node.results)
+        number = alike.index(node.results) + 1
         return f"{node.where} (number {number} there)" if len(alike) > 1 else node.where
 
-    def called(self, name: Name) -> str:
+    def described(self, name: Name) -> str:
         """A value in words."""
         if name in self.graph.inputs:
             return self._input_names[self.graph.inputs.index(name)]
         node = self.producer.get(name)
         return f"the {word(node)} of {self.line(node)}" if node else "a constant"
 
-    def is_float(self, name: Name) -> bool:
-        """Whether it is an array of real numbers."""
-        return _is_float(self.graph, name)
 
-
-def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> Values:
-    """Every float value of the graph at trials along the arguments' leading axis."""
+def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> dict[Name, np.ndarray]:
+    """Every value of the graph but constants, at trials along the arguments' leading axis."""
     names = [name for name in graph.shapes if name not in graph.constants]
     full = graph._replace(outputs=tuple(names))
     results = jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
@@ -218,7 +209,7 @@ def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> Values:
 
 
 def _roots(graph: Graph) -> dict[Name, Name | None]:
-    """The value that each is an elementwise function of; None for constants."""
+    """For each value the value of which it is an elementwise function; None for constants."""
     roots: dict[Name, Name | None] = {name: name for name in graph.inputs}
     roots |= dict.fromkeys(graph.constants)
     for node in graph.nodes:
@@ -229,17 +220,17 @@ def _roots(graph: Graph) -> dict[Name, Name | None]:
     return roots
 
 
-def _reached(graph: Graph, active: Sequence[bool]) -> set[Name]:
-    """The float values on the way from the active inputs to the outputs."""
-    forward = {name for name, on in zip(graph.inputs, active, strict=True) if on}
+def _on_derivative_paths(graph: Graph, claim: Claim) -> set[Name]:
+    """The float values between the claim's parameters and the outputs."""
+    marks: Any = jax.tree.map(lambda _: False, dict(claim.inputs), is_leaf=is_input)
+    for path in claim.wrt:
+        part = jax.tree.map(lambda _: True, at_path(claim.inputs, path), is_leaf=is_input)
+        marks = with_path(marks, path, part)
+    reached = {n for n, on in zip(graph.inputs, jax.tree.leaves(marks), strict=True) if on}
     for node in graph.nodes:
-        if node.primitive.name != "stop_gradient" and forward & set(node.operands):
-            forward |= {n for n in node.results if _is_float(graph, n)}
-    backward = set(graph.outputs)
-    for node in reversed(graph.nodes):
-        if backward & set(node.results):
-            backward |= set(node.operands)
-    return forward & backward
+        if node.primitive.name != "stop_gradient" and reached & set(node.operands):
+            reached |= {name for name in node.results if _is_float(graph, name)}
+    return reached & ancestors(graph)
 
 
 def _is_float(graph: Graph, name: Name) -> bool:
@@ -247,12 +238,12 @@ def _is_float(graph: Graph, name: Name) -> bool:
 
 
 def sums_to_one(p: np.ndarray, axis: int) -> bool:
-    """Whether these are probabilities along an axis."""
+    """Whether an array contains probabilities along an axis."""
     return bool(np.all(p >= 0) and np.allclose(p.sum(axis=axis), 1.0, rtol=1e-9))
 
 
 def log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
-    """The axis of z [T, ...] along which the value is log sum e^z, or that less the maximum."""
+    """The axis of z [T, ...] with value = log sum e^z, or log sum e^(z - max z), if any."""
     for axis in range(1, z.ndim):
         largest = z.max(axis=axis, keepdims=True)
         rest = np.log(np.sum(np.exp(z - largest), axis=axis, keepdims=True))
@@ -264,6 +255,6 @@ def log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
 
 
 def exp(value: np.ndarray) -> np.ndarray:
-    """e^value, infinite where it is too large."""
+    """e^value, infinite where too large."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.exp(value)

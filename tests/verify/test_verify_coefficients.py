@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxnn.verify.diagnosis.fitting import ONE, Coefficient, fit, recognise
+from jaxnn.verify.diagnosis.coefficients import ONE, Coefficient, fit, recognise
 
 SIZES = [{"n": 5.0, "m": 3.0, "rate": 0.37}, {"n": 3.0, "m": 7.0, "rate": 1.21},
          {"n": 7.0, "m": 5.0, "rate": 0.83}]  # fmt: skip

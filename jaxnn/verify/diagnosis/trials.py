@@ -1,0 +1,281 @@
+"""The trials of a diagnosis: formula values, and the gradient of every term of the objective.
+
+The sizes are distinct, so that a factor read off a formula names its size. Trials come in groups
+with equal scalar inputs, so that a factor that depends on a scalar can be read, too.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from jaxnn.types import PyTree
+from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name
+from jaxnn.verify.comparison import one_trial, subject
+from jaxnn.verify.graph import Graph, Name, combined, evaluate, trace
+from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, symbols
+from jaxnn.verify.quick import jit
+from jaxnn.verify.reference import is_rule, reference
+
+GROUPS, PER_GROUP = 4, 8
+TOLERANCE = 1e-9
+_PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
+_CONFIRMATION = 2
+_CONFIRMATION_SIZES = (11, 2, 4, 3, 6, 8, 9)
+
+Leaves = list[np.ndarray]
+"""Arrays [T, ...], one for each leaf of the parameters."""
+
+
+class Term(NamedTuple):
+    """One summand of the objective."""
+
+    name: str
+    graph: Graph
+    penalty: bool  # a quadratic function of the parameters; no data enters
+
+    def __call__(self, inputs: PyTree) -> Any:
+        """The term's value."""
+        values = evaluate(self.graph, jax.tree.leaves(inputs))
+        return values[0] if len(values) == 1 else values
+
+
+class Program(NamedTuple):
+    """A claim at one choice of sizes, compiled."""
+
+    sizes: dict[str, int]
+    one: dict[str, PyTree]  # the shapes of the inputs of one trial
+    terms: list[Term]
+    run: Callable[..., Any]  # flat inputs [T, ...] -> formula values, gradients of every term
+    names: tuple[str, ...]
+    value_ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Formula values and gradients at the trials of one choice of sizes."""
+
+    choice: int
+    sizes: dict[str, int]
+    scalars: list[dict[str, float]]  # per group
+    formula: Leaves  # for an update: the gradient that the step implies
+    terms: list[Leaves]  # the gradient of each term of the objective
+    parameters: Leaves | None  # where gradients have the shapes of the parameters
+    flat: list[np.ndarray]  # the flat inputs
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are equal to rounding."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return a.shape == b.shape and bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
+
+
+def diagnosis_sizes(claim: Claim, choice: int) -> dict[str, int]:
+    """Distinct sizes: primes for choices 0 and 1, in two orders; other numbers for choice 2."""
+    names, taken = symbols(claim.inputs), fixed_sizes(claim.inputs)
+    confirming = choice == _CONFIRMATION
+    pool = [n for n in (_CONFIRMATION_SIZES if confirming else _PRIMES) if n not in taken]
+    pool = pool[: len(names) + 1]
+    shift = 0 if confirming else choice % len(pool)
+    return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
+
+
+@lru_cache(maxsize=16)
+def program(claim: Claim, choice: int) -> Program:
+    """Compiles a claim and the terms of its objective."""
+    sizes = diagnosis_sizes(claim, choice)
+    one = one_trial(claim, sizes)
+    formula = subject(claim, tuple(sizes.items()), both=False)
+    structure = jax.tree.structure(one)
+    terms = split(claim, one)
+    rule = is_rule(claim, one)
+    differentiated = gradient_claim(claim, rule)
+
+    def run(*flat: Any) -> tuple[PyTree, list[PyTree]]:
+        inputs = jax.tree.unflatten(structure, flat)
+        value = core.jaxpr_as_fun(formula.claimed)(*flat)
+        gradients = [jax.tree.leaves(reference(differentiated, of=t)(inputs)) for t in terms]
+        old = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claim.wrt])]
+        if rule:
+            return value, [old, [new - p for new, p in zip(gradients[0], old, strict=True)]]
+        return _implied_gradient(claim, inputs, old, value), gradients
+
+    if rule:
+        terms = [terms[0]._replace(name="the parameter"), terms[0]._replace(name="the step")]
+    return Program(sizes, one, terms, jit(jax.vmap(run)), formula.names, formula.value_ranks)
+
+
+def gradient_claim(claim: Claim, rule: bool) -> Claim:
+    """For an update of an objective: the claim about the objective's gradient."""
+    if claim.kind != "update":
+        return claim
+    return replace(claim, kind="value" if rule else "gradient", rate=None)
+
+
+def _implied_gradient(claim: Claim, inputs: PyTree, old: Sequence[Any], new: Sequence[Any]) -> Any:
+    """For an update: the gradient (old - new) / rate; for any other claim the value itself."""
+    rate = learning_rate_name(claim) if claim.kind == "update" else None
+    if rate is None or [v.shape for v in new] != [p.shape for p in old]:
+        return new
+    return [(p - v) / inputs[rate] for v, p in zip(new, old, strict=True)]
+
+
+def sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
+    """Trials of one choice of sizes.
+
+    Args:
+      claim: the claim.
+      choice: of the sizes: 0, 1 or 2.
+      seed: of the trials.
+      unconstrained: any numbers in place of probabilities, one-hot vectors and zeros and ones.
+    """
+    ready = program(claim, choice)
+    rng = np.random.default_rng([seed, choice])
+    inputs = dict(claim.inputs)
+    if unconstrained:
+        inputs = jax.tree.map(_unconstrained, inputs, is_leaf=is_input)
+    drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
+    shared = {
+        name: drawn[name][::PER_GROUP]
+        for name, generator in claim.inputs.items()
+        if generator in (Input("real"), Input("positive")) and name not in claim.wrt
+    }
+    drawn |= {name: np.repeat(values, PER_GROUP) for name, values in shared.items()}
+    value, terms = ready.run(*jax.tree.leaves(drawn))
+    trials = _away_from_kinks(ready, jax.tree.leaves(drawn), terms, rng)
+    drawn, value, terms = jax.tree.map(lambda a: np.asarray(a)[trials], (drawn, value, terms))
+    parameters = jax.tree.leaves([at_path(drawn, path) for path in claim.wrt])
+    return Sample(
+        choice=choice,
+        sizes=ready.sizes,
+        scalars=[{n: float(v[group]) for n, v in shared.items()} for group in range(GROUPS)],
+        formula=value,
+        terms=terms,
+        parameters=parameters if claim.kind in ("gradient", "update") else None,
+        flat=jax.tree.leaves(drawn),
+    )
+
+
+def few_trials(claim: Claim, choice: int) -> list[np.ndarray]:
+    """Flat inputs of four trials, enough to tell the values of a graph apart."""
+    rng = np.random.default_rng(0)
+    sizes = program(claim, choice).sizes
+    return jax.tree.leaves(draw(dict(claim.inputs), sizes, 4, rng, spreads=(1.0,)))
+
+
+def _unconstrained(generator: Input) -> Input:
+    free = generator.kind in ("simplex", "one_hot", "binary")
+    return Input("real", generator.shape) if free else generator
+
+
+def _away_from_kinks(
+    ready: Program, flat: list[np.ndarray], terms: list[Leaves], rng: np.random.Generator
+) -> np.ndarray:
+    """Numbers of trials [T]: a trial at a kink is replaced by a smooth trial of the same group."""
+    beside = [
+        v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
+        if v.dtype == float
+        else v
+        for v in flat
+    ]
+    smooth = np.ones(len(flat[0]), bool)
+    _, there = ready.run(*beside)
+    for a, b in zip(jax.tree.leaves(terms), jax.tree.leaves(there), strict=True):
+        a, b = (np.asarray(leaf).reshape(len(smooth), -1) for leaf in (a, b))
+        with np.errstate(invalid="ignore", over="ignore"):
+            jump, size = np.abs(a - b).max(axis=1, initial=0), np.abs(a).max(axis=1, initial=0)
+            smooth &= ~(jump > 1e-5 * (1e-3 + size))
+    trials = np.arange(len(smooth))
+    for group in np.split(trials.copy(), GROUPS):
+        good = group[smooth[group]]
+        if len(good):
+            trials[group] = np.where(smooth[group], group, np.resize(good, len(group)))
+    return trials
+
+
+def split(claim: Claim, one: Mapping[str, PyTree]) -> list[Term]:
+    """The terms of a claim's objective: the claim's ``terms``, or the summands of ``of``.
+
+    Args:
+      claim: the claim.
+      one: the shapes of the inputs.
+
+    Returns:
+      Terms. Summands of ``of`` are joined: one term for the data, one for the penalties.
+    """
+    if claim.terms is not None:
+        graphs = {
+            name: trace(lambda inputs, term=term: call(term, inputs), dict(one))
+            for name, term in claim.terms.items()
+        }
+        return [Term(n, g, _is_penalty(claim, one, g)) for n, g in graphs.items()]
+    whole = trace(lambda inputs: call(claim.of, inputs), dict(one))
+    if claim.kind in ("value", "jacobian") or len(whole.outputs) != 1:
+        return [Term("", whole, False)]
+    summands = list(_summands(whole, whole.outputs[0], 1.0))
+    penalties = [s for s in summands if _is_penalty(claim, one, combined(whole, [s]))]
+    data = [s for s in summands if s not in penalties]
+    if not penalties or not data:
+        return [Term("", whole, False)]
+    return [
+        Term("the data term", combined(whole, data), False),
+        Term("the penalty", combined(whole, penalties), True),
+    ]
+
+
+def _summands(graph: Graph, name: Name, sign: float) -> Iterator[tuple[Name, float]]:
+    """The values whose signed sum an output is."""
+    node = next((node for node in graph.nodes if name in node.results), None)
+    kind = node.primitive.name if node and graph.shapes[name].shape == () else ""
+    if node is None or kind not in ("convert_element_type", "copy", "neg", "add", "sub"):
+        yield name, sign
+        return
+    signs = {"neg": (-sign,), "sub": (sign, -sign)}.get(kind, (sign, sign))
+    for operand, operand_sign in zip(node.operands, signs, strict=False):
+        yield from _summands(graph, operand, operand_sign)
+
+
+def _is_penalty(claim: Claim, one: Mapping[str, PyTree], graph: Graph) -> bool:
+    """Whether only parameters and scalars enter, and doubled parameters quadruple the value."""
+    wrt = {re.split(r"[.\[]", path)[0] for path in claim.wrt}
+    is_parameter = [name.split(".")[0] in wrt for name in input_names(one)]
+    needed = ancestors(graph)
+    entering = [
+        (parameter, graph.shapes[name].shape)
+        for parameter, name in zip(is_parameter, graph.inputs, strict=True)
+        if name in needed
+    ]
+    data_enter = any(shape != () for parameter, shape in entering if not parameter)
+    if data_enter or not any(parameter for parameter, _ in entering):
+        return False
+    rng = np.random.default_rng(0)
+    pairs = []
+    for parameter, name in zip(is_parameter, graph.inputs, strict=True):
+        shape = graph.shapes[name]
+        drawn = rng.uniform(0.5, 1.5, size=shape.shape).astype(shape.dtype)
+        pairs.append(np.stack([drawn, 2 * drawn if parameter else drawn]))
+    once, twice = jit(jax.vmap(lambda *flat: evaluate(graph, flat)[0]))(*pairs)
+    return bool(np.isclose(4 * once, twice, rtol=1e-9, atol=0.0)) and bool(once != 0)
+
+
+def ancestors(graph: Graph) -> set[Name]:
+    """The values on which the outputs depend, the outputs included."""
+    found = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if found & set(node.results):
+            found |= set(node.operands)
+    return found
+
+
+def input_names(one: Mapping[str, PyTree]) -> list[str]:
+    """The names of the flat inputs, such as ``params.0.weight``."""
+    return [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, _ in jax.tree.flatten_with_path(dict(one))[0]
+    ]
