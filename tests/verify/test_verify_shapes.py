@@ -35,13 +35,13 @@ SHAPES = {
         {"of": squares, "wrt": "w", "inputs": DATA},
         lambda x, w: 2 * x * (x @ w)[:, None],
         ["shape"],
-        "the sum over its axis 0 is missing",
+        "the sum over axis 0 is missing",
     ),
     "a scalar for a vector": (
-        {"of": cubes}, lambda x: jnp.sum(3 * x**2), ["shape"], "it has shape (), the derivative (",
+        {"of": cubes}, lambda x: jnp.sum(3 * x**2), ["shape"], "the formula has shape (), the derivative (",
     ),
     "a matrix for a vector": (
-        {"of": cubes}, lambda x: jnp.diag(3 * x**2), ["shape"], "it has shape (",
+        {"of": cubes}, lambda x: jnp.diag(3 * x**2), ["shape"], "the formula has shape (",
     ),
     "one array for two": (
         {"of": weighted, "wrt": ("w", "x"), "inputs": LAYER}, weighted_by_w, ["shape"],

@@ -266,7 +266,7 @@ def _factor_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
         if node.operands[place] not in evaluated.active or not shape:
             continue
         described = evaluated.described(factor)
-        substitutes = [
+        substitutes: list[tuple[str, str, Callable[[Known], Any]]] = [
             ("wrong_value", evaluated.described(other), itemgetter(other))
             for other in evaluated.of_equal_shape(factor)
             if other != factor

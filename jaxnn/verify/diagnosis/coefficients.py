@@ -74,7 +74,8 @@ def fit(
         return None
     used = [i for i, size in enumerate(norms) if size > 1e-12 * max(norms)]
     if not used:
-        return None if norm else [[None] * len(columns)] * groups
+        none: list[float | None] = [None] * len(columns)
+        return None if norm else [none] * groups
     results = []
     for group in np.split(np.arange(len(target)), groups):
         matrix = np.stack([columns[i][group].ravel() for i in used], axis=1)

@@ -118,7 +118,7 @@ def _shapes_differ(sample: Sample, formula: np.ndarray, gradient: np.ndarray) ->
         detail += f" ({listed})"
     for axis in range(1, formula.ndim):
         if same(formula.sum(axis=axis), gradient):
-            detail += f": the sum over axis {axis - 1} of the formula is missing"
+            detail += f": the sum over axis {axis - 1} is missing"
     return detail
 
 

@@ -1,0 +1,45 @@
+"""The diagnosis of a refuted claim: the sizes of the trials, and a failure inside."""
+
+import jax.numpy as jnp
+import pytest
+
+from jaxnn.verify import claim, diagnosis, matrix, real, verify
+from jaxnn.verify.diagnosis.trials import diagnosis_sizes
+
+TRIALS = 50
+
+
+@claim(of=lambda x: jnp.sum(x**2), kind="gradient", inputs={"x": real("n")}, wrt="x")
+def wrong_sign(x):
+    return -2 * x
+
+
+def test_a_refuted_claim_has_a_diagnosis():
+    verdict = verify(wrong_sign, trials=TRIALS)
+    assert [finding.code for finding in verdict.diagnosis] == ["sign"]
+
+
+def test_a_failure_of_the_diagnosis_leaves_the_verdict_and_the_counterexample(monkeypatch):
+    def fails(*arguments):
+        raise ZeroDivisionError("a fault of the diagnosis")
+
+    monkeypatch.setattr(diagnosis, "rearranged", fails)
+    verdict = verify(wrong_sign, trials=TRIALS)
+    assert verdict.verdict == "refuted"
+    assert verdict.counterexample is not None
+    assert [finding.code for finding in verdict.diagnosis] == ["unknown"]
+    assert "ZeroDivisionError: a fault of the diagnosis" in verdict.diagnosis[0].detail
+
+
+@pytest.mark.parametrize("choice", [0, 1, 2])
+def test_the_sizes_of_a_diagnosis_are_distinct_and_no_size_that_the_claim_fixes(choice):
+    inputs = {"a": matrix("n", "m"), "b": matrix("k", "j"), "c": real(5), "d": real("i", 2)}
+    made = claim(of=lambda a, b, c, d: jnp.sum(c), kind="gradient", inputs=inputs, wrt="c")
+    sizes = diagnosis_sizes(made(lambda c: c), choice)
+    assert sorted(sizes) == ["i", "j", "k", "m", "n"]
+    assert len({*sizes.values(), 2, 5}) == 7
+
+
+def test_the_sizes_change_from_choice_to_choice():
+    choices = [diagnosis_sizes(wrong_sign, choice)["n"] for choice in (0, 1, 2)]
+    assert len(set(choices)) == 3
