@@ -1,4 +1,4 @@
-"""S1.4: three networks on images of digits, their curves, and what the source observed of them.
+"""S1.4: three networks on images of digits, their curves, and the observations of the source.
 
 (a) one layer of 10 neurons, (b) 50 and 50 ReLU and 10 linear, (c) 90 and 50 ReLU and 10 linear;
 softmax and cross-entropy, minibatch SGD. The source gives neither batch size nor learning rate.
@@ -34,16 +34,16 @@ FIGURES = {
     "test_error.png": ("test_error", "test error (share of wrong predictions)"),
     "train_error.png": ("train_error", "training error (share of wrong predictions)"),
 }
-CLOSE = 0.25  # how far off, in proportion, still counts as "close to"
+CLOSE = 0.25  # the relative deviation that counts as "close to"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitecturesConfig(TrainingConfig):
-    """Train the three networks of S1.4 from several seeds and show their curves."""
+    """Train the three networks of S1.4 from several seeds and show the curves."""
 
 
 def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Trains the settings at the same time, and shows them side by side."""
+    """Trains the settings at the same time, and shows the curves side by side."""
     splits = config.splits(run.load())
     done = dict.fromkeys(HIDDEN, 0)
     with run.progress("training") as report, ThreadPoolExecutor() as threads:
@@ -56,8 +56,8 @@ def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, An
             sizes = (input_size(splits), *HIDDEN[name], class_count(splits))
             return train_setting(config, sizes, LEARNING_RATES[name], splits, progress)
 
-        # One setting is traced and compiled while another trains, and no device waits for a setting
-        # whose seeds do not go round.
+        # A setting is traced and compiled while another setting trains, and devices without a seed
+        # of a setting train a seed of the next.
         settings = dict(zip(HIDDEN, threads.map(train, HIDDEN), strict=True))
     rows = observations(settings)
     present(config, run, settings, rows)
@@ -70,7 +70,7 @@ def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, An
 
 
 def observations(settings: Mapping[str, Setting]) -> list[dict[str, str]]:
-    """What S1.4 prints about its figures, beside the means over seeds measured here."""
+    """The observations that S1.4 prints, beside the measured means over seeds."""
     return [
         _drops_fastest("cross-entropy of (a) drops fastest and of (c) slowest", settings),
         _all_close(settings, "cross-entropy", "train_cross_entropy", 5000, 0.15),
@@ -93,7 +93,7 @@ def _row(
 
 
 def _drops_fastest(says: str, settings: Mapping[str, Setting]) -> dict[str, str]:
-    """The fall of the training cross-entropy from the start to the first evaluation after it."""
+    """The fall of the training cross-entropy from the start to the second evaluation."""
     start, early = (_means(settings, "train_cross_entropy", i) for i in (0, 1))
     falls = {name: start[name] - early[name] for name in settings}
     ordered = (
@@ -104,7 +104,7 @@ def _drops_fastest(says: str, settings: Mapping[str, Setting]) -> dict[str, str]
 
 
 def _starts_lower(says: str, settings: Mapping[str, Setting]) -> dict[str, str]:
-    """Much smaller: at most two thirds of the smaller of the others."""
+    """Much smaller: at most two thirds of the smaller of (b) and (c)."""
     means = _means(settings, "test_error", 0)
     return _row(says, 0, means, means["a"] <= 2 / 3 * min(means["b"], means["c"]), "")
 
@@ -112,7 +112,7 @@ def _starts_lower(says: str, settings: Mapping[str, Setting]) -> dict[str, str]:
 def _all_close(
     settings: Mapping[str, Setting], what: str, measure: str, at: int, value: float
 ) -> dict[str, str]:
-    """Every setting's mean is within a quarter of the value the source reads off its figure."""
+    """Every setting's mean is within a quarter of the value printed by the source."""
     says = f"{what} of all three is close to {value} close to iteration {at:,}"
     iterations = settings["a"].iteration
     if iterations[-1] < at:
@@ -147,7 +147,7 @@ def present(
             for name, setting in settings.items()
         ],
     )
-    title = "What S1.4 observes on MNIST, beside what was measured here"
+    title = "Observations of S1.4 on MNIST, beside the measurements"
     if config.dataset != "mnist":
         title += f" on {config.dataset}"
     columns = ("the source says", "measured (mean over seeds)", "verdict")

@@ -1,4 +1,4 @@
-"""The flags of an experiment: one frozen dataclass, read from the command line and checked once."""
+"""The flags of an experiment: a frozen dataclass, read from the command line and checked once."""
 
 import math
 import sys
@@ -27,7 +27,62 @@ Whole = Annotated[int, Parameter(converter=_whole_number)]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The flags every experiment knows. A subclass adds its own and extends ``validate``."""
+    """The flag of every experiment. A subclass adds flags and extends ``validate``."""
+
+    out: Path | None = None
+    """Folder for results.json, history.csv and the figures; default: runs/NAME."""
+
+    def __post_init__(self):
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises ValueError for the first bad flag: its name, its value, the expected values."""
+
+    def at_least(self, least: int, *fields: str) -> None:
+        """Checks that each field is None or a whole number of at least ``least``."""
+        for field in fields:
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise self.refusal(field, f"at least {least}")
+
+    def positive(self, *fields: str) -> None:
+        """Checks that each field is None or a finite number above 0."""
+        for field in fields:
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise self.refusal(field, "a positive number")
+
+    def not_negative(self, *fields: str) -> None:
+        """Checks that each field is None or a finite number, 0 or above."""
+        for field in fields:
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise self.refusal(field, "0 or a positive number")
+
+    def one_of(self, choices: Sequence[str], *fields: str) -> None:
+        """Checks that each field is among the choices."""
+        for field in fields:
+            if getattr(self, field) not in choices:
+                raise self.refusal(field, "one of " + ", ".join(choices))
+
+    def only_with(self, condition: bool, text: str, *fields: str) -> None:
+        """Checks that each field is None unless the condition, in words ``text``, is met."""
+        for field in fields:
+            if getattr(self, field) is not None and not condition:
+                raise self.refusal(field, f"only with {text}")
+
+    def refusal(self, field: str, expected: str) -> ValueError:
+        """The error for a flag: its name, its value and the expected values."""
+        flag = "--" + field.replace("_", "-")
+        value = getattr(self, field)
+        return ValueError(
+            f"{flag} is {value if isinstance(value, Path) else repr(value)}, expected {expected}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """The flags of an experiment on a data set."""
 
     dataset: str = "digits"
     """digits (8x8, comes with scikit-learn), mnist or fashion_mnist (downloaded once), or the
@@ -40,58 +95,18 @@ class Config:
     seeds: Whole = 5
     """Number of random seeds; every figure is reported with its spread over them."""
 
-    out: Path | None = None
-    """Folder for results.json, history.csv and the figures; default: runs/NAME."""
-
-    def __post_init__(self):
-        self.validate()
-
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
+        super().validate()
         self.at_least(1, "seeds")
         if self.dataset not in NAMES and not (self.dataset and Path(self.dataset).exists()):
             raise self.refusal("dataset", f"{', '.join(NAMES)} or the path of your own data")
         if self.data_dir is not None and not self.data_dir.is_dir():
             raise self.refusal("data_dir", "an existing folder")
 
-    def at_least(self, least: int, *fields: str) -> None:
-        """Each field is None or a whole number no smaller than ``least``."""
-        for field in fields:
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise self.refusal(field, f"at least {least}")
-
-    def positive(self, *fields: str) -> None:
-        """Each field is None or a finite number above 0."""
-        for field in fields:
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise self.refusal(field, "a positive number")
-
-    def not_negative(self, *fields: str) -> None:
-        """Each field is None or a finite number, 0 or above."""
-        for field in fields:
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise self.refusal(field, "0 or a positive number")
-
-    def one_of(self, choices: Sequence[str], *fields: str) -> None:
-        """Each field is one of the choices."""
-        for field in fields:
-            if getattr(self, field) not in choices:
-                raise self.refusal(field, "one of " + ", ".join(choices))
-
-    def refusal(self, field: str, expected: str) -> ValueError:
-        """The error that names a flag, its value and what was expected."""
-        flag = "--" + field.replace("_", "-")
-        value = getattr(self, field)
-        return ValueError(
-            f"{flag} is {value if isinstance(value, Path) else repr(value)}, expected {expected}"
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class DistributedConfig(Config):
+class DistributedConfig(DataConfig):
     """The flags of an experiment that several processes can share."""
 
     distributed: bool = False
@@ -103,16 +118,16 @@ C = TypeVar("C", bound=Config)
 
 
 def parse(name: str, config_type: type[C], argv: Sequence[str] | None = None) -> C | None:
-    """The config of a command line, or None if it only asked for help, which has been printed.
+    """The config of a command line; None after ``--help``, which prints the help text.
 
     Args:
-      name: the experiment's, for the usage line.
-      config_type: its docstring is the help text, its fields are the flags.
-      argv: the arguments; default: the process's own.
+      name: the name of the experiment, for the usage line.
+      config_type: the docstring is the help text, the fields are the flags.
+      argv: the arguments; default: the arguments of the process.
 
     Raises:
-      CycloptsError: bad usage; its text is one line.
-      ValueError: a value the config refuses.
+      CycloptsError: bad usage, in one line.
+      ValueError: a value refused by ``validate``.
     """
     app = App(
         name=f"python -m experiments.{name}",

@@ -1,7 +1,7 @@
-"""Every derivative, identity and update rule of the sources: which ones hold as printed?
+"""Every derivative, identity and update rule of the sources: which statements hold as printed?
 
-``experiments/claims`` states them, ``jaxnn.verify`` judges them, and the report shows
-the correct statement below each one that does not hold.
+``experiments/claims`` has the statements, ``jaxnn.verify`` judges them, and the report shows the
+correct statement below every statement that does not hold.
 """
 
 import json
@@ -26,29 +26,29 @@ FILES = tuple(
 
 
 class Judged(NamedTuple):
-    """A statement with the verdicts on it, one per seed."""
+    """A statement with its verdicts, one per seed."""
 
     claimed: Claim
     verdicts: tuple[Verdict, ...]
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """What was found, per seed, in the words of the record."""
+        """The verdicts, per seed, in the words of the record."""
         return tuple(outcome(verdict) for verdict in self.verdicts)
 
     @property
     def recorded(self) -> str:
-        """What the record says; of a statement that is not in it, nothing."""
+        """The recorded verdict; "" where the record lacks the statement."""
         return EXPECTED.get(self.claimed.name, "")
 
     @property
     def as_recorded(self) -> bool:
-        """Whether every seed's verdict is the recorded one, or one of those."""
+        """Whether every seed's verdict is among the recorded verdicts."""
         return set(self.outcomes) <= set(self.recorded.split(" or "))
 
 
 def outcome(verdict: Verdict) -> str:
-    """The verdict, and of a refuted statement the diagnosis: ``refuted: sign``."""
+    """The verdict, for a refuted statement with the diagnosis: ``refuted: sign``."""
     if verdict.verdict != "refuted":
         return verdict.verdict
     return "refuted: " + ", ".join(sorted({finding.code for finding in verdict.diagnosis}))
@@ -58,13 +58,12 @@ def outcome(verdict: Verdict) -> str:
 class DerivationsConfig(Config):
     """Every derivative, identity and update rule of the sources (S1 to S5): which ones hold?
 
-    They are verified as printed, on random inputs: --dataset and --data-dir change nothing. Exit
-    status 1 when a corrected statement does not hold, or a printed one has another verdict than
-    the recorded one.
+    The statements are verified as printed, on random inputs. Exit status 1 when a corrected
+    statement does not hold, or a printed statement has another verdict than the recorded verdict.
     """
 
     seeds: Whole = 1
-    """Number of seeds of the random inputs; each has to lead to the same verdict."""
+    """Number of seeds of the random inputs; every seed has to lead to the same verdict."""
 
     out: Path | None = None
     """Folder for results.json, history.csv and report.html; default: runs/derivations."""
@@ -76,12 +75,12 @@ class DerivationsConfig(Config):
     """Seconds after which a statement is given up."""
 
     workers: Whole | None = None
-    """Processes to use; default: one per core; 0: none but this, without time limit."""
+    """Worker processes; default: one per core; 0: no worker process and no time limit."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
         super().validate()
-        self.at_least(1, "trials")
+        self.at_least(1, "seeds", "trials")
         self.at_least(0, "workers")
         self.positive("timeout")
 
@@ -129,7 +128,7 @@ def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
 
 
 def _check_record(run: harness.Run, source: str, statements: Sequence[Judged]) -> None:
-    """Whether all statements of a source got the recorded verdict, whatever the seed."""
+    """Checks that all statements of a source got the recorded verdict for every seed."""
     others = [
         f"{s.claimed.name} ({' | '.join(dict.fromkeys(s.outcomes))}; recorded: {s.recorded or '-'})"
         for s in statements
@@ -140,10 +139,10 @@ def _check_record(run: harness.Run, source: str, statements: Sequence[Judged]) -
 
 
 def _check_corrections(run: harness.Run, statements: Sequence[Judged]) -> None:
-    """Whether every corrected statement holds, and there is one for every statement that fails."""
+    """Checks that corrected statements hold, and that every failing statement has a correction."""
     corrected = [s for s in statements if s.claimed.corrects is not None]
     failed = [s.claimed.name for s in corrected if not all(v.holds for v in s.verdicts)]
-    detail = f"these do not: {', '.join(failed)}" if failed else f"{len(corrected)} do"
+    detail = f"refuted: {', '.join(failed)}" if failed else f"{len(corrected)} hold"
     run.check("the corrected statements hold", not failed, detail)
     put_right = {id(s.claimed.corrects) for s in corrected}
     missing = [
@@ -151,12 +150,12 @@ def _check_corrections(run: harness.Run, statements: Sequence[Judged]) -> None:
         for s in statements
         if not all(v.holds for v in s.verdicts) and id(s.claimed) not in put_right
     ]
-    detail = f"not of {', '.join(missing)}" if missing else "none is missing"
+    detail = f"missing for {', '.join(missing)}" if missing else "none is missing"
     run.check("every statement that fails has a correct form", not missing, detail)
 
 
 def _row(statement: Judged) -> tuple[str, ...]:
-    """A line of the table, of the first seed."""
+    """A row of the table, for the first seed."""
     claimed, (verdict, *_) = statement
     bits = "" if verdict.bits_lost is None else f"{verdict.bits_lost:.1f}"
     return claimed.source, claimed.name, verdict.verdict, bits, text.findings(verdict)
@@ -179,7 +178,7 @@ def _history(statement: Judged) -> list[dict[str, Any]]:
 
 
 def _result(statement: Judged) -> dict[str, Any]:
-    """Everything of the verdicts, with what was stated and recorded."""
+    """The verdicts with all evidence, the statement and the recorded verdict."""
     claimed = statement.claimed
     return {
         "name": claimed.name,
@@ -194,18 +193,18 @@ def _result(statement: Judged) -> dict[str, Any]:
 
 
 def _counts(statements: Sequence[Judged]) -> dict[str, int]:
-    """How many statements got each verdict, of the first seed."""
+    """The number of statements by verdict, for the first seed."""
     found = [statement.verdicts[0].verdict for statement in statements]
     return {verdict: found.count(verdict) for verdict in dict.fromkeys(found)}
 
 
 def _document(statement: Judged) -> str:
-    """S2 of S2.4."""
+    """The document of a section: S2 for S2.4."""
     return statement.claimed.source.split(".")[0]
 
 
 def _write_report(run: harness.Run, statements: Sequence[Judged]) -> None:
-    """The page, of the first seed, with every correct statement below the printed one."""
+    """Writes the page for the first seed, each correction below the printed statement."""
     page = to_html(
         [(statement.claimed, statement.verdicts[0]) for statement in statements],
         title="The derivations of the five sources",

@@ -1,6 +1,6 @@
-"""What all experiments share: from the command line to an exit status, a folder of results between.
+"""Common parts of all experiments: from the command line to a folder of results and exit status.
 
-An experiment is a config type and a function ``(config, run) -> results``; its last lines are::
+An experiment is a config type and a function ``(config, run) -> results``; the last lines are::
 
     def main(argv=None):
         return harness.main("NAME", NameConfig, experiment, argv)
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import CycloptsError
 
-from experiments.config import C, Config, DistributedConfig, parse
+from experiments.config import C, Config, DataConfig, DistributedConfig, parse
 from jaxnn import data, distributed, reporting
 from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.devices import use_all_cores
@@ -44,17 +44,18 @@ SUCCESS, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Run:
-    """One execution of an experiment: where its data come from and where its results go."""
+    """An execution of an experiment: the source of the data, the folder of the results."""
 
     def __init__(self, name: str, config: Config, out: Path):
         self.name = name
         self.config = config
         self.out = out
         self.checks: list[dict[str, Any]] = []
-        self.files: dict[str, None] = {}  # their names, in order
+        self.files: dict[str, None] = {}  # names of written files, in order
 
     def load(self) -> Splits:
-        """The data set of the flags --dataset and --data-dir, downloaded if need be."""
+        """The data set of the flags --dataset and --data-dir, downloaded if necessary."""
+        assert isinstance(self.config, DataConfig)
         with Progress(unit="MB") as downloaded:
             return data.load(self.config.dataset, self.config.data_dir, progress=downloaded.report)
 
@@ -67,7 +68,7 @@ class Run:
         reporting.print_table(title, columns, rows)
 
     def history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes history.csv: one row per setting, seed and evaluated iteration."""
+        """Writes history.csv: a row per setting, seed and evaluated iteration."""
         self.rows("history.csv", rows)
 
     def rows(self, file_name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -81,7 +82,7 @@ class Run:
         write_png(self._new_file(file_name), figure)
 
     def check(self, name: str, passed: bool, detail: str) -> None:
-        """Records and prints a check; one that failed makes the exit status 1."""
+        """Records and prints a check; a failed check makes the exit status 1."""
         self.checks.append({"name": name, "passed": bool(passed), "detail": detail})
         print(f"{'passed' if passed else 'FAILED'}: {name}: {detail}")
 
@@ -89,7 +90,7 @@ class Run:
         """Writes results.json."""
         content = {
             "experiment": self.name,
-            "dataset": self.config.dataset,
+            "dataset": getattr(self.config, "dataset", None),
             "config": self.config,
             **reporting.environment(),
             "seconds": seconds,
@@ -113,23 +114,24 @@ def main(
 
     Args:
       name: NAME in ``python -m experiments.NAME`` and in the default folder runs/NAME.
-      config_type: its flags.
-      experiment: does the work; what it returns is ``results`` in results.json.
-      argv: the arguments; default: the process's own.
+      config_type: the flags.
+      experiment: does the work; the returned mapping is ``results`` in results.json.
+      argv: the arguments; default: the arguments of the process.
 
     Returns:
-      The exit status: 0 success, 1 a check failed, 2 bad usage or bad input (one line on standard
-      error says which), 130 interrupted. Any other failure is a bug and keeps its traceback.
+      The exit status: 0 success, 1 a check failed, 2 bad usage, bad input or a missing package
+      (with a line on standard error), 130 interrupted. An unexpected exception is a bug and keeps
+      the traceback.
     """
     began = time.perf_counter()
-    gc.set_threshold(100_000, 50, 50)  # tracing makes many objects that live: look at them rarely
+    gc.set_threshold(100_000, 50, 50)  # tracing makes many objects that live: collect rarely
     try:
         config = parse(name, config_type, argv)
         if config is None:
             return SUCCESS
         set_up_jax(joining=isinstance(config, DistributedConfig) and config.distributed)
         with working_folder(config.out or Path("runs") / name) as out:
-            # Matplotlib takes nearly as long to import as JAX: let it do so while JAX compiles.
+            # Matplotlib is imported while JAX compiles: both imports take about as long.
             Thread(target=import_module, args=["jaxnn.figures"], daemon=True).start()
             run = Run(name, config, out)
             results = experiment(config, run)
@@ -148,9 +150,9 @@ def main(
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process, without a last look at every object that JAX and Matplotlib have made.
+    """Ends the process without the final garbage collections.
 
-    The interpreter's farewell collections take a third of a second, a tenth of the shortest run.
+    The final collections take a third of a second, a tenth of the shortest run.
     """
     gc.freeze()
     if status != SUCCESS:
@@ -160,12 +162,12 @@ def leave(status: int) -> NoReturn:
 
 @contextmanager
 def working_folder(out: Path) -> Iterator[Path]:
-    """The folder of the results; of several processes the first one has it.
+    """The folder of the results; with several processes, the folder of the first process.
 
-    What the others print and write goes nowhere.
+    Output and files of the remaining processes are discarded.
 
     Raises:
-      OSError: it cannot be created or written.
+      OSError: the folder cannot be created or written.
     """
     with ExitStack() as stack:
 
@@ -184,13 +186,12 @@ def working_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def writable_folder(out: Path) -> Iterator[Path]:
-    """Creates the folder and proves that it can be written, before any work is spent on results.
+    """Creates the folder, and proves before any work that the folder can be written.
 
-    When the work fails, the folders made here are taken away again, unless there is something in
-    them.
+    When the work fails, new folders are removed again unless they hold files.
 
     Raises:
-      OSError: it cannot be created or written.
+      OSError: the folder cannot be created or written.
     """
     made: list[Path] = []
     try:
@@ -211,20 +212,20 @@ def writable_folder(out: Path) -> Iterator[Path]:
 
 
 def set_up_jax(*, joining: bool = False) -> None:
-    """One device per core, and compiled programs kept in the user's cache folder.
+    """Sets up a device per core, and keeps compiled programs in the user's cache folder.
 
     Args:
-      joining: whether this is one of several processes; they are found out from the environment.
+      joining: whether several processes share the work; the environment describes the processes.
     """
     if joining:
         distributed.join()
-    with suppress(RuntimeError):  # used before, as in a notebook: then with the devices it has
+    with suppress(RuntimeError):  # JAX was used before, as in a notebook: keep the devices
         use_all_cores()
     use_compilation_cache()
 
 
 def _is_deliberate(error: Exception) -> bool:
-    """Whether our own code raised it about its input, rather than a library about our code."""
+    """Whether jaxnn or an experiment refused an input, rather than a library a call of ours."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

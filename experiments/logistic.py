@@ -1,4 +1,4 @@
-"""Logistic regression with L2 (S5.3): does the derived update end where scikit-learn ends?
+"""Logistic regression with L2 (S5.3): does the derived update end at scikit-learn's solution?
 
 One class against the rest, by full-batch gradient descent in float64 with the hand-derived update
 
@@ -19,19 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import harness
-from experiments.config import Config, Whole
+from experiments.config import DataConfig, Whole
 from experiments.report import mean_and_std, summary
 from jaxnn import losses
 from jaxnn.closed_form import logistic_update
 from jaxnn.types import Array, ArrayLike, Data
 
-AGREEMENT = 1e-5  # two end points agree when no coefficient differs by more
-CONVERGENCE = 1e-6  # descent ends when theta is certainly this close to the optimum
+AGREEMENT = 1e-5  # the largest difference of a coefficient between equal end points
+CONVERGENCE = 1e-6  # descent ends when the distance to the optimum is provably smaller
 MEASURES = ("train_loss", "test_loss", "train_error", "test_error")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogisticConfig(Config):
+class LogisticConfig(DataConfig):
     """Logistic regression with L2 (S5.3): one class against the rest, compared with scikit-learn.
 
     Full-batch gradient descent in float64 by the hand-derived update. There is no bias, and every
@@ -39,7 +39,7 @@ class LogisticConfig(Config):
     """
 
     seeds: Whole = 3
-    """Number of random starts; all of them have to end at the same theta."""
+    """Number of random starts; all starts have to end at the same theta."""
 
     positive_class: Whole = 0
     """The class to tell from the rest."""
@@ -48,17 +48,20 @@ class LogisticConfig(Config):
     """lambda in the objective, mean logistic loss + lambda/2 * sum of squares of theta."""
 
     learning_rate: float | None = None
-    """alpha; default: 1 / (the objective's largest curvature), with which every step descends."""
+    """alpha; default: 1 / (the objective's largest curvature); with the default every step
+    descends."""
 
     iterations: Whole = 20_000
-    """The most iterations; fewer are taken once theta is certainly within 1e-6 of the optimum."""
+    """Largest number of iterations; descent ends earlier once theta is provably within 1e-6 of
+    the optimum."""
 
     accelerate: bool | None = None
-    """Take the derived update from a point extrapolated along the last step (Nesterov), which
-    needs far fewer iterations; default: on, except for digits."""
+    """Take the derived update from a point extrapolated along the last step (Nesterov): far fewer
+    iterations; default: on, except for digits."""
 
     compare: bool = True
-    """Check that every end point is scikit-learn's; 1e-5 off in a coefficient is exit status 1."""
+    """Compare every end point with scikit-learn's; a difference of 1e-5 in a coefficient is exit
+    status 1."""
 
     def validate(self) -> None:
         """See ``Config``."""
@@ -84,10 +87,10 @@ class Step(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """Where the seeds have got to."""
+    """The state of the descent from every seed."""
 
     theta: Array  # [S, in]
-    previous: Array  # [S, in], one iteration ago
+    previous: Array  # [S, in], of the previous iteration
     gradient_norm: Array  # [S], where the last update was taken
     iteration: Array  # []
 
@@ -116,9 +119,9 @@ def choose_step(config: LogisticConfig, x: Array) -> Step:
 
 @jax.jit
 def descend(state: Descent, until: ArrayLike, step: Step, train: Binary) -> Descent:
-    """Goes on until an iteration, or until the seeds are certainly within CONVERGENCE.
+    """Continues to iteration ``until``, or until every theta is provably within CONVERGENCE.
 
-    By strong convexity, theta is no further from the optimum than (gradient norm) / lambda.
+    By strong convexity, the distance from theta to the optimum is at most (gradient norm) / lambda.
     """
 
     def unfinished(state: Descent) -> Array:
@@ -150,7 +153,7 @@ def evaluate(theta: Array, data: Binary) -> tuple[Array, Array]:
 
 
 def checkpoints(iterations: int) -> list[int]:
-    """The iterations to evaluate after: dense at first, then at least every 250."""
+    """The evaluated iterations: dense at first, then at least every 250."""
     logarithmic = {round(i) for i in np.geomspace(1, iterations, min(40, iterations))}
     return sorted(logarithmic | set(range(250, iterations, 250)))
 
@@ -158,7 +161,7 @@ def checkpoints(iterations: int) -> list[int]:
 def trajectory(
     theta: Array, iterations: int, step: Step, train: Binary, test: Binary
 ) -> Iterator[tuple[Descent, dict[str, Array]]]:
-    """The descent with its measures, each [S], at the start and after every checkpoint."""
+    """The descent with measures [S], at the start and after every checkpoint."""
     state = Descent(theta, theta, jnp.full(len(theta), jnp.inf), jnp.asarray(0))
     for until in (0, *checkpoints(iterations)):
         before, state = state.iteration, descend(state, until, step, train)
@@ -171,7 +174,7 @@ def trajectory(
 
 
 def scikit_learn(train: Binary, l2: float) -> np.ndarray:
-    """Its theta [in] for the same objective; a warning, of no convergence say, is an error."""
+    """scikit-learn's theta [in] for the objective; a warning, such as no convergence, is raised."""
     from sklearn.linear_model import LogisticRegression
 
     x, y = np.asarray(train.x), np.asarray(train.y)
@@ -184,17 +187,17 @@ def scikit_learn(train: Binary, l2: float) -> np.ndarray:
 
 
 def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Descends from every start, shows the way, and compares the end points."""
+    """Descends from every start, shows the curves, and compares the end points."""
     with jax.enable_x64(True):
         train, test = (binary(split, config.positive_class) for split in run.load())
         if not 0 < train.y.sum() < len(train.y):
             raise config.refusal("positive_class", "a class of some training examples, not all")
         step = choose_step(config, train.x)
-        way = descend_with_progress(config, run, step, train, test)
-        end, measures = way[-1]
+        points = descend_with_progress(config, run, step, train, test)
+        end, measures = points[-1]
         method = ("accelerated " if step.momentum else "") + "gradient descent"
-        present(config, run, way, method)
-        draw(config, run, way, method)
+        present(config, run, points, method)
+        draw(config, run, points, method)
         return {
             "objective": "mean logistic loss + l2/2 * theta^T theta; no bias",
             **step._asdict(),
@@ -206,38 +209,38 @@ def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
         }
 
 
-Way = list[tuple[Descent, dict[str, Array]]]
-"""The evaluated points of a descent, with their measures, each [S]."""
+Points = list[tuple[Descent, dict[str, Array]]]
+"""The evaluated points of a descent, with measures [S]."""
 
 
 def descend_with_progress(
     config: LogisticConfig, run: harness.Run, step: Step, train: Binary, test: Binary
-) -> Way:
-    """The whole way down from 0.1 * N(0, I), one start per seed."""
+) -> Points:
+    """The evaluated points of the descents from 0.1 * N(0, I), a start per seed."""
     keys = [jax.random.key(seed) for seed in range(config.seeds)]
     starts = jnp.stack([0.1 * jax.random.normal(key, train.x.shape[1:]) for key in keys])
-    way: Way = []
+    points: Points = []
     largest = 0.0
     with run.progress("converging (%)") as report:
         for state, measures in trajectory(starts, config.iterations, step, train, test):
-            way.append((state, measures))
+            points.append((state, measures))
             norm = float(state.gradient_norm.max())
             if math.isfinite(norm):  # not at the start, before the first gradient
                 largest = max(largest, norm)
                 report(percent_converged(largest, norm, CONVERGENCE * step.l2), 100)
-    return way
+    return points
 
 
 def percent_converged(largest: float, norm: float, goal: float) -> int:
-    """How many of the decades from the largest gradient norm to the goal are behind, in percent."""
+    """Decades gained of the decades between the largest gradient norm and the goal, in percent."""
     if norm <= goal:
         return 100
     return min(99, round(100 * math.log(largest / norm) / math.log(largest / goal)))
 
 
-def present(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> None:
+def present(config: LogisticConfig, run: harness.Run, points: Points, method: str) -> None:
     """Prints the table and writes history.csv."""
-    end, final = way[-1]
+    end, final = points[-1]
     run.table(
         f"{task(config)}: {config.seeds} seeds, {end.iteration} iterations of {method}",
         ["measure", "mean ± std over seeds" if config.seeds > 1 else "1 seed"],
@@ -248,18 +251,18 @@ def present(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> 
             {"setting": method, "seed": seed, "iteration": int(state.iteration)}
             | {name: float(measures[name][seed]) for name in MEASURES}
             for seed in range(config.seeds)
-            for state, measures in way
+            for state, measures in points
         ]
     )
 
 
-def draw(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> None:
-    """Writes the figures: the loss on the way, and theta if the inputs are square images."""
+def draw(config: LogisticConfig, run: harness.Run, points: Points, method: str) -> None:
+    """Writes the figures: the loss curves, and theta if the inputs are square images."""
     from jaxnn.figures import Curve, curves_figure, image_figure
 
-    iterations = [int(state.iteration) for state, _ in way]
+    iterations = [int(state.iteration) for state, _ in points]
     curves = [
-        Curve(label, iterations, np.stack([measures[name] for _, measures in way], axis=1))
+        Curve(label, iterations, np.stack([measures[name] for _, measures in points], axis=1))
         for label, name in (("training examples", "train_loss"), ("test examples", "test_loss"))
     ]
     loss = curves_figure(
@@ -270,23 +273,23 @@ def draw(config: LogisticConfig, run: harness.Run, way: Way, method: str) -> Non
         y_label="mean logistic loss (nats)",
     )
     run.figure("loss.png", loss)
-    theta = np.asarray(way[-1][0].theta).mean(axis=0)
-    side = math.isqrt(len(theta))
-    if side**2 == len(theta):
+    theta = np.asarray(points[-1][0].theta).mean(axis=0)
+    width = math.isqrt(len(theta))
+    if width**2 == len(theta):
         title = f"theta, {task(config)} (mean over seeds)"
-        pixels = theta.reshape(side, side)
+        pixels = theta.reshape(width, width)
         run.figure("theta.png", image_figure(pixels, title=title, value_label="coefficient"))
 
 
 def task(config: LogisticConfig) -> str:
-    """What is learned, in words."""
+    """The learning task in words."""
     return f"class {config.positive_class} of {config.dataset} against the rest"
 
 
 def compare(
     config: LogisticConfig, run: harness.Run, end: Descent, train: Binary
 ) -> dict[str, Any]:
-    """The distances between the end points, checked to be where scikit-learn's is."""
+    """The distances between end points; checks the distance from scikit-learn's solution."""
     theta = np.asarray(end.theta)
     distances: dict[str, Any] = {"difference_between_seeds": np.ptp(theta, axis=0).max()}
     if not config.compare:

@@ -1,7 +1,7 @@
-"""S5.6: the training loss and the test loss of one network against the iteration, in one figure.
+"""S5.6: the training loss and the test loss of a network against the iteration, in one figure.
 
-A second figure shows the accuracies. The network is S1.4's (b), two hidden layers of 50 ReLU,
-unless --hidden says otherwise.
+A second figure shows the accuracies. The default network is (b) of S1.4: two hidden layers of 50
+ReLU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,20 +28,20 @@ LEARNING_RATE = 0.1  # of setting (b) in experiments.architectures
 
 @dataclass(frozen=True, kw_only=True)
 class LossCurvesConfig(TrainingConfig):
-    """Train one network and show training and test loss against the iteration (S5.6)."""
+    """Train a network and show training and test loss against the iteration (S5.6)."""
 
     hidden: tuple[Whole, ...] = (50, 50)
     """Units of the hidden layers; --empty-hidden is softmax regression."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
         super().validate()
         if any(units < 1 for units in self.hidden):
             raise self.refusal("hidden", "positive numbers of units")
 
 
 def experiment(config: LossCurvesConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Trains the network from every seed, and shows the way."""
+    """Trains the network from every seed, and shows the curves."""
     splits = config.splits(run.load())
     sizes = (input_size(splits), *config.hidden, class_count(splits))
     with run.progress("training") as report:
@@ -66,19 +66,19 @@ def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> Non
     for line in divergences({name: setting}):
         print(line)
     run.history(history_rows(name, setting))
-    judged = "validation" if config.validation else "test"
-    for file_name, measure, what, y_label in (
+    held_out = "validation" if config.validation else "test"
+    for file_name, measure, name_of_measure, y_label in (
         ("loss.png", "cross_entropy", "loss", "mean cross-entropy (nats)"),
         ("accuracy.png", "error", "accuracy", "accuracy (share of right predictions)"),
     ):
         curves = []
-        for split, label in (("train", "training"), ("test", judged)):
+        for split, label in (("train", "training"), ("test", held_out)):
             values = setting.measures[f"{split}_{measure}"]
-            if what == "accuracy":
+            if name_of_measure == "accuracy":
                 values = 1 - values
-            curves.append(Curve(f"{label} {what}", setting.iteration, values))
-        title = f"Training and {judged} {what}, {config.dataset}, {name}"
-        scale = "log" if what == "loss" else "linear"
+            curves.append(Curve(f"{label} {name_of_measure}", setting.iteration, values))
+        title = f"Training and {held_out} {name_of_measure}, {config.dataset}, {name}"
+        scale = "log" if name_of_measure == "loss" else "linear"
         run.figure(file_name, curves_figure(curves, title=title, y_label=y_label, y_scale=scale))
 
 

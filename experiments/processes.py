@@ -1,4 +1,4 @@
-"""Whole processes, timed."""
+"""The time of whole processes."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from experiments import harness
 
 
 class ProcessError(OSError):
-    """A process that should have been timed failed; its text is one line."""
+    """A timed process failed; the text is one line."""
 
 
 def seconds_of(
@@ -22,11 +22,11 @@ def seconds_of(
 
     Args:
       command: program and arguments.
-      environment: variables beside those of this process.
+      environment: variables to add to the environment of the current process.
       allowed: exit statuses that are no failure.
 
     Raises:
-      ProcessError: it ended with another exit status.
+      ProcessError: the process ended with an exit status that is not allowed.
     """
     began = time.perf_counter()
     done = subprocess.run(

@@ -9,15 +9,15 @@ import numpy as np
 class Summary(TypedDict):
     """A measure over the seeds."""
 
-    values: list[float]  # one per seed
+    values: list[float]  # a value per seed
     mean: float
     std: float | None
 
 
 def summary(values: Iterable[float]) -> Summary:
-    """The values of a measure, one per seed, with their mean and sample standard deviation.
+    """The values of a measure, a value per seed, with mean and sample standard deviation.
 
-    The standard deviation divides by n - 1. Of one seed it is unknown: None, not 0.
+    The standard deviation divides by n - 1; for a single seed the standard deviation is None.
     """
     column = np.asarray([float(value) for value in values])
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged seed is data, not a warning
@@ -26,6 +26,6 @@ def summary(values: Iterable[float]) -> Summary:
 
 
 def mean_and_std(measure: Summary, digits: int = 4) -> str:
-    """A summary as a table shows it: ``0.0785 ± 0.0012``, or the mean alone for one seed."""
+    """The cell of a table: ``0.0785 ± 0.0012``, or the mean alone for a single seed."""
     mean, std = measure["mean"], measure["std"]
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")

@@ -1,10 +1,10 @@
-"""How fast hyperparameters are searched: a whole command, what halving saves, share of the peak.
+"""The speed of hyperparameter searches: a whole command, successive halving, share of the peak.
 
-Three measurements, each repeated: ``experiments.softmax_search`` with 64 configurations of softmax
+Three repeated measurements: ``experiments.softmax_search`` with 64 configurations of softmax
 regression as a command in a new process, warm; 64 configurations of the network of S1.4 (c) by
 successive halving and to the full budget, in one process; and the rate of the matrix products while
-searching by plain SGD, as S2.4 has it, and with momentum, validation included, beside a 2048 x 2048
-product before and after it.
+searching by plain SGD (S2.4) and with momentum, validation included, beside a 2048 x 2048 product
+before and after the search.
 """
 
 import math
@@ -22,7 +22,7 @@ import numpy as np
 from experiments import harness
 from experiments.benchmark.machine import peak_gflops
 from experiments.benchmark.problem import flops_per_step
-from experiments.config import Config, Whole
+from experiments.config import DataConfig, Whole
 from experiments.processes import seconds_of
 from experiments.report import mean_and_std, summary
 from jaxnn import Splits
@@ -43,44 +43,46 @@ BATCH_SIZE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedConfig(Config):
+class SpeedConfig(DataConfig):
     """Measure hyperparameter searches: wall time, what halving saves, share of the peak."""
 
     seeds: Whole = 3
-    """Number of repetitions, each another search; medians are reported."""
+    """Number of repetitions with different seeds; medians are reported."""
 
     configurations: Whole = 64
-    """How many every search tries."""
+    """Number of configurations of a search."""
 
     epochs: Whole = 12
-    """The most that one is trained."""
+    """Largest number of epochs of a configuration."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
         super().validate()
         self.at_least(1, "configurations", "epochs")
 
 
 class Measure(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     what: str
     unit: str
-    required: str = ""  # of MNIST-sized data on 2 cores
+    required: str = ""  # for data of MNIST's size on 2 cores
 
 
 MEASURES = {
     "command": Measure("softmax search, whole command", "s", "under 12"),
     "halving_share": Measure("90-50-10, halving's time / full budget's", "%", "at most 35"),
-    "halving_gap": Measure("and its best accuracy below that one's", "std. errors", "at most 1"),
+    "halving_gap": Measure(
+        "full budget's best accuracy minus halving's", "std. errors", "at most 1"
+    ),
     "softmax_share_of_peak": Measure("softmax search, share of peak", "%", "at least 80"),
     "network_share_of_peak": Measure("90-50-10 search, share of peak", "%", "at least 80"),
-    "momentum_share_of_peak": Measure("the same with momentum", "%"),
+    "momentum_share_of_peak": Measure("90-50-10 search with momentum, share of peak", "%"),
 }
 
 
 def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Measures everything in turn, and all of that again per repetition."""
+    """Measures everything in turn, once per repetition."""
     splits = run.load()
     rows = []
     with run.progress("measuring") as report:
@@ -103,7 +105,7 @@ def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
 
 
 def measure(config: SpeedConfig, splits: Splits, seed: int) -> dict[str, float]:
-    """One value of everything."""
+    """The measures of a repetition."""
     command = command_seconds(config, seed)
     everything, halving = random(config.configurations), successive_halving(config.configurations)
     shares = {
@@ -129,7 +131,7 @@ def command_seconds(config: SpeedConfig, seed: int) -> float:
     """``experiments.softmax_search`` in a new process, from an empty folder.
 
     Raises:
-      ProcessError: it failed.
+      ProcessError: the command failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.softmax_search", "--out", folder]
@@ -149,7 +151,7 @@ def timed(
     method: Method,
     seed: int,
 ) -> tuple[Result, float, float]:
-    """A search, its wall time, and its matrix products' share of the peak while it trained."""
+    """A search, the wall time, and the matrix products' share of the peak during training."""
     space: dict[str, Domain] = {
         "learning_rate": log_uniform(0.01, 1.0),
         "l2": log_uniform(1e-6, 1e-2),

@@ -1,8 +1,8 @@
-"""S2.4: softmax regression by stochastic gradient descent, its hyperparameters chosen honestly.
+"""S2.4: softmax regression by stochastic gradient descent, hyperparameters chosen by validation.
 
 Learning rate, minibatch size, number of epochs and the strength of L2 (on the weights, never on the
-biases) are searched on a validation split; then the test set is read, once. The same command again
-goes on where it was interrupted. ``--architecture`` searches the three networks of S1.4 instead.
+biases) are searched on a validation split; then the test set is read, once. After an interruption
+the same command continues the search. ``--architecture`` searches the networks of S1.4 instead.
 """
 
 import time
@@ -43,48 +43,55 @@ from jaxnn.search.validation import Validation
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 MEASURES = {"cross_entropy": "loss", "accuracy": "error"}
 METHODS: dict[str, Callable[["SearchConfig"], Method]] = {
-    "grid": lambda config: grid(config.points),
-    "random": lambda config: random(config.configurations),
-    "sobol": lambda config: sobol(config.configurations),
-    "successive_halving": lambda config: successive_halving(config.configurations, eta=config.eta),
-    "hyperband": lambda config: hyperband(eta=config.eta),
-    "population_based": lambda config: population_based(config.configurations),
-    "optuna": lambda config: optuna(config.configurations, batch=config.batch),
+    "grid": lambda config: grid(config.points or 4),
+    "random": lambda config: random(config.count),
+    "sobol": lambda config: sobol(config.count),
+    "successive_halving": lambda config: successive_halving(config.count, eta=config.eta or 3),
+    "hyperband": lambda config: hyperband(eta=config.eta or 3),
+    "population_based": lambda config: population_based(config.count),
+    "optuna": lambda config: optuna(config.count, batch=config.batch or 16),
 }
+METHOD_FLAGS = {
+    "configurations": tuple(name for name in METHODS if name not in ("grid", "hyperband")),
+    "points": ("grid",),
+    "eta": ("successive_halving", "hyperband"),
+    "batch": ("optuna",),
+}
+"""The methods that read a flag; with another method the flag is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(DistributedConfig):
     """Search the hyperparameters of softmax regression (S2.4), then test the choice once.
 
-    The same command again goes on where it stopped.
+    After an interruption the same command continues the search.
     """
 
     seeds: Whole = 3
-    """Replicates of every configuration; the mean over them chooses."""
+    """Seeds of every configuration; the mean over the seeds chooses."""
 
     architecture: str = "a"
-    """a (softmax regression), b (50 and 50 hidden ReLU), c (90 and 50), or all, to search them
-    too."""
+    """a (softmax regression), b (50 and 50 hidden ReLU), c (90 and 50), or all: the search
+    chooses."""
 
     method: str = "sobol"
     """grid, random, sobol, successive_halving, hyperband, population_based or optuna (TPE)."""
 
-    configurations: Whole = 64
-    """How many are tried (not for grid and hyperband)."""
+    configurations: Whole | None = None
+    """Number of trials, with every method except grid and hyperband; default: 64."""
 
     epochs: Whole | None = None
-    """The most that one is trained; each epoch is a candidate to stop at. Default: 12, for digits
+    """Largest number of epochs; the search chooses among all epochs. Default: 12, for digits
     50."""
 
     learning_rate: tuple[float, float] = (0.01, 1.0)
-    """Smallest and largest."""
+    """Smallest and largest learning rate."""
 
     l2: tuple[float, float] = (1e-6, 1e-2)
     """Smallest and largest strength of l2/2 * sum of squared weights; biases are free."""
 
     batch_size: tuple[Whole, ...] = (50, 100, 200)
-    """Minibatch sizes to choose from; each is a program."""
+    """Candidate minibatch sizes; every size needs a compiled program."""
 
     optimizer: str = "momentum"
     """sgd, momentum, nesterov or adam."""
@@ -93,16 +100,17 @@ class SearchConfig(DistributedConfig):
     """Of the learning rate: constant, cosine or step."""
 
     measure: str = "cross_entropy"
-    """What is best on the validation examples: cross_entropy or accuracy."""
+    """The validation measure that chooses: cross_entropy or accuracy."""
 
     rule: str = "mean"
-    """How to choose: mean, or one_standard_error (the simplest one that is as good)."""
+    """The rule of choice: mean, or one_standard_error (the simplest configuration within one
+    standard error of the best)."""
 
-    validation: float = 1 / 6
-    """Which part of the training examples validates."""
+    validation: float | None = None
+    """Share of the training examples used for validation, without --folds; default: 1/6."""
 
     folds: Whole = 1
-    """More than 1: cross-validation with so many folds instead."""
+    """Number of folds of a cross-validation; 1: a single validation split."""
 
     stratified: bool = False
     """Keep the proportions of the classes in the split."""
@@ -110,23 +118,23 @@ class SearchConfig(DistributedConfig):
     retrain: bool = True
     """Train the choice again, on training and validation examples together, before the test."""
 
-    points: Whole = 4
-    """Of grid: values of each interval."""
+    points: Whole | None = None
+    """With grid: values of each interval; default: 4."""
 
-    eta: Whole = 3
-    """Of successive_halving and hyperband: one in how many goes on."""
+    eta: Whole | None = None
+    """With successive_halving and hyperband: a round keeps 1 in ETA trials; default: 3."""
 
-    batch: Whole = 16
-    """Of optuna: configurations asked for at a time."""
+    batch: Whole | None = None
+    """With optuna: configurations of a batch; default: 16."""
 
     seed: Whole = 0
-    """Decides splits, configurations, initial weights and orders."""
+    """Random seed of splits, configurations, initial weights and minibatches."""
 
     figures: bool = True
-    """Draw them."""
+    """Draw the figures."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
         super().validate()
         self.at_least(1, "configurations", "epochs", "folds", "batch")
         self.at_least(2, "points", "eta")
@@ -143,8 +151,16 @@ class SearchConfig(DistributedConfig):
                 raise self.refusal(name, "two positive numbers, the smaller one first")
         if not self.batch_size or min(self.batch_size) < 1:
             raise self.refusal("batch_size", "positive whole numbers")
-        if not 0 < self.validation < 1:
+        for flag, methods in METHOD_FLAGS.items():
+            self.only_with(self.method in methods, f"--method {' or '.join(methods)}", flag)
+        self.only_with(self.folds == 1, "--folds 1", "validation")
+        if self.validation is not None and not 0 < self.validation < 1:
             raise self.refusal("validation", "a number above 0 and below 1")
+
+    @property
+    def count(self) -> int:
+        """The number of configurations, flag or default."""
+        return self.configurations or 64
 
     @property
     def most_epochs(self) -> int:
@@ -153,14 +169,14 @@ class SearchConfig(DistributedConfig):
 
     @property
     def split(self) -> Validation:
-        """Which examples choose."""
+        """The validation examples."""
         if self.folds > 1:
             return folds(self.folds, stratified=self.stratified)
-        return holdout(self.validation, stratified=self.stratified)
+        return holdout(self.validation or 1 / 6, stratified=self.stratified)
 
     @property
     def space(self) -> dict[str, Domain]:
-        """What is searched."""
+        """The searched space."""
         hidden = HIDDEN.values() if self.architecture == "all" else (HIDDEN[self.architecture],)
         return {
             "learning_rate": interval(self.learning_rate),
@@ -173,13 +189,13 @@ class SearchConfig(DistributedConfig):
 
 
 def interval(ends: tuple[float, float]) -> Domain:
-    """The numbers between the ends, or the one number that both are."""
+    """The numbers between the ends, log-uniform; a fixed number where the ends are equal."""
     low, high = ends
     return fixed(low) if low == high else log_uniform(low, high)
 
 
 def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Searches, tests the choice, and shows both."""
+    """Searches, tests the choice, and shows search and test."""
     began = time.perf_counter()
     splits = run.load()
     task = Task(
@@ -207,7 +223,7 @@ def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
 
 
 def present(config: SearchConfig, run: harness.Run, result: Result, scores: FinalScores) -> None:
-    """Prints the tables, writes the trials, their curves, the figures and the chosen models."""
+    """Prints the tables; writes the trials, the curves, the figures and the chosen models."""
     result.print()
     low, high = scores.accuracy_interval
     run.table(
@@ -249,14 +265,14 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
 
 
 def times(count: int) -> str:
-    """A count of readings in words."""
+    """A number of test readings in words."""
     return "once" if count == 1 else f"{count} times"
 
 
 def models(count: int, retrained: bool) -> str:
-    """What was tested, in words."""
-    what = "1 model" if count == 1 else f"mean of {count} models"
-    return f"{what}, trained again on all training examples" if retrained else what
+    """The tested models in words."""
+    tested = "1 model" if count == 1 else f"mean of {count} models"
+    return f"{tested}, trained again on all training examples" if retrained else tested
 
 
 def main(argv: Sequence[str] | None = None) -> int:

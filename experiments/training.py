@@ -1,4 +1,4 @@
-"""What the experiments that train networks share: their flags, and one trained setting."""
+"""Common parts of the experiments that train networks: flags, and the training of a setting."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import Config, Whole
+from experiments.config import DataConfig, Whole
 from experiments.report import summary
 from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
 from jaxnn.optimizers import OPTIMIZERS, SCHEDULES
@@ -17,7 +17,7 @@ MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entr
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(Config):
+class TrainingConfig(DataConfig):
     """The flags of minibatch SGD."""
 
     iterations: Whole | None = None
@@ -27,7 +27,8 @@ class TrainingConfig(Config):
     """Examples per minibatch."""
 
     learning_rate: float | None = None
-    """Of the first iteration; default: for each setting, one chosen on MNIST's validation data."""
+    """Learning rate of the first iteration; default: chosen on MNIST's validation data, for each
+    setting."""
 
     l2: float = 1e-4
     """Strength of the penalty l2/2 * sum of squared weights; biases are free."""
@@ -35,18 +36,18 @@ class TrainingConfig(Config):
     optimizer: str = "momentum"
     """sgd, momentum, nesterov or adam."""
 
-    momentum: float = 0.9
-    """Of the optimizers momentum and nesterov."""
+    momentum: float | None = None
+    """Momentum of an optimizer that has momentum; default: 0.9."""
 
     schedule: str = "cosine"
-    """Of the learning rate: constant, cosine or step."""
+    """Schedule of the learning rate: constant, cosine or step."""
 
     validation: Whole = 0
-    """Train without the last N training examples and report on those in place of the test set: how
-    the defaults were chosen."""
+    """Hold the last N training examples out, and report on the held-out examples in place of the
+    test set: the defaults were chosen by such runs."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
         super().validate()
         self.at_least(1, "iterations", "batch_size")
         self.at_least(0, "validation")
@@ -54,7 +55,9 @@ class TrainingConfig(Config):
         self.not_negative("l2")
         self.one_of(sorted(OPTIMIZERS), "optimizer")
         self.one_of(sorted(SCHEDULES), "schedule")
-        if not 0 <= self.momentum < 1:
+        reads = OPTIMIZERS[self.optimizer].reads
+        self.only_with("momentum" in reads, "--optimizer momentum or nesterov", "momentum")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
             raise self.refusal("momentum", "a number from 0 to below 1")
 
     @property
@@ -63,7 +66,7 @@ class TrainingConfig(Config):
         return self.iterations or (500 if self.dataset == "digits" else 5000)
 
     def splits(self, loaded: Splits) -> Splits:
-        """What to train on and what to report on."""
+        """The examples for training and for the report."""
         if not self.validation:
             return loaded
         count = len(loaded.train.targets)
@@ -77,13 +80,13 @@ class TrainingConfig(Config):
 
 
 class Setting(NamedTuple):
-    """One network, trained from every seed."""
+    """A network, trained from every seed."""
 
     sizes: tuple[int, ...]
     learning_rate: float
     iteration: np.ndarray  # [E]
     measures: dict[str, np.ndarray]  # by name in MEASURES, [S, E]
-    diverged_at: np.ndarray  # [S], NEVER where it did not
+    diverged_at: np.ndarray  # [S], NEVER without divergence
     compile_seconds: float
     train_seconds: float
 
@@ -99,7 +102,7 @@ def train_setting(
     splits: Splits,
     progress: Callable[[int, int], None],
 ) -> Setting:
-    """Trains one network from every seed, one seed per device at a time."""
+    """Trains a network from every seed, a seed per device at a time."""
     spec = Spec(
         model=MLP(sizes),
         steps=config.steps,
@@ -111,7 +114,7 @@ def train_setting(
     rate = learning_rate if config.learning_rate is None else config.learning_rate
     population = train_population(
         spec,
-        Hyper(rate, config.l2, config.momentum),
+        Hyper(rate, config.l2, 0.9 if config.momentum is None else config.momentum),
         seed_keys(config.seeds),
         splits.train,
         splits._asdict(),
@@ -131,29 +134,29 @@ def train_setting(
 
 
 def seed_keys(seeds: int) -> jax.Array:
-    """The keys of the seeds 0, 1, ..., each the same however many there are."""
+    """The keys of the seeds 0, 1, ...; the key of a seed does not depend on the number."""
     return jnp.stack([jax.random.key(seed) for seed in range(seeds)])
 
 
 def evaluation_points(steps: int) -> tuple[int, ...]:
-    """Every tenth of the way, and the first hundredths, where the curves are steep."""
+    """Every tenth of the iterations, and the first hundredths, where the curves are steep."""
     hundredth = max(1, steps // 100)
     early = range(0, min(6 * hundredth, steps), hundredth)
     return tuple(sorted({*early, *range(0, steps, 10 * hundredth), steps}))
 
 
 def input_size(splits: Splits) -> int:
-    """The number of inputs of a network for these data."""
+    """The number of inputs of a network for the data set."""
     return splits.train.inputs.shape[1]
 
 
 def class_count(splits: Splits) -> int:
-    """The number of outputs of a network for these data."""
+    """The number of outputs of a network for the data set."""
     return int(splits.train.targets.max()) + 1
 
 
 def final_measures(setting: Setting) -> dict[str, Any]:
-    """A setting at the last iteration, as results.json has it."""
+    """The entry of a setting in results.json: the measures at the last iteration."""
     return {
         "sizes": setting.sizes,
         "parameter_count": parameter_count(setting.sizes),
@@ -164,7 +167,7 @@ def final_measures(setting: Setting) -> dict[str, Any]:
 
 
 def history_rows(name: str, setting: Setting) -> list[dict[str, Any]]:
-    """One row per seed and evaluated iteration."""
+    """The rows of history.csv: a row per seed and evaluated iteration."""
     return [
         {"setting": name, "seed": seed, "iteration": int(iteration)}
         | {measure: float(values[seed, i]) for measure, values in setting.measures.items()}
@@ -174,7 +177,7 @@ def history_rows(name: str, setting: Setting) -> list[dict[str, Any]]:
 
 
 def divergences(settings: Mapping[str, Setting]) -> list[str]:
-    """A line for every member whose loss stopped being finite."""
+    """A line for every diverged seed: the loss stopped being finite."""
     return [
         f"setting {name}, seed {seed}: the loss stopped being finite at iteration {iteration}"
         for name, setting in settings.items()
@@ -184,7 +187,7 @@ def divergences(settings: Mapping[str, Setting]) -> list[str]:
 
 
 def _measures(metrics: Mapping[str, Metrics]) -> dict[str, np.ndarray]:
-    """The metrics [S, 1, E] of the one configuration as the measures' names say them."""
+    """The metrics [S, 1, E] of the single configuration by measure, [S, E]."""
     return {
         name: getattr(metrics[split], "error" if field == "error" else "loss")[:, 0]
         for name in MEASURES

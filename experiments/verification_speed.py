@@ -1,8 +1,8 @@
-"""How fast derivations are verified.
+"""The speed of verification.
 
-One claim, that the Jacobian of the softmax of ten logits is diag(p) - p p^T (S1.1), in float64.
-Then all statements of the sources, each time in a new process. How other gradient checkers do is
-part of the benchmark (``experiments.benchmark.parts.verification``).
+First a single claim: the Jacobian of the softmax of ten logits is diag(p) - p p^T (S1.1), in
+float64. Then all statements of the sources, every repetition in a new process. The benchmark
+(``experiments.benchmark.parts.verification``) times the gradient checkers of other libraries.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ DERIVATIONS = (sys.executable, "-m", "experiments.derivations")
 
 
 class Measure(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     what: str
     unit: str
-    required: str = ""  # of 10,000 trials, and on 2 cores
+    required: str = ""  # for 10,000 trials on 2 cores
 
 
 MEASURES = {
@@ -53,34 +53,33 @@ MEASURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedConfig(Config):
-    """How long does it take to verify a derivation?
+    """Measure the time of verifying derivations.
 
-    The inputs are random: --dataset and --data-dir change nothing. The required figures are shown
-    beside the measured ones, which depend on what else the machine is doing: none of them decides
-    the exit status.
+    The table shows the required figures beside the measured figures. Measured times depend on the
+    load of the machine and do not decide the exit status.
     """
 
     seeds: Whole = 5
-    """Number of repetitions, each from another seed; medians are reported."""
+    """Number of repetitions, every repetition from a new seed; medians are reported."""
 
     out: Path | None = None
     """Folder for results.json and history.csv; default: runs/verification_speed."""
 
     trials: Whole = 10_000
-    """Random trials that jaxnn.verify compares at once."""
+    """Random trials of a comparison."""
 
     processes: Whole = 1
     """Repetitions of all statements in new processes, a minute or more each; 0: none."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """See ``Config``."""
         super().validate()
-        self.at_least(1, "trials")
+        self.at_least(1, "seeds", "trials")
         self.at_least(0, "processes")
 
 
 def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Measures one claim and all statements, and all of that again per repetition."""
+    """Measures the single claim and all statements, once per repetition."""
     one_claim, statements = [], []
     with run.progress("one claim") as report:
         measure_claim(config, seed=0)  # compiles
@@ -106,7 +105,7 @@ def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
 
 
 def show(config: SpeedConfig, run: harness.Run, measured: Mapping[str, Summary]) -> None:
-    """Prints the medians beside what is required."""
+    """Prints the medians beside the required figures."""
     body = []
     for name, found in measured.items():
         median = np.median(found["values"])
@@ -120,7 +119,7 @@ def show(config: SpeedConfig, run: harness.Run, measured: Mapping[str, Summary])
 
 
 def measure_claim(config: SpeedConfig, seed: int) -> dict[str, float]:
-    """One repetition of everything about the one claim."""
+    """One repetition of all measurements of the single claim."""
     comparison = seconds(compare, config.trials, seed)
     return {
         "comparison": 1e3 * comparison,
@@ -130,7 +129,7 @@ def measure_claim(config: SpeedConfig, seed: int) -> dict[str, float]:
 
 
 def compare(trials: int, seed: int) -> None:
-    """All that ``verify`` does before it turns to the awkward inputs in high precision.
+    """The random trials of ``verify`` alone, without the awkward inputs in high precision.
 
     Raises:
       AssertionError: the claim does not hold.
@@ -140,11 +139,11 @@ def compare(trials: int, seed: int) -> None:
         found = evaluate(subject(CLAIM, ()), points)
     for true in (*found.true, *found.forward):
         if not np.all(relative_errors(found.claimed[0], true) <= CLAIM.tolerance):
-            raise AssertionError("the Jacobian of the softmax is not what is claimed")
+            raise AssertionError("the claimed Jacobian of the softmax is wrong")
 
 
 def measure_statements() -> dict[str, float]:
-    """All statements of the sources in a new process, then in another with what it compiled.
+    """All statements of the sources in a new process, then in a second with the same cache.
 
     Raises:
       ProcessError: a process failed.
@@ -154,15 +153,15 @@ def measure_statements() -> dict[str, float]:
 
 
 def derive(folder: Path) -> float:
-    """The time of the derivations with compilation cache and results in the folder.
+    """The seconds of the derivations with compilation cache and results in the folder.
 
     Raises:
-      ProcessError: they failed.
+      ProcessError: the derivations failed.
     """
     return seconds_of(
         [*DERIVATIONS, "--out", str(folder / "out")],
         environment={"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
-        # What they found is theirs to say; here it matters that they were all judged.
+        # A verdict other than the recorded one is no failure of the measurement.
         allowed=(harness.SUCCESS, harness.CHECK_FAILED),
     )
 

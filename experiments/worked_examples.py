@@ -1,7 +1,7 @@
 """The sources' worked examples (S1.2b, S1.3, S2.5, S3.4): is every printed number right?
 
 Each example is computed in float64 by the library's functions, and every intermediate value is
-compared with the source's printed number to its printed digits. Matrices are shown in the layout
+compared with the source's printed number to the printed digits. Matrices are shown in the layout
 of the source.
 """
 
@@ -21,27 +21,27 @@ from experiments import harness
 from experiments.config import Config
 from jaxnn import Layer, apply, closed_form, cross_entropy, softmax, squared_error
 
-ROUNDING_ERROR = 1e-12  # that of float64 in these examples, with much to spare
+ROUNDING_ERROR = 1e-12  # of float64 in the examples, with a wide margin
 
 
 class Comparison(NamedTuple):
-    """A number, vector or matrix of a source beside what the library computes."""
+    """A number, vector or matrix of a source beside the library's value."""
 
     example: str
     quantity: str
-    printed: str  # as the source prints it
+    printed: str  # the source's text
     measured: np.ndarray
     agrees: bool  # shape and every number, to the printed digits
-    misprint: str = ""  # what is wrong with the print, where that is known
+    misprint: str = ""  # the mistake in the source, if known
 
     @property
     def as_expected(self) -> bool:
-        """Whether it agrees; of a known misprint, whether it does not."""
+        """Whether a correct print agrees and a known misprint disagrees."""
         return self.agrees != bool(self.misprint)
 
     @property
     def verdict(self) -> str:
-        """What the table says."""
+        """The last cell of the table's row."""
         if not self.as_expected:
             return "AGREES, but was thought a misprint" if self.misprint else "DISAGREES"
         return f"misprint: {self.misprint}" if self.misprint else "agrees"
@@ -56,15 +56,15 @@ def compare(
     exact: bool = False,
     misprint: str = "",
 ) -> Comparison:
-    """Compares to half a unit of the last decimal that the source prints of this quantity.
+    """Compares to half a unit of the last decimal that the source prints of a quantity.
 
     Args:
       example: the source's section.
-      quantity: its name there.
-      printed: a number or nested list; "1.04376…" is cut off there rather than rounded.
-      measured: of the same shape if they agree.
-      exact: the printed numbers are exact, as they are anyway where there are only integers.
-      misprint: what is wrong with the print, where that is known.
+      quantity: the source's name of the quantity.
+      printed: a number or nested list; "1.04376…" is truncated rather than rounded.
+      measured: the library's value.
+      exact: whether the printed numbers are exact; integers are always taken as exact.
+      misprint: the mistake in the source, if known.
 
     Returns:
       The comparison.
@@ -80,10 +80,10 @@ def compare(
 
 
 class crossEntropyLogit:  # noqa: N801 (the name S1.2b asks for)
-    """S1.2b's interface to the cross-entropy: one example per COLUMN, and a mean over them.
+    """S1.2b's interface to the cross-entropy: an example per COLUMN, and the mean over columns.
 
-    For compatibility with the course; the library's own are ``jaxnn.cross_entropy`` and
-    ``jaxnn.closed_form.cross_entropy_gradient``, of one example.
+    For compatibility with the course. The library has ``jaxnn.cross_entropy`` and
+    ``jaxnn.closed_form.cross_entropy_gradient``, both of a single example.
     """
 
     def doForward(self, z: ArrayLike, y: ArrayLike) -> float:  # noqa: N802
@@ -101,7 +101,7 @@ class crossEntropyLogit:  # noqa: N801 (the name S1.2b asks for)
         """dJ/dz [C, B] at the z of the last ``doForward``.
 
         Raises:
-          ValueError: there was none, or its z is not of the shape of y.
+          ValueError: ``doForward`` was never called, or z and y differ in shape.
         """
         if not hasattr(self, "z"):
             raise ValueError("doBackward needs the z of a doForward, which has not been called")
@@ -122,7 +122,7 @@ def _same_shape(z: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _columns(function: Callable) -> Callable:
-    """A function of one example as a function of matrices with one example per column."""
+    """A function of one example as a function of matrices with an example per column."""
     return jax.vmap(function, in_axes=1, out_axes=-1)
 
 
@@ -160,7 +160,7 @@ TWO_ITERATIONS = (
 
 def two_iterations() -> list[Comparison]:
     """S1.3: one layer from W = 0, b = 0, X = Y = I, two steps of gradient descent, rate 1."""
-    x = y = jnp.eye(2)  # one example per column
+    x = y = jnp.eye(2)  # an example per column
     layer = Layer(jnp.zeros((2, 2)), jnp.zeros(2))
     rows = []
     for iteration, printed in enumerate(TWO_ITERATIONS, start=1):
@@ -170,7 +170,7 @@ def two_iterations() -> list[Comparison]:
         layer = jax.tree.map(jnp.subtract, layer, gradient)
         measured = (z, softmax(z, axis=0), dz, *gradient, *layer)
         rows += [
-            # The first iteration has binary fractions only.
+            # The numbers of the first iteration are binary fractions.
             compare("S1.3", f"iteration {iteration}: {quantity}", text, value, exact=iteration == 1)
             for (quantity, text), value in zip(printed.items(), measured, strict=True)
         ]
@@ -178,9 +178,9 @@ def two_iterations() -> list[Comparison]:
 
 
 def affine_maps() -> list[Comparison]:
-    """S2.5: f after g and its Jacobians, at x = (3, 5), where every number is exact.
+    """S2.5: f after g and the Jacobians of the composition, at x = (3, 5): all numbers are exact.
 
-    The printed numbers are the source's formulas at that x, by hand.
+    The printed numbers are the source's formulas at x, evaluated by hand.
     """
     g = Layer(jnp.array([[1.0, 2.0], [0.0, 1.0], [-1.0, 0.0]]), jnp.array([0.0, 0.0, 3.0]))
     f = Layer(jnp.array([[1.0, -2.0, 0.25]]), jnp.array([0.0]))
@@ -282,15 +282,15 @@ EXAMPLES: dict[str, Callable[[], list[Comparison]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class WorkedExamplesConfig(Config):
-    """The sources' worked examples (S1.2b, S1.3, S2.5, S3.4) beside what the library computes.
+    """The sources' worked examples (S1.2b, S1.3, S2.5, S3.4) beside the library's values.
 
-    They come with their own numbers and have nothing random: --dataset, --data-dir and --seeds
-    change nothing. Exit status 1 when a printed number is contradicted that is no known misprint.
+    The sources print every input of the examples. Exit status 1 when a printed number is
+    contradicted and is no known misprint.
     """
 
 
 def experiment(config: WorkedExamplesConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Computes the examples, shows every value beside the printed one, and checks them."""
+    """Computes the examples, shows measured beside printed values, and checks the values."""
     del config
     rows: list[Comparison] = []
     for title, example in EXAMPLES.items():
@@ -315,7 +315,7 @@ def experiment(config: WorkedExamplesConfig, run: harness.Run) -> Mapping[str, A
 
 
 def shown(value: np.ndarray) -> str:
-    """The value to 8 decimals, in the notation of the printed ones, without negative zeros."""
+    """The value to 8 decimals, in the notation of the sources, without negative zeros."""
     rounded = np.round(value, 8) + 0.0
     return np.array2string(
         rounded,

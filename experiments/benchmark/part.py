@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from experiments import harness
-from experiments.config import Config, Whole
+from experiments.config import DataConfig, Whole
 from jaxnn.progress import Report
 
 PARTS = ("one_model", "population", "search", "startup", "verification", "scale", "roofline")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig(Config):
+class BenchmarkConfig(DataConfig):
     """Measure jaxnn and its peers on the same data, model, minibatch and steps, in turn.
 
     Peers that are not installed are left out (extra "benchmark" has them all). Figures are medians;

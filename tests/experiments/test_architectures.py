@@ -210,6 +210,7 @@ def test_what_was_not_run_is_not_judged(quick):
         (["--learning-rate", "nan"], "--learning-rate is nan, expected a positive number"),
         (["--l2", "-1"], "--l2 is -1.0, expected 0 or a positive number"),
         (["--momentum", "1"], "--momentum is 1.0, expected a number from 0 to below 1"),
+        (["--optimizer", "sgd", "--momentum", "0.5"], "--momentum is 0.5, expected only with"),
         (["--optimizer", "newton"], "--optimizer is 'newton', expected one of adam, momentum"),
         (["--schedule", "warm"], "--schedule is 'warm', expected one of constant, cosine, step"),
         (["--validation", "1437"], "--validation is 1437, expected less than the 1437 training"),

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import harness
-from experiments.config import Config, Whole
+from experiments import derivations, harness, verification_speed, worked_examples
+from experiments.config import DataConfig, Whole
 from jaxnn import mlp
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyConfig(Config):
+class ToyConfig(DataConfig):
     """A toy."""
 
     rate: float = 0.5
@@ -269,6 +269,36 @@ def test_the_command_line_refuses_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "experiments.logistic: --seeds is 0, expected at least 1\n"
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"),
+    [
+        (derivations, "--dataset"),
+        (derivations, "--data-dir"),
+        (verification_speed, "--dataset"),
+        (verification_speed, "--data-dir"),
+        (worked_examples, "--dataset"),
+        (worked_examples, "--data-dir"),
+        (worked_examples, "--seeds"),
+    ],
+)
+def test_a_flag_without_a_meaning_is_refused(module, flag, tmp_path, capsys):
+    assert module.main([flag, "1", "--out", str(tmp_path / "out")]) == 2
+    assert f"Unknown option: {flag}" in one_line_of_stderr(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "matplotlib", "rich", "scipy", "sklearn"])
+def test_a_missing_package_is_one_line_and_status_2(package, tmp_path):
+    # Python imports sitecustomize at its start; None in sys.modules blocks an import.
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    done = command("-m", "experiments.worked_examples", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"experiments: {package} is not installed")
+    assert "pip install 'jaxnn-basics[experiments]'" in done.stderr
 
 
 def test_a_whole_run_imports_and_caches_only_what_it_should(tmp_path):

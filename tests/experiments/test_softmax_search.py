@@ -91,12 +91,19 @@ def test_another_search_in_the_folder_is_refused_in_one_line(quick, capsys):
 
 
 @pytest.mark.parametrize(
-    "method",
-    ["random", "grid", "successive_halving", "hyperband", "population_based", "optuna"],
+    ("method", "flags"),
+    [
+        ("random", ["--configurations", "4"]),
+        ("grid", ["--points", "2"]),
+        ("successive_halving", ["--configurations", "4", "--eta", "3"]),
+        ("hyperband", ["--eta", "3"]),
+        ("population_based", ["--configurations", "4"]),
+        ("optuna", ["--configurations", "4", "--batch", "2"]),
+    ],
 )
-def test_every_method_works(tmp_path, method):
-    flags = ["--configurations", "4", "--epochs", "3", "--seeds", "1", "--batch-size", "100"]
-    flags += ["--points", "2", "--batch", "2", "--no-figures", "--no-retrain"]
+def test_every_method_works(tmp_path, method, flags):
+    flags = [*flags, "--epochs", "3", "--seeds", "1", "--batch-size", "100"]
+    flags += ["--no-figures", "--no-retrain"]
     status, written = run(tmp_path, *flags, "--method", method)
     assert status == 0
     assert written["results"]["method"]["method"] == method
@@ -123,6 +130,17 @@ def test_architectures_folds_and_the_simplest_of_the_best(tmp_path):
         (["--validation", "1"], "--validation is 1.0, expected a number above 0 and below 1"),
         (["--batch-size", "0"], "--batch-size is (0,), expected positive whole numbers"),
         (["--eta", "1"], "--eta is 1, expected at least 2"),
+        (["--eta", "3"], "--eta is 3, expected only with --method successive_halving or hyperband"),
+        (["--points", "3"], "--points is 3, expected only with --method grid"),
+        (["--batch", "3"], "--batch is 3, expected only with --method optuna"),
+        (
+            ["--method", "grid", "--configurations", "3"],
+            "--configurations is 3, expected only with",
+        ),
+        (
+            ["--folds", "3", "--validation", "0.2"],
+            "--validation is 0.2, expected only with --folds",
+        ),
         (["--rule", "one_standard_error", "--seeds", "1"], "expected at least 2 seeds or folds"),
         (["--batch-size", "5000"], "5000"),
     ],
