@@ -32,8 +32,7 @@ from cyclopts import CycloptsError
 
 from experiments.config import C, Config, DataConfig, DistributedConfig, parse
 from jaxnn import data, distributed, reporting
-from jaxnn.compilation_cache import use_compilation_cache
-from jaxnn.devices import use_all_cores
+from jaxnn.devices import use_all_cores, use_compilation_cache
 from jaxnn.progress import Progress, Report, progress
 from jaxnn.types import Splits
 

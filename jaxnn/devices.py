@@ -1,6 +1,8 @@
 """The devices a population is spread over: GPUs or TPUs where there are any, else CPU cores."""
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -53,3 +55,19 @@ def population_mesh(count: int | None = None, *, batch: int = 1) -> jax.sharding
     if batch < 1 or len(devices) % batch:
         raise ValueError(f"batch is {batch}, expected a divisor of the {len(devices)} devices")
     return jax.sharding.Mesh(devices.reshape(-1, batch), ("population", "batch"))
+
+
+def use_compilation_cache() -> None:
+    """Keeps every compiled program on disk, so that a second run need not compile.
+
+    The folder is JAX_COMPILATION_CACHE_DIR, else ``jaxnn/xla`` in the user's cache folder.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if jax.config.values["jax_compilation_cache_dir"]:  # from JAX_COMPILATION_CACHE_DIR
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    with suppress(OSError):  # without a cache folder every run compiles
+        folder = cache / "jaxnn" / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))

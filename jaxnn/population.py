@@ -1,32 +1,37 @@
-"""A population: many hyperparameters x several seeds, trained over all devices.
+"""A population: many configurations x several seeds, trained on all devices.
 
-The unit of work is a *block* (``jaxnn.blocks``): some configurations of one seed, which share every
-minibatch, so the first layer of the whole block is one matrix product. Each device trains one block
-at a time, in one compiled program; blocks follow each other until the population is done, so memory
-is bounded by the block, not by the population.
+A *replicate* is one seed, or one fold of a seed. A *block* is what one device trains at once: some
+configurations of one replicate. The members of a block share every minibatch, so the first layer of
+the whole block is one matrix product. A *wave* is one block per device. Waves follow each other
+until the population is done, so the size of a block bounds the memory, not the population's.
+
+Every process launches all waves and trains the blocks of the local devices; ``gather`` completes
+the results of a process by the results of the other processes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import lru_cache, partial
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn import blocks, distributed
-from jaxnn.blocks import SPLIT, WHOLE
+from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.spec import Spec, check_hyper, require_count
 from jaxnn.train import NEVER, Metrics, check_data, run
 from jaxnn.types import Array, Data, Key, Model, PyTree
 
-_CACHE_BYTES = 5 * 2**19  # of parameters in a block: with more, the cores wait for memory
-_CPU_BLOCK = 8, 32  # fewer share too little of a minibatch
+SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
+
+_CACHE_BYTES = 5 * 2**19  # parameters of a block: with more, the cores wait for memory
+_CPU_BLOCK = 8, 32  # smaller blocks share too little of a minibatch
 _ACCELERATOR_BLOCK = 1024
+_SETTINGS = "jax_enable_x64", "jax_default_matmul_precision"
 
 
 class Population(NamedTuple):
@@ -54,10 +59,9 @@ def train_population(
 ) -> Population:
     """Trains every configuration from every seed.
 
-    A member whose loss stops being finite is frozen and marked. All others are, bit for bit, what
-    they are without it, and what they are in any other population on the same mesh with the same
-    block size. On CPUs the default block size depends on the model alone, never on the number of
-    configurations.
+    A member whose loss is not finite is frozen and marked; no bit of the other members changes. No
+    bit of a member depends on the rest of the population, for a given mesh and block size. On CPUs
+    the default block size depends on the model alone, never on the number of configurations.
 
     Args:
       spec: the program, static.
@@ -66,8 +70,9 @@ def train_population(
       data: the examples to train on.
       evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
         examples, as "train".
-      block_size: how many configurations a device trains at once. One that is not full costs as
-        much as a full one: for a handful of configurations, say so here (1 for a single one).
+      block_size: how many configurations a device trains at once. A block of fewer configurations
+        costs as much as a full block: for a handful of configurations, give the block size (1 for
+        a single configuration).
       mesh: the devices, along an axis ``population``, and perhaps an axis ``batch`` over which each
         minibatch is spread (for a model that is large alone); by default all of JAX's devices, of
         all processes, along ``population``.
@@ -93,36 +98,34 @@ def train_population(
     batch_axis = check_mesh(mesh, spec)
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices.flat[0].platform, shape[1])
-    block_size = require_count("block_size", block_size)
-    rounds = blocks.deal(*shape, block_size, mesh.shape["population"])
-    shared = blocks.replicate(mesh, (data, evaluate_on))
+    waves = deal(*shape, require_count("block_size", block_size), mesh.shape["population"])
+    data_on_devices = place_whole(mesh, (data, evaluate_on))
 
-    def arguments(these: blocks.Round) -> tuple:
-        own = (
-            jax.tree.map(lambda column: column[np.stack([b.rows for b in these])], hyper),
-            words[np.array([b.replicate for b in these])],
-            np.array([b.count > 0 for b in these]),
+    def arguments(wave: Wave) -> tuple:
+        per_device = (
+            jax.tree.map(lambda column: column[np.stack([b.rows for b in wave])], hyper),
+            words[np.array([b.replicate for b in wave])],
+            np.array([b.count > 0 for b in wave]),
         )
-        return *blocks.shard(mesh, own), *shared
+        return *place_split(mesh, per_device), *data_on_devices
 
     started = perf_counter()
     static = (spec, mesh, jax.random.key_impl(keys), batch_axis)
-    traced = blocks.trace_once(_program, static, blocks.signature(arguments(rounds[0])))
-    program = traced.compiled
+    program = trace_once(_program, static, signature(arguments(waves[0]))).compiled
     compiled = perf_counter()
-    jax.block_until_ready(shared)
+    jax.block_until_ready(data_on_devices)
     ready = perf_counter()
-    result: Any = None
+    results: Any = None
     done = 0
-    for these, output in blocks.one_ahead(rounds, lambda these: program(*arguments(these))):
+    for wave, output in one_ahead(waves, lambda wave: program(*arguments(wave))):
         output = output if keep_params else (None, *output[1:])
-        if result is None:
-            result = jax.tree.map(lambda x: np.empty(shape + x.shape[2:], x.dtype), output)
-        blocks.store(result, output, these)
-        done += sum(block.count for block in these)
+        if results is None:
+            results = jax.tree.map(lambda x: np.empty(shape + x.shape[2:], x.dtype), output)
+        store(results, output, wave)
+        done += sum(block.count for block in wave)
         if progress:
             progress(done, shape[0] * shape[1])
-    params, diverged_at, metrics = blocks.gather(result, rounds, mesh)
+    params, diverged_at, metrics = gather(results, waves, mesh)
     seconds = compiled - started, perf_counter() - ready
     return Population(params, diverged_at, np.array(spec.evaluate_at), metrics, *seconds)
 
@@ -136,7 +139,7 @@ def best(population: Population, on: str, *, measure: str = "loss") -> int:
       measure: "loss" or "error".
 
     Returns:
-      The index k of the configuration. One that diverged from any seed is never chosen.
+      The index k of the configuration; never of a configuration that diverged from any seed.
 
     Raises:
       ValueError: every configuration has diverged.
@@ -149,7 +152,7 @@ def best(population: Population, on: str, *, measure: str = "loss") -> int:
 
 
 def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
-    """How many configurations a device trains at once if nobody says otherwise."""
+    """How many configurations a device trains at once by default."""
     if platform != "cpu":
         return min(configurations, _ACCELERATOR_BLOCK)
     fewest, most = _CPU_BLOCK
@@ -159,7 +162,7 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
 
 @lru_cache
 def _parameter_bytes(model: Model, _: Any) -> int:
-    """The size of a model's parameters, in the floating point of the moment."""
+    """The size of a model's parameters, in the current floating-point type."""
     params = jax.eval_shape(model.init, jax.random.key(0))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
@@ -168,7 +171,7 @@ def check_axes(mesh: Mesh) -> None:
     """Refuses a mesh that no population can be spread over.
 
     Raises:
-      ValueError: other axes than ``population`` and ``batch``, or no device of some process.
+      ValueError: axes besides ``population`` and ``batch``, or a process without a device.
     """
     if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
         raise ValueError(
@@ -183,7 +186,7 @@ def check_axes(mesh: Mesh) -> None:
 
 
 def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
-    """The axis over which minibatches are spread, if the mesh has one.
+    """The axis over which minibatches are spread, if the mesh has such an axis.
 
     Raises:
       ValueError: as ``check_axes``, or a minibatch that cannot be spread evenly.
@@ -199,30 +202,32 @@ def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
 
 
 def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> Callable:
-    """Every device trains its own block, if it has one in this round.
+    """Every device trains the device's block of a wave; padding blocks are skipped.
 
     (hyper [D, block], key words [D, 2], active [D], data, evaluate_on) -> results [D, block, ...]
     """
 
-    def block(
+    def train_block(
         hyper: Any, words: Array, active: Array, data: Data, evaluate_on: dict[str, Data]
     ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
 
-        def member(spec: Spec, own: Any) -> tuple:
-            state, history = run(spec, own, key, data, evaluate_on, active[0], batch_axis)
+        def member(hyper: Any, *, columns: bool) -> tuple:
+            state, history = run(
+                spec, hyper, key, data, evaluate_on, active[0], batch_axis, columns=columns
+            )
             return state.params, state.diverged_at, history.metrics
 
-        own = jax.tree.map(lambda column: column[0], hyper)
-        if len(own.learning_rate) > 1:
-            together = replace(spec, together=True)
-            return jax.tree.map(lambda x: x[None], jax.vmap(partial(member, together))(own))
-        # Alone, a member needs no batching, which takes as long to trace as all the rest.
-        alone = member(spec, jax.tree.map(lambda column: column[0], own))
-        return jax.tree.map(lambda x: x[None, None], alone)
+        hyper = jax.tree.map(lambda column: column[0], hyper)
+        if len(hyper.learning_rate) > 1:
+            results = jax.vmap(partial(member, columns=True))(hyper)
+            return jax.tree.map(lambda x: x[None], results)
+        # A single member needs no vmap, whose tracing takes as long as all the rest.
+        results = member(jax.tree.map(lambda column: column[0], hyper), columns=False)
+        return jax.tree.map(lambda x: x[None, None], results)
 
     specs = {"in_specs": (SPLIT, SPLIT, SPLIT, WHOLE, WHOLE), "out_specs": SPLIT}
-    return jax.jit(jax.shard_map(block, mesh=mesh, **specs, check_vma=False))
+    return jax.jit(jax.shard_map(train_block, mesh=mesh, **specs, check_vma=False))
 
 
 def _as_columns(hyper: Any) -> Any:
@@ -237,3 +242,139 @@ def _as_columns(hyper: Any) -> Any:
         )
     (size,) = shapes.pop() if shapes else (1,)
     return type(hyper)(**{n: np.broadcast_to(column, (size,)) for n, column in columns.items()})
+
+
+class Block(NamedTuple):
+    """What one device trains at once: some configurations of one replicate."""
+
+    replicate: int
+    rows: np.ndarray  # [block_size] configurations, the last repeated to fill the block
+    count: int  # how many of the rows are no padding
+
+
+Wave = list[Block]
+"""One block per position along the mesh axis ``population``."""
+
+
+def deal(replicates: int, configurations: int, size: int, devices: int) -> list[Wave]:
+    """All blocks in waves; blocks without members fill the last wave."""
+    blocks = []
+    for replicate in range(replicates):
+        for first in range(0, configurations, size):
+            rows = np.arange(first, first + size)
+            count = min(size, configurations - first)
+            blocks.append(Block(replicate, np.minimum(rows, configurations - 1), count))
+    blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
+    return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
+
+
+def place_split(mesh: Mesh, arrays: PyTree) -> PyTree:
+    """Arrays [D, ...] on the devices: row d at position d along the population axis."""
+    return _put(arrays, NamedSharding(mesh, SPLIT))
+
+
+def place_whole(mesh: Mesh, arrays: PyTree) -> PyTree:
+    """Arrays on the devices: all of the arrays on every device."""
+    return _put(arrays, NamedSharding(mesh, WHOLE))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> jax.Array:
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+
+    return jax.tree.map(put, tree)
+
+
+class Signature(NamedTuple):
+    """The properties of arguments and settings that a compiled program depends on."""
+
+    structure: Any  # of the arguments
+    leaves: tuple[jax.ShapeDtypeStruct, ...]  # with their placement
+    settings: tuple  # of JAX, as in force in this thread
+
+
+class Traced:
+    """A traced program, not yet compiled.
+
+    Tracing belongs to the calling thread, whose context managers (``jax.enable_x64``,
+    ``jax.default_matmul_precision``) are in force; any thread can compile.
+    """
+
+    def __init__(self, lowered: jax.stages.Lowered):
+        """From JAX's lowered program."""
+        self._lowered = lowered
+
+    @cached_property
+    def compiled(self) -> Callable:
+        """The program, compiled at the first access."""
+        return self._lowered.compile()
+
+
+@lru_cache
+def trace_once(build: Callable[..., Callable], static: tuple, signature: Signature) -> Traced:
+    """The program ``build(*static)`` for arguments of one signature; traced once per process."""
+    arguments = jax.tree.unflatten(signature.structure, signature.leaves)
+    return Traced(build(*static).lower(*arguments))
+
+
+def signature(arguments: tuple) -> Signature:
+    """The signature of arguments on devices, under the current settings of JAX."""
+    leaves, structure = jax.tree.flatten(arguments)
+    abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+    settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
+    return Signature(structure, tuple(abstract), settings)
+
+
+def one_ahead(waves: Sequence[Wave], launch: Callable[[Wave], Any]) -> Iterator[tuple[Wave, Any]]:
+    """Every wave's output, with the next wave already launched, so that no device idles."""
+    launched = [(waves[0], launch(waves[0]))]
+    for wave in waves[1:]:
+        launched.append((wave, launch(wave)))
+        yield launched.pop(0)
+    yield launched.pop()
+
+
+def store(results: PyTree, output: PyTree, wave: Wave) -> None:
+    """Copies the members trained by this process to their places in [replicates, K, ...]."""
+    for whole, part in zip(jax.tree.leaves(results), jax.tree.leaves(output), strict=True):
+        for piece in part.addressable_shards:
+            if piece.replica_id == 0 or not part.is_fully_addressable:
+                block = wave[piece.index[0].start or 0]
+                place = block.replicate, block.rows[: block.count]
+                whole[place] = np.asarray(piece.data)[0, : block.count]
+
+
+def gather(results: PyTree, waves: Sequence[Wave], mesh: Mesh) -> PyTree:
+    """Completes results [replicates, K, ...], in place, by the members of the other processes."""
+    if distributed.process_count() == 1:
+        return results
+    leaves = jax.tree.leaves(results)
+    owner = _owners(waves, mesh, leaves[0].shape[:2])
+    places = [np.nonzero(owner == process) for process in range(distributed.process_count())]
+    longest = max(len(rows) for _, rows in places)
+    row_bytes = sum(leaf[0, 0].nbytes for leaf in leaves)
+    packed = [leaf[places[distributed.process_index()]] for leaf in leaves]
+    content = np.concatenate([np.ravel(rows).view(np.uint8) for rows in packed])
+    sent = np.pad(content, (0, longest * row_bytes - len(content)))
+    for place, received in zip(places, distributed.all_gather(sent), strict=True):
+        for leaf in leaves:
+            shape = (len(place[0]), *leaf.shape[2:])
+            size = math.prod(shape) * leaf.itemsize
+            leaf[place] = received[:size].view(leaf.dtype).reshape(shape)
+            received = received[size:]
+    return results
+
+
+def _owners(waves: Sequence[Wave], mesh: Mesh, shape: tuple[int, int]) -> np.ndarray:
+    """The process that trained each member; the first process where several did."""
+    grid = np.moveaxis(mesh.devices, mesh.axis_names.index("population"), 0)
+    grid = grid.reshape(len(grid), -1)
+    owner = np.zeros(shape, int)
+    for wave in waves:
+        for device, block in zip(grid[:, 0], wave, strict=True):
+            owner[block.replicate, block.rows[: block.count]] = device.process_index
+    return owner

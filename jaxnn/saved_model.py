@@ -15,9 +15,8 @@ from jaxnn.minibatch import as_float
 from jaxnn.mlp import ACTIVATIONS, MLP
 from jaxnn.reporting import environment
 from jaxnn.spec import Spec
+from jaxnn.train import map_blocks
 from jaxnn.types import Array, ArrayLike, Data, PyTree
-
-_BLOCK = 500  # examples at once
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class SavedModel:
         return self._map(_logits, inputs, replicate)
 
     def _map(self, program: Any, inputs: Array | np.ndarray, replicate: int) -> np.ndarray:
-        """The program's outputs, block by block; the last block is filled up with zeros."""
+        """The program's outputs; see ``map_blocks``."""
         if not 0 <= replicate < self.replicates:
             raise ValueError(
                 f"replicate is {replicate}, expected one of the {self.replicates} models, from 0"
@@ -95,15 +94,9 @@ class SavedModel:
         if inputs.dtype.kind not in "iufb":
             raise ValueError(f"inputs have the dtype {inputs.dtype}, expected numbers")
         params = jax.tree.map(lambda leaf: leaf[replicate], self.params)
-        outputs = []
-        for first in range(0, max(len(inputs), 1), _BLOCK):
-            block = inputs[first : first + _BLOCK]
-            filled = np.zeros((_BLOCK, width), block.dtype)
-            filled[: len(block)] = block
-            outputs.append(
-                np.asarray(program(self.model, params, filled, self.scale))[: len(block)]
-            )
-        return np.concatenate(outputs)
+        return map_blocks(
+            lambda block: program(self.model, params, block, self.scale), inputs, fill=True
+        )
 
 
 @partial(jax.jit, static_argnames="model")

@@ -20,9 +20,6 @@ from jaxnn.optimizers import (
 )
 from jaxnn.types import Array, Loss, Model
 
-SEARCH_OPTIMIZER = "momentum"
-"""The optimizer of a search whose space names none; ``Spec`` by itself is plain SGD."""
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -41,8 +38,6 @@ class Spec:
         the learning rate.
       evaluate_at: the iterations (numbers of finished updates) at which to evaluate, from 0 to
         steps; the last is always among them.
-      together: whether this is one of the models that train at once under ``vmap``, which decides
-        how minibatches lie in memory, for speed. Populations and searches see to it themselves.
     """
 
     model: Model
@@ -52,7 +47,6 @@ class Spec:
     optimizer: str | Optimizer = "sgd"
     schedule: str | Schedule = "constant"
     evaluate_at: tuple[int, ...] = ()
-    together: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "steps", require_count("steps", self.steps))

@@ -1,7 +1,7 @@
 """Training as one pure function of (spec, hyperparameters, key, data).
 
-Everything bigger is a transform of it: ``jaxnn.population`` maps it over hyperparameters, seeds and
-devices.
+Everything bigger is a JAX transform of ``run``: ``jaxnn.population`` maps ``run`` over
+hyperparameters, seeds and devices.
 """
 
 import math
@@ -23,8 +23,10 @@ from jaxnn.types import Array, ArrayLike, Data, Key, PyTree
 NEVER = -1
 """The ``diverged_at`` of a member whose loss has always been finite."""
 
-_EVALUATION_BLOCK = 500  # examples at once: their activations stay in cache
-_NARROW = 32  # outputs: fewer leave too much of a vector register empty
+EVALUATION_BLOCK = 500
+"""Examples that are evaluated at once: their activations stay in the cache."""
+
+_NARROW = 32  # outputs: a layer of fewer leaves too much of a vector register empty
 
 
 class State(NamedTuple):
@@ -37,7 +39,7 @@ class State(NamedTuple):
 
 
 class Withheld(NamedTuple):
-    """Neighbouring examples that are kept out of training, such as those that validate."""
+    """Neighbouring examples that are kept out of training, such as validation examples."""
 
     first: ArrayLike  # [] int32, traced
     count: int  # static
@@ -51,16 +53,21 @@ class Metrics(NamedTuple):
 
 
 class History(NamedTuple):
-    """What was measured along the way."""
+    """The evaluations during a training."""
 
     iteration: Array  # [E] int32
     metrics: dict[str, Metrics]  # by the name of the data set; fields [E]
 
 
 def objective(
-    spec: Spec, params: PyTree, l2: ArrayLike, batch: tuple[Array, Array]
+    spec: Spec,
+    params: PyTree,
+    l2: ArrayLike,
+    batch: tuple[Array, Array],
+    *,
+    columns: bool = False,
 ) -> tuple[Array, Array]:
-    """What training minimises, and the loss that people are told.
+    """The objective that training minimises, and the reported, unregularised loss.
 
     (1/B) sum_i J(z_i, y_i) + l2/2 * sum of squared weights; biases are not penalised.
 
@@ -69,41 +76,47 @@ def objective(
       params: the model's parameters.
       l2: the strength of the penalty.
       batch: inputs [B, in] in floating point, and targets [B] or [B, C].
+      columns: a memory layout, for speed alone: see ``train_step``.
 
     Returns:
       The regularised objective and the unregularised mean loss, two scalars.
 
     Source: S2.4.
     """
-    losses, _ = _over_examples(spec, params, *batch)
+    losses, _ = _over_examples(spec, params, *batch, columns=columns)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
 
 
-@partial(jax.jit, static_argnames=("spec", "batch_axis"))
+@partial(jax.jit, static_argnames=("spec", "batch_axis", "columns"))
 def train_step(
     spec: Spec,
     hyper: Any,
     state: State,
     batch: tuple[Array, Array],
     batch_axis: str | None = None,
+    *,
+    columns: bool = False,
 ) -> tuple[State, Array]:
     """One update by the gradient of ``objective`` on one minibatch.
 
-    A state whose loss is not finite keeps its parameters, now and ever after, and remembers when.
+    A state keeps the parameters from before the first loss that is not finite, and the iteration of
+    that loss.
 
     Args:
       spec: the program, static.
       hyper: traced scalars, a ``Hyper``.
       state: from ``init_state`` or the last step.
       batch: inputs [B, in] in floating point, and targets [B] or [B, C].
-      batch_axis: the mesh axis over whose devices the minibatch is spread, of which ``batch`` is
-        then this device's share; None where a device has all of it.
+      batch_axis: the mesh axis over whose devices the minibatch is spread: ``batch`` is then this
+        device's share. None where the device has the whole minibatch.
+      columns: whether examples are columns in memory, which is faster under a ``vmap`` over models;
+        populations and searches set this argument.
 
     Returns:
       The next state, and the unregularised loss on the minibatch before the update.
     """
-    gradient, loss = jax.grad(objective, argnums=1, has_aux=True)(
+    gradient, loss = jax.grad(partial(objective, columns=columns), argnums=1, has_aux=True)(
         spec, state.params, hyper.l2, batch
     )
     if batch_axis:
@@ -113,28 +126,35 @@ def train_step(
     params = apply_updates(state.params, updates)
     state = mark_divergence(state, jnp.isfinite(loss))
     healthy = state.diverged_at == NEVER
-    # The optimizer's state of one that is frozen is of no use any more: only parameters are kept.
+    # A frozen model's optimizer state has no further use: only the parameters are kept.
     params = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), params, state.params)
     return State(params, optimizer_state, state.iteration + 1, state.diverged_at), loss
 
 
 def init_state(spec: Spec, hyper: Any, key: Key) -> State:
-    """A freshly drawn model, before its first update."""
+    """A freshly drawn model, before the first update."""
     params = spec.model.init(key)
     optimizer = optimizer_at(spec, hyper, jnp.int32(0))
     return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
 
 
-@partial(jax.jit, static_argnames=("spec", "batch_axis"))
-def evaluate(spec: Spec, params: PyTree, data: Data, batch_axis: str | None = None) -> Metrics:
-    """The mean unregularised loss and error over a data set, in memory-bounded blocks.
+@partial(jax.jit, static_argnames=("spec", "batch_axis", "columns"))
+def evaluate(
+    spec: Spec,
+    params: PyTree,
+    data: Data,
+    batch_axis: str | None = None,
+    *,
+    columns: bool = False,
+) -> Metrics:
+    """The mean unregularised loss and error over a data set, block by block to bound the memory.
 
-    With a ``batch_axis``, as in ``train_step``, the devices along it take the blocks in turn.
+    With a ``batch_axis``, as in ``train_step``, the devices along that axis take turns.
     """
     n = len(data.targets)
-    size = min(n, _EVALUATION_BLOCK)
+    size = min(n, EVALUATION_BLOCK)
     starts = jnp.arange(0, n, size)
-    if batch_axis:  # beyond the last block nothing is counted
+    if batch_axis:  # blocks beyond the last example add nothing
         devices = jax.lax.axis_size(batch_axis)
         starts = jnp.arange(0, n, size * devices) + size * jax.lax.axis_index(batch_axis)
 
@@ -142,8 +162,9 @@ def evaluate(spec: Spec, params: PyTree, data: Data, batch_axis: str | None = No
         inputs, targets = (
             jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
         )
-        values = _over_examples(spec, params, as_float(inputs, data), targets)
-        # The last block is moved back to fit; what the one before has counted is left out.
+        inputs = as_float(inputs, data)
+        values = _over_examples(spec, params, inputs, targets, columns=columns)
+        # The last block is moved back to fit; examples of the block before are not counted twice.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
         sums = [value @ fresh.astype(value.dtype) for value in values]
         return Metrics(total.loss + sums[0], total.error + sums[1]), None
@@ -153,6 +174,31 @@ def evaluate(spec: Spec, params: PyTree, data: Data, batch_axis: str | None = No
     if batch_axis:
         total = jax.lax.psum(total, batch_axis)
     return Metrics(total.loss / n, total.error / n)
+
+
+def map_blocks(
+    function: Callable[..., PyTree], *examples: Array | np.ndarray, fill: bool = False
+) -> PyTree:
+    """The results of a function for any number of examples, block by block to bound the memory.
+
+    Args:
+      function: from blocks of the examples, at most [EVALUATION_BLOCK, ...], to results [B, ...].
+      *examples: arrays [N, ...], such as inputs and targets.
+      fill: whether zeros fill the last block. Then one compiled program serves any N, and no bit of
+        an example's result depends on N.
+
+    Returns:
+      The results, NumPy arrays [N, ...].
+    """
+    results = []
+    for first in range(0, max(len(examples[0]), 1), EVALUATION_BLOCK):
+        block = [np.asarray(x[first : first + EVALUATION_BLOCK]) for x in examples]
+        n = len(block[0])
+        if fill:
+            rest = EVALUATION_BLOCK - n
+            block = [np.concatenate([x, np.zeros((rest, *x.shape[1:]), x.dtype)]) for x in block]
+        results.append(jax.tree.map(lambda x, n=n: np.asarray(x)[:n], function(*block)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 
 def train(
@@ -177,7 +223,7 @@ def train(
 
     Raises:
       ValueError: the data do not fit each other or the model, the minibatch is larger than the
-        data, or a hyperparameter is out of its range.
+        data, or a hyperparameter is out of range.
     """
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     check_hyper(hyper)
@@ -193,13 +239,15 @@ def run(
     evaluate_on: dict[str, Data],
     active: ArrayLike = True,
     batch_axis: str | None = None,
+    *,
+    columns: bool = False,
 ) -> tuple[State, History]:
-    """``train`` without its checks: the pure function that populations map.
+    """``train`` without the checks: the pure function that populations map.
 
-    One that is not active does no work and returns its first state.
+    A run that is not active does no work and returns the first state.
     """
     init_key, order_key = jax.random.split(key)
-    step = _stepper(spec, hyper, order_key, data, batch_axis=batch_axis)
+    step = _stepper(spec, hyper, order_key, data, batch_axis=batch_axis, columns=columns)
     stride = reduce(math.gcd, spec.evaluate_at)
     due = np.isin(np.arange(0, spec.steps + 1, stride), spec.evaluate_at)
 
@@ -208,14 +256,17 @@ def run(
 
     def evaluate_all(params: PyTree) -> dict[str, Metrics]:
         return {
-            name: evaluate(spec, params, each, batch_axis) for name, each in evaluate_on.items()
+            name: evaluate(spec, params, each, batch_axis, columns=columns)
+            for name, each in evaluate_on.items()
         }
 
     def skip(params: PyTree) -> dict[str, Metrics]:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))
 
-    def stretch(state: State, now: tuple[Array, Array]) -> tuple[State, dict[str, Metrics]]:
-        started, is_due = (flag & active for flag in now)
+    def train_and_evaluate(
+        state: State, flags: tuple[Array, Array]
+    ) -> tuple[State, dict[str, Metrics]]:
+        started, is_due = (flag & active for flag in flags)
         state = jax.lax.cond(started, train_stride, lambda state: state, state)
         metrics = jax.lax.cond(is_due, evaluate_all, skip, state.params)
         finite = [jnp.isfinite(each.loss) for each in metrics.values()]
@@ -223,7 +274,7 @@ def run(
 
     state = init_state(spec, hyper, init_key)
     started = np.arange(len(due)) > 0
-    state, metrics = jax.lax.scan(stretch, state, (jnp.array(started), jnp.array(due)))
+    state, metrics = jax.lax.scan(train_and_evaluate, state, (jnp.array(started), jnp.array(due)))
     metrics = jax.tree.map(lambda values: values[np.flatnonzero(due)], metrics)
     return state, History(jnp.array(spec.evaluate_at, jnp.int32), metrics)
 
@@ -241,24 +292,28 @@ def advance(
     *,
     withheld: Withheld | None = None,
     batch_axis: str | None = None,
+    columns: bool = False,
 ) -> State:
-    """``run`` piece by piece: more updates of a state, as many as ``steps``, which is traced.
+    """``run`` piece by piece: more updates of a state; their number ``steps`` is traced.
 
-    A state that comes with iteration 0 is drawn first. However the updates are spread over calls,
-    the result is the same bits: a minibatch is a function of the key and the iteration.
+    A state of iteration 0 is drawn first. The result is bit for bit independent of the division of
+    the updates into calls: a minibatch is a function of the key and the iteration.
 
     Args:
       spec: the program, static.
       hyper: traced scalars, a ``Hyper``.
-      key: the run's, the same in every call.
-      state: from the last call; of the first one only the shapes count, and the iteration, 0.
-      steps: how many updates to do.
+      key: the run's, equal in every call.
+      state: from the last call; of the first state only the shapes count, and the iteration, 0.
+      steps: the number of updates.
       data: the examples.
-      withheld: those of them that no minibatch may hold.
+      withheld: the examples that no minibatch may hold.
       batch_axis: as in ``train_step``.
+      columns: as in ``train_step``.
     """
     init_key, order_key = jax.random.split(key)
-    step = _stepper(spec, hyper, order_key, data, withheld=withheld, batch_axis=batch_axis)
+    step = _stepper(
+        spec, hyper, order_key, data, withheld=withheld, batch_axis=batch_axis, columns=columns
+    )
     state = jax.lax.cond(
         state.iteration == 0, lambda: init_state(spec, hyper, init_key), lambda: state
     )
@@ -273,8 +328,9 @@ def _stepper(
     *,
     withheld: Withheld | None = None,
     batch_axis: str | None = None,
+    columns: bool = False,
 ) -> Callable[[State], State]:
-    """The update of a state by the minibatch of its iteration."""
+    """The update of a state by the minibatch of the state's iteration."""
     shuffle = shuffle_key(order_key)
     n = len(data.targets) - (withheld.count if withheld else 0)
 
@@ -286,7 +342,8 @@ def _stepper(
             indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
         if withheld:
             indices += withheld.count * (indices >= withheld.first)
-        return train_step(spec, hyper, state, take(data, indices), batch_axis)[0]
+        batch = take(data, indices)
+        return train_step(spec, hyper, state, batch, batch_axis, columns=columns)[0]
 
     return step
 
@@ -315,19 +372,19 @@ def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple
     return get_loss(spec.loss)(logits, target), classification_error(logits, target)
 
 
-def _over_examples(spec: Spec, params: PyTree, *batch: Array) -> tuple[Array, Array]:
-    """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns.
+def _over_examples(spec: Spec, params: PyTree, *batch: Array, columns: bool) -> tuple[Array, Array]:
+    """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns, for speed.
 
-    It is a matter of speed. Rows are what ``vmap`` makes of them, and suit a model alone, unless
-    all its layers are narrow. Columns suit models that train together. There every bias is spread
-    over the minibatch first: adding a vector that is not mapped would make ``vmap`` move the
-    examples to the front, that is transpose every layer's pre-activations, and the matrix products
-    of a population then run on mixed layouts, a sixth slower. As a product with ones the spreading
-    has a matrix product for its derivative too, faster than a sum.
+    Rows are the layout that ``vmap`` chooses: the faster layout for a single model, unless all
+    layers are narrow. Columns are faster for models that train together. For columns every bias is
+    spread over the minibatch first: adding a vector that is not mapped would make ``vmap`` move the
+    examples to the front, which transposes every layer's pre-activations, and the matrix products
+    of a population would run on mixed layouts, a sixth slower. The bias is spread by a product with
+    ones, whose derivative is a matrix product too, faster than a sum.
     """
     per_example = partial(loss_and_error, spec)
     wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
-    if wide and not spec.together:
+    if wide and not columns:
         return jax.vmap(per_example, in_axes=(None, *(0 for _ in batch)))(params, *batch)
     size = len(batch[0])
     axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)

@@ -8,9 +8,8 @@ from numpy.testing import assert_allclose
 from several_processes import SPACE, TASK, TEST, TRAIN, population, searched
 
 from jaxnn import MLP, Hyper, Spec, evaluate, train_population
-from jaxnn.blocks import WHOLE
 from jaxnn.devices import population_mesh
-from jaxnn.population import check_axes
+from jaxnn.population import WHOLE, check_axes
 from jaxnn.search import SpaceError, Task, choice, grid, log_uniform, search
 from jaxnn.types import Data
 

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-import jaxnn.blocks
 import jaxnn.population
 from jaxnn import (
     MLP,
@@ -136,19 +135,19 @@ def test_one_compiled_program_serves_a_population_of_any_size(module_pixels):
         return MLP((12, 3)).apply(params, x)
 
     spec = Spec(model=Network(MLP((12, 3)).init, apply), steps=3, batch_size=20)
-    compiled = jaxnn.blocks.trace_once.cache_info().misses
+    compiled = jaxnn.population.trace_once.cache_info().misses
     for count, keys in ((3, KEYS), (40, KEYS), (100, KEYS[:2])):
         train_population(spec, Hyper(np.linspace(0.01, 0.1, count)), keys, module_pixels)
-    assert jaxnn.blocks.trace_once.cache_info().misses == compiled + 1
+    assert jaxnn.population.trace_once.cache_info().misses == compiled + 1
 
 
 def test_a_program_is_compiled_for_the_precision_that_is_in_force(module_pixels):
     spec = Spec(model=MLP((12, 3)), steps=3, batch_size=20)
-    compiled = jaxnn.blocks.trace_once.cache_info().misses
+    compiled = jaxnn.population.trace_once.cache_info().misses
     for precision in ("default", "highest", "default"):
         with jax.default_matmul_precision(precision):
             train_population(spec, Hyper(np.full(2, 0.1)), KEYS, module_pixels)
-    assert jaxnn.blocks.trace_once.cache_info().misses == compiled + 2
+    assert jaxnn.population.trace_once.cache_info().misses == compiled + 2
 
 
 def test_default_block_size_depends_on_the_model_alone():

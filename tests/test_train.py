@@ -27,6 +27,7 @@ from jaxnn import (
     train_step,
 )
 from jaxnn.minibatch import minibatch_indices, shuffle_key
+from jaxnn.train import map_blocks, run
 
 KEY = jax.random.key(5)
 
@@ -140,10 +141,11 @@ def test_objective_penalises_weights_only():
 
 
 @pytest.mark.parametrize("sizes", [(12, 3), (12, 40, 3)])
-def test_models_alone_and_together_train_the_same(x64, pixels, sizes):
-    def trained(together):
-        spec = Spec(model=MLP(sizes), steps=50, batch_size=20, together=together)
-        state, history = train(spec, Hyper(0.3, l2=0.01), KEY, pixels)
+def test_examples_in_rows_and_in_columns_train_the_same(x64, pixels, sizes):
+    def trained(columns):
+        spec = Spec(model=MLP(sizes), steps=50, batch_size=20)
+        hyper = Hyper(0.3, l2=0.01)
+        state, history = run(spec, hyper, KEY, pixels, {"train": pixels}, columns=columns)
         return state.params, history.metrics
 
     jax.tree.map(
@@ -173,6 +175,22 @@ def test_evaluate_counts_every_example_once(n):
     p = softmax_np(x @ weight.T + bias)
     np.testing.assert_allclose(metrics.loss, -np.log(p[np.arange(n), y]).mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics.error, (p.argmax(axis=1) != y).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 499, 500, 501, 1203])
+def test_blocks_give_every_example_its_result(n, fill):
+    rng, shapes = np.random.default_rng(n), []
+    x, y = rng.normal(size=(n, 4)), rng.integers(0, 3, n)
+
+    def function(x, y):
+        shapes.append((x.shape, y.shape, x.dtype, y.dtype))
+        return {"sum": x.sum(axis=1) + y, "label": y}
+
+    found = map_blocks(function, x, y, fill=fill)
+    np.testing.assert_array_equal(found["sum"], x.sum(axis=1) + y)
+    np.testing.assert_array_equal(found["label"], y)
+    assert len(set(shapes)) == 1 or not fill
 
 
 def test_history_is_what_a_shorter_run_ends_with(pixels):

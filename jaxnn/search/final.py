@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import blocks
 from jaxnn.minibatch import as_float
+from jaxnn.population import place_whole
 from jaxnn.search.curves import Curve
 from jaxnn.search.selection import confidence_intervals
 from jaxnn.search.space import Config, static_part
@@ -18,10 +18,8 @@ from jaxnn.search.training.programs import Work
 from jaxnn.search.training.segments import Trainer, replicates, seed_words
 from jaxnn.search.validation import Arranged
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER, loss_and_error
+from jaxnn.train import NEVER, loss_and_error, map_blocks
 from jaxnn.types import Array, Data, Key, PyTree
-
-_BLOCK = 500  # examples at once
 
 
 class FinalScores(NamedTuple):
@@ -63,7 +61,7 @@ def retrain(task: Task, stages: Sequence[Stage], key: Key, seeds: int, mesh: Any
       ValueError: it diverges on these examples.
     """
     arranged = Arranged(task.all_examples(), 0, 1)
-    on_device = blocks.replicate(mesh, arranged.data)
+    on_device = place_whole(mesh, arranged.data)
     repeated = replicates(seed_words(key, seeds), 1, jax.random.key_impl(key))
     trainer = Trainer(arranged, on_device, repeated, mesh)
     spec = task.spec(static_part(stages[0].config), arranged.trained_on)
@@ -86,7 +84,11 @@ def score(spec: Spec, params: PyTree, data: Data, retrained: bool) -> FinalScore
     """How models, leaves [R, ...], do on examples."""
     count = len(jax.tree.leaves(params)[0])
     each = [
-        jax.device_get(_each_example(spec, jax.tree.map(lambda leaf, r=r: leaf[r], params), data))
+        map_blocks(
+            partial(_block_scores, spec, jax.tree.map(itemgetter(r), params), data.scale),
+            data.inputs,
+            data.targets,
+        )
         for r in range(count)
     ]
     losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))  # [R, N]
@@ -105,12 +107,9 @@ def score(spec: Spec, params: PyTree, data: Data, retrained: bool) -> FinalScore
 
 
 @partial(jax.jit, static_argnames="spec")
-def _each_example(spec: Spec, params: PyTree, data: Data) -> tuple[Array, Array]:
-    """Loss and error of every example, [N] each."""
-
-    def one(example: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, target = example
-        return loss_and_error(spec, params, as_float(x, data), target)
-
-    examples = jnp.asarray(data.inputs), jnp.asarray(data.targets)
-    return jax.lax.map(one, examples, batch_size=_BLOCK)
+def _block_scores(
+    spec: Spec, params: PyTree, scale: Array, inputs: Array, targets: Array
+) -> tuple[Array, Array]:
+    """Loss and error of every example of a block, [B] each."""
+    inputs = as_float(inputs, Data(inputs, targets, scale))
+    return jax.vmap(partial(loss_and_error, spec, params))(inputs, targets)

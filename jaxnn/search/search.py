@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 import jaxnn
-from jaxnn import blocks, distributed
+from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.population import check_axes, check_mesh
+from jaxnn.population import check_axes, check_mesh, place_whole
 from jaxnn.search.domain import Domain, SpaceError, readable
 from jaxnn.search.journal.run_folder import Journal, Memory, RunFolder
 from jaxnn.search.journal.shared import shared
@@ -91,7 +91,7 @@ def search(
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
-    on_device = blocks.replicate(mesh, arranged.data)
+    on_device = place_whole(mesh, arranged.data)
     repeated = replicates(words, arranged.folds, jax.random.key_impl(key))
     trainer = Trainer(arranged, on_device, repeated, mesh)
     journal: Journal = Memory()

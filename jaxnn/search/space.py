@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxnn.optimizers import OPTIMIZERS
 from jaxnn.search.domain import Domain, SpaceError, readable
-from jaxnn.spec import SEARCH_OPTIMIZER, check_hyper
+from jaxnn.search.task import SEARCH_OPTIMIZER
+from jaxnn.spec import check_hyper
 from jaxnn.types import Hyper
 
 Config = dict[str, Any]

@@ -11,10 +11,13 @@ import numpy as np
 from jaxnn.mlp import MLP
 from jaxnn.search.domain import SpaceError
 from jaxnn.search.validation import Validation, holdout, joined
-from jaxnn.spec import SEARCH_OPTIMIZER, Spec, require_count
+from jaxnn.spec import Spec, require_count
 from jaxnn.types import Data, Hyper, Model
 
 MEASURES = ("error", "loss")
+
+SEARCH_OPTIMIZER = "momentum"
+"""The optimizer of a search whose space names none; the default of ``Spec`` is plain SGD."""
 
 
 @dataclass(frozen=True)

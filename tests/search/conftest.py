@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from jaxnn.blocks import trace_once
+from jaxnn.population import trace_once
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,9 +27,8 @@ import numpy as np
 
 from jaxnn import search as s
 from jaxnn.checkpoint import named_leaves
-from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.data import digits
-from jaxnn.devices import use_all_cores
+from jaxnn.devices import use_all_cores, use_compilation_cache
 from jaxnn.search.journal.log import Record, parse
 from jaxnn.search.journal.run_folder import LOG
 from jaxnn.types import Data

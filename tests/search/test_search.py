@@ -11,10 +11,10 @@ import pytest
 from numpy.testing import assert_allclose
 from small_search import KEY, SPACE, TASK, TRAIN, VALIDATION, alone, in_stages
 
-import jaxnn.blocks
+import jaxnn.population
 from jaxnn import MLP, NEVER, Data, Network, cross_entropy, evaluate
-from jaxnn.blocks import Traced
 from jaxnn.devices import population_mesh
+from jaxnn.population import Traced
 from jaxnn.search import (
     AllDivergedError,
     Round,
@@ -312,12 +312,12 @@ def test_static_values_are_programs_and_traced_ones_are_not():
         "momentum": choice(0.0, 0.9),
         "width": choice(3, 5),
     }
-    before = jaxnn.blocks.trace_once.cache_info().misses
+    before = jaxnn.population.trace_once.cache_info().misses
     space["batch_size"] = fixed(20)
     found = search(task, space, method=random(12), key=KEY, seeds=2)
     assert found.programs == 2
     # Each width has models of its own: what is compiled is compiled for the widths and no more.
-    assert jaxnn.blocks.trace_once.cache_info().misses - before == 2
+    assert jaxnn.population.trace_once.cache_info().misses - before == 2
     assert set(traces) == {3, 5}
     assert list(found.curves) != sorted(found.curves)  # one width after the other
     assert [row["trial"] for row in found.table] == list(range(12))
@@ -326,15 +326,15 @@ def test_static_values_are_programs_and_traced_ones_are_not():
     space["width"] = fixed(3)
     found = search(task, space, method=population_based(12), key=KEY, seeds=2)
     assert found.programs == 1
-    assert jaxnn.blocks.trace_once.cache_info().misses - before == 3
+    assert jaxnn.population.trace_once.cache_info().misses - before == 3
 
 
 def test_a_short_halving_is_one_program():
     space = {"learning_rate": log_uniform(0.01, 0.1), "batch_size": fixed(20)}
-    before = jaxnn.blocks.trace_once.cache_info().misses
+    before = jaxnn.population.trace_once.cache_info().misses
     found = search(replace(TASK, epochs=9), space, method=successive_halving(27), key=KEY)
     assert found.programs == 1
-    assert jaxnn.blocks.trace_once.cache_info().misses - before == 1
+    assert jaxnn.population.trace_once.cache_info().misses - before == 1
 
 
 def test_the_next_rungs_program_is_compiled_while_this_one_trains(monkeypatch):

@@ -4,8 +4,7 @@ import jax
 
 from experiments.benchmark.searches.common import Job, examples, tell
 from jaxnn import Data
-from jaxnn.compilation_cache import use_compilation_cache
-from jaxnn.devices import use_all_cores
+from jaxnn.devices import use_all_cores, use_compilation_cache
 from jaxnn.search import Status, Task, fixed, given, log_uniform, random, search, successive_halving
 
 METHODS = {"random": random, "halving": successive_halving}

@@ -5,8 +5,8 @@ import jax
 from experiments.benchmark.startups import BATCH_SIZE, L2, LEARNING_RATE, STEPS
 from experiments.benchmark.startups.stopwatch import finish, reached
 from jaxnn import MLP, Hyper, Spec, train
-from jaxnn.compilation_cache import use_compilation_cache
 from jaxnn.data import load
+from jaxnn.devices import use_compilation_cache
 
 reached("imports")
 use_compilation_cache()

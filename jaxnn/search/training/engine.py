@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxnn import distributed
-from jaxnn.blocks import Traced
+from jaxnn.population import Traced
 from jaxnn.search.curves import Curve
 from jaxnn.search.journal.log import Record
 from jaxnn.search.journal.records import (

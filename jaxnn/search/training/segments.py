@@ -6,7 +6,7 @@ them is writing arrays. They stay on the host between evaluations.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnn import blocks
-from jaxnn.blocks import SPLIT, WHOLE, Traced
-from jaxnn.population import check_mesh
+from jaxnn import population
+from jaxnn.population import SPLIT, WHOLE, Traced, Wave, check_mesh
 from jaxnn.search.task import hyper
 from jaxnn.search.training.programs import Program, Work, cheapest
 from jaxnn.search.validation import Arranged
@@ -102,10 +101,10 @@ class Trainer:
             platform=self.mesh.devices.flat[0].platform,
         )
 
-    def rounds(self, program: Program, trials: int) -> list[blocks.Round]:
+    def waves(self, program: Program, trials: int) -> list[Wave]:
         """Which device trains which members when."""
         devices = self.mesh.shape["population"]
-        return blocks.deal(self.replicates.count, trials, program.block_size, devices)
+        return population.deal(self.replicates.count, trials, program.block_size, devices)
 
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members that have yet to be drawn."""
@@ -125,7 +124,7 @@ class Trainer:
 
     def _trace(self, program: Program) -> Traced:
         spec, some = program.spec, self.empty(program.spec, 1)
-        arguments = self._arguments(hyper([{}]), some, self.rounds(program, 1)[0], 0, 0)
+        arguments = self._arguments(hyper([{}]), some, self.waves(program, 1)[0], 0, 0)
         static = (
             spec,
             self.mesh,
@@ -133,7 +132,7 @@ class Trainer:
             check_mesh(self.mesh, spec),
             self.arranged.held_out,
         )
-        return blocks.trace_once(_program, static, blocks.signature(arguments))
+        return population.trace_once(_program, static, population.signature(arguments))
 
     def advance(
         self,
@@ -159,34 +158,34 @@ class Trainer:
         """
         run = self.traced(program).compiled
         shape, dtype = members.diverged_at.shape, jnp.result_type(float)
-        rounds = self.rounds(program, shape[1])
+        waves = self.waves(program, shape[1])
         metrics = Metrics(np.zeros(shape, dtype), np.zeros(shape, dtype))
         own = (members.params, members.optimizer_state, members.diverged_at, metrics)
 
-        def launch(these: blocks.Round) -> Any:
-            return run(*self._arguments(hyper, members, these, start, stop - start))
+        def launch(wave: Wave) -> Any:
+            return run(*self._arguments(hyper, members, wave, start, stop - start))
 
-        for done, (these, output) in enumerate(blocks.one_ahead(rounds, launch), start=1):
-            blocks.store(own, output, these)
-            report(done / len(rounds))
-        blocks.gather((members.diverged_at, metrics), rounds, self.mesh)
+        for done, (wave, output) in enumerate(population.one_ahead(waves, launch), start=1):
+            population.store(own, output, wave)
+            report(done / len(waves))
+        population.gather((members.diverged_at, metrics), waves, self.mesh)
         return metrics
 
     def gather(self, program: Program, members: Members) -> Members:
         """The members with the rows that other processes have trained."""
-        rounds = self.rounds(program, members.diverged_at.shape[1])
-        return blocks.gather(members, rounds, self.mesh)
+        waves = self.waves(program, members.diverged_at.shape[1])
+        return population.gather(members, waves, self.mesh)
 
     def _arguments(
         self,
         hyper: Hyper,
         members: Members,
-        these: blocks.Round,
+        wave: Wave,
         start: int,
         steps: int,
     ) -> tuple:
-        rows = np.stack([block.rows for block in these])  # [D, block_size]
-        replicate = np.array([block.replicate for block in these])
+        rows = np.stack([block.rows for block in wave])  # [D, block_size]
+        replicate = np.array([block.replicate for block in wave])
         own = (
             jax.tree.map(lambda column: column[rows], hyper),
             jax.tree.map(
@@ -195,10 +194,10 @@ class Trainer:
             ),
             self.replicates.words[replicate],
             self.replicates.fold[replicate],
-            np.array([block.count > 0 for block in these]),
+            np.array([block.count > 0 for block in wave]),
         )
-        shared = blocks.replicate(self.mesh, (np.int32(start), np.int32(steps)))
-        return (*blocks.shard(self.mesh, own), *shared, self.on_device)
+        shared = population.place_whole(self.mesh, (np.int32(start), np.int32(steps)))
+        return (*population.place_split(self.mesh, own), *shared, self.on_device)
 
 
 def _program(
@@ -210,7 +209,6 @@ def _program(
     folds [D], active [D], iteration, steps, data)
       -> (params, optimizer state, divergence, metrics) [D, block, ...]
     """
-    spec = replace(spec, together=True)
 
     def block(
         hyper: Hyper,
@@ -231,11 +229,19 @@ def _program(
         ) -> Any:
             state = State(params, optimizer_state, iteration, diverged_at)
             state = advance(
-                spec, hyper, key, state, steps, data, withheld=withheld, batch_axis=batch_axis
+                spec,
+                hyper,
+                key,
+                state,
+                steps,
+                data,
+                withheld=withheld,
+                batch_axis=batch_axis,
+                columns=True,
             )
             if not held_out:
                 return state.params, state.optimizer_state, state.diverged_at, nothing
-            metrics = evaluate(spec, state.params, validation, batch_axis)
+            metrics = evaluate(spec, state.params, validation, batch_axis, columns=True)
             state = mark_divergence(state, jnp.isfinite(metrics.loss))
             return state.params, state.optimizer_state, state.diverged_at, metrics
 

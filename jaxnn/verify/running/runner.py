@@ -15,8 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxnn.compilation_cache import use_compilation_cache
-from jaxnn.devices import core_count
+from jaxnn.devices import core_count, use_compilation_cache
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.running.loading import UnusableFile, load_claims
 from jaxnn.verify.running.spawning import Spawn

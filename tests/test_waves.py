@@ -1,4 +1,4 @@
-"""Blocks: every member in one of them, and every result in its place, whoever trained it."""
+"""Waves of blocks: every member in one block, every result in its place on every process."""
 
 from types import SimpleNamespace
 
@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnn import blocks, distributed
-from jaxnn.blocks import Block, deal, gather, store
+from jaxnn import distributed
 from jaxnn.devices import population_mesh
+from jaxnn.population import Block, deal, gather, one_ahead, place_split, store
 
 
-def members(rounds):
+def members(waves):
     """(replicate, configuration) of every member, block by block."""
     return [
         (block.replicate, int(row))
-        for each in rounds
-        for block in each
+        for wave in waves
+        for block in wave
         for row in block.rows[: block.count]
     ]
 
@@ -25,24 +25,24 @@ def members(rounds):
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize(("replicates", "configurations"), [(1, 1), (2, 5), (3, 6)])
 def test_every_member_is_in_one_block(replicates, configurations, size, devices):
-    rounds = deal(replicates, configurations, size, devices)
+    waves = deal(replicates, configurations, size, devices)
     everyone = [(r, k) for r in range(replicates) for k in range(configurations)]
-    assert sorted(members(rounds)) == everyone
-    assert {len(each) for each in rounds} == {devices}
-    assert {len(block.rows) for each in rounds for block in each} == {size}
-    assert len(rounds) == -(-replicates * -(-configurations // size) // devices)
+    assert sorted(members(waves)) == everyone
+    assert {len(wave) for wave in waves} == {devices}
+    assert {len(block.rows) for wave in waves for block in wave} == {size}
+    assert len(waves) == -(-replicates * -(-configurations // size) // devices)
 
 
-def test_every_round_is_launched_before_the_one_before_it_is_read():
+def test_every_wave_is_launched_before_the_one_before_it_is_read():
     said = []
-    rounds = [[Block(0, np.array([k]), 1)] for k in range(3)]
+    waves = [[Block(0, np.array([k]), 1)] for k in range(3)]
 
-    def launch(these):
-        said.append(f"launch {these[0].rows[0]}")
-        return these[0].rows[0]
+    def launch(wave):
+        said.append(f"launch {wave[0].rows[0]}")
+        return wave[0].rows[0]
 
-    for these, output in blocks.one_ahead(rounds, launch):
-        assert output == these[0].rows[0]
+    for wave, output in one_ahead(waves, launch):
+        assert output == wave[0].rows[0]
         said.append(f"read {output}")
     assert said == ["launch 0", "launch 1", "read 0", "launch 2", "read 1", "read 2"]
 
@@ -58,7 +58,7 @@ def test_what_a_device_has_trained_is_stored_without_what_fills_the_block():
         replicate = np.array([[block.replicate] for block in each])
         rows = np.stack([block.rows for block in each])
         output = {name: leaf[replicate, rows] for name, leaf in expected.items()}
-        output = jax.tree.map(lambda leaf: leaf + 0, blocks.shard(mesh, output))
+        output = jax.tree.map(lambda leaf: leaf + 0, place_split(mesh, output))
         store(results, output, each)
     for name, leaf in expected.items():
         np.testing.assert_array_equal(results[name], leaf)
@@ -83,7 +83,7 @@ def test_results_are_completed_by_the_bits_of_those_who_trained_them(monkeypatch
         axis_names=names,
         devices=np.vectorize(lambda index: SimpleNamespace(process_index=index))(owners),
     )
-    rounds = deal(2, 7, size, len(along))
+    waves = deal(2, 7, size, len(along))
     truth = {
         "weight": np.random.default_rng(0).normal(size=(2, 7, 3, 2)).astype(np.float32),
         "count": np.arange(14, dtype=np.int64).reshape(2, 7) + 2**40,
@@ -93,21 +93,21 @@ def test_results_are_completed_by_the_bits_of_those_who_trained_them(monkeypatch
     own = []
     for process in range(3):
         results = {name: np.zeros_like(leaf) for name, leaf in truth.items()}
-        for each in rounds:
+        for each in waves:
             for position, block in enumerate(each):
                 if process in along[position]:
                     place = block.replicate, block.rows[: block.count]
                     for name, leaf in truth.items():
                         results[name][place] = leaf[place]
         own.append(results)
-    sent = [exchange(monkeypatch, process, own, rounds, mesh) for process in range(3)]
+    sent = [exchange(monkeypatch, process, own, waves, mesh) for process in range(3)]
     for process in range(3):
-        found = exchange(monkeypatch, process, own, rounds, mesh, np.stack(sent))
+        found = exchange(monkeypatch, process, own, waves, mesh, np.stack(sent))
         for name, leaf in truth.items():
             assert found[name].tobytes() == leaf.tobytes()
 
 
-def exchange(monkeypatch, process, own, rounds, mesh, received=None):
+def exchange(monkeypatch, process, own, waves, mesh, received=None):
     """What a process sends, or, told what all have sent, what it ends up with."""
     sent = []
 
@@ -119,7 +119,7 @@ def exchange(monkeypatch, process, own, rounds, mesh, received=None):
     monkeypatch.setattr(distributed, "process_index", lambda: process)
     monkeypatch.setattr(distributed, "all_gather", all_gather)
     copy = jax.tree.map(np.copy, own[process])
-    found = gather(copy, rounds, mesh)
+    found = gather(copy, waves, mesh)
     assert len(sent) == 1
     return sent[0] if received is None else found
 
