@@ -14,10 +14,8 @@ from experiments import harness
 from experiments.claims.expected import EXPECTED
 from experiments.config import Config, Whole
 from jaxnn.atomic import atomic_write
-from jaxnn.verify import Claim, Verdict
-from jaxnn.verify.reporting import text
-from jaxnn.verify.reporting.report import to_html, to_json
-from jaxnn.verify.running import runner
+from jaxnn.verify import Claim, Verdict, runner, text
+from jaxnn.verify.report import to_html, to_json
 
 CLAIMS = Path(__file__).parent / "claims"
 FILES = tuple(

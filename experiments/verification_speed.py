@@ -25,7 +25,7 @@ from experiments.processes import seconds_of
 from experiments.report import Summary, summary
 from jaxnn.devices import core_count
 from jaxnn.verify import real, verify
-from jaxnn.verify.comparison import evaluate, relative_errors, subject
+from jaxnn.verify.comparison import evaluate, relative_errors, trace_claim
 from jaxnn.verify.inputs import draw
 
 LOGITS = 10
@@ -136,9 +136,9 @@ def compare(trials: int, seed: int) -> None:
     """
     points = draw(dict(CLAIM.inputs), {}, trials, np.random.default_rng(seed))
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        found = evaluate(subject(CLAIM, ()), points)
-    for true in (*found.true, *found.forward):
-        if not np.all(relative_errors(found.claimed[0], true) <= CLAIM.tolerance):
+        found = evaluate(trace_claim(CLAIM, ()), points)
+    for true in (*found.reference, *found.forward):
+        if not np.all(relative_errors(found.formula[0], true) <= CLAIM.tolerance):
             raise AssertionError("the claimed Jacobian of the softmax is wrong")
 
 

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f'{", ".join(missing)} missing, try: pip install "jaxnn[verify]"')
     from cyclopts import CycloptsError
 
-    from jaxnn.verify.running.loading import UnusableFile
+    from jaxnn.verify.loading import UnusableFile
 
     try:
         flags = parse(argv)
@@ -137,8 +137,7 @@ def verify_files(flags: Flags) -> int:
     import jax
 
     from jaxnn.progress import Progress
-    from jaxnn.verify.reporting import table
-    from jaxnn.verify.running import runner
+    from jaxnn.verify import runner, table
 
     jax.config.update("jax_platforms", "cpu")  # a file's own arrays need no accelerator
     todo = runner.tasks(flags.files)
@@ -165,7 +164,7 @@ def verify_files(flags: Flags) -> int:
 def _write(flags: Flags, entries: "list[tuple[Claim, Verdict]]") -> None:
     """Writes the reports, each whole or not at all."""
     from jaxnn.atomic import atomic_write
-    from jaxnn.verify.reporting.report import to_html, to_json
+    from jaxnn.verify.report import to_html, to_json
 
     contents: dict[Path, str] = {}
     if flags.json:

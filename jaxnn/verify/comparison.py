@@ -1,6 +1,6 @@
-"""Claim and truth side by side, over all trials in one compiled program."""
+"""Formula and reference at the same inputs: all trials in one compiled program, in any layout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -10,119 +10,124 @@ import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
-from jaxnn.verify import layouts
 from jaxnn.verify.claims import Claim, at_path
-from jaxnn.verify.failures import FormulaError, FunctionError
+from jaxnn.verify.graph import jit, parameter
 from jaxnn.verify.inputs import Input, draw, is_input
-from jaxnn.verify.quick import jit
-from jaxnn.verify.reference import expected_value, is_rule, reference
+from jaxnn.verify.reference import check_value_shape, is_rule, reference
 
 CHUNK = 2**20
-"""The most entries of a derivative that are computed at once; forward mode takes much more."""
+"""The most entries of a derivative computed at once; forward mode needs a multiple in memory."""
 
 MOST_ENTRIES = 2**23
-"""The most numbers that the inputs of all random trials have."""
+"""The most numbers in the inputs of all random trials."""
 
 
-class Subject(NamedTuple):
-    """A claim at fixed sizes, traced."""
+class FormulaError(Exception):
+    """The formula cannot be evaluated; the cause is the formula's exception."""
 
-    claimed: core.ClosedJaxpr  # flat inputs -> leaves of the formula's value
-    forward: core.ClosedJaxpr  # flat inputs -> leaves of the truth, by forward mode
-    reverse: core.ClosedJaxpr  # the same, by reverse mode
-    names: tuple[str, ...]  # what each leaf is the derivative by
-    value_ranks: tuple[int, ...]  # per leaf of the truth: the axes that belong to the value of `of`
-    run: Callable[..., Any]  # inputs with a leading axis of trials -> leaves of all three
+
+class FunctionError(Exception):
+    """``of`` cannot be evaluated or differentiated; the cause is the exception of ``of``."""
+
+
+class TracedClaim(NamedTuple):
+    """The jaxprs of a claim at fixed sizes."""
+
+    formula: core.ClosedJaxpr  # flat inputs -> leaves of the formula's value
+    forward: core.ClosedJaxpr  # flat inputs -> leaves of the reference by forward mode
+    reverse: core.ClosedJaxpr  # flat inputs -> leaves of the reference by reverse mode
+    names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
+    value_ranks: tuple[int, ...]  # per leaf of the reference: leading axes of the value of `of`
+    run: Callable[..., Any]  # inputs [T, ...] -> leaves of formula, forward, reverse [T, ...]
 
     @property
-    def true_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the truth's leaves."""
+    def reference_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the reference's leaves."""
         return [aval.shape for aval in self.reverse.out_avals]
 
 
 class Values(NamedTuple):
-    """What claim and truth are at every trial, a leading axis of trials in every leaf."""
+    """Leaves of formula and reference at every trial, each [T, ...]."""
 
-    claimed: list[np.ndarray]
-    true: list[np.ndarray]  # by reverse mode
+    formula: list[np.ndarray]
+    reference: list[np.ndarray]  # by reverse mode
     forward: list[np.ndarray]
 
 
 @lru_cache(maxsize=32)
-def subject(claimed: Claim, sizes: tuple[tuple[str, int], ...], both: bool = True) -> Subject:
-    """Traces a claim at fixed sizes.
+def trace_claim(
+    claim: Claim, sizes: tuple[tuple[str, int], ...], both_modes: bool = True
+) -> TracedClaim:
+    """Traces formula and reference at fixed sizes.
 
     Args:
-      claimed: the claim.
-      sizes: (name, number) of every symbolic size.
-      both: whether by both modes of autodiff, or by reverse mode alone.
-
-    Returns:
-      The traced claim.
+      claim: the claim.
+      sizes: pairs (name, number) of the symbolic sizes.
+      both_modes: False: reverse mode alone, which also stands for forward mode.
 
     Raises:
       FormulaError: from the exception that the formula raised.
       FunctionError: from the exception that ``of`` raised.
     """
-    one = one_trial(claimed, dict(sizes))
+    one = one_trial(claim, dict(sizes))
     try:
-        expected_value(claimed, one)
+        check_value_shape(claim, one)
     except Exception as error:
         raise FunctionError from error
-    formula = _traced(claimed.evaluate, one, FormulaError)
-    reverse = _traced(reference(claimed, "reverse"), one, FunctionError)
-    forward = _traced(reference(claimed, "forward"), one, FunctionError) if both else reverse
-    names, ranks = leaf_names(claimed, one, reverse)
+    formula = _traced(claim.evaluate, one, FormulaError)
+    reverse = _traced(reference(claim, "reverse"), one, FunctionError)
+    forward = _traced(reference(claim, "forward"), one, FunctionError) if both_modes else reverse
+    names, ranks = leaf_names(claim, one, reverse)
 
-    def sides(*flat):
-        return tuple(core.jaxpr_as_fun(side)(*flat) for side in (formula, forward, reverse))
+    def all_three(*flat):
+        return tuple(core.jaxpr_as_fun(jaxpr)(*flat) for jaxpr in (formula, forward, reverse))
 
-    return Subject(formula, forward, reverse, names, ranks, jit(jax.vmap(sides)))
+    return TracedClaim(formula, forward, reverse, names, ranks, jit(jax.vmap(all_three)))
 
 
-def one_trial(claimed: Claim, sizes: dict[str, int]) -> dict[str, PyTree]:
+def one_trial(claim: Claim, sizes: dict[str, int]) -> dict[str, PyTree]:
     """The shapes of the inputs of one trial."""
-    drawn = draw(dict(claimed.inputs), sizes, 1, np.random.default_rng(0))
+    drawn = draw(dict(claim.inputs), sizes, 1, np.random.default_rng(0))
     return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape[1:], value.dtype), drawn)
 
 
-def evaluate(side: Subject, inputs: PyTree) -> Values:
-    """Claim and truth at every trial."""
+def evaluate(traced: TracedClaim, inputs: PyTree) -> Values:
+    """Formula and reference at every trial of the inputs, [T, ...]."""
     flat = jax.tree.leaves(inputs)
     trials = len(flat[0])
-    entries = sum(int(np.prod(shape, dtype=int)) for shape in side.true_shapes)
+    entries = sum(int(np.prod(shape, dtype=int)) for shape in traced.reference_shapes)
     chunk = max(1, min(trials, CHUNK // max(1, entries)))
     columns = []
     for start in range(0, trials, chunk):
-        # The last chunk overlaps the one before it, so that all have one shape and one program.
+        # The last chunk overlaps the chunk before: all chunks have one shape and one program.
         first = min(start, trials - chunk)
-        results = side.run(*(value[first : first + chunk] for value in flat))
+        results = traced.run(*(value[first : first + chunk] for value in flat))
         columns.append([[np.asarray(leaf)[start - first :] for leaf in part] for part in results])
-    joined = [
+    formula, forward, reverse = (
         [
             leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
             for leaves in zip(*part, strict=True)
         ]
         for part in zip(*columns, strict=True)
-    ]
-    return Values(claimed=joined[0], true=joined[2], forward=joined[1])
+    )
+    return Values(formula, reverse, forward)
 
 
-def affordable_trials(side: Subject, trials: int) -> int:
-    """As many of the trials as fit into memory: all, unless a claim's inputs are large."""
-    entries = sum(int(np.prod(aval.shape, dtype=int)) for aval in side.claimed.in_avals)
+def affordable_trials(traced: TracedClaim, trials: int) -> int:
+    """The number of trials that fit into memory: fewer than asked for if the inputs are large."""
+    entries = sum(int(np.prod(aval.shape, dtype=int)) for aval in traced.formula.in_avals)
     return min(trials, max(100, MOST_ENTRIES // max(1, entries)))
 
 
-def operations(side: Subject) -> int:
-    """Roughly how many operations on single numbers it takes to evaluate both sides once."""
+def operations(traced: TracedClaim) -> int:
+    """Roughly how many scalar operations formula and reference take at one trial."""
     count = 0
-    for jaxpr in (side.claimed, side.reverse):
+    for jaxpr in (traced.formula, traced.reverse):
         for equation in jaxpr.jaxpr.eqns:
             inner = 1
             if equation.primitive.name == "dot_general":
                 shape = equation.invars[0].aval.shape
-                (contracted, _), _ = equation.params["dimension_numbers"]
+                (contracted, _), _ = parameter(equation, "dimension_numbers")
                 inner = int(np.prod([shape[axis] for axis in contracted], dtype=int))
             count += inner * sum(int(np.prod(v.aval.shape, dtype=int)) for v in equation.outvars)
     return count
@@ -135,48 +140,138 @@ def norms(array: np.ndarray) -> np.ndarray:
         return np.sqrt(np.einsum("te,te->t", flat, flat))
 
 
-def relative_errors(claimed: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """How far every trial's claim is from the truth, by norm, as a share of the truth's norm.
+def relative_errors(value: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """||value - reference|| / (||reference|| + 0.001 median ||reference||) of every trial.
 
-    Where the truth nearly vanishes it is a share of what is usual in these trials, so that mere
-    cancellation is not mistaken for an error. NaN where either side is not finite.
+    The median keeps cancellation in a nearly vanishing reference from counting as an error.
+
+    Args:
+      value: [T, ...].
+      reference: [T, ...].
+
+    Returns:
+      [T]; NaN where value or reference is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        distances, sizes = norms(claimed - true), norms(true)
+        distances, sizes = norms(value - reference), norms(reference)
         finite = sizes[np.isfinite(sizes)]
         usual = float(np.median(finite)) if len(finite) else 0.0
         floor = 1e-3 * usual or np.finfo(float).tiny
         return distances / (sizes + floor)
 
 
+class Layout(NamedTuple):
+    """An arrangement of a derivative's entries."""
+
+    code: str  # transpose, vec_order or shape
+    name: str
+    arrange: Callable[[np.ndarray], np.ndarray]  # of one trial
+
+
+def declared_layout(layout: str | None, value_rank: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The arrangement that a claim's ``layout`` declares.
+
+    Args:
+      layout: ``transpose``, ``vec``, ``vec_rows`` or None.
+      value_rank: the leading axes of the derivative that belong to the function's value.
+
+    Returns:
+      A function from one trial's derivative in jaxnn's layout to the declared layout.
+    """
+    if layout is None:
+        return lambda array: array
+    if layout == "transpose":
+        return np.transpose
+    order = "F" if layout == "vec" else "C"
+    return lambda array: _vec(array, value_rank, order)
+
+
+def jaxnn_layout(layout: str | None) -> Layout:
+    """The layout of jaxnn, as a finding about a claim that declares ``layout``."""
+    if layout is None:
+        return Layout("shape", "the same with other axes of length 1", lambda array: array)
+    code = "transpose" if layout == "transpose" else "vec_order"
+    return Layout(code, f"in this package's own layout rather than {layout!r}", lambda array: array)
+
+
+def alternative_layouts(shape: tuple[int, ...], value_rank: int) -> Iterator[Layout]:
+    """Every arrangement of a derivative apart from jaxnn's, the plainest first.
+
+    Args:
+      shape: of the derivative in jaxnn's layout.
+      value_rank: the leading axes that belong to the function's value.
+    """
+    rank = len(shape)
+    if rank >= 2:
+        yield Layout("transpose", "the transpose", np.transpose)
+    if 0 < value_rank < rank and rank > 2:
+        axes = (*range(value_rank, rank), *range(value_rank))
+        name = "the parameter's axes before the value's"
+        yield Layout("transpose", name, lambda array: np.transpose(array, axes))
+    if rank - value_rank >= 2 or value_rank >= 2:
+        for order, lines in (("C", "rows"), ("F", "columns")):
+            name = f"vec, {lines} one after the other"
+
+            def flat(array: np.ndarray, order: str = order) -> np.ndarray:
+                return _vec(array, value_rank, order)
+
+            yield Layout("vec_order", name, flat)
+            yield Layout("vec_order", f"{name}, transposed", lambda a, f=flat: np.transpose(f(a)))
+
+
+def reshaped(layout: Layout, shape: tuple[int, ...]) -> Layout:
+    """A layout with axes of length 1 dropped or added to reach a shape."""
+    return layout._replace(arrange=lambda array: layout.arrange(array).reshape(shape))
+
+
+def same_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether two shapes are equal apart from axes of length 1."""
+    return [n for n in shape if n != 1] == [n for n in expected if n != 1]
+
+
+def _vec(array: np.ndarray, value_rank: int, order: str) -> np.ndarray:
+    """[value, parameter]: the value's axes and the parameter's axes, each joined to one."""
+    value, parameters = array.shape[:value_rank], array.shape[value_rank:]
+    rows = int(np.prod(value, dtype=int))
+    columns = int(np.prod(parameters, dtype=int))
+    if order == "F":
+        array = array.transpose(
+            *reversed(range(value_rank)), *reversed(range(value_rank, array.ndim))
+        )
+    flat = array.reshape(rows, columns)
+    return flat if value_rank else flat[0]
+
+
 def arranged(arrange: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-    """A layout applied to every trial."""
+    """An arrangement applied to every trial of an array [T, ...]."""
     first = arrange(array[0])
-    # An index array shows where every entry goes, whatever the layout does.
+    # An array of positions shows where the arrangement moves each entry.
     index = arrange(np.arange(array[0].size).reshape(array[0].shape))
     return array.reshape(len(array), -1)[:, index.reshape(-1)].reshape(len(array), *first.shape)
 
 
 def find_layout(
-    claim: Claim, claimed: np.ndarray, true: np.ndarray, value_rank: int
-) -> layouts.Layout | None:
-    """The layout in which a claim is the truth at every trial where both are finite.
+    claim: Claim, value: np.ndarray, reference: np.ndarray, value_rank: int
+) -> Layout | None:
+    """The layout in which formula and reference agree at every trial where both are finite.
 
     Args:
-      claim: the claim, which may declare another layout.
-      claimed: [T, ...].
-      true: in this package's layout, [T, ...].
-      value_rank: the leading axes of one trial's truth that belong to the function's value.
+      claim: the claim, with its declared layout.
+      value: the formula's, [T, ...].
+      reference: in jaxnn's layout, [T, ...].
+      value_rank: the leading axes of one trial's reference that belong to the function's value.
     """
-    as_is = layouts.own(claim.layout)
-    for layout in (as_is, *layouts.others(true.shape[1:], value_rank)):
-        other = arranged(layout.arrange, true)
-        if not layouts.same_shape(claimed.shape[1:], other.shape[1:]):
+    for layout in (
+        jaxnn_layout(claim.layout),
+        *alternative_layouts(reference.shape[1:], value_rank),
+    ):
+        expected = arranged(layout.arrange, reference)
+        if not same_shape(value.shape[1:], expected.shape[1:]):
             continue
-        errors = relative_errors(claimed.reshape(other.shape), other)
+        errors = relative_errors(value.reshape(expected.shape), expected)
         errors = errors[np.isfinite(errors)]
         if len(errors) and np.all(errors <= claim.tolerance):
-            return layouts.reshaped(layout, claimed.shape[1:])
+            return reshaped(layout, value.shape[1:])
     return None
 
 
@@ -196,40 +291,38 @@ def _traced(
 
 
 def _real(leaf: jax.Array) -> jax.Array:
-    """Truth values and whole numbers as real ones."""
+    """Booleans and integers as real numbers."""
     return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
 
 
 def leaf_names(
-    claimed: Claim, one: dict[str, PyTree], reverse: core.ClosedJaxpr
+    claim: Claim, one: dict[str, PyTree], reverse: core.ClosedJaxpr
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """What each leaf of the truth is the derivative by, and how many axes are the value's."""
+    """Per leaf of the reference: the parameter's name, and the leading axes of the value."""
     ranks = [len(aval.shape) for aval in reverse.out_avals]
-    if claimed.kind == "value":
-        return tuple("value" if len(ranks) == 1 else f"value[{i}]" for i in range(len(ranks))), (
-            0,
-        ) * len(ranks)
+    if claim.kind == "value":
+        names = [f"value[{i}]" for i in range(len(ranks))] if len(ranks) > 1 else ["value"]
+        return tuple(names[: len(ranks)]), (0,) * len(ranks)
     parts: list[tuple[str, int]] = []
-    for path in claimed.wrt:
-        part = at_path(claimed.inputs, path)
+    for path in claim.wrt:
+        part = at_path(claim.inputs, path)
         for keys, leaf in jax.tree.flatten_with_path(part, is_leaf=is_input)[0]:
             parts.append((path + _key_path(keys), len(leaf.shape)))
-    if claimed.kind == "hessian":
+    if claim.kind == "hessian":
         pairs = [(f"{a}, {b}", rank) for a, rank in parts for b, _ in parts]
         return tuple(name for name, _ in pairs), tuple(rank for _, rank in pairs)
-    if claimed.kind == "jacobian":
-        return tuple(name for name, _ in parts), tuple(
-            rank - own for rank, (_, own) in zip(ranks, parts, strict=True)
-        )
-    if is_rule(claimed, one) and len(parts) != len(ranks):
-        parts = [(f"value[{i}]", 0) for i in range(len(ranks))]
-    return tuple(name for name, _ in parts), (0,) * len(parts)
+    names = tuple(name for name, _ in parts)
+    if claim.kind == "jacobian":
+        return names, tuple(rank - axes for rank, (_, axes) in zip(ranks, parts, strict=True))
+    if is_rule(claim, one) and len(parts) != len(ranks):
+        names = tuple(f"value[{i}]" for i in range(len(ranks)))
+    return names, (0,) * len(names)
 
 
 def _key_path(keys: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(keys).replace("['", ".").replace("']", "")
 
 
-def generators(claimed: Claim) -> list[Input]:
+def generators(claim: Claim) -> list[Input]:
     """The generators in the order of the flat inputs."""
-    return jax.tree.leaves(dict(claimed.inputs), is_leaf=is_input)
+    return jax.tree.leaves(dict(claim.inputs), is_leaf=is_input)

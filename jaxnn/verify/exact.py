@@ -10,27 +10,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import mpmath
 import numpy as np
 
 from jaxnn.verify import precise
-from jaxnn.verify.comparison import Subject
+from jaxnn.verify.comparison import TracedClaim
 from jaxnn.verify.inputs import REAL_KINDS, Input
-
-try:
-    import mpmath
-except ImportError as error:
-    raise ImportError(
-        'verification needs mpmath for its high precision: pip install "jaxnn[verify]"'
-    ) from error
+from jaxnn.verify.verdict import MANTISSA
 
 BITS = 1200
 """Of the high precision: enough for the smallest float64 beside 1."""
 
 RETRIES = 4
 """Points of a claim that are judged again with 16 times the bits: that takes seconds."""
-
-MANTISSA = 53
-"""Bits of a float64."""
 
 HAIR = 2.0**-200
 """One-sided derivatives are taken at its square to either side; kinks are larger than it."""
@@ -52,8 +44,8 @@ class Judgement(NamedTuple):
     bits_lost: float = 0.0  # of the formula in float64, beyond what rounding its inputs explains
     leaf: int = 0  # the worst entry
     index: tuple[int, ...] = ()
-    claimed: float = np.nan
-    true: float = np.nan
+    formula: float = np.nan
+    reference: float = np.nan
     one_sided: tuple[float, float] | None = None
 
 
@@ -62,7 +54,7 @@ class Judge:
 
     def __init__(
         self,
-        side: Subject,
+        traced: TracedClaim,
         generators: Sequence[Input],
         arrange: Sequence[Callable[[np.ndarray], np.ndarray]],
         tolerance: float,
@@ -71,7 +63,7 @@ class Judge:
         """Compiles both sides.
 
         Args:
-          side: the traced claim.
+          traced: the traced claim.
           generators: what the flat inputs are drawn from.
           arrange: per leaf, from this package's layout to the formula's.
           tolerance: the largest relative error, by norm, of a right formula.
@@ -80,8 +72,8 @@ class Judge:
         Raises:
           precise.Unsupported: an operation of either side is unknown to the high precision.
         """
-        self._formula = precise.compile(side.claimed)
-        self._reverse = precise.compile(side.reverse)
+        self._formula = precise.compile(traced.formula)
+        self._reverse = precise.compile(traced.reverse)
         self._generators = generators
         self._arrange = arrange
         self._tolerance = tolerance

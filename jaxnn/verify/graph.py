@@ -1,11 +1,15 @@
-"""A function as a list of primitive operations, with every custom derivative rule taken away.
+"""A function as a list of primitive operations, without custom derivative rules.
 
-Autodiff of a function whose author supplied its derivative (``jax.custom_jvp``, as ``jax.nn.relu``
-and ``jax.nn.softmax`` have it) only repeats what the author claims. Here calls are inlined and such
-rules dropped, so that derivatives are those of the primitives.
+Autodiff of a function with a custom derivative (``jax.custom_jvp``: ``jax.nn.relu``,
+``jax.nn.softmax``) only repeats the author's claim. A graph inlines every call and drops custom
+rules; autodiff of a graph differentiates the primitives alone.
 """
 
+import traceback
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +20,11 @@ from jax.extend import core
 from jaxnn.types import PyTree
 
 Name = int
-"""What a node calls a value: the values of a graph are numbered."""
+"""The number of a value in a graph."""
+
+
+class Unsupported(NotImplementedError):  # noqa: N818
+    """A primitive or parameter of a jaxpr is unknown to jaxnn; the message has the name."""
 
 
 class Node(NamedTuple):
@@ -26,11 +34,11 @@ class Node(NamedTuple):
     params: dict[str, Any]
     operands: tuple[Name, ...]
     results: tuple[Name, ...]
-    where: str  # "line 12", of the user's code
+    where: str  # the line of the user's code, "line 12"
 
 
 class Graph(NamedTuple):
-    """Operations in an order in which they can be evaluated."""
+    """Operations, each after the operations that compute its operands."""
 
     inputs: tuple[Name, ...]
     constants: dict[Name, Any]
@@ -39,8 +47,13 @@ class Graph(NamedTuple):
     shapes: dict[Name, jax.ShapeDtypeStruct]
 
 
-def trace(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
-    """The graph of a function of arguments of these shapes, its flat inputs to its flat outputs."""
+def build_graph(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
+    """The graph from the flat arguments of a function to the flat outputs.
+
+    Args:
+      function: a function of trees of arrays.
+      *arguments: trees of arrays or ``jax.ShapeDtypeStruct``; only shapes and types matter.
+    """
     return _graph(jax.make_jaxpr(function)(*arguments))
 
 
@@ -52,11 +65,11 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
 
 
 def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
-    """The graph whose output is the signed sum of some of its values.
+    """A graph with one new output: the signed sum of some of the graph's values.
 
     Args:
       graph: any graph.
-      summands: (value, sign); a sign is 1.0 or -1.0.
+      summands: pairs of a value and a sign, 1.0 or -1.0.
     """
     shapes, nodes = dict(graph.shapes), list(graph.nodes)
 
@@ -74,7 +87,7 @@ def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
 
 
 def evaluate(graph: Graph, arguments: Sequence[Any]) -> list[Any]:
-    """The outputs for these flat arguments."""
+    """The outputs of a graph for flat arguments."""
     values = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
     for node in graph.nodes:
         results = apply(node, [values[name] for name in node.operands])
@@ -89,7 +102,7 @@ def apply(node: Node, operands: Sequence[Any]) -> list[Any]:
 
 
 def by_primitives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The same function without custom derivative rules, traced once for arguments of a kind."""
+    """A function without custom derivative rules, traced once per structure, shapes and types."""
     known: dict[Any, tuple[Graph, Any]] = {}
 
     def plain(*arguments: PyTree) -> PyTree:
@@ -108,7 +121,7 @@ def by_primitives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 class _Builder:
-    """Numbers the values and collects the nodes."""
+    """Numbers values and collects nodes."""
 
     def __init__(self):
         self.nodes: list[Node] = []
@@ -135,7 +148,7 @@ class _Builder:
     def inline(
         self, closed: core.ClosedJaxpr, arguments: Sequence[Name], where: str
     ) -> tuple[Name, ...]:
-        """Appends the operations of a jaxpr, and returns what its outputs are called."""
+        """Appends the operations of a jaxpr and returns the numbers of the outputs."""
         names: dict[Any, Name] = dict(zip(closed.jaxpr.invars, arguments, strict=True))
         for variable, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
             names[variable] = self.constant(value)
@@ -159,7 +172,7 @@ class _Builder:
     def _operation(
         self, equation: core.JaxprEqn, operands: tuple[Name, ...], place: str
     ) -> tuple[Name, ...]:
-        """Appends an operation, unless it is there: what is written twice is one value."""
+        """Appends an operation, unless the graph has an equal one: equal expressions share."""
         key = (equation.primitive, operands, str(equation.params))
         if key not in self._known:
             results = tuple(self.new(v.aval) for v in equation.outvars)
@@ -181,19 +194,19 @@ _CALLS = {
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
 }
-"""The primitives that only call another jaxpr, and the parameter that holds it."""
+"""Primitives that only call a jaxpr, with the parameter that holds the jaxpr."""
 
 
 def _called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    parameter = _CALLS.get(equation.primitive.name)
-    if parameter is None:
+    name = _CALLS.get(equation.primitive.name)
+    if name is None:
         return None
-    jaxpr = equation.params[parameter]
+    jaxpr = parameter(equation, name)
     return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
 
 
 def _plain_inside(value: Any) -> Any:
-    """A parameter of scan, while or cond: the functions in it without custom rules, too."""
+    """A parameter of scan, while or cond, with custom rules dropped from every jaxpr inside."""
     if isinstance(value, tuple) and any(isinstance(v, core.ClosedJaxpr) for v in value):
         parts = [_plain_inside(v) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -203,18 +216,88 @@ def _plain_inside(value: Any) -> Any:
     return jax.make_jaxpr(by_primitives(core.jaxpr_as_fun(value)))(*arguments)
 
 
+def parameter(equation: core.JaxprEqn, *names: str) -> Any:
+    """The first parameter of an equation that has one of the names.
+
+    Raises:
+      Unsupported: the equation has none of the names, as in a newer JAX.
+    """
+    for name in names:
+        if name in equation.params:
+            return equation.params[name]
+    raise Unsupported(
+        f"the primitive {equation.primitive.name!r} without a parameter {' or '.join(names)} "
+        f"is unknown to jaxnn (JAX {jax.__version__})"
+    )
+
+
+def scan_counts(equation: core.JaxprEqn) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried.
+
+    Raises:
+      Unsupported: the scan states neither counts (JAX 0.10) nor groups of operands (JAX 0.12).
+    """
+    if "num_consts" in equation.params:
+        return parameter(equation, "num_consts"), parameter(equation, "num_carry")
+    groups = parameter(equation, "num_consts", "ft_in").update(equation.invars).unpack()
+    constants, carried, _ = (len(list(group)) for group in groups)
+    return constants, carried
+
+
+_QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Compiles 5 to 8 times as fast; at the sizes of claims the programs are hardly slower."""
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jax.jit`` for the CPU with little optimisation: verification compiles most of the time."""
+    return jax.jit(function, compiler_options=_compiler_options())
+
+
+@lru_cache(maxsize=1)
+def _compiler_options() -> dict[str, Any] | None:
+    """XLA's options for fast compilation, None where XLA does not know the options."""
+    try:
+        with jax.default_device(jax.devices("cpu")[0]):
+            jax.jit(lambda x: x, compiler_options=_QUICK_COMPILATION)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return None
+    return _QUICK_COMPILATION
+
+
 def _user_line(equation: core.JaxprEqn) -> str:
-    """The innermost line outside of JAX that the operation came from."""
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback else ():
+    """The innermost line of the user's code that an operation came from."""
+    trace = equation.source_info.traceback
+    for frame in trace.frames if trace else ():
         if not is_library(frame.file_name):
             return f"line {frame.line_num}"
     return ""
 
 
+def user_line(error: BaseException) -> str:
+    """The innermost line of the user's code that raised: ``claims.py, line 12``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if not is_library(frame.filename)]
+    return f"{Path(users[-1].filename).name}, line {users[-1].lineno}" if users else ""
+
+
+def located(error: BaseException) -> str:
+    """An exception in one line, with the innermost line of the user's code."""
+    text = " ".join(str(error).split()) or "no message"
+    place = user_line(error)
+    return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
+
+
+@lru_cache(maxsize=4096)
 def is_library(path: str) -> bool:
-    """Whether a source file belongs to JAX or to this package's verification."""
-    parts = path.replace("\\", "/")
-    return any(
-        part in parts for part in ("/jax/", "/jaxlib/", "/jaxnn/verify/", "<frozen", "/numpy/")
-    )
+    """Whether a source file is JAX's, NumPy's or ``jaxnn.verify``'s, by the packages' folders."""
+    file = Path(path)
+    folders = {*file.parents, *file.resolve().parents}
+    return path.startswith("<frozen") or not folders.isdisjoint(_library_folders())
+
+
+@lru_cache(maxsize=1)
+def _library_folders() -> frozenset[Path]:
+    specs = [find_spec(name) for name in ("jax", "jaxlib", "numpy")]
+    folders = {Path(spec.origin).parent for spec in specs if spec and spec.origin}
+    folders.add(Path(__file__).parent)
+    return frozenset(folders | {folder.resolve() for folder in folders})

@@ -129,7 +129,7 @@ def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
 
 
-def other_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
+def larger_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     """Distinct sizes larger than those of ``draw_sizes``."""
     names = symbols(inputs)
     pool = [size for size in (7, 11, 9, 13, 8, 12, 10, 14) if size not in fixed_sizes(inputs)]

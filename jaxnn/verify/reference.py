@@ -1,4 +1,4 @@
-"""What a claim is compared with: derivatives of ``of`` by forward and by reverse mode."""
+"""The reference of a claim: derivatives of ``of`` by forward and by reverse mode."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -15,61 +15,61 @@ Inputs = Mapping[str, PyTree]
 
 
 def reference(
-    claimed: Claim, mode: str = "reverse", of: Callable[..., PyTree] | None = None
+    claim: Claim, mode: str = "reverse", of: Callable[..., PyTree] | None = None
 ) -> Callable[[Inputs], PyTree]:
-    """The true counterpart of the formula, as a function of the inputs.
+    """Autodiff's result for a claim, as a function of the inputs.
 
     Args:
-      claimed: the claim.
+      claim: the claim.
       mode: of autodiff, ``forward`` or ``reverse``.
-      of: a function of the inputs in place of the claim's, such as one term of it.
+      of: a function of the inputs in place of the claim's, such as one term of the objective.
 
     Returns:
-      A function from the inputs to arrays in this package's layout, in a tuple if the claim has
-      several ``wrt``; ``expected_value`` says whether ``of`` has the shape that takes.
+      A function from the inputs to arrays in jaxnn's layout, in a tuple if the claim has several
+      ``wrt``; ``check_value_shape`` tells whether ``of`` has a value of the right shape.
     """
-    function = of or _plain(claimed)
-    if claimed.kind == "value":
+    function = of or _plain(claim)
+    if claim.kind == "value":
         return function
 
-    def true(inputs: Inputs) -> PyTree:
-        parts = tuple(at_path(inputs, path) for path in claimed.wrt)
+    def derivative(inputs: Inputs) -> PyTree:
+        parts = tuple(at_path(inputs, path) for path in claim.wrt)
 
         def of_parts(parts: tuple[PyTree, ...]) -> PyTree:
             replaced = inputs
-            for path, part in zip(claimed.wrt, parts, strict=True):
+            for path, part in zip(claim.wrt, parts, strict=True):
                 replaced = with_path(replaced, path, part)
             return function(replaced)
 
-        result = _DERIVATIVES[claimed.kind](claimed, of_parts, parts, mode, inputs)
-        return result[0] if claimed.single else result
+        result = _DERIVATIVES[claim.kind](claim, of_parts, parts, mode, inputs)
+        return result[0] if claim.single else result
 
-    return true
+    return derivative
 
 
 @lru_cache(maxsize=32)
-def _plain(claimed: Claim) -> Callable[[Inputs], PyTree]:
-    return by_primitives(lambda inputs: call(claimed.of, inputs))
+def _plain(claim: Claim) -> Callable[[Inputs], PyTree]:
+    return by_primitives(lambda inputs: call(claim.of, inputs))
 
 
-def is_rule(claimed: Claim, inputs: Inputs) -> bool:
-    """Whether the ``of`` of an update is the rule itself, rather than an objective."""
-    if claimed.kind != "update":
+def is_rule(claim: Claim, inputs: Inputs) -> bool:
+    """Whether the ``of`` of an update is the update rule, rather than an objective."""
+    if claim.kind != "update":
         return False
-    value = jax.eval_shape(lambda inputs: call(claimed.of, inputs), inputs)
-    parts = [at_path(inputs, path) for path in claimed.wrt]
+    value = jax.eval_shape(lambda inputs: call(claim.of, inputs), inputs)
+    parts = [at_path(inputs, path) for path in claim.wrt]
     shapes = [leaf.shape for leaf in jax.tree.leaves(value)]
     same = shapes == [jnp.shape(leaf) for leaf in jax.tree.leaves(parts)]
-    return same and (learning_rate_name(claimed) is None or shapes != [()])
+    return same and (learning_rate_name(claim) is None or shapes != [()])
 
 
 def gradient(of_parts: Callable[..., Any], parts: PyTree, mode: str) -> PyTree:
-    """The gradient of a scalar function by a tree, in either mode."""
+    """The gradient of a scalar function by a tree, in forward or reverse mode."""
     return _either(jax.grad, mode)(of_parts)(parts)
 
 
 def _either(reverse: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    """The transform of a mode; forward mode where the function has a loop without a reverse."""
+    """The transform of a mode; forward mode for functions with loops that cannot be reversed."""
 
     def transform(function: Callable[..., Any]) -> Callable[..., Any]:
         def derivative(parts: PyTree) -> PyTree:
@@ -86,49 +86,49 @@ def _either(reverse: Callable[..., Any], mode: str) -> Callable[..., Any]:
     return transform
 
 
-def _gradient(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    del claimed, inputs
+def _gradient(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
+    del claim, inputs
     return gradient(of_parts, parts, mode)
 
 
-def _jacobian(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    del claimed, inputs
+def _jacobian(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
+    del claim, inputs
     return _either(jax.jacrev, mode)(of_parts)(parts)
 
 
-def _hessian(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
+def _hessian(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
     del inputs
     result = _either(jax.jacrev, mode)(lambda parts: gradient(of_parts, parts, mode))(parts)
-    return tuple(row[0] for row in result) if claimed.single else result
+    return tuple(row[0] for row in result) if claim.single else result
 
 
-def expected_value(claimed: Claim, one: Inputs) -> None:
-    """Refuses an ``of`` whose value has not the shape that the claim's kind needs.
+def check_value_shape(claim: Claim, one: Inputs) -> None:
+    """Refuses an ``of`` whose value has the wrong shape for the claim's kind.
 
     Raises:
-      ValueError: not a scalar for a gradient, Hessian or update, or not one array for a Jacobian.
+      ValueError: a gradient, Hessian or update needs a scalar, a Jacobian needs one array.
     """
-    value = jax.eval_shape(_plain(claimed), one)
+    value = jax.eval_shape(_plain(claim), one)
     shape = getattr(value, "shape", None)
     described = type(value).__name__ if shape is None else f"shape {shape}"
-    if claimed.kind == "jacobian" and shape is None:
+    if claim.kind == "jacobian" and shape is None:
         raise ValueError(f"of returns {described}, expected one array to take a Jacobian of")
-    scalar = claimed.kind in ("gradient", "hessian") or (
-        claimed.kind == "update" and not is_rule(claimed, one)
+    scalar = claim.kind in ("gradient", "hessian") or (
+        claim.kind == "update" and not is_rule(claim, one)
     )
     if scalar and shape != ():
         raise ValueError(f"of returns {described}, expected a scalar to take a gradient of")
 
 
-def _update(claimed: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    if is_rule(claimed, inputs):
+def _update(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
+    if is_rule(claim, inputs):
         value = of_parts(parts)
-        return (value,) if claimed.single else value
-    rate_name = learning_rate_name(claimed)
+        return (value,) if claim.single else value
+    rate_name = learning_rate_name(claim)
     if rate_name is None:
         raise ValueError(
             f"of is the objective of an update, expected rate= to name its learning rate among "
-            f"the inputs {', '.join(claimed.inputs)}"
+            f"the inputs {', '.join(claim.inputs)}"
         )
     rate = inputs[rate_name]
     slopes = gradient(of_parts, parts, mode)

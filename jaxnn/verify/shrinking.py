@@ -9,16 +9,17 @@ import numpy as np
 
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import (
-    Subject,
+    FormulaError,
+    FunctionError,
+    TracedClaim,
     arranged,
+    declared_layout,
     evaluate,
     generators,
     norms,
-    subject,
+    trace_claim,
 )
-from jaxnn.verify.failures import FormulaError, FunctionError
 from jaxnn.verify.inputs import REAL_KINDS, draw, is_input, simple, simpler, symbols
-from jaxnn.verify.layouts import declared
 from jaxnn.verify.verdict import Counterexample, Worst
 
 BATCH = 256
@@ -31,33 +32,34 @@ Point = list[np.ndarray]
 
 
 class _Search(NamedTuple):
-    claimed: Claim
-    side: Subject
+    claim: Claim
+    traced: TracedClaim
     sizes: dict[str, int]
 
 
 def counterexample(
-    claimed: Claim, sizes: dict[str, int], seed: int
+    claim: Claim, sizes: dict[str, int], seed: int
 ) -> tuple[Worst | None, Counterexample | None]:
     """A short input at which the formula is wrong, and its worst entry there.
 
     Args:
-      claimed: a refuted claim.
+      claim: a refuted claim.
       sizes: at which it was refuted.
       seed: of the candidates.
 
     Returns:
       Nothing where no candidate fails clearly, and no worst entry where the shapes differ.
     """
-    for smaller in (*_small_sizes(claimed), sizes):
+    for smaller in (*_small_sizes(claim), sizes):
         try:
-            search = _Search(claimed, subject(claimed, tuple(smaller.items()), both=False), smaller)
+            traced = trace_claim(claim, tuple(smaller.items()), both_modes=False)
         except (FormulaError, FunctionError):
             continue
+        search = _Search(claim, traced, smaller)
         rng = np.random.default_rng(seed)
         for candidates in (
-            simple(dict(claimed.inputs), smaller, BATCH, rng),
-            draw(dict(claimed.inputs), smaller, BATCH, rng, spreads=(1.0,)),
+            simple(dict(claim.inputs), smaller, BATCH, rng),
+            draw(dict(claim.inputs), smaller, BATCH, rng, spreads=(1.0,)),
         ):
             points = [list(point) for point in zip(*jax.tree.leaves(candidates), strict=True)]
             failing = [p for p, bad in zip(points, _fails(search, points), strict=True) if bad]
@@ -66,8 +68,8 @@ def counterexample(
     return None, None
 
 
-def _small_sizes(claimed: Claim) -> list[dict[str, int]]:
-    names = symbols(claimed.inputs)
+def _small_sizes(claim: Claim) -> list[dict[str, int]]:
+    names = symbols(claim.inputs)
     if not names:
         return []
     ones = dict.fromkeys(names, 1)
@@ -88,7 +90,7 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
     for side in (-1, 1):
         beside = [
             c + side * step if g.kind in REAL_KINDS else c
-            for c, step, g in zip(columns, steps, generators(search.claimed), strict=True)
+            for c, step, g in zip(columns, steps, generators(search.claim), strict=True)
         ]
         bad_beside, true_beside = _differ(search, beside)
         bad &= bad_beside
@@ -100,24 +102,24 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
 
 def _differ(search: _Search, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Which trials the formula is clearly wrong at, and the truth."""
-    values = evaluate(search.side, list(columns))
-    if len(values.claimed) != len(values.true):
-        return np.ones(len(columns[0]), bool), values.true
+    values = evaluate(search.traced, list(columns))
+    if len(values.formula) != len(values.reference):
+        return np.ones(len(columns[0]), bool), values.reference
     bad = np.zeros(len(columns[0]), bool)
-    for c, t, rank in zip(values.claimed, values.true, search.side.value_ranks, strict=True):
-        t = arranged(declared(search.claimed.layout, rank), t)
+    for c, t, rank in zip(values.formula, values.reference, search.traced.value_ranks, strict=True):
+        t = arranged(declared_layout(search.claim.layout, rank), t)
         if c.size != t.size:
-            return np.ones(len(columns[0]), bool), values.true
+            return np.ones(len(columns[0]), bool), values.reference
         with np.errstate(invalid="ignore", over="ignore"):
             distance = norms(c.reshape(t.shape) - t)
             size = np.maximum(norms(c), norms(t))
             bad |= np.isfinite(distance) & (distance > 1e-2 * size) & (distance > 1e-4)
-    return bad, values.true
+    return bad, values.reference
 
 
 def _shrink(search: _Search, point: Point) -> Point:
     """The point with whatever can be made shorter made so, as long as the formula fails."""
-    leaves = generators(search.claimed)
+    leaves = generators(search.claim)
     for _ in range(ROUNDS):
         candidates = [
             [*point[:i], candidate, *point[i + 1 :]]
@@ -148,19 +150,19 @@ def length(point: Sequence[np.ndarray]) -> int:
 
 
 def _described(search: _Search, point: Point) -> tuple[Worst | None, Counterexample]:
-    structure = jax.tree.structure(dict(search.claimed.inputs), is_leaf=is_input)
+    structure = jax.tree.structure(dict(search.claim.inputs), is_leaf=is_input)
     found = Counterexample(dict(search.sizes), jax.tree.unflatten(structure, point))
-    values = evaluate(search.side, [value[None] for value in point])
+    values = evaluate(search.traced, [value[None] for value in point])
     worst, furthest = None, -1.0
-    if len(values.claimed) != len(values.true):
+    if len(values.formula) != len(values.reference):
         return None, found
-    for leaf, (c, t) in enumerate(zip(values.claimed, values.true, strict=True)):
-        true = arranged(declared(search.claimed.layout, search.side.value_ranks[leaf]), t)[0]
+    for leaf, (c, t) in enumerate(zip(values.formula, values.reference, strict=True)):
+        true = arranged(declared_layout(search.claim.layout, search.traced.value_ranks[leaf]), t)[0]
         if c[0].size != true.size:
             return None, found
         for index in np.ndindex(c[0].shape):
             value = float(c[0][index]), float(true.reshape(c[0].shape)[index])
             if abs(value[0] - value[1]) > furthest:
                 furthest = abs(value[0] - value[1])
-                worst = Worst(search.side.names[leaf], index, *value)
+                worst = Worst(search.traced.names[leaf], index, *value)
     return worst, found

@@ -1,4 +1,4 @@
-"""What is said of a claim."""
+"""The verdict on a claim."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 VERDICTS = ("holds", "holds_unstable", "holds_other_layout", "refuted", "kink", "error")
 
 HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
-"""The verdicts on formulas that are right over the real numbers, wherever there is a derivative."""
+"""Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""
 
 CODES = (
     "sign",
@@ -27,51 +27,53 @@ CODES = (
     "shape",
     "unknown",
 )
+"""Mistakes that a diagnosis can name."""
+
+MANTISSA = 53
+"""Bits of a float64's mantissa."""
 
 
 class Finding(NamedTuple):
-    """One mistake that explains what a refuted claim computes."""
+    """A mistake that explains the value of a refuted formula."""
 
-    code: str  # one of CODES
+    code: str  # from CODES
     where: str  # the parameter, term or place in the function
     detail: str  # a sentence
 
 
 class Worst(NamedTuple):
-    """The entry where claim and truth are furthest apart."""
+    """The entry with the largest distance between formula and reference."""
 
-    where: str  # the parameter whose derivative it is an entry of
+    where: str  # the parameter of the derivative
     index: tuple[int, ...]
-    claimed: float
-    true: float
-    one_sided: tuple[float, float] | None = None  # at a kink: the derivative from either side
+    claimed: float  # the formula's value
+    true: float  # the reference's value
+    one_sided: tuple[float, float] | None = None  # at a kink: the two one-sided derivatives
 
 
 class Counterexample(NamedTuple):
-    """An input at which the claim fails."""
+    """An input at which the formula is wrong."""
 
     sizes: Mapping[str, int]
     inputs: Mapping[str, Any]  # trees of float64 arrays
 
 
 class Verdict(NamedTuple):
-    """What is said of a claim, with the evidence."""
+    """The verdict on a claim, with the evidence."""
 
     name: str
     source: str
     kind: str
-    verdict: str  # one of VERDICTS
+    verdict: str  # from VERDICTS
     trials: int  # random trials
-    bits_lost: float | None  # of 53, at worst, beyond what rounding the inputs explains
+    bits_lost: float | None  # of 53, at worst, beyond the effect of rounding the inputs
     worst: Worst | None
     counterexample: Counterexample | None
-    diagnosis: tuple[Finding, ...]  # several: at most two mistakes at once, or alternatives
+    diagnosis: tuple[Finding, ...]  # several: two mistakes at once, or alternatives
     seconds: float
-    detail: str = (
-        ""  # a sentence: the layout, the error and its line, what tells alternatives apart
-    )
+    detail: str = ""  # a sentence: the layout, the error's line, how to tell alternatives apart
 
     @property
     def holds(self) -> bool:
-        """Whether the formula is right over the real numbers, wherever there is a derivative."""
+        """Whether the formula is right over the real numbers, wherever a derivative exists."""
         return self.verdict in HOLDS

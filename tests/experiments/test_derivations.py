@@ -12,9 +12,8 @@ import pytest
 
 from experiments import derivations
 from experiments.claims.expected import EXPECTED
-from jaxnn.verify import Finding, Verdict, inputs
-from jaxnn.verify.reporting.mathml import mathml
-from jaxnn.verify.running import runner
+from jaxnn.verify import Finding, Verdict, inputs, runner
+from jaxnn.verify.report import mathml
 
 
 def names(text: str) -> set[str]:

@@ -14,9 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__
-from jaxnn.verify.reporting import table
-from jaxnn.verify.running import runner
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, table
 
 CLAIMS = """\
 import jax.numpy as jnp

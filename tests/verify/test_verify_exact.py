@@ -8,7 +8,7 @@ import pytest
 from samples import made, textbook_softmax
 
 from jaxnn.verify import real
-from jaxnn.verify.comparison import generators, subject
+from jaxnn.verify.comparison import generators, trace_claim
 from jaxnn.verify.exact import Judge
 
 SCALAR = {"x": real()}
@@ -19,7 +19,7 @@ def judged(claimed, *point):
     """The judgement of a claim whose truth is one array, at a point of its flat inputs."""
     point = [np.asarray(value, float) for value in point]
     with jax.enable_x64(True):
-        side = subject(claimed, tuple({"n": 4}.items()))
+        side = trace_claim(claimed, tuple({"n": 4}.items()))
         computed = [np.asarray(leaf)[0] for leaf in side.run(*(v[None] for v in point))[0]]
         judge = Judge(side, generators(claimed), [lambda array: array], claimed.tolerance)
         return judge(point, computed)
@@ -61,8 +61,8 @@ def test_the_textbook_softmax_jacobian_loses_more_than_fifty_bits_at_one_dominan
         true = p[0] * (p[1] + p[2] + p[3])
     assert (judgement.outcome, judgement.index) == ("right", (0, 0))
     assert judgement.bits_lost > 50
-    assert judgement.bits_lost == pytest.approx(bits_lost(judgement.claimed, true), abs=1e-6)
-    assert judgement.true == pytest.approx(float(true), rel=1e-15)
+    assert judgement.bits_lost == pytest.approx(bits_lost(judgement.formula, true), abs=1e-6)
+    assert judgement.reference == pytest.approx(float(true), rel=1e-15)
 
 
 def test_a_softmax_jacobian_without_cancellation_loses_next_to_nothing_there():
@@ -82,7 +82,7 @@ def test_the_logarithm_of_one_minus_the_sigmoid_loses_as_many_bits_as_mpmath_say
     judgement = judged(claimed, x)
     with mpmath.workprec(3000):
         true = -mpmath.log1p(mpmath.exp(mpmath.mpf(x)))
-    computed = judgement.claimed
+    computed = judgement.formula
     assert judgement.outcome == "right"
     assert np.isfinite(computed) == (x < 37)  # beyond, 1 - sigmoid(x) is 0
     expected = bits_lost(computed, true) if np.isfinite(computed) else 53.0

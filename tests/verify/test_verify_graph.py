@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from samples import verdict_on
 
-from jaxnn.verify.graph import by_primitives, evaluate, trace
+from jaxnn.verify.graph import build_graph, by_primitives, evaluate
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -104,30 +104,30 @@ def test_second_derivatives_are_those_of_the_primitives(wrong):
 
 
 def test_calls_are_inlined():
-    graph = trace(jax.jit(lambda x: jax.jit(jnp.exp)(jax.checkpoint(jnp.sin)(x))), X)
+    graph = build_graph(jax.jit(lambda x: jax.jit(jnp.exp)(jax.checkpoint(jnp.sin)(x))), X)
     assert [node.primitive.name for node in graph.nodes] == ["sin", "exp"]
 
 
 def test_what_is_written_twice_is_one_value():
-    graph = trace(lambda x: jnp.exp(x) + jnp.exp(x) * jax.jit(jnp.exp)(x), X)
+    graph = build_graph(lambda x: jnp.exp(x) + jnp.exp(x) * jax.jit(jnp.exp)(x), X)
     assert sorted(node.primitive.name for node in graph.nodes) == ["add", "exp", "mul"]
 
 
 def test_operations_with_other_parameters_are_not_one_value():
-    graph = trace(lambda x: jnp.sum(x, axis=0) @ jnp.sum(x, axis=1), np.ones((3, 3)))
+    graph = build_graph(lambda x: jnp.sum(x, axis=0) @ jnp.sum(x, axis=1), np.ones((3, 3)))
     assert [node.primitive.name for node in graph.nodes].count("reduce_sum") == 2
 
 
 def test_a_graph_keeps_what_does_not_depend_on_the_inputs():
     table = np.arange(3.0)
-    graph = trace(lambda x: (x * table + 2.0, table), X)
+    graph = build_graph(lambda x: (x * table + 2.0, table), X)
     products, kept = evaluate(graph, [X])
     np.testing.assert_array_equal(products, X * table + 2.0)
     np.testing.assert_array_equal(kept, table)
 
 
 def test_operations_know_the_line_they_were_written_on():
-    graph = trace(lambda x: jnp.sin(x), X)
+    graph = build_graph(lambda x: jnp.sin(x), X)
     line = test_operations_know_the_line_they_were_written_on.__code__.co_firstlineno + 1
     assert [node.where for node in graph.nodes] == [f"line {line}"]
 

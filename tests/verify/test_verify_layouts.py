@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from samples import AFFINE, cubes, product, product_by_w, ranks, verdict_on, weighted, weighted_by_w
 
-from jaxnn.verify.layouts import Layout, declared, others, reshaped, same_shape
+from jaxnn.verify.comparison import (
+    Layout,
+    alternative_layouts,
+    declared_layout,
+    reshaped,
+    same_shape,
+)
 
 JACOBIAN = np.arange(24).reshape(2, 3, 4)  # of a value [2] by a parameter [3, 4]
 
@@ -38,7 +44,7 @@ DECLARED = {
 @pytest.mark.parametrize("what", DECLARED)
 def test_a_declared_layout_arranges_the_entries_so(what):
     layout, array, value_rank, expected = DECLARED[what]
-    np.testing.assert_array_equal(declared(layout, value_rank)(array), expected)
+    np.testing.assert_array_equal(declared_layout(layout, value_rank)(array), expected)
 
 
 OTHERS = {
@@ -77,7 +83,7 @@ OTHERS = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_the_other_layouts_of_an_array_are(what):
     array, value_rank, expected = OTHERS[what]
-    found = {layout.name: layout for layout in others(array.shape, value_rank)}
+    found = {layout.name: layout for layout in alternative_layouts(array.shape, value_rank)}
     assert list(found) == list(expected)
     for name, arranged in expected.items():
         np.testing.assert_array_equal(found[name].arrange(array), arranged)

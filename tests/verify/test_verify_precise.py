@@ -526,5 +526,5 @@ def test_without_mpmath_the_extra_is_named(monkeypatch):
         monkeypatch.delitem(sys.modules, f"jaxnn.verify.precise.{name}", raising=False)
         monkeypatch.delattr(f"jaxnn.verify.precise.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "mpmath", None)
-    with pytest.raises(ImportError, match=r'pip install "jaxnn\[verify\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxnn-basics\[verify\]'"):
         precisely(jnp.sin, Z)

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, real
-from jaxnn.verify.reporting import text
-from jaxnn.verify.reporting.mathml import mathml
-from jaxnn.verify.reporting.report import to_html, to_json
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, real, text
+from jaxnn.verify.report import mathml, to_html, to_json
 from jaxnn.verify.verdict import VERDICTS
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from jaxnn.verify import Verdict
-from jaxnn.verify.running import runner
-from jaxnn.verify.running.runner import UnusableFile, load_claims, run
+from jaxnn.verify import Verdict, runner
+from jaxnn.verify.runner import UnusableFile, load_claims, run
 
 HEAD = """\
 import jax.numpy as jnp
@@ -275,7 +274,7 @@ def test_processes_that_cannot_start_are_verdicts_too(write, monkeypatch):
 def test_a_script_may_verify_itself_without_a_guard(write):
     write(FAKE, "fake_of_script.py")
     text = HEAD + "import fake_of_script\n@claim(**about)\ndef one(z):\n    print('judged')\n"
-    text += "from jaxnn.verify.running.runner import run\nif 'main' in __name__:\n"
+    text += "from jaxnn.verify.runner import run\nif 'main' in __name__:\n"
     text += "    print([verdict.verdict for verdict in run([__file__])])\n"
     done = subprocess.run(
         [sys.executable, write(text)], capture_output=True, text=True, check=False, timeout=60

@@ -17,7 +17,7 @@ from samples import (
 )
 
 from jaxnn.verify import assert_holds, real, simplex, verify
-from jaxnn.verify.reporting.report import to_json
+from jaxnn.verify.report import to_json
 from jaxnn.verify.verification import describe
 
 PROBABILITIES = {"z": real("n"), "y": simplex("n")}

@@ -10,8 +10,8 @@ import numpy as np
 from jaxnn.types import PyTree
 from jaxnn.verify import Claim
 from jaxnn.verify.claims import at_path, call, learning_rate_name, with_path
+from jaxnn.verify.graph import jit
 from jaxnn.verify.inputs import draw, draw_sizes
-from jaxnn.verify.quick import jit
 
 Inputs = Mapping[str, PyTree]
 Parts = Sequence[Any]

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxnn.verify.claims import Claim
+from jaxnn.verify.comparison import FormulaError, FunctionError
 from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT
 from jaxnn.verify.diagnosis.coefficients import (
     Coefficients,
@@ -33,7 +34,7 @@ from jaxnn.verify.diagnosis.hypotheses import (
 )
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges
 from jaxnn.verify.diagnosis.trials import Leaves, Sample, program, same, sample
-from jaxnn.verify.failures import FormulaError, FunctionError, located
+from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import is_input
 from jaxnn.verify.verdict import Finding
 

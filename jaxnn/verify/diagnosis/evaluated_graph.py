@@ -13,9 +13,8 @@ import numpy as np
 
 from jaxnn.verify.claims import Claim, at_path, with_path
 from jaxnn.verify.diagnosis.trials import ancestors, few_trials, input_names, program
-from jaxnn.verify.graph import Graph, Name, Node, evaluate
+from jaxnn.verify.graph import Graph, Name, Node, evaluate, jit
 from jaxnn.verify.inputs import is_input
-from jaxnn.verify.quick import jit
 
 
 def _names(text: str) -> frozenset[str]:

@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.verify import layouts
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.comparison import arranged
+from jaxnn.verify.comparison import alternative_layouts, arranged, declared_layout, same_shape
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistake
 from jaxnn.verify.diagnosis.coefficients import fit
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph
 from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Sample, gradient_claim, program, same
-from jaxnn.verify.graph import trace
-from jaxnn.verify.quick import jit
+from jaxnn.verify.graph import build_graph, jit
 from jaxnn.verify.reference import is_rule, reference
 from jaxnn.verify.verdict import Finding
 
@@ -57,10 +55,10 @@ def rearranged(claim: Claim, sample: Sample) -> Iterator[Hypothesis]:
             list(map(leaf, term, ranks, sample.formula)) for term in sample.terms
         ]
 
-    for number, layout in enumerate(layouts.others(widest, max(ranks, default=0))):
+    for number, layout in enumerate(alternative_layouts(widest, max(ranks, default=0))):
 
         def other(leaf: np.ndarray, rank: int, number: int = number) -> np.ndarray | None:
-            every = list(layouts.others(leaf.shape[1:], rank))
+            every = list(alternative_layouts(leaf.shape[1:], rank))
             return arranged(every[number].arrange, leaf) if number < len(every) else None
 
         finding = Finding(layout.code, "", f"the formula is {layout.name}")
@@ -79,14 +77,14 @@ def _stated(claim: Claim, sample: Sample, leaves: Leaves) -> Leaves:
     """Leaves in the claim's declared layout."""
     ranks = program(claim, sample.choice).value_ranks
     return [
-        _like(formula, arranged(layouts.declared(claim.layout, rank), leaf))
+        _like(formula, arranged(declared_layout(claim.layout, rank), leaf))
         for leaf, rank, formula in zip(leaves, ranks, sample.formula, strict=True)
     ]
 
 
 def _like(formula: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     """A leaf with the formula's axes of length 1, unchanged if the other axes differ."""
-    if layouts.same_shape(leaf.shape[1:], formula.shape[1:]):
+    if same_shape(leaf.shape[1:], formula.shape[1:]):
         return leaf.reshape(formula.shape)
     return leaf
 
@@ -100,13 +98,13 @@ def shape_problem(claim: Claim, sample: Sample) -> Finding | None:
         return Finding("shape", ", ".join(ready.names), detail)
     leaves = zip(ready.names, ready.value_ranks, sample.formula, gradients, strict=True)
     for name, rank, formula, gradient in leaves:
-        stated = arranged(layouts.declared(claim.layout, rank), gradient)
+        stated = arranged(declared_layout(claim.layout, rank), gradient)
         others = (
             arranged(layout.arrange, gradient)
-            for layout in layouts.others(gradient.shape[1:], rank)
+            for layout in alternative_layouts(gradient.shape[1:], rank)
         )
         shapes = [array.shape[1:] for array in (stated, *others)]
-        if not any(layouts.same_shape(formula.shape[1:], shape) for shape in shapes):
+        if not any(same_shape(formula.shape[1:], shape) for shape in shapes):
             return Finding("shape", name, _shapes_differ(sample, formula, gradient))
     return None
 
@@ -204,7 +202,7 @@ def _ablations(claim: Claim, choice: int) -> list[tuple[int, Ablation, Callable[
             continue
         graph = term.graph
         if hessian:  # the mistake is made in differentiating the gradient
-            graph = trace(reference(replace(claim, kind="gradient"), of=term), ready.one)
+            graph = build_graph(reference(replace(claim, kind="gradient"), of=term), ready.one)
             if len(graph.outputs) != 1:
                 continue
         ablation = Ablation(EvaluatedGraph(claim, choice, graph))

@@ -16,13 +16,11 @@ import numpy as np
 
 from jaxnn.types import Array
 from jaxnn.verify.claims import Claim, call
-from jaxnn.verify.comparison import one_trial
+from jaxnn.verify.comparison import FormulaError, one_trial
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value
 from jaxnn.verify.diagnosis.trials import Sample, few_trials, program, same
-from jaxnn.verify.failures import FormulaError
-from jaxnn.verify.graph import Graph, Name, apply, evaluate, trace
+from jaxnn.verify.graph import Graph, Name, apply, build_graph, evaluate, jit
 from jaxnn.verify.inputs import draw, symbols
-from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
@@ -83,8 +81,8 @@ def _program(claim: Claim, choice: int) -> tuple[list[Exchange], Callable, Calla
     """The candidates, the formula with each candidate at trials, and the reference at trials."""
     one = program(claim, choice).one
     structure = jax.tree.structure(one)
-    formula = trace(claim.evaluate, one)
-    function = trace(lambda inputs: call(claim.of, inputs), one)
+    formula = build_graph(claim.evaluate, one)
+    function = build_graph(lambda inputs: call(claim.of, inputs), one)
     known = EvaluatedGraph(claim, choice, function)
     candidates = list(_candidates(formula, known, few_trials(claim, choice)))
     donors = sorted({exchange.donor for exchange in candidates})
@@ -217,7 +215,7 @@ def _transpositions(claim: Claim, size: int) -> list[tuple[str, ...]]:
     """The lines of products whose factors, transposed, make the formula right."""
     sizes = dict.fromkeys(symbols(claim.inputs), size)
     try:
-        formula = trace(claim.evaluate, one_trial(claim, sizes))
+        formula = build_graph(claim.evaluate, one_trial(claim, sizes))
     except Exception as error:
         raise FormulaError from error
     drawn = draw(dict(claim.inputs), sizes, 1, np.random.default_rng(0), spreads=(1.0,))

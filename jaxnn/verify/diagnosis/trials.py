@@ -17,10 +17,9 @@ from jax.extend import core
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name
-from jaxnn.verify.comparison import one_trial, subject
-from jaxnn.verify.graph import Graph, Name, combined, evaluate, trace
+from jaxnn.verify.comparison import one_trial, trace_claim
+from jaxnn.verify.graph import Graph, Name, build_graph, combined, evaluate, jit
 from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, symbols
-from jaxnn.verify.quick import jit
 from jaxnn.verify.reference import is_rule, reference
 
 GROUPS, PER_GROUP = 4, 8
@@ -91,7 +90,7 @@ def program(claim: Claim, choice: int) -> Program:
     """Compiles a claim and the terms of its objective."""
     sizes = diagnosis_sizes(claim, choice)
     one = one_trial(claim, sizes)
-    formula = subject(claim, tuple(sizes.items()), both=False)
+    traced = trace_claim(claim, tuple(sizes.items()), both_modes=False)
     structure = jax.tree.structure(one)
     terms = split(claim, one)
     rule = is_rule(claim, one)
@@ -99,7 +98,7 @@ def program(claim: Claim, choice: int) -> Program:
 
     def run(*flat: Any) -> tuple[PyTree, list[PyTree]]:
         inputs = jax.tree.unflatten(structure, flat)
-        value = core.jaxpr_as_fun(formula.claimed)(*flat)
+        value = core.jaxpr_as_fun(traced.formula)(*flat)
         gradients = [jax.tree.leaves(reference(differentiated, of=t)(inputs)) for t in terms]
         old = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claim.wrt])]
         if rule:
@@ -108,7 +107,7 @@ def program(claim: Claim, choice: int) -> Program:
 
     if rule:
         terms = [terms[0]._replace(name="the parameter"), terms[0]._replace(name="the step")]
-    return Program(sizes, one, terms, jit(jax.vmap(run)), formula.names, formula.value_ranks)
+    return Program(sizes, one, terms, jit(jax.vmap(run)), traced.names, traced.value_ranks)
 
 
 def gradient_claim(claim: Claim, rule: bool) -> Claim:
@@ -211,11 +210,11 @@ def split(claim: Claim, one: Mapping[str, PyTree]) -> list[Term]:
     """
     if claim.terms is not None:
         graphs = {
-            name: trace(lambda inputs, term=term: call(term, inputs), dict(one))
+            name: build_graph(lambda inputs, term=term: call(term, inputs), dict(one))
             for name, term in claim.terms.items()
         }
         return [Term(n, g, _is_penalty(claim, one, g)) for n, g in graphs.items()]
-    whole = trace(lambda inputs: call(claim.of, inputs), dict(one))
+    whole = build_graph(lambda inputs: call(claim.of, inputs), dict(one))
     if claim.kind in ("value", "jacobian") or len(whole.outputs) != 1:
         return [Term("", whole, False)]
     summands = list(_summands(whole, whole.outputs[0], 1.0))

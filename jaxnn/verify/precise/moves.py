@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from mpmath.libmp import fnan
 
+from jaxnn.verify.graph import parameter
 from jaxnn.verify.precise.scalars import Raw, to_raw
 
 Value = Any  # the flat list of an array's floats as Raw, or a NumPy array of integers or Booleans
@@ -48,7 +49,7 @@ def _pad(eqn, x, filler):
     out = np.full(eqn.outvars[0].aval.shape, filler)
     source, target = [], []
     for size, (low, _, interior), end in zip(
-        x.shape, eqn.params["padding_config"], out.shape, strict=True
+        x.shape, parameter(eqn, "padding_config"), out.shape, strict=True
     ):
         places = low + np.arange(size) * (interior + 1)
         inside = (places >= 0) & (places < end)
@@ -70,8 +71,8 @@ def _dynamic_update_slice(eqn, x, update, *starts):
 
 
 def _broadcast_in_dim(eqn, x, *_):
-    shape = eqn.params["shape"]
-    kept = dict(zip(eqn.params["broadcast_dimensions"], x.shape, strict=True))
+    shape = parameter(eqn, "shape")
+    kept = dict(zip(parameter(eqn, "broadcast_dimensions"), x.shape, strict=True))
     return [np.broadcast_to(x.reshape([kept.get(i, 1) for i in range(len(shape))]), shape)]
 
 
@@ -91,29 +92,29 @@ def _gather(eqn, x, indices):
 
 MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
     "broadcast_in_dim": _broadcast_in_dim,
-    "concatenate": lambda eqn, *xs: [np.concatenate(xs, eqn.params["dimension"])],
+    "concatenate": lambda eqn, *xs: [np.concatenate(xs, parameter(eqn, "dimension"))],
     "copy": _same,
     "copy_p": _same,
     "device_put": _same,
     "dynamic_slice": lambda eqn, x, *starts: [
-        x[_window(x.shape, eqn.params["slice_sizes"], starts)]
+        x[_window(x.shape, parameter(eqn, "slice_sizes"), starts)]
     ],
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
     "optimization_barrier": _same,
     "pad": _pad,
     "reshape": _same,
-    "rev": lambda eqn, x: [np.flip(x, eqn.params["dimensions"])],
+    "rev": lambda eqn, x: [np.flip(x, parameter(eqn, "dimensions"))],
     "slice": _slice,
     "split": lambda eqn, x: np.split(
-        x, np.cumsum(eqn.params["sizes"])[:-1], axis=eqn.params["axis"]
+        x, np.cumsum(parameter(eqn, "sizes"))[:-1], axis=parameter(eqn, "axis")
     ),
     "squeeze": _same,
-    "stack": lambda eqn, *xs: [np.stack(xs, eqn.params["axis"])],
+    "stack": lambda eqn, *xs: [np.stack(xs, parameter(eqn, "axis"))],
     "stop_gradient": _same,
-    "tile": lambda eqn, x: [np.tile(x, eqn.params["reps"])],
-    "transpose": lambda eqn, x: [x.transpose(eqn.params["permutation"])],
-    "unstack": lambda eqn, x: list(np.moveaxis(x, eqn.params["axis"], 0)),
+    "tile": lambda eqn, x: [np.tile(x, parameter(eqn, "reps"))],
+    "transpose": lambda eqn, x: [x.transpose(parameter(eqn, "permutation"))],
+    "unstack": lambda eqn, x: list(np.moveaxis(x, parameter(eqn, "axis"), 0)),
 }
 
 
@@ -163,7 +164,7 @@ def scatter(combine: Callable[[Raw, Raw, int], Raw]) -> Callable[..., Run]:
 
     def rule(eqn) -> Run:
         operand, indices, updates = (atom.aval for atom in eqn.invars)
-        numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+        numbers, mode = parameter(eqn, "dimension_numbers"), parameter(eqn, "mode")
 
         @lru_cache(256)
         def targets(key: bytes) -> list[int]:

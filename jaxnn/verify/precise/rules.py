@@ -15,7 +15,7 @@ import numpy as np
 from mpmath import libmp
 from mpmath.libmp import fnan, fzero, mpf_cmp, mpf_mul
 
-from jaxnn.verify.failures import Unsupported
+from jaxnn.verify.graph import Unsupported, parameter
 from jaxnn.verify.precise import scalars
 from jaxnn.verify.precise.moves import (
     MOVEMENTS,
@@ -68,12 +68,12 @@ def _predicate(function: Callable[..., bool]) -> Callable[..., Run]:
 
 
 def _integer_pow(eqn) -> Run:
-    n = int(eqn.params["y"])
+    n = int(parameter(eqn, "y"))
     return lambda prec, x: [[scalars.integer_power(a, n, prec) for a in x]]
 
 
 def _round(eqn) -> Run:
-    to_even = int(eqn.params["rounding_method"]) == 1
+    to_even = int(parameter(eqn, "rounding_method")) == 1
     function = libmp.mpf_nint if to_even else scalars.round_away
     return lambda prec, x: [[function(a, prec) for a in x]]
 
@@ -93,7 +93,7 @@ def _select_n(eqn) -> Run:
 
 
 def _convert(eqn) -> Run:
-    (atom,), new = eqn.invars, np.dtype(eqn.params["new_dtype"])
+    (atom,), new = eqn.invars, np.dtype(parameter(eqn, "new_dtype"))
     shape = eqn.outvars[0].aval.shape
     if not is_float(atom):
         if is_float(eqn.outvars[0]):
@@ -125,7 +125,7 @@ def _narrowed(x: list[Raw], dtype: np.dtype) -> list[Raw]:
 
 def _reduction(function: Callable[..., Raw], initial: Raw) -> Callable[..., Run]:
     def rule(eqn) -> Run:
-        rows = rows_along(eqn.invars[0].aval.shape, eqn.params["axes"])
+        rows = rows_along(eqn.invars[0].aval.shape, parameter(eqn, "axes"))
 
         def run(prec, x):
             results = []
@@ -143,8 +143,8 @@ def _reduction(function: Callable[..., Raw], initial: Raw) -> Callable[..., Run]
 
 def _cumulative(function: Callable[..., Raw]) -> Callable[..., Run]:
     def rule(eqn) -> Run:
-        rows = rows_along(eqn.invars[0].aval.shape, [eqn.params["axis"]])
-        if eqn.params["reverse"]:
+        rows = rows_along(eqn.invars[0].aval.shape, [parameter(eqn, "axis")])
+        if parameter(eqn, "reverse"):
             rows = [row[::-1] for row in rows]
 
         def run(prec, x):
@@ -161,7 +161,7 @@ def _cumulative(function: Callable[..., Raw]) -> Callable[..., Run]:
 
 def _argument(better: Callable[[Raw, Raw], bool]) -> Callable[..., Run]:
     def rule(eqn) -> Run:
-        rows = rows_along(eqn.invars[0].aval.shape, eqn.params["axes"])
+        rows = rows_along(eqn.invars[0].aval.shape, parameter(eqn, "axes"))
         aval = eqn.outvars[0].aval
 
         def best(numbers: list[Raw]) -> int:
@@ -180,7 +180,7 @@ def _argument(better: Callable[[Raw, Raw], bool]) -> Callable[..., Run]:
 
 
 def _dot_general(eqn) -> Run:
-    contracted, batch = eqn.params["dimension_numbers"]
+    contracted, batch = parameter(eqn, "dimension_numbers")
     x_shape, y_shape = (atom.aval.shape for atom in eqn.invars)
 
     def blocks(shape, contracted, batch) -> np.ndarray:
@@ -218,9 +218,9 @@ def _dot(x: list[Raw], y: list[Raw], prec: int) -> Raw:
 
 
 def _sort(eqn) -> Run:
-    rows = rows_along(eqn.invars[0].aval.shape, [eqn.params["dimension"]])
+    rows = rows_along(eqn.invars[0].aval.shape, [parameter(eqn, "dimension")])
     floats = [is_float(atom) for atom in eqn.invars]
-    number_of_keys, shape = eqn.params["num_keys"], eqn.invars[0].aval.shape
+    number_of_keys, shape = parameter(eqn, "num_keys"), eqn.invars[0].aval.shape
     order = cmp_to_key(mpf_cmp)
 
     def run(prec, *xs):
@@ -349,7 +349,7 @@ INTEGER: dict[str, Callable[..., Any]] = {
 
 
 def _iota(eqn) -> np.ndarray:
-    shape, dimension = eqn.params["shape"], eqn.params["dimension"]
+    shape, dimension = parameter(eqn, "shape"), parameter(eqn, "dimension")
     along = np.arange(shape[dimension]).reshape([-1] + [1] * (len(shape) - dimension - 1))
     return np.broadcast_to(along, shape)
 
@@ -358,7 +358,7 @@ def _of_integers(eqn) -> Run:
     name = eqn.primitive.name
     floats = [is_float(var) for var in eqn.outvars]
     if name == "iota" and not floats[0]:
-        return lambda prec: [_iota(eqn).astype(eqn.params["dtype"])]
+        return lambda prec: [_iota(eqn).astype(parameter(eqn, "dtype"))]
     if name == "iota":
         return lambda prec: [to_raw(_iota(eqn))]
     if name in INTEGER:
@@ -378,5 +378,5 @@ def rule(eqn) -> tuple[Run, bool]:
     if name not in ANY_TYPE and not any(is_float(atom) for atom in eqn.invars):
         return _of_integers(eqn), True
     if name not in RULES:
-        raise Unsupported(f"no high-precision rule for the primitive {name!r}")
+        raise Unsupported(f"the primitive {name!r} is unknown to jaxnn's high precision")
     return RULES[name](eqn), name in EXACT

@@ -6,8 +6,8 @@ from typing import TextIO
 from rich.text import Text
 
 from jaxnn.reporting import console, print_table
+from jaxnn.verify import text
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.reporting import text
 from jaxnn.verify.verdict import Verdict
 
 STYLES = {

@@ -1,4 +1,4 @@
-"""Evidence in words and short decimals, the same in a terminal and in a report."""
+"""Verdicts and evidence in words and short decimals, for a terminal and for a report."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

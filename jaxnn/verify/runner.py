@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,14 +12,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, redirect_stderr, suppress
 from functools import cache
 from importlib import import_module
+from multiprocessing.context import SpawnContext, SpawnProcess
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from jaxnn.devices import core_count, use_compilation_cache
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.running.loading import UnusableFile, load_claims
-from jaxnn.verify.running.spawning import Spawn
+from jaxnn.verify.loading import UnusableFile, load_claims
 from jaxnn.verify.verdict import Verdict
 
 __all__ = ["Task", "UnusableFile", "judge", "load_claims", "run", "tasks"]
@@ -223,3 +225,50 @@ def _error(claimed: Claim, detail: str, seconds: float) -> Verdict:
         seconds,
         detail,
     )
+
+
+class Process(SpawnProcess):
+    """A process for JAX on one CPU core, deaf to the interrupt key, which its parent acts on."""
+
+    def start(self) -> None:
+        """Starts it."""
+        blocked = hasattr(signal, "pthread_sigmask")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocked else ()
+        try:
+            with _environment({"JAX_PLATFORMS": "cpu"}), _no_main():
+                super().start()
+        finally:
+            if blocked:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Spawn(SpawnContext):
+    """Starts such processes."""
+
+    Process = Process
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """The variables are set for the processes started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Processes started inside do not run the main module again: they only need the files."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,1 +1,0 @@
-"""Verdicts as tables, JSON, and a page of HTML."""

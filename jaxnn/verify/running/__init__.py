@@ -1,1 +1,0 @@
-"""Claims from files, each judged in a process that can be stopped."""
