@@ -38,7 +38,8 @@ SHAPES = {
         "the sum over axis 0 is missing",
     ),
     "a scalar for a vector": (
-        {"of": cubes}, lambda x: jnp.sum(3 * x**2), ["shape"], "the formula has shape (), the derivative (",
+        {"of": cubes}, lambda x: jnp.sum(3 * x**2), ["shape"],
+        "the formula has shape (), the derivative (",
     ),
     "a matrix for a vector": (
         {"of": cubes}, lambda x: jnp.diag(3 * x**2), ["shape"], "the formula has shape (",
