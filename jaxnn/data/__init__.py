@@ -1,14 +1,14 @@
-"""Labelled examples: the data sets known by name, and the user's own files."""
+"""Labelled examples: the data sets known by name, and the user's files."""
 
 import os
 from pathlib import Path
 
-from jaxnn.data import catalog, digits, own
-from jaxnn.data.download import Progress
-from jaxnn.data.errors import DataError, MissingDataError
+from jaxnn.data import catalog, user_files
+from jaxnn.data.download import Report
+from jaxnn.data.splits import DataError, MissingDataError
 from jaxnn.types import Splits
 
-__all__ = ["NAMES", "DataError", "MissingDataError", "Progress", "default_dir", "load"]
+__all__ = ["NAMES", "DataError", "MissingDataError", "default_dir", "load"]
 
 NAMES = ("digits", "mnist", "fashion_mnist")
 
@@ -18,21 +18,21 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     *,
     download: bool = True,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Splits:
     """Training and test examples.
 
     Args:
-      dataset: "digits" (1,437 + 360 images of 8 x 8, comes with scikit-learn), "mnist" or
-        "fashion_mnist" (60,000 + 10,000 of 28 x 28); or the path of the user's own data:
+      dataset: "digits" (1,437 + 360 images of 8 x 8, part of scikit-learn), "mnist" or
+        "fashion_mnist" (60,000 + 10,000 of 28 x 28); or the path of the user's data:
         a folder with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
         ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each plain or ``.gz``;
         a folder with ``PREFIX_{train,test}_{images,labels}.npy``, any common prefix (S2.4);
         or an ``.npz`` with train_images, train_labels, test_images and test_labels (or x_train,
         y_train, x_test and y_test).
-      data_dir: the folder of the named sets, which holds ``mnist/`` and ``fashion_mnist/``;
+      data_dir: the folder of the named sets, with the folders ``mnist/`` and ``fashion_mnist/``;
         default ``default_dir()``.
-      download: whether files that are not in it may be downloaded.
+      download: whether missing files may be downloaded.
       progress: called as (file name, received bytes, total bytes or None) during a download.
 
     Returns:
@@ -41,34 +41,40 @@ def load(
       floats.
 
     Raises:
-      DataError: an unknown name, or data that cannot be used.
-      MissingDataError: files that are not there; it is both a DataError and a FileNotFoundError.
+      DataError: an unknown name, or unusable data.
+      MissingDataError: missing files; both a DataError and a FileNotFoundError.
+
+    Example:
+      >>> from jaxnn.data import load
+      >>> train, test = load("digits")
+      >>> train.inputs.shape, test.inputs.shape, train.inputs.dtype
+      ((1437, 64), (360, 64), dtype('uint8'))
+      >>> train.targets[:5].tolist()
+      [0, 1, 3, 4, 5]
 
     Source: S1.4, S2.4.
     """
+    expected = f"expected {', '.join(map(repr, NAMES))} or the path of a folder or .npz file"
     if not isinstance(dataset, str | os.PathLike):
-        raise DataError(f"dataset is {dataset!r}, expected {_EXPECTED}")
+        raise DataError(f"dataset is {dataset!r}, {expected}")
     if dataset == "digits":
-        return digits.load()
+        return catalog.digits()
     for named in (catalog.MNIST, catalog.FASHION_MNIST):
         if dataset == named.name:
             folder = default_dir() if data_dir is None else Path(data_dir)
             return catalog.load(named, folder, download_missing=download, progress=progress)
     try:
         if not str(dataset) or not Path(dataset).exists():
-            raise MissingDataError(f"dataset is {str(dataset)!r}, expected {_EXPECTED}")
-        return own.load(Path(dataset))
+            raise MissingDataError(f"dataset is {str(dataset)!r}, {expected}")
+        return user_files.load(Path(dataset))
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"cannot read the data set {dataset}: {error}") from None
 
 
-_EXPECTED = f"{', '.join(map(repr, NAMES))} or the path of a folder or .npz file"
-
-
 def default_dir() -> Path:
-    """Where named data sets are kept: $JAXNN_DATA, else jaxnn in the user's cache folder."""
+    """The folder of the named data sets: $JAXNN_DATA, else jaxnn in the user's cache folder."""
     if folder := os.environ.get("JAXNN_DATA"):
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxnn"

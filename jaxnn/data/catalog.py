@@ -1,5 +1,6 @@
-"""The data sets known by name: what their files are and where they come from."""
+"""The data sets known by name: scikit-learn's digits, MNIST and Fashion-MNIST."""
 
+import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -7,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnn.data import download, idx
-from jaxnn.data.download import Progress, RemoteFile
-from jaxnn.data.errors import DataError, MissingDataError
-from jaxnn.data.splits import PARTS, make_splits
+from jaxnn.data.download import RemoteFile, Report
+from jaxnn.data.splits import PARTS, DataError, MissingDataError, make_splits
+from jaxnn.extras import require
 from jaxnn.types import Splits
 
 
@@ -21,12 +22,10 @@ class NamedSet(NamedTuple):
     mirrors: tuple[str, ...]
 
 
-# Header and values: 60,000 and 10,000 images of 28 x 28 bytes, one byte per label.
-_SIZES = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
-
-
 def _files(*checksums: str) -> tuple[RemoteFile, ...]:
-    return tuple(map(RemoteFile, (idx.NAMES[part] for part in PARTS), _SIZES, checksums))
+    # Header and values: 60,000 and 10,000 images of 28 x 28 bytes, a byte per label.
+    sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
+    return tuple(map(RemoteFile, idx.NAMES.values(), sizes, checksums))
 
 
 MNIST = NamedSet(
@@ -63,42 +62,72 @@ def load(
     data_dir: Path,
     *,
     download_missing: bool = True,
-    progress: Progress | None = None,
-    timeout: float = 30.0,
+    progress: Report | None = None,
 ) -> Splits:
-    """Reads the set from ``data_dir/NAME``, after downloading what is not there.
+    """Reads the set from ``data_dir/NAME``, after a download of missing files.
 
-    Every file's checksum is verified on every load; the files are read side by side.
+    Every load verifies the checksum of every file; the files are read in parallel.
 
     Raises:
       MissingDataError: files are missing and may not or cannot be downloaded.
       DataError: a file is corrupt, or the folder cannot be written.
     """
     folder = data_dir / dataset.name
-    missing = [file for file in dataset.files if _find(folder, file) is None]
+    missing = [file for file in dataset.files if idx.find(folder, file.name) is None]
     if missing and not download_missing:
         raise MissingDataError(
             f"{dataset.name} is not complete in {folder}: "
             + download.by_hand(missing, dataset.mirrors, folder)
         )
     if missing:
-        download.fetch(missing, dataset.mirrors, folder, timeout=timeout, progress=progress)
+        download.fetch(missing, dataset.mirrors, folder, progress=progress)
     with ThreadPoolExecutor(len(dataset.files)) as pool:
         arrays = pool.map(lambda file: _read(folder, file), dataset.files)
         return make_splits(dict(zip(PARTS, arrays, strict=True)), folder, classes=10)
 
 
-def _find(folder: Path, file: RemoteFile) -> Path | None:
-    """The file, decompressed or not, where there is one."""
-    candidates = (folder / file.name, folder / f"{file.name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def _read(folder: Path, file: RemoteFile) -> np.ndarray:
-    path = _find(folder, file) or folder / f"{file.name}.gz"
+    path = idx.find(folder, file.name) or folder / f"{file.name}.gz"
     try:
-        content = idx.read_content(path, file.size)
-        download.verify(content, file, path)
+        return idx.read(path, file.size, lambda content: download.verify(content, file, path))
     except DataError as error:
         raise DataError(f"{error}: delete this file, it is then downloaded again") from None
-    return idx.parse(content, path)
+
+
+def digits() -> Splits:
+    """The 8x8 digits, pixels 0..16 in uint8, in a fixed split: 1,437 to train, 360 to test.
+
+    The test set has 36 images of each class, the first of the class in
+    ``numpy.random.default_rng(0).permutation(1797)``; both sets keep scikit-learn's order.
+
+    Raises:
+      MissingDataError: scikit-learn is not installed.
+    """
+    table = digits_table()
+    images, labels = table[:, :-1], table[:, -1]
+    test = np.zeros(len(labels), bool)
+    order = np.random.default_rng(0).permutation(len(labels))
+    for digit in range(10):
+        test[order[labels[order] == digit][:36]] = True
+    arrays = (images[~test], labels[~test], images[test], labels[test])
+    return make_splits(dict(zip(PARTS, arrays, strict=True)), "digits", scale=1 / 16, classes=10)
+
+
+def digits_table() -> np.ndarray:
+    """All digits in scikit-learn's order, [1797, 65] in uint8: 64 pixels, then the label.
+
+    Reads scikit-learn's file; an import of scikit-learn would take longer than training.
+    """
+    try:
+        require("search", "sklearn")
+    except ModuleNotFoundError as error:
+        raise MissingDataError(f"digits are part of scikit-learn: {error}") from None
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return np.loadtxt(path, np.uint8, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return np.column_stack([images, labels]).astype(np.uint8)

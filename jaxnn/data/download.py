@@ -1,4 +1,4 @@
-"""Downloads that are verified before they get their name."""
+"""Downloads, verified before a file gets its name."""
 
 import hashlib
 import http.client
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxnn.atomic import atomic_write
-from jaxnn.data.errors import DataError, MissingDataError
 from jaxnn.data.idx import gunzip
+from jaxnn.data.splits import DataError, MissingDataError
 
-Progress = Callable[[str, int, int | None], None]
-"""Called with (file name, received bytes, total bytes or None where the server does not say)."""
+Report = Callable[[str, int, int | None], None]
+"""(file name, received bytes, total bytes or None if the server announces no size) -> None."""
 
 _CHUNK = 2**18
 _LEAST_IN_TIMEOUT = 2**14
-"""A connection that brings fewer bytes than this within the timeout counts as stalled."""
+"""Fewer bytes within the timeout: the connection counts as stalled."""
 
 
 class RemoteFile(NamedTuple):
-    """A file as it must be once decompressed."""
+    """A file and the required content once decompressed."""
 
     name: str  # without .gz
     size: int  # bytes
@@ -37,24 +37,23 @@ def fetch(
     folder: Path,
     *,
     timeout: float = 30.0,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> None:
     """Downloads ``NAME.gz`` for every file into ``folder``, created if need be.
 
-    A mirror that fails in any way (down, an HTTP error, stalled, too long, truncated, the wrong
-    bytes) hands over to the next; the one that worked comes first for the files that follow. A file
-    appears in ``folder`` whole and verified or not at all, so any number of processes may do this
-    at once.
+    After any failure of a mirror (down, an HTTP error, stalled, too long, truncated, wrong bytes)
+    the next mirror is tried; a mirror that worked comes first for the next file. A file appears in
+    ``folder`` whole and verified or not at all: several processes may fetch at the same time.
 
     Args:
-      files: what to download.
-      mirrors: the addresses of folders that hold the files, each with a slash at its end.
-      folder: where to.
+      files: the files to download.
+      mirrors: addresses of folders with the files, ending with a slash.
+      folder: the target folder.
       timeout: seconds of silence after which a connection counts as stalled.
-      progress: told about every piece received.
+      progress: called for every received piece.
 
     Raises:
-      MissingDataError: no mirror has a good copy; says what to download by hand.
+      MissingDataError: no mirror has a good copy; the message lists the files to download by hand.
       DataError: the folder cannot be written.
     """
     with _writing_to(folder):
@@ -80,54 +79,46 @@ def fetch(
 
 
 def by_hand(files: Sequence[RemoteFile], mirrors: Sequence[str], folder: Path) -> str:
-    """What a user without a connection is told to do."""
+    """Instructions for a user without a connection."""
     names = ", ".join(f"{file.name}.gz" for file in files)
     return f"download {names} by hand from {' or '.join(mirrors)} into {folder}"
 
 
-def _download(url: str, file: RemoteFile, timeout: float, progress: Progress | None) -> bytes:
-    """The compressed bytes at ``url``, once their content is what ``file`` says."""
-    # gzip never adds more than a few bytes per 64 KiB to what it cannot compress.
+def _download(url: str, file: RemoteFile, timeout: float, progress: Report | None) -> bytes:
+    """The compressed bytes at ``url``, verified."""
+    # gzip adds at most a few bytes per 64 KiB to incompressible data.
     limit = file.size + file.size // 100 + 4096
     compressed = bytearray()
-    for total, piece in _pieces(url, limit, timeout):
-        compressed += piece
-        if len(compressed) > limit:
-            raise DataError(f"sent more than the {limit} bytes expected")
-        if progress is not None:
-            progress(f"{file.name}.gz", len(compressed), total)
-    content = gunzip(io.BytesIO(compressed), file.size, url)
-    verify(content, file, url)
-    return bytes(compressed)
-
-
-def verify(content: bytes, file: RemoteFile, name: object) -> None:
-    """Raises DataError unless ``content`` has the checksum of ``file``; ``name`` for messages."""
-    checksum = hashlib.sha256(content).hexdigest()
-    if checksum != file.sha256:
-        raise DataError(f"{name}: the content's SHA-256 is {checksum}, expected {file.sha256}")
-
-
-def _pieces(url: str, limit: int, timeout: float) -> Iterator[tuple[int | None, bytes]]:
-    """(Announced length, piece) as they come, from a server that may stall, stop or go on."""
     request = urllib.request.Request(url, headers={"User-Agent": "jaxnn"})
     with urllib.request.urlopen(request, timeout=timeout) as response:
         announced = response.headers.get("Content-Length", "")
         total = int(announced) if announced.isdigit() else None
         if total is not None and total > limit:
             raise DataError(f"announces {total} bytes, expected at most {limit}")
-        received = received_before = 0
-        since = time.monotonic()
+        before, since = 0, time.monotonic()
         while piece := response.read1(_CHUNK):
-            received += len(piece)
-            yield total, piece
-            # The socket's own timeout starts afresh with every byte: a trickle would pass it.
+            compressed += piece
+            if len(compressed) > limit:
+                raise DataError(f"sent more than the {limit} bytes expected")
+            if progress is not None:
+                progress(f"{file.name}.gz", len(compressed), total)
+            # The socket's timeout starts again with every byte: a trickle would never time out.
             if time.monotonic() - since > timeout:
-                if received - received_before < _LEAST_IN_TIMEOUT:
-                    raise TimeoutError(f"stalled after {received} bytes")
-                since, received_before = time.monotonic(), received
-    if total is not None and received != total:
-        raise DataError(f"truncated: sent {received} of {total} bytes")
+                if len(compressed) - before < _LEAST_IN_TIMEOUT:
+                    raise TimeoutError(f"stalled after {len(compressed)} bytes")
+                before, since = len(compressed), time.monotonic()
+    if total is not None and len(compressed) != total:
+        raise DataError(f"truncated: sent {len(compressed)} of {total} bytes")
+    content = gunzip(io.BytesIO(compressed), file.size, url)
+    verify(content, file, url)
+    return bytes(compressed)
+
+
+def verify(content: bytes, file: RemoteFile, name: object) -> None:
+    """Checks that ``content`` has the checksum of ``file``; ``name`` is for messages."""
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != file.sha256:
+        raise DataError(f"{name}: the content's SHA-256 is {checksum}, expected {file.sha256}")
 
 
 @contextmanager
@@ -142,9 +133,9 @@ def _writing_to(folder: Path) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """One line about why a mirror failed."""
+    """The reason of a mirror's failure, in one line."""
     if isinstance(error, urllib.error.HTTPError):
-        error.close()  # it is also the response
+        error.close()  # the error is also the response
     elif isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         error = error.reason
     return " ".join(str(error).split()) or type(error).__name__

@@ -4,15 +4,16 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from jaxnn.data.errors import DataError
+from jaxnn.data.splits import DataError
 
 MAX_INFLATED = 2**31
-"""The most bytes one compressed file may grow to (2 GiB); uncompressed files have no limit."""
+"""The largest decompressed size of a file (2 GiB); uncompressed files have no limit."""
 
 NAMES = {
     "train_images": "train-images-idx3-ubyte",
@@ -27,7 +28,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class Header(NamedTuple):
-    """What the first bytes of an IDX file say about the rest."""
+    """The first bytes of an IDX file: type and shape of the values."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -39,50 +40,50 @@ class Header(NamedTuple):
         return self.offset + self.dtype.itemsize * math.prod(self.shape)
 
 
-def read(path: Path) -> np.ndarray:
-    """The array of an IDX file, plain or gzip-compressed.
+def find(folder: Path, name: str) -> Path | None:
+    """The file ``name`` or ``name.gz``, if either exists."""
+    candidates = (folder / name, folder / f"{name}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read(
+    path: Path, limit: int = MAX_INFLATED, verify: Callable[[bytes], None] = lambda content: None
+) -> np.ndarray:
+    """The array of an IDX file, plain or gzip-compressed, recognised by content.
+
+    The header is read first: memory never holds more than the claimed size, nor more than
+    ``limit`` bytes of a compressed file.
 
     Args:
-      path: the file; compression is told by its content, not by its name.
+      path: the file.
+      limit: the largest decompressed size of a compressed file.
+      verify: called with the decompressed bytes; raises DataError for wrong bytes.
 
     Returns:
-      A read-only array with the shape and the type that the header says.
+      A read-only array with the shape and the type of the header.
 
     Raises:
       DataError: not IDX, truncated, trailing bytes, corrupt gzip, or too large once decompressed.
     """
-    return parse(read_content(path), path)
-
-
-def read_content(path: Path, limit: int = MAX_INFLATED) -> bytes:
-    """The decompressed bytes of an IDX file, checked against the size that the header claims.
-
-    The header is read first, so that nothing larger than what it claims, and for a compressed file
-    nothing larger than ``limit`` bytes, ever fills memory.
-    """
     with path.open("rb") as file:
-        head = file.read(_LONGEST_HEADER)
+        head, size = file.read(_LONGEST_HEADER), os.fstat(file.fileno()).st_size
         file.seek(0)
-        if not head.startswith(_GZIP):
+        if head.startswith(_GZIP):
+            header = parse_header(gunzip(file, _LONGEST_HEADER, path, whole=False), path)
+            if header.size > limit:
+                claimed = f"{header.size} bytes {header.shape}"
+                raise DataError(
+                    f"{path}: the header claims {claimed}, expected at most {limit} in a "
+                    "compressed file"
+                )
+            file.seek(0)
+            content = gunzip(file, header.size, path)
+            check_size(len(content), header.size, f"the shape {header.shape}", path)
+        else:
             header = parse_header(head, path)
-            _check_size(os.fstat(file.fileno()).st_size, header, path)
-            return file.read()
-        header = parse_header(gunzip(file, _LONGEST_HEADER, path, whole=False), path)
-        if header.size > limit:
-            raise DataError(
-                f"{path}: the header claims {header.size} bytes {header.shape}, expected at most "
-                f"{limit} in a compressed file"
-            )
-        file.seek(0)
-        content = gunzip(file, header.size, path)
-    _check_size(len(content), header, path)
-    return content
-
-
-def parse(content: bytes, name: object) -> np.ndarray:
-    """The array in the decompressed bytes of an IDX file; ``name`` is for messages."""
-    header = parse_header(content, name)
-    _check_size(len(content), header, name)
+            check_size(size, header.size, f"the shape {header.shape}", path)
+            content = file.read()
+    verify(content)
     return np.frombuffer(content, header.dtype, offset=header.offset).reshape(header.shape)
 
 
@@ -101,18 +102,17 @@ def parse_header(head: bytes, name: object) -> Header:
         raise DataError(f"{name}: the IDX rank is 0, expected at least 1")
     offset = 4 + 4 * rank
     if len(head) < offset:
-        raise DataError(
-            f"{name}: truncated after {len(head)} bytes, expected an IDX header of {offset}"
-        )
+        found = f"truncated after {len(head)} bytes"
+        raise DataError(f"{name}: {found}, expected an IDX header of {offset}")
     shape = tuple(np.frombuffer(head, ">u4", rank, offset=4).tolist())
     return Header(np.dtype(_DTYPES[code]), shape, offset)
 
 
 def gunzip(file: IO[bytes], limit: int, name: object, *, whole: bool = True) -> bytes:
-    """At most ``limit`` decompressed bytes; with ``whole``, having more of them is an error."""
+    """At most ``limit`` decompressed bytes; with ``whole``, more bytes are an error."""
     try:
         with gzip.GzipFile(fileobj=file) as stream:
-            # One byte more: reading past the end is also what verifies the gzip checksum.
+            # Reading a byte past the end verifies the gzip checksum.
             content = stream.read(limit + whole)
     except EOFError:
         raise DataError(f"{name}: truncated gzip data, expected a complete file") from None
@@ -123,10 +123,8 @@ def gunzip(file: IO[bytes], limit: int, name: object, *, whole: bool = True) -> 
     return content
 
 
-def _check_size(size: int, header: Header, name: object) -> None:
-    if size != header.size:
-        problem = "truncated" if size < header.size else "trailing bytes"
-        raise DataError(
-            f"{name}: {problem}: holds {size} bytes, expected {header.size} for the shape "
-            f"{header.shape} that its header claims"
-        )
+def check_size(size: int, claimed: int, claim: str, name: object, unit: str = "bytes") -> None:
+    """Checks that a file holds the number of bytes claimed by the header."""
+    if size != claimed:
+        problem = "truncated" if size < claimed else "trailing bytes"
+        raise DataError(f"{name}: {problem}: holds {size} {unit}, expected {claimed} for {claim}")

@@ -49,7 +49,7 @@ def idx_files(arrays, idx_bytes) -> dict[str, bytes]:
 @pytest.fixture
 def idx_folder(tmp_path, idx_files):
     """A folder with the four compressed IDX files."""
-    folder = tmp_path / "own"
+    folder = tmp_path / "user"
     folder.mkdir()
     for name, content in idx_files.items():
         (folder / f"{name}.gz").write_bytes(gzip.compress(content))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxnn.data import MissingDataError, digits, load
+from jaxnn.data import MissingDataError, catalog, load
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,12 @@ def rows(data) -> np.ndarray:
 
 
 def test_the_table_is_scikit_learns(expected):
-    np.testing.assert_array_equal(digits.read_table(), expected)
+    np.testing.assert_array_equal(catalog.digits_table(), expected)
 
 
 def test_the_table_is_scikit_learns_when_its_file_has_moved(expected, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
-    np.testing.assert_array_equal(digits.read_table(), expected)
+    np.testing.assert_array_equal(catalog.digits_table(), expected)
 
 
 def test_the_split_is_the_whole_set(expected):
@@ -59,8 +59,8 @@ def test_pixels_are_sixteenths_in_bytes():
 
 
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDataError, match=r'pip install "jaxnn\[experiments\]"'):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingDataError, match=r"pip install 'jaxnn-basics\[search\]'"):
         load("digits")
 
 

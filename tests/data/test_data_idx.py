@@ -152,9 +152,9 @@ def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, bomb, message):
 def test_a_compressed_file_may_be_held_to_a_smaller_size(tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(GOOD))
-    assert idx.read_content(path, limit=18) == GOOD
+    assert idx.read(path, limit=18).shape == (2, 3)
     with pytest.raises(DataError, match=r"claims 18 bytes .* expected at most 17"):
-        idx.read_content(path, limit=17)
+        idx.read(path, limit=17)
 
 
 def test_the_gzip_checksum_is_verified(tmp_path):

@@ -27,7 +27,7 @@ import numpy as np
 
 from jaxnn import search as s
 from jaxnn.checkpoint import named_leaves
-from jaxnn.data import digits
+from jaxnn.data import catalog
 from jaxnn.devices import use_all_cores, use_compilation_cache
 from jaxnn.search.journal.log import Record, parse
 from jaxnn.search.journal.run_folder import LOG
@@ -84,7 +84,7 @@ def run(method: str, folder: Path, checkpoint_seconds: float) -> None:
     """What the processes do: says when the search begins, and in the end what it found."""
     use_all_cores()
     use_compilation_cache()
-    train, test = digits.load()
+    train, test = catalog.digits()
     task = s.Task(
         Data(train.inputs[:400], train.targets[:400], train.scale),
         Data(test.inputs[:100], test.targets[:100], test.scale),

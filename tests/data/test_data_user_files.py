@@ -1,4 +1,4 @@
-"""The user's own data: every layout that is read, and what is said about those that are not."""
+"""The user's data: every accepted layout, and the messages about every other layout."""
 
 import gzip
 from pathlib import Path
@@ -37,14 +37,14 @@ def write_npy_without_prefix(folder, arrays, idx_files):
 
 
 def write_npz(folder, arrays, idx_files):
-    np.savez_compressed(folder / "own.npz", **arrays)
-    return folder / "own.npz"
+    np.savez_compressed(folder / "user.npz", **arrays)
+    return folder / "user.npz"
 
 
 def write_keras_npz(folder, arrays, idx_files):
     names = ("x_train", "y_train", "x_test", "y_test")
-    np.savez(folder / "own.npz", **dict(zip(names, arrays.values(), strict=True)))
-    return folder / "own.npz"
+    np.savez(folder / "user.npz", **dict(zip(names, arrays.values(), strict=True)))
+    return folder / "user.npz"
 
 
 LAYOUTS = [
@@ -89,7 +89,7 @@ def test_a_plain_file_goes_before_its_compressed_copy(idx_folder, idx_files, arr
 )
 def test_images_become_bytes_or_float32_with_their_scale(images, inputs_dtype, scale):
     label = np.array([0])
-    train, _ = make_splits(dict(zip(PARTS, (images, label) * 2, strict=True)), "own")
+    train, _ = make_splits(dict(zip(PARTS, (images, label) * 2, strict=True)), "user")
     np.testing.assert_array_equal(train.inputs, images.astype(inputs_dtype), strict=True)
     assert train.inputs.dtype.isnative
     np.testing.assert_array_equal(train.scale, np.float32(scale), strict=True)
@@ -98,13 +98,13 @@ def test_images_become_bytes_or_float32_with_their_scale(images, inputs_dtype, s
 @pytest.mark.parametrize("shape", [(20, 6), (20, 1, 6), (20, 2, 3), (20, 3, 1, 2)])
 def test_images_of_any_rank_are_flattened_in_row_major_order(arrays, shape):
     arrays["train_images"] = np.arange(120, dtype=np.uint8).reshape(shape)
-    inputs = make_splits(arrays, "own").train.inputs
+    inputs = make_splits(arrays, "user").train.inputs
     np.testing.assert_array_equal(inputs, np.arange(120).reshape(20, 6))
 
 
 def test_labels_may_leave_out_classes(arrays):
     arrays["train_labels"] = np.array([3, 9] * 10)
-    assert make_splits(arrays, "own").train.targets.max() == 9
+    assert make_splits(arrays, "user").train.targets.max() == 9
 
 
 def with_value(position, value):
@@ -175,7 +175,7 @@ def test_bad_arrays_are_one_clear_line(arrays, part, change, message):
 def test_a_named_set_has_exactly_its_classes(arrays, part, position, value, message):
     arrays[part] = with_value(position, value)(arrays[part])
     with pytest.raises(DataError, match=message):
-        make_splits(arrays, "own", classes=10)
+        make_splits(arrays, "user", classes=10)
 
 
 @pytest.mark.parametrize("dataset", ["mnits", "MNIST", "", "/no/such/folder", "no.npz", "a\0b"])
@@ -234,11 +234,11 @@ def test_two_sets_of_npy_files_in_a_folder_are_refused(tmp_path, arrays, idx_fil
 
 
 def test_an_npz_without_the_names_lists_what_it_holds(tmp_path):
-    np.savez(tmp_path / "own.npz", images=np.zeros(3), labels=np.zeros(3))
+    np.savez(tmp_path / "user.npz", images=np.zeros(3), labels=np.zeros(3))
     with pytest.raises(
         DataError, match=r"arrays images, labels, expected train_images, .* x_train"
     ):
-        load(tmp_path / "own.npz")
+        load(tmp_path / "user.npz")
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
