@@ -105,7 +105,7 @@ def assert_holds(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxnn.verify import assert_holds, claim, real
-      >>> @claim(of=jnp.sin, wrt="x", kind="gradient", inputs={"x": real()})
+      >>> @claim(of=lambda x: jnp.sin(x), wrt="x", kind="gradient", inputs={"x": real()})
       ... def derivative(x):
       ...     return jnp.cos(x)
       >>> assert_holds(derivative, trials=1000)
