@@ -31,14 +31,14 @@ from jaxnn.search import (
     optuna,
     population_based,
     random,
+    report,
     search,
     sobol,
     successive_halving,
 )
-from jaxnn.search.reporting import report
-from jaxnn.search.selection import RULES
+from jaxnn.search.result import RULES
 from jaxnn.search.space import readable
-from jaxnn.search.validation import Validation
+from jaxnn.search.task import Validation
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 MEASURES = {"cross_entropy": "loss", "accuracy": "error"}
@@ -257,7 +257,7 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
     run.rows("trials.csv", result.table)
     run.history(report.history(result))
     if config.figures:
-        from jaxnn.search.reporting.figures import figures
+        from jaxnn.search.figures import figures
 
         for name, figure in figures(result).items():
             run.figure(name, figure)

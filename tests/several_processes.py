@@ -36,7 +36,7 @@ from jaxnn.search import (
 )
 from jaxnn.search.journal.run_folder import Memory
 from jaxnn.search.journal.shared import SharedJournal, shared
-from jaxnn.search.training.segments import Trainer
+from jaxnn.search.trainer import Trainer
 
 LENGTHS = (0, 1, 63, 65, 1000, 1014, 1015, 1016, 1017, 2016, 5000)
 TIMEOUT = 240  # seconds: far more than any of it takes on a busy machine

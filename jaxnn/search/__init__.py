@@ -1,7 +1,19 @@
-"""Hyperparameter search: a whole population as one program, honest and resumable."""
+"""Hyperparameter search: whole populations train as one program; searches are resumable."""
 
-from jaxnn.search.domain import (
+from jaxnn.search.journal.log import CorruptLogError
+from jaxnn.search.journal.records import ReproducibilityError
+from jaxnn.search.journal.run_folder import RunFolderError
+from jaxnn.search.loop import Status
+from jaxnn.search.methods import Method, Round, Scores, Trial
+from jaxnn.search.methods.halving import hyperband, successive_halving
+from jaxnn.search.methods.pbt import population_based
+from jaxnn.search.methods.sampling import grid, random, sobol
+from jaxnn.search.methods.tpe import optuna
+from jaxnn.search.result import AllDivergedError, Best, FinalScores, Result
+from jaxnn.search.search import search
+from jaxnn.search.space import (
     Domain,
+    Space,
     SpaceError,
     choice,
     conditional,
@@ -10,22 +22,7 @@ from jaxnn.search.domain import (
     log_uniform,
     uniform,
 )
-from jaxnn.search.final import FinalScores
-from jaxnn.search.journal.log import CorruptLogError
-from jaxnn.search.journal.records import ReproducibilityError
-from jaxnn.search.journal.run_folder import RunFolderError
-from jaxnn.search.methods.halving import hyperband, successive_halving
-from jaxnn.search.methods.pbt import population_based
-from jaxnn.search.methods.rounds import Method, Round, Scores, Trial
-from jaxnn.search.methods.sampling import grid, random, sobol
-from jaxnn.search.methods.tpe import optuna
-from jaxnn.search.result import Best, Result
-from jaxnn.search.search import search
-from jaxnn.search.selection import AllDivergedError
-from jaxnn.search.space import Space
-from jaxnn.search.task import Task
-from jaxnn.search.training.engine import Status
-from jaxnn.search.validation import folds, given, holdout
+from jaxnn.search.task import Task, folds, given, holdout
 
 __all__ = [
     "AllDivergedError",

@@ -1,60 +1,302 @@
-"""What a search leaves: the choice, the table of all trials, and the one look at the test set."""
+"""The result of a search: learning curves, the choice, the table of trials, the test set."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import jax
 import numpy as np
 
 from jaxnn import distributed
-from jaxnn.saved_model import save_model
-from jaxnn.search.final import FinalScores, Stage, lineage, retrain, score
-from jaxnn.search.journal.records import readable_config
+from jaxnn.minibatch import as_float
 from jaxnn.search.journal.run_folder import Journal
-from jaxnn.search.reporting import report
-from jaxnn.search.selection import chosen, confidence_intervals
-from jaxnn.search.space import Config, Space, static_part
-from jaxnn.search.task import Task
-from jaxnn.search.training.engine import Outcome
+from jaxnn.search.methods import Trial
+from jaxnn.search.space import Config, Space, readable
+from jaxnn.search.task import Arranged, Task, traced_values
+from jaxnn.search.trainer import Work, make_trainer, seed_words
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER
-from jaxnn.types import Key, PyTree
+from jaxnn.train import NEVER, Metrics, loss_and_error, map_blocks
+from jaxnn.types import Array, Data, Key, PyTree
+
+RULES = ("mean", "one_standard_error")
 
 Row = dict[str, Any]
 
 
+class AllDivergedError(ValueError):
+    """Every trial of a search diverged."""
+
+
+@dataclass
+class Curve:
+    """A trial and the validation scores of its evaluations."""
+
+    trial: Trial
+    copied_from: int | None  # the trial that supplied the first state; None: a new model
+    start: int  # the evaluation after which the trial started
+    parameter_count: int
+    loss: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
+    error: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
+    diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [R]
+    _means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
+
+    def add(self, metrics: Metrics, diverged_at: np.ndarray) -> None:
+        """Adds an evaluation: fields [R], NaN where a replicate has diverged."""
+        for name, values in metrics._asdict().items():
+            mean = float(np.mean(values))
+            getattr(self, name).append(np.asarray(values))
+            self._means[name].append(mean if math.isfinite(mean) else math.inf)
+        self.diverged_at = diverged_at
+
+    @property
+    def evaluations(self) -> range:
+        """The numbers of the evaluations."""
+        return range(self.start + 1, self.start + 1 + len(self.loss))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether any replicate has diverged; a diverged trial is never chosen."""
+        return bool((self.diverged_at != NEVER).any())
+
+    def values(self, measure: str) -> np.ndarray:
+        """A measure, [evaluations, R] in float64."""
+        return np.array(getattr(self, measure), np.float64)
+
+    def means(self, measure: str) -> list[float]:
+        """The means over replicates, per evaluation; inf where a replicate is not finite."""
+        return self._means[measure]
+
+    def score(self, measure: str) -> float:
+        """The mean at the best evaluation; inf for a diverged trial."""
+        return math.inf if self.diverged else min(self.means(measure), default=math.inf)
+
+    def last(self, measure: str) -> float:
+        """The mean at the latest evaluation; inf for a diverged trial."""
+        return math.inf if self.diverged or not self.loss else self.means(measure)[-1]
+
+    def best(self, measure: str) -> int:
+        """The index of the best evaluation, the first among equals."""
+        return int(np.argmin(self.means(measure)))
+
+
+class Outcome(NamedTuple):
+    """The curves and parameters that the loop of a search leaves."""
+
+    curves: dict[int, Curve]
+    parameters: dict[int, PyTree]  # leaves [R, ...], of the trials that may be chosen
+    programs: int
+    compile_seconds: float
+    train_seconds: float
+
+
+def chosen(curves: Mapping[int, Curve], measure: str, rule: str = "mean") -> int:
+    """The number of the trial to use.
+
+    Args:
+      curves: all trials.
+      measure: the minimised measure, "loss" or "error".
+      rule: "mean", the lowest mean over replicates; or "one_standard_error", the most parsimonious
+        trial within one standard error of the lowest mean: the fewest parameters, then the
+        strongest L2, then the earliest stop.
+
+    Raises:
+      AllDivergedError: every trial has diverged.
+    """
+    scores = {number: curve.score(measure) for number, curve in curves.items()}
+    finite = {number: score for number, score in scores.items() if math.isfinite(score)}
+    if not finite:
+        raise AllDivergedError(
+            f"all {len(curves)} configurations diverged, expected at least 1 finite: try smaller "
+            "learning rates"
+        )
+    best = min(finite, key=lambda number: (finite[number], number))
+    if rule == "mean":
+        return best
+    limit = finite[best] + standard_error(curves[best], measure)
+
+    def complexity(number: int) -> tuple[float, ...]:
+        curve = curves[number]
+        stop, l2 = curve.evaluations[curve.best(measure)], curve.trial.config.get("l2", 0.0)
+        return curve.parameter_count, -l2, stop, finite[number], number
+
+    return min((number for number, score in finite.items() if score <= limit), key=complexity)
+
+
+def may_be_chosen(curves: Mapping[int, Curve], measure: str, rule: str) -> set[int]:
+    """The trials whose parameters have to be kept while other trials train."""
+    finite = {n for n, curve in curves.items() if math.isfinite(curve.score(measure))}
+    return finite if rule != "mean" or not finite else {chosen(curves, measure)}
+
+
+def standard_error(curve: Curve, measure: str) -> float:
+    """The standard error of the mean at the best evaluation; nan for one replicate."""
+    values = curve.values(measure)[curve.best(measure)]
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def confidence_intervals(
+    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap percentile intervals of means.
+
+    Args:
+      values: [K, R]: R independent measurements of K quantities.
+      confidence: the share of intervals that contain the true mean.
+      resamples: the number of bootstrap samples.
+
+    Returns:
+      The lower and upper ends, [K] each; nan if R is 1.
+    """
+    from scipy.stats import bootstrap
+
+    if values.shape[-1] < 2 or not len(values):
+        return np.full(len(values), np.nan), np.full(len(values), np.nan)
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        axis=-1,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=max(1, 10**7 // values.size),
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return np.asarray(interval.low), np.asarray(interval.high)
+
+
+class FinalScores(NamedTuple):
+    """The scores of the chosen models on the test examples: means over replicates."""
+
+    accuracy: float
+    loss: float
+    accuracy_interval: tuple[float, float]  # 95 %, over test examples
+    loss_interval: tuple[float, float]
+    accuracies: list[float]  # per model
+    losses: list[float]
+    retrained: bool  # on training and validation examples together
+    examples: int
+
+
+class Stage(NamedTuple):
+    """A part of a trial's training with constant hyperparameters."""
+
+    config: Config
+    until: int  # the evaluation at the end
+
+
+def lineage(curves: Mapping[int, Curve], number: int, evaluation: int) -> list[Stage]:
+    """The stages of a trial up to an evaluation, the stages of its ancestors first."""
+    stages = [Stage(curves[number].trial.config, evaluation)]
+    while (parent := curves[number].copied_from) is not None:
+        stages.insert(0, Stage(curves[parent].trial.config, curves[number].start))
+        number = parent
+    return stages
+
+
+def train_again(
+    task: Task, space: Space, stages: Sequence[Stage], key: Key, seeds: int, mesh: Any
+) -> PyTree:
+    """Trains the stages again, on training and validation examples together.
+
+    Returns:
+      Parameters, leaves [S, ...].
+
+    Raises:
+      ValueError: the training diverges.
+    """
+    arranged = Arranged(task.all_examples(), 0, 1)
+    trainer = make_trainer(arranged, seed_words(key, seeds), jax.random.key_impl(key), mesh)
+    spec = task.spec(space.static_part(stages[0].config), arranged.trained_on)
+    ends = [task.iteration(stage.until, spec.batch_size, arranged.trained_on) for stage in stages]
+    program = trainer.program(spec, [Work(1, ends[-1])], had=())
+    members = trainer.empty(spec, 1)
+    for stage, start, stop in zip(stages, [0, *ends], ends, strict=False):
+        hyper = traced_values([stage.config])
+        trainer.advance(program, hyper, members, start, stop, lambda _: None)
+    members = trainer.gather(program, members)
+    if (members.diverged_at != NEVER).any():
+        raise ValueError(
+            f"the chosen configuration {stages[-1].config} diverged when it was trained again on "
+            f"training and validation examples, at iteration {members.diverged_at.max()}; expected "
+            "finite losses: test(retrain=False) uses the models that were validated"
+        )
+    return jax.tree.map(lambda leaf: leaf[:, 0], members.params)
+
+
+def final_scores(spec: Spec, params: PyTree, data: Data, retrained: bool) -> FinalScores:
+    """The scores of models, leaves [R, ...], on some examples."""
+    each = [
+        map_blocks(
+            partial(_block_scores, spec, jax.tree.map(itemgetter(r), params), data.scale),
+            data.inputs,
+            data.targets,
+        )
+        for r in range(len(jax.tree.leaves(params)[0]))
+    ]
+    losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))  # [R, N]
+    means = np.stack([1 - errors.mean(axis=0), losses.mean(axis=0)])
+    low, high = confidence_intervals(means, resamples=1000)
+    return FinalScores(
+        accuracy=float(means[0].mean()),
+        loss=float(means[1].mean()),
+        accuracy_interval=(float(low[0]), float(high[0])),
+        loss_interval=(float(low[1]), float(high[1])),
+        accuracies=(1 - errors.mean(axis=1)).tolist(),
+        losses=losses.mean(axis=1).tolist(),
+        retrained=retrained,
+        examples=len(data.targets),
+    )
+
+
+@partial(jax.jit, static_argnames="spec")
+def _block_scores(
+    spec: Spec, params: PyTree, scale: Array, inputs: Array, targets: Array
+) -> tuple[Array, Array]:
+    """Loss and error of every example of a block, [B] each."""
+    inputs = as_float(inputs, Data(inputs, targets, scale))
+    return jax.vmap(partial(loss_and_error, spec, params))(inputs, targets)
+
+
 class Best(NamedTuple):
-    """The trial that was chosen."""
+    """The chosen trial."""
 
     trial: int
     config: Config
-    epochs: float  # after which it was best, and its parameters were kept
+    epochs: float  # up to the best evaluation, whose parameters are kept
     validation_accuracy: float  # mean over replicates
     validation_loss: float
     stages: list[Stage]  # more than one if hyperparameters changed in training
 
 
 class Result:
-    """What a search found.
+    """The result of a search.
 
-    Every process of a job has the whole of it. All of them have to call ``test``, ``retrained`` and
-    ``save_model``; one writes and prints.
+    Every process of a distributed search holds the whole result. ``test``, ``retrained`` and
+    ``save_model`` are collective: call them on all processes; process 0 writes and prints.
 
     Attributes:
       best: the chosen trial.
-      table: one row per trial; see ``Result.table``.
-      params: the chosen trial's parameters at its best evaluation, leaves [R, ...], one row per
-        replicate: the folds of the first seed, of the second, ...
+      table: one row per trial, in the order of the numbers: ``trial``, ``copied_from``, the names
+        of the space (None where a hyperparameter does not apply), ``epochs`` (trained),
+        ``best_epoch``; for ``validation_accuracy`` and ``validation_loss`` at the best epoch the
+        mean over replicates, ``_std``, and the ends ``_low`` and ``_high`` of a 95 % bootstrap
+        interval; ``diverged_at``, the first iteration at which a replicate's loss was not finite.
+        Unknown entries are None.
+      params: the chosen trial's parameters at the best evaluation, leaves [R, ...], one row per
+        replicate: the folds of the first seed, of the second seed, ...
       curves: every trial's validation scores.
-      programs: how many programs were compiled for it.
-      compile_seconds: the time that took; programs compile while others train.
-      train_seconds: the time it trained, over all runs that it took.
-      method: how it was searched, in JSON's types.
-      rule: how it was chosen.
-      seeds: how many there were.
-      examples: how many every model was trained on.
+      programs: the number of compiled programs.
+      compile_seconds: the time of compilation; programs compile while other programs train.
+      train_seconds: the time of training, summed over all runs of a resumed search.
+      method: the search method, in JSON's types.
+      rule: the rule of the choice.
+      seeds: the number of seeds.
+      examples: the number of training examples of every model.
     """
 
     def __init__(
@@ -71,10 +313,10 @@ class Result:
         examples: int,
         mesh: Any,
     ):
-        """Chooses.
+        """Chooses a trial.
 
         Raises:
-          AllDivergedError: there is nothing to choose.
+          AllDivergedError: every trial has diverged.
         """
         self.task, self.space, self.curves = task, space, outcome.curves
         self.programs = outcome.programs
@@ -101,77 +343,58 @@ class Result:
         )
 
     def _table(self) -> list[Row]:
-        """One row per trial, in the order of their numbers.
-
-        ``trial``, ``copied_from``, the names of the space (None where one does not apply),
-        ``epochs`` (trained), ``best_epoch``; for ``validation_accuracy`` and ``validation_loss`` at
-        the best epoch the mean over replicates, ``_std``, and the ends ``_low`` and ``_high`` of
-        its 95 % bootstrap interval; ``diverged_at``, the first iteration at which a replicate's
-        loss was not finite. What is not known is None.
-        """
         per_epoch, measure = self.task.evaluations_per_epoch, self.task.measure
-        rows = []
-        at_best: list[dict[str, np.ndarray]] = []
-        for number, curve in self.curves.items():
-            config = readable_config(curve.trial.config)
-            index = None if curve.diverged else curve.best(measure)
+        rows, accuracies, losses = [], [], []
+        for number, curve in sorted(self.curves.items()):
+            config, best = readable(curve.trial.config), curve.best(measure)
             diverged = curve.diverged_at[curve.diverged_at != NEVER]
+            best_epoch = None if curve.diverged else curve.evaluations[best] / per_epoch
             rows.append(
                 {
                     "trial": number,
                     "copied_from": curve.copied_from,
                     **{name: config.get(name) for name in self.space},
                     "epochs": curve.evaluations[-1] / per_epoch,
-                    "best_epoch": None if index is None else curve.evaluations[index] / per_epoch,
+                    "best_epoch": best_epoch,
                     "diverged_at": int(diverged.min()) if len(diverged) else None,
                 }
             )
-            missing = np.full(len(curve.diverged_at), np.nan)
-            at_best.append(
-                {
-                    "validation_accuracy": missing
-                    if index is None
-                    else 1 - curve.values("error")[index],
-                    "validation_loss": missing if index is None else curve.values("loss")[index],
-                }
-            )
-        for name in ("validation_accuracy", "validation_loss"):
-            _add_summary(rows, name, np.array([values[name] for values in at_best]))
-        return sorted(rows, key=lambda row: row["trial"])
+            known = np.nan if curve.diverged else 1.0
+            accuracies.append(known * (1 - curve.values("error")[best]))
+            losses.append(known * curve.values("loss")[best])
+        _add_summary(rows, "validation_accuracy", np.array(accuracies))
+        _add_summary(rows, "validation_loss", np.array(losses))
+        return rows
 
     @property
     def diverged(self) -> int:
-        """How many trials diverged."""
+        """The number of diverged trials."""
         return sum(curve.diverged for curve in self.curves.values())
 
     @property
     def spec(self) -> Spec:
-        """The program of the chosen trial."""
-        return self._spec(len(self.task.train.targets))
-
-    def _spec(self, examples: int) -> Spec:
-        return self.task.spec(static_part(self.best.config), examples)
+        """The spec of the chosen trial, trained on all examples."""
+        static = self.space.static_part(self.best.config)
+        return self.task.spec(static, len(self.task.train.targets))
 
     @property
     def notes(self) -> list[str]:
-        """What the reader of the result should know, such as a damaged checkpoint."""
+        """Messages to the reader of the result, such as a damaged checkpoint."""
         return [record["note"] for record in self._journal.records if "note" in record]
 
     @property
     def test_reads(self) -> int:
-        """How often the test set has been read for this search."""
+        """The number of times that the search has read the test set."""
         return sum("test_read" in record for record in self._journal.records)
 
     @property
     def test_scores(self) -> list[FinalScores]:
-        """What the test set has said so far, in the order in which it was asked."""
+        """The scores of all readings of the test set, the first reading first."""
         records = self._journal.records
         return [_from_record(r["test_scores"]) for r in records if "test_scores" in r]
 
     def test(self, *, retrain: bool = False) -> FinalScores:
-        """Reads the test set, and records that it was read.
-
-        Asked for the same a second time, it answers from the record.
+        """Reads the test set, and records the reading; a repeated call returns the recorded scores.
 
         Args:
           retrain: train the chosen configuration again, on training and validation examples
@@ -186,67 +409,62 @@ class Result:
         """
         if self.task.test is None:
             raise ValueError("the task has no test set, expected Task(..., test=data)")
-        with self._journal as journal:  # another process may have asked in the meantime
+        with self._journal as journal:  # another process may have tested in the meantime
             for scores in self.test_scores:
                 if scores.retrained is retrain:
                     return scores
             params = self.retrained() if retrain else self.params
             journal.append({"test_read": self.test_reads + 1})
-            scores = self._score(params, retrain)
+
+            def read() -> bytes:
+                scores = final_scores(self.spec, params, self.task.read_test(), retrain)
+                return json.dumps(scores._asdict()).encode()
+
+            scores = _from_record(json.loads(distributed.from_first(read)))
             journal.append({"test_scores": scores._asdict()})
         return scores
-
-    def _score(self, params: PyTree, retrained: bool) -> FinalScores:
-        """The test set's verdict; of several processes one reads it."""
-
-        def read() -> bytes:
-            scores = score(self.spec, params, self.task.read_test(), retrained)
-            return json.dumps(scores._asdict()).encode()
-
-        return _from_record(json.loads(distributed.from_first(read)))
 
     def retrained(self) -> PyTree:
         """Parameters of the chosen configuration trained on all examples, leaves [S, ...]."""
         if self._retrained is None:
-            self._retrained = retrain(
-                self.task, self.best.stages, self._key, self.seeds, self._mesh
+            self._retrained = train_again(
+                self.task, self.space, self.best.stages, self._key, self.seeds, self._mesh
             )
         return self._retrained
 
     def save_model(self, folder: Path | str, *, retrain: bool = False, format: str = "npz") -> None:
         """Saves the chosen models, one per replicate, for ``jaxnn.saved_model.load_model``.
 
-        Of several processes all have to call it, and the first one writes.
-
         Args:
-          folder: made if need be; a model that is there already is replaced.
+          folder: created if missing; a model in the folder is replaced.
           retrain: save models trained on all examples instead, one per seed.
           format: "npz" or "safetensors".
         """
+        from jaxnn.saved_model import save_model
+
         params = self.retrained() if retrain else self.params
         if not distributed.is_first():
             return
-        save_model(
-            folder,
-            self.spec,
-            params,
-            scale=self.task.train.scale,
-            about={
-                "config": readable_config(self.best.config),
-                "epochs": self.best.epochs,
-                "validation_accuracy": self.best.validation_accuracy,
-                "validation_loss": self.best.validation_loss,
-                "retrained": retrain,
-            },
-            format=format,
-        )
+        about = {
+            "config": readable(self.best.config),
+            "epochs": self.best.epochs,
+            "validation_accuracy": self.best.validation_accuracy,
+            "validation_loss": self.best.validation_loss,
+            "retrained": retrain,
+        }
+        scale = self.task.train.scale
+        save_model(folder, self.spec, params, scale=scale, about=about, format=format)
 
     def write(self, folder: Path | str) -> list[Path]:
-        """Writes tables, ``results.json`` and figures; see ``reporting.report.write``."""
+        """Writes tables, ``results.json`` and figures; see ``jaxnn.search.report.write``."""
+        from jaxnn.search import report
+
         return report.write(self, folder) if distributed.is_first() else []
 
     def print(self, count: int = 10, stream: TextIO | None = None) -> None:
         """Prints the best trials."""
+        from jaxnn.search import report
+
         if distributed.is_first():
             report.show(self, count, stream)
 
@@ -267,12 +485,11 @@ class Result:
 
 
 def _add_summary(rows: list[Row], name: str, values: np.ndarray) -> None:
-    """Mean, standard deviation and interval of a measure [K, R]."""
-    several = values.shape[1] > 1
+    """Adds mean, standard deviation and interval of a measure [K, R] to the rows."""
     known = ~np.isnan(values).any(axis=1)
     columns = {key: np.full(len(rows), np.nan) for key in ("", "_std", "_low", "_high")}
     columns[""][known] = values[known].mean(axis=1)
-    if several:
+    if values.shape[1] > 1:
         columns["_std"][known] = values[known].std(axis=1, ddof=1)
         columns["_low"][known], columns["_high"][known] = confidence_intervals(values[known])
     for suffix, column in columns.items():
@@ -280,6 +497,6 @@ def _add_summary(rows: list[Row], name: str, values: np.ndarray) -> None:
             row[name + suffix] = None if math.isnan(value) else value
 
 
-def _from_record(record: dict[str, Any]) -> FinalScores:
-    intervals: dict[str, Callable] = {"accuracy_interval": tuple, "loss_interval": tuple}
-    return FinalScores(**{n: intervals.get(n, lambda v: v)(value) for n, value in record.items()})
+def _from_record(record: Mapping[str, Any]) -> FinalScores:
+    intervals = {n: tuple(record[n]) for n in ("accuracy_interval", "loss_interval")}
+    return FinalScores(**{**record, **intervals})

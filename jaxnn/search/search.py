@@ -1,7 +1,7 @@
 """``search``: from a task, a space and a method to a result."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -16,19 +16,15 @@ from jax.sharding import Mesh
 import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.population import check_axes, check_mesh, place_whole
-from jaxnn.search.domain import Domain, SpaceError, readable
+from jaxnn.population import check_axes, check_mesh
 from jaxnn.search.journal.run_folder import Journal, Memory, RunFolder
 from jaxnn.search.journal.shared import shared
-from jaxnn.search.methods.rounds import Method
-from jaxnn.search.reporting.progress import Report, reporting
-from jaxnn.search.result import Result
-from jaxnn.search.selection import RULES, may_be_chosen
-from jaxnn.search.space import Space
-from jaxnn.search.task import Task
-from jaxnn.search.training.engine import Engine
-from jaxnn.search.training.segments import Trainer, replicates, seed_words
-from jaxnn.search.validation import Arranged, arrange
+from jaxnn.search.loop import Loop, Status
+from jaxnn.search.methods import Method
+from jaxnn.search.result import RULES, Result, may_be_chosen
+from jaxnn.search.space import Domain, Space, SpaceError, readable
+from jaxnn.search.task import Arranged, Task, arrange
+from jaxnn.search.trainer import make_trainer, seed_words
 from jaxnn.spec import require_count
 from jaxnn.train import check_data
 from jaxnn.types import Array, Data, Key
@@ -44,40 +40,51 @@ def search(
     rule: str = "mean",
     folder: Path | str | None = None,
     mesh: Mesh | None = None,
-    progress: bool | Report | None = None,
+    progress: bool | Callable[[Status], None] | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Result:
     """Searches hyperparameters: whole populations train as one program, the validation set chooses.
 
-    With a folder the search survives its process: the same call again goes on where it stopped, and
-    ends with the same bits as if nothing had happened.
+    A search with a folder survives the end of the process: an equal call resumes the search where
+    the process stopped, and gives the bits of an uninterrupted search.
 
-    In several processes (``jaxnn.distributed``) all make the same call, and all get the result.
+    A search on several processes (``jaxnn.distributed``) is collective: make equal calls on all
+    processes; every process gets the result.
+
+    >>> import jax
+    >>> from jaxnn.data import load
+    >>> from jaxnn.search import Task, log_uniform, random, search
+    >>> train, test = load("digits")
+    >>> space = {"learning_rate": log_uniform(1e-3, 1.0), "l2": log_uniform(1e-6, 1e-2)}
+    >>> found = search(Task(train, test, epochs=3), space, method=random(4), key=jax.random.key(0))
+    >>> len(found.table), found.best.validation_accuracy > 0.9, found.test_reads
+    (4, True, 0)
 
     Args:
-      task: the examples, what may be spent, what is minimised.
-      space: domains by the names of hyperparameters.
+      task: the examples, the budget and the measure.
+      space: domains by hyperparameter name.
       method: ``grid``, ``random``, ``sobol``, ``successive_halving``, ``hyperband``,
-        ``population_based`` or ``optuna``.
+        ``population_based``, ``optuna``, or an object with the methods of ``Method``.
       key: decides everything random: splits, configurations, initial weights, orders.
-      seeds: replicates of every configuration; those of one seed share minibatches.
-      rule: how to choose: "mean" or "one_standard_error"; see ``jaxnn.search.selection.chosen``.
-      folder: where to keep the log and the checkpoints; default: nowhere.
-      mesh: the devices; default: all of them, of all processes, along ``population``.
-      progress: True shows a bar on a terminal, or plain lines elsewhere: time left, best so far,
-        number diverged; a function is called often with a ``Status``; default: silence. Of several
-        processes the first one reports.
-      checkpoint_seconds: how often the population is saved in the folder, at most; what happened
-        since has to be trained again after a crash.
+      seeds: the number of random keys per configuration; all configurations share the minibatches
+        of a seed.
+      rule: the rule of the choice: "mean" or "one_standard_error"; see
+        ``jaxnn.search.result.chosen``.
+      folder: holds the journal and the checkpoints; by default nothing is written.
+      mesh: the devices; by default all devices of all processes, along ``population``.
+      progress: True shows a bar on a terminal, or plain lines elsewhere: time left, best score,
+        number diverged; a function gets every ``Status``; default: silence. Process 0 reports.
+      checkpoint_seconds: the shortest time between two checkpoints in the folder; a crash loses the
+        training since the last checkpoint.
 
     Returns:
       A ``Result``.
 
     Raises:
-      SpaceError: a space that cannot be searched, or not by this method.
+      SpaceError: a space that cannot be searched, or not by the method.
       AllDivergedError: every trial diverged.
-      RunFolderError, CorruptLogError: the folder cannot be used; nothing in it was changed.
-      ValueError: the data do not fit, or an argument is out of its range.
+      RunFolderError, CorruptLogError: the folder cannot be used, and was not changed.
+      ValueError: the data do not fit, or an argument is out of range.
     """
     require_count("seeds", seeds)
     if rule not in RULES:
@@ -91,17 +98,17 @@ def search(
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
-    on_device = place_whole(mesh, arranged.data)
-    repeated = replicates(words, arranged.folds, jax.random.key_impl(key))
-    trainer = Trainer(arranged, on_device, repeated, mesh)
+    trainer = make_trainer(arranged, words, jax.random.key_impl(key), mesh)
     journal: Journal = Memory()
     if folder is not None or distributed.process_count() > 1:
-        asked = describe(task, checked, method, key, seeds, rule, mesh)
-        journal = shared(journal if folder is None else RunFolder(Path(folder), asked), asked)
+        question = describe(task, checked, method, key, seeds, rule, mesh)
+        journal = shared(journal if folder is None else RunFolder(Path(folder), question), question)
+    from jaxnn.search.report import reporting
+
     shown = progress if distributed.is_first() else None
     with journal, reporting(shown, checked, task.measure) as report:
-        engine = Engine(
-            replace(task, test=None),  # nothing that trains can reach the test examples
+        loop = Loop(
+            replace(task, test=None),  # no code that trains can reach the test examples
             checked,
             trainer,
             journal,
@@ -109,7 +116,7 @@ def search(
             report=report,
             checkpoint_seconds=checkpoint_seconds,
         )
-        outcome = engine.run(method, seed)
+        outcome = loop.run(method, seed)
     return Result(
         task,
         checked,
@@ -124,7 +131,7 @@ def search(
     )
 
 
-@partial(jax.jit, static_argnames="seeds")  # every operation of its own would be a program more
+@partial(jax.jit, static_argnames="seeds")  # outside of jit every operation would be a program
 def _draw(key: Key, seeds: int) -> tuple[Array, Key, Array]:
     """The seed of splits and configurations, [] uint32, the key of the replicates, its words."""
     split_key, replicate_key = jax.random.split(key)
@@ -135,7 +142,7 @@ def _draw(key: Key, seeds: int) -> tuple[Array, Key, Array]:
 def check(
     task: Task, space: Space, method: Method, arranged: Arranged, mesh: Mesh, seed: int
 ) -> None:
-    """Refuses, before anything is trained or written, what training would refuse.
+    """Refuses unusable arguments before anything is trained or written.
 
     Raises:
       SpaceError: the method does not fit the space, or a program of the space the examples.
@@ -156,7 +163,7 @@ def check(
 def describe(
     task: Task, space: Space, method: Method, key: Key, seeds: int, rule: str, mesh: Mesh
 ) -> dict[str, Any]:
-    """Everything that decides the bits of a search, in JSON's types."""
+    """The question of a search: everything that decides the bits of the result, in JSON's types."""
     device = mesh.devices.flat[0]
     return {
         "task": {
@@ -169,7 +176,7 @@ def describe(
             "model": task.model and readable(task.model),
         },
         "space": space.describe(),
-        "names": list(space),  # in their order, in which a sampler draws their values
+        "names": list(space),  # samplers draw values in the order of the names
         "method": method.describe(),
         "seeds": seeds,
         "rule": rule,

@@ -1,44 +1,222 @@
-"""Search spaces: which hyperparameters may be what, and what has to be compiled for it.
+"""Search spaces: a domain for every hyperparameter, and the programs that a space needs.
 
-A *configuration* is a plain dict from the names of a space to values. A sampler works in the unit
-cube: it gives every name a number u in [0, 1), and the domain turns it into a value.
+A *configuration* is a plain dict from hyperparameter names to values. Samplers work in the unit
+cube: a sampler draws a number u in [0, 1) for every searched name, and the name's domain maps u to
+a value.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from jaxnn.optimizers import OPTIMIZERS
-from jaxnn.search.domain import Domain, SpaceError, readable
-from jaxnn.search.task import SEARCH_OPTIMIZER
 from jaxnn.spec import check_hyper
 from jaxnn.types import Hyper
 
 Config = dict[str, Any]
-"""A configuration: values by the names of the space; a parameter that does not apply is absent."""
-
-TRACED = Hyper._fields
-"""The hyperparameters that never cause a compilation."""
+"""Values by hyperparameter name; a hyperparameter that does not apply is absent."""
 
 STATIC = ("batch_size", "hidden", "activation", "initializer", "optimizer", "schedule", "loss")
-"""Those that do: one program per distinct combination."""
+"""Compiled hyperparameters: every distinct combination is a program."""
+
+SEARCH_OPTIMIZER = "momentum"
+"""The optimizer of a search whose space names none; ``Spec`` by itself is plain SGD."""
 
 LARGEST_GRID = 100_000
-"""Combinations that are listed at once, at most."""
+"""The most combinations that a grid lists."""
+
+
+class SpaceError(ValueError):
+    """A space that cannot be searched."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values of one hyperparameter, and the distribution to draw them from.
+
+    Attributes:
+      kind: "uniform", "log_uniform", "integer", "choice" or "fixed".
+      low: the smallest value of an interval.
+      high: the largest value of an interval.
+      options: the values of a choice.
+      conditions: (name, values) pairs: the hyperparameter applies where every name has one of the
+        values.
+    """
+
+    kind: str
+    low: float = math.nan
+    high: float = math.nan
+    options: tuple = ()
+    conditions: tuple[tuple[str, tuple], ...] = ()
+
+    def at(self, u: float) -> Any:
+        """The value at u in [0, 1): the quantile function of the domain's distribution."""
+        if self.kind == "uniform":
+            return min(self.low + u * (self.high - self.low), self.high)
+        if self.kind == "log_uniform":
+            first, last = math.log(self.low), math.log(self.high)
+            return min(max(math.exp(first + u * (last - first)), self.low), self.high)
+        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+
+    def where(self, value: Any) -> float:
+        """The u of a value, the inverse of ``at``; for a listed value the middle of its cell."""
+        if self.kind == "uniform":
+            return (value - self.low) / (self.high - self.low)
+        if self.kind == "log_uniform":
+            first, last = math.log(self.low), math.log(self.high)
+            return (math.log(value) - first) / (last - first)
+        return (self.values.index(value) + 0.5) / len(self.values)
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether the domain has more values than a list can hold."""
+        return self.kind in ("uniform", "log_uniform")
+
+    @property
+    def values(self) -> Sequence:
+        """All values of an integer, choice or fixed domain."""
+        if self.kind == "integer":
+            return range(int(self.low), int(self.high) + 1)
+        return self.options
+
+    def grid(self, points: int | None) -> Sequence:
+        """Evenly spaced values, both ends included; by default all values of a listed domain."""
+        if self.options or points is None:
+            return self.values
+        if self.kind == "log_uniform":
+            return tuple(np.geomspace(self.low, self.high, points).tolist())
+        spaced = np.linspace(self.low, self.high, points)
+        if self.kind == "integer":
+            return tuple(sorted({round(value) for value in spaced.tolist()}))
+        return tuple(spaced.tolist())
+
+    def describe(self) -> dict[str, Any]:
+        """The domain in JSON's types."""
+        ends = {"low": self.low, "high": self.high}
+        values = {"options": readable(self.options)} if self.options else ends
+        where = {"where": readable(dict(self.conditions))} if self.conditions else {}
+        return {"kind": self.kind, **values, **where}
+
+
+def uniform(low: float, high: float) -> Domain:
+    """Any number from low to high, all equally likely.
+
+    >>> uniform(0.5, 0.9).at(0.25)
+    0.6
+    """
+    return Domain("uniform", *_interval("uniform", low, high))
+
+
+def log_uniform(low: float, high: float) -> Domain:
+    """Any number from low to high, above 0, with all factors equally likely.
+
+    >>> round(log_uniform(1e-4, 1.0).at(0.5), 6)
+    0.01
+    """
+    low, high = _interval("log_uniform", low, high)
+    if low <= 0:
+        raise SpaceError(f"log_uniform({low:g}, {high:g}): expected numbers above 0")
+    return Domain("log_uniform", low, high)
+
+
+def integer(low: int, high: int) -> Domain:
+    """Any integer from low to high, both included.
+
+    >>> list(integer(5, 7).values)
+    [5, 6, 7]
+    """
+    for value in (low, high):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise SpaceError(f"integer({low!r}, {high!r}): expected whole numbers")
+    if low > high:
+        raise SpaceError(f"integer({low}, {high}): expected the lower end first")
+    return Domain("integer", int(low), int(high))
+
+
+def choice(*options: Any) -> Domain:
+    """One of the options, all equally likely; layer sizes are tuples: ``choice((), (50, 50))``.
+
+    >>> choice("sgd", "adam").at(0.7)
+    'adam'
+    """
+    if not options:
+        raise SpaceError("choice(): expected at least one option")
+    kept = tuple(map(_option, options))
+    names = list(map(readable, kept))
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise SpaceError(
+                f"choice: {name!r} is there twice, expected different options (a function is known "
+                "by its name)"
+            )
+    return Domain("choice", options=kept)
+
+
+def fixed(value: Any) -> Domain:
+    """A single value."""
+    return Domain("fixed", options=(_option(value),))
+
+
+def conditional(domain: Domain, **conditions: Any) -> Domain:
+    """The domain of a hyperparameter that applies in some configurations only.
+
+    >>> momentum = conditional(uniform(0.5, 0.99), optimizer=("momentum", "nesterov"))
+    >>> momentum.conditions
+    (('optimizer', ('momentum', 'nesterov')),)
+
+    In a configuration with the optimizer adam, ``momentum`` is absent.
+
+    Args:
+      domain: the values where the hyperparameter applies.
+      **conditions: for the name of another hyperparameter the required value, or a tuple of values.
+    """
+    if not isinstance(domain, Domain):
+        raise SpaceError(f"conditional({domain!r}): expected a domain, such as uniform(0.5, 0.99)")
+    if not conditions:
+        raise SpaceError("conditional(): expected a condition, such as optimizer='momentum'")
+    kept = {name: _option(values) for name, values in conditions.items()}
+    allowed = tuple(
+        (name, values if isinstance(values, tuple) else (values,)) for name, values in kept.items()
+    )
+    return replace(domain, conditions=domain.conditions + allowed)
+
+
+def readable(value: Any) -> Any:
+    """A value, or a whole configuration, in JSON's types; a function by its qualified name."""
+    if isinstance(value, Mapping):
+        return {name: readable(entry) for name, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [readable(entry) for entry in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def applies(domain: Domain, config: Mapping[str, Any]) -> bool:
+    """Whether a hyperparameter's conditions hold in a configuration."""
+    return all(name in config and config[name] in values for name, values in domain.conditions)
 
 
 class Space(Mapping[str, Domain]):
-    """A checked space: domains by name, in an order in which conditions come before what they rule.
+    """Checked domains by name; every name comes after the names in its conditions.
+
+    >>> space = Space({"learning_rate": log_uniform(1e-3, 1.0), "hidden": choice((), (50, 50))})
+    >>> space.configuration({"learning_rate": 0.0, "hidden": 0.9})
+    {'learning_rate': 0.001, 'hidden': (50, 50)}
+    >>> space.programs()
+    2
 
     Raises:
-      SpaceError: no domains, an unknown name, no learning rate, a value the trainer refuses, a
-        compiled hyperparameter whose values cannot be listed, a condition that never holds, or a
+      SpaceError: no domains, an unknown name, no learning rate, a value that the trainer refuses, a
+        compiled hyperparameter with an interval of values, a condition that never holds, or a
         hyperparameter that an optimizer does not read.
     """
 
-    def __init__(self, domains: Mapping[str, Domain], other_names: tuple[str, ...] = ()):
+    def __init__(self, domains: Mapping[str, Domain], model_parameters: tuple[str, ...] = ()):
         if not isinstance(domains, Mapping):
             raise SpaceError(f"the space is {domains!r}, expected a dict of domains by name")
         for name, domain in domains.items():
@@ -47,8 +225,8 @@ class Space(Mapping[str, Domain]):
                     f"{name} is {domain!r}, expected uniform, log_uniform, integer, choice or "
                     "fixed(...)"
                 )
-            _check_name(name, other_names)
-            (_check_range if name in TRACED else _check_static)(name, domain)
+            _check_name(name, (*Hyper._fields, *STATIC, *model_parameters))
+            (_check_range if name in Hyper._fields else _check_static)(name, domain)
         if "learning_rate" not in domains or domains["learning_rate"].conditions:
             raise SpaceError(
                 "learning_rate is not in every configuration of the space, expected a domain "
@@ -69,14 +247,28 @@ class Space(Mapping[str, Domain]):
     @property
     def searched(self) -> tuple[str, ...]:
         """The names with more than one value: the axes of the unit cube."""
-        return tuple(n for n, d in self._domains.items() if d.is_interval or len(d.values) > 1)
+        return tuple(n for n, d in self.items() if d.is_interval or len(d.values) > 1)
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """The names of traced hyperparameters, of which no value causes a compilation."""
+        return tuple(name for name in self if name in Hyper._fields)
+
+    @property
+    def static(self) -> tuple[str, ...]:
+        """The names of compiled hyperparameters."""
+        return tuple(name for name in self if name not in Hyper._fields)
+
+    def static_part(self, config: Config) -> Config:
+        """The compiled values: configurations with equal static parts share a program."""
+        return {name: config[name] for name in config if name not in self.traced}
 
     def configuration(self, u: Mapping[str, float]) -> Config:
         """The configuration at a point of the unit cube; u has a number for each searched name."""
         return self.active({name: domain.at(u.get(name, 0.0)) for name, domain in self.items()})
 
     def active(self, values: Mapping[str, Any]) -> Config:
-        """The values without those whose conditions do not hold."""
+        """The values of the hyperparameters that apply."""
         config: Config = {}
         for name, domain in self.items():
             if name in values and applies(domain, config):
@@ -86,10 +278,10 @@ class Space(Mapping[str, Domain]):
     def grid(
         self, points: Mapping[str, int | None], names: Iterable[str] | None = None
     ) -> list[Config]:
-        """All combinations of some names, by default of all; conditions must be among them.
+        """All combinations of some names, by default of all; conditions must be among the names.
 
         Raises:
-          SpaceError: there are too many.
+          SpaceError: the grid has more than ``LARGEST_GRID`` combinations.
         """
         found: list[Config] = [{}]
         for name in self if names is None else [n for n in self if n in set(names)]:
@@ -107,40 +299,36 @@ class Space(Mapping[str, Domain]):
         return found
 
     def static_parts(self) -> list[Config]:
-        """The distinct combinations of static values, of whole numbers the two ends alone."""
+        """The distinct static parts; integers contribute only their lowest and highest value."""
         ruling = {condition for domain in self.values() for condition, _ in domain.conditions}
         ends = {n: 2 for n, d in self.items() if d.kind == "integer" and n not in ruling}
-        return self._static_parts(ends, self._static)
+        return self._static_parts(ends, self.static)
 
     def programs(self) -> int:
-        """How many programs the whole space needs: the combinations of its static values."""
-        linked = self._with_rulers(name for name in self._static if self[name].conditions)
-        free = [len(self[name].values) for name in self._static if name not in linked]
+        """The number of programs that the whole space needs: the number of static parts."""
+        linked = self._with_conditions(name for name in self.static if self[name].conditions)
+        free = [len(self[name].values) for name in self.static if name not in linked]
         return math.prod(free) * len(self._static_parts({}, linked))
 
     def describe(self) -> dict[str, Any]:
-        """The space in JSON's types, as the record of a run has it."""
-        return {name: describe_domain(domain) for name, domain in self.items()}
-
-    @property
-    def _static(self) -> list[str]:
-        return [name for name in self if name not in TRACED]
+        """The space in JSON's types, for the record of a run."""
+        return {name: domain.describe() for name, domain in self.items()}
 
     def _static_parts(self, points: Mapping[str, int], names: Iterable[str]) -> list[Config]:
-        configs = self.grid(points, self._with_rulers(names))
-        return list({tuple(part.items()): part for part in map(static_part, configs)}.values())
+        parts = map(self.static_part, self.grid(points, self._with_conditions(names)))
+        return list({tuple(part.items()): part for part in parts}.values())
 
-    def _with_rulers(self, names: Iterable[str]) -> set[str]:
-        """The names and all that decide whether they apply."""
+    def _with_conditions(self, names: Iterable[str]) -> set[str]:
+        """The names, and all names that their conditions depend on."""
         found = set(names)
-        for name in reversed(self._domains):  # what rules a name comes before it
+        for name in reversed(self._domains):  # conditions come before the names they rule
             if name in found:
                 found |= {condition for condition, _ in self[name].conditions}
         return found
 
     def _check_readers(self) -> None:
-        for name in [name for name in self if name in TRACED]:
-            for config in self.grid({}, self._with_rulers([name, "optimizer"]) - {name}):
+        for name in self.traced:
+            for config in self.grid({}, self._with_conditions([name, "optimizer"]) - {name}):
                 optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
                 if applies(self[name], config) and not _is_read(name, optimizer):
                     readers = tuple(o for o in OPTIMIZERS if _is_read(name, o))
@@ -150,57 +338,62 @@ class Space(Mapping[str, Domain]):
                     )
 
 
-def applies(domain: Domain, config: Mapping[str, Any]) -> bool:
-    """Whether a hyperparameter's conditions hold in a configuration."""
-    return all(name in config and config[name] in values for name, values in domain.conditions)
+def _option(value: Any) -> Any:
+    """An option in a hashable form that the record of a run can name."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(map(_option, value))
+    named = callable(value) and isinstance(value, Hashable)
+    if not named and not isinstance(value, str | int | float | None):
+        raise SpaceError(
+            f"an option is {value!r}, expected a number, a text, a function, or a tuple of them"
+        )
+    return value
 
 
-def static_part(config: Config) -> Config:
-    """What is compiled: configurations that agree in it share a program."""
-    return {name: value for name, value in config.items() if name not in TRACED}
+def _interval(name: str, low: float, high: float) -> tuple[float, float]:
+    if not all(isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)):
+        raise SpaceError(f"{name}({low!r}, {high!r}): expected two numbers")
+    low, high = float(low), float(high)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SpaceError(
+            f"{name}({low:g}, {high:g}): expected two finite numbers, the smaller one first"
+        )
+    return low, high
 
 
-def describe_domain(domain: Domain) -> dict[str, Any]:
-    """A domain in JSON's types."""
-    ends = {"options": list(map(readable, domain.options))}
-    if not domain.options:
-        ends = {"low": domain.low, "high": domain.high}
-    conditions = {name: list(map(readable, values)) for name, values in domain.conditions}
-    return {"kind": domain.kind, **ends} | ({"where": conditions} if conditions else {})
-
-
-def _check_name(name: str, other_names: tuple[str, ...]) -> None:
+def _check_name(name: str, known: tuple[str, ...]) -> None:
     if name == "epochs":
         raise SpaceError(
             "epochs is not a hyperparameter to search: every evaluation is a candidate stopping "
             "point; expected Task(epochs=...) with the most that may be spent"
         )
-    known = (*TRACED, *STATIC, *other_names)
     if name not in known:
         raise SpaceError(f"{name!r} is not a hyperparameter, expected one of {', '.join(known)}")
 
 
 def _in_order(domains: dict[str, Domain]) -> dict[str, Domain]:
+    """The domains, every one after the domains that its conditions name."""
+    for name, domain in domains.items():
+        for condition, values in domain.conditions:
+            if condition not in domains:
+                raise SpaceError(f"{name} depends on {condition!r}, which is not in the space")
+            if domains[condition].is_interval:
+                raise SpaceError(
+                    f"{name} depends on {condition}, which has no end of values, expected a "
+                    "condition on a choice, integer or fixed"
+                )
+            if not any(value in domains[condition].values for value in values):
+                raise SpaceError(
+                    f"{name} depends on {condition} being one of {values}, which it never is"
+                )
     ordered: dict[str, Domain] = {}
-    waiting = dict(domains)
-    while waiting:
-        ready = [n for n, d in waiting.items() if all(c in ordered for c, _ in d.conditions)]
-        for name, domain in waiting.items():
-            for condition, values in domain.conditions:
-                if condition not in domains:
-                    raise SpaceError(f"{name} depends on {condition!r}, which is not in the space")
-                if domains[condition].is_interval:
-                    raise SpaceError(
-                        f"{name} depends on {condition}, which has no end of values, expected a "
-                        "condition on a choice, integer or fixed"
-                    )
-                if not any(value in domains[condition].values for value in values):
-                    raise SpaceError(
-                        f"{name} depends on {condition} being one of {values}, which it never is"
-                    )
+    while waiting := {n: d for n, d in domains.items() if n not in ordered}:
+        ready = {n: d for n, d in waiting.items() if all(c in ordered for c, _ in d.conditions)}
         if not ready:
             raise SpaceError(f"the conditions of {', '.join(waiting)} go in a circle")
-        ordered |= {name: waiting.pop(name) for name in ready}
+        ordered |= ready
     return ordered
 
 
@@ -226,8 +419,8 @@ def _check_static(name: str, domain: Domain) -> None:
 
 
 def _is_read(name: str, optimizer: Any) -> bool:
-    """Whether a traced hyperparameter changes anything; L2 is the objective's, whatever minimises.
+    """Whether a traced hyperparameter changes the training; the objective itself reads ``l2``.
 
-    What an optimizer of one's own reads is not known.
+    A function that makes an optimizer may read every hyperparameter.
     """
     return name == "l2" or callable(optimizer) or name in OPTIMIZERS[optimizer].reads

@@ -1,41 +1,102 @@
-"""What is searched: the examples, the most that one configuration may cost, and what counts."""
+"""The task of a search: the examples, the training budget, the measure, the validation examples.
+
+Held-out examples, given examples and folds become one layout: an order of the examples in which the
+validation examples of every fold are neighbours. Fold f validates on the rows from ``f * held_out``
+on and trains on all other rows, so a fold is a number, and cross-validation one more axis of the
+population.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.mlp import MLP
-from jaxnn.search.domain import SpaceError
-from jaxnn.search.validation import Validation, holdout, joined
+from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
 from jaxnn.types import Data, Hyper, Model
 
 MEASURES = ("error", "loss")
 
-SEARCH_OPTIMIZER = "momentum"
-"""The optimizer of a search whose space names none; the default of ``Spec`` is plain SGD."""
+
+@dataclass(frozen=True)
+class Validation:
+    """How validation examples are chosen; made by ``holdout``, ``given`` or ``folds``."""
+
+    kind: str
+    fraction: float = 0.0
+    count: int = 1
+    stratified: bool = False
+    data: Data | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """The choice in JSON's types, for the record of a run."""
+        names = {
+            "holdout": ("fraction", "stratified"),
+            "folds": ("count", "stratified"),
+            "given": (),
+        }
+        return {"kind": self.kind, **{name: getattr(self, name) for name in names[self.kind]}}
+
+
+def holdout(fraction: float = 1 / 6, *, stratified: bool = False) -> Validation:
+    """A random part of the training examples validates.
+
+    Args:
+      fraction: the size of the part, above 0 and below 1.
+      stratified: whether the part holds every class in proportion, to within one example.
+    """
+    if isinstance(fraction, bool) or not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction!r}, expected a number above 0 and below 1")
+    return Validation("holdout", fraction=float(fraction), stratified=stratified)
+
+
+def given(data: Data) -> Validation:
+    """The given examples validate; models train on all training examples."""
+    return Validation("given", data=data)
+
+
+def folds(count: int = 5, *, stratified: bool = False) -> Validation:
+    """Cross-validation: ``count`` disjoint parts of equal size, each validating models of the rest.
+
+    Where N is not a multiple of the count, the remainder (fewer than ``count`` examples) is trained
+    on in every fold and validates in none.
+
+    Args:
+      count: at least 2.
+      stratified: whether every fold holds every class in proportion, to within one example.
+    """
+    if isinstance(count, bool) or not hasattr(count, "__index__") or count < 2:
+        raise ValueError(f"folds is {count!r}, expected a whole number of at least 2")
+    return Validation("folds", count=int(count), stratified=stratified)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set and what may be spent on it.
+    """A data set, and the budget to train a configuration with.
+
+    >>> from jaxnn.data import load
+    >>> train, test = load("digits")
+    >>> Task(train, test, epochs=4, validation=folds(3)).evaluations
+    4
 
     Attributes:
-      train: all examples the search may see, validation examples included.
-      test: those it may not, or a function that loads them; ``Result.test`` alone gets at them.
-      epochs: the most epochs a configuration is trained; each evaluation on the way is a candidate
-        for stopping.
-      evaluations_per_epoch: how often it is evaluated.
+      train: all examples that the search may see, validation examples included.
+      test: examples that the search may not see, or a function that loads them; ``Result.test``
+        alone reads them.
+      epochs: the most epochs that a configuration trains; every evaluation before the end is a
+        candidate for stopping.
+      evaluations_per_epoch: how often a configuration is evaluated.
       validation: ``holdout(fraction)``, ``given(data)`` or ``folds(count)``.
-      measure: what is minimised on the validation examples: "error" (the share of wrong
+      measure: the quantity to minimise on the validation examples: "error" (the share of wrong
         predictions) or "loss" (unregularised; cross-entropy in nats by default).
-      model: for networks that are no MLP: from the values of the space that ``Spec`` and ``Hyper``
-        do not know to a ``Model``, such as ``lambda width: Network(...)``.
-      model_parameters: the names of those values.
+      model: for networks other than an MLP: from the values of ``model_parameters`` to a ``Model``,
+        such as ``lambda width: Network(...)``.
+      model_parameters: the names in the space that belong to ``model`` and not to ``Spec`` or
+        ``Hyper``.
     """
 
     train: Data
@@ -62,29 +123,32 @@ class Task:
 
     @property
     def evaluations(self) -> int:
-        """How often a configuration is evaluated at most."""
+        """The number of evaluations of a configuration that is trained to the end."""
         return self.epochs * self.evaluations_per_epoch
 
     def iteration(self, evaluation: int, batch_size: int, examples: int) -> int:
-        """The number of updates before an evaluation (from 1), with so many training examples."""
+        """The number of updates before an evaluation (from 1); examples: training examples."""
         return max(1, evaluation * examples // (self.evaluations_per_epoch * batch_size))
 
     def spec(self, static: Mapping[str, Any], examples: int) -> Spec:
-        """The program of the static part of a configuration, for so many training examples.
+        """The program of the static part of a configuration; examples: training examples.
 
         Raises:
-          SpaceError: a value that the program refuses.
+          SpaceError: a value that ``Spec`` or the model refuses.
         """
         values = dict(static)
         batch_size = values.pop("batch_size", 100)
         training = {n: values.pop(n) for n in ("loss", "schedule") if n in values}
         optimizer = values.pop("optimizer", SEARCH_OPTIMIZER)
         try:
-            _check_batch_size(batch_size, examples)
-            steps = self.iteration(self.evaluations, batch_size, examples)
+            if require_count("batch_size", batch_size) > examples:
+                raise ValueError(  # noqa: TRY301
+                    f"batch_size is {batch_size}, expected at most the {examples} examples that "
+                    "are trained on"
+                )
             return Spec(
                 model=self._model(values, training.get("loss")),
-                steps=steps,
+                steps=self.iteration(self.evaluations, batch_size, examples),
                 batch_size=batch_size,
                 optimizer=optimizer,
                 **training,
@@ -106,43 +170,35 @@ class Task:
         return MLP((self.inputs, *hidden, outputs), **values)
 
     def read_test(self) -> Data:
-        """The test examples, loaded now if they come as a function."""
+        """The test examples, loaded now if ``test`` is a function."""
         assert self.test is not None
         return self.test if isinstance(self.test, Data) else self.test()
 
     def all_examples(self) -> Data:
         """Training and validation examples together."""
-        return joined(self.validation.data, self.train) if self.validation.data else self.train
+        return _joined(self.validation.data, self.train) if self.validation.data else self.train
 
     @property
     def inputs(self) -> int:
-        """The number of inputs of a network for these examples."""
+        """The number of inputs of a network for the examples."""
         return self.train.inputs.shape[1]
 
     @property
     def outputs(self) -> int:
-        """The number of its outputs: the classes (with the logistic loss it has one)."""
-        given = self.validation.data
-        several = [np.asarray(data.targets) for data in (self.train, given) if data is not None]
-        return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in several)
+        """The number of classes; a network with the logistic loss has one output instead."""
+        several = (data for data in (self.train, self.validation.data) if data is not None)
+        targets = [np.asarray(data.targets) for data in several]
+        return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in targets)
 
 
 @lru_cache
 def _built(model: Callable[..., Model], values: tuple[tuple[str, Any], ...]) -> Model:
-    """A model for these values, always the same one: another would be another program."""
+    """A model for some values, built once: an equal model would be a program of its own."""
     return model(**dict(values))
 
 
-def _check_batch_size(batch_size: int, examples: int) -> None:
-    if require_count("batch_size", batch_size) > examples:
-        raise ValueError(
-            f"batch_size is {batch_size}, expected at most the {examples} examples that are "
-            "trained on"
-        )
-
-
-def hyper(configs: list[dict[str, Any]]) -> Hyper:
-    """The traced values of some configurations, [K] each."""
+def traced_values(configs: list[dict[str, Any]]) -> Hyper:
+    """The traced hyperparameters of some configurations, fields [K]."""
     defaults, dtype = Hyper(learning_rate=np.nan), jnp.result_type(float)
     return Hyper(
         *(
@@ -150,3 +206,120 @@ def hyper(configs: list[dict[str, Any]]) -> Hyper:
             for name in Hyper._fields
         )
     )
+
+
+class Arranged(NamedTuple):
+    """Examples in an order in which the validation examples of every fold are neighbours."""
+
+    data: Data
+    held_out: int  # validation examples of a fold
+    folds: int
+
+    @property
+    def trained_on(self) -> int:
+        """The number of training examples of a fold."""
+        return len(self.data.targets) - self.held_out
+
+
+def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
+    """Lays out the examples of a search.
+
+    Args:
+      validation: the choice of validation examples.
+      train: the training examples.
+      seed: decides which examples are held out.
+
+    Returns:
+      NumPy arrays in an ``Arranged``.
+
+    Raises:
+      ValueError: no example would be left to train or to validate on, given examples do not fit
+        the training examples, or stratification by targets other than class indices.
+    """
+    _check_examples("training", train)
+    n = len(train.targets)
+    if validation.data is not None:
+        _check_examples("validation", validation.data)
+        return Arranged(_joined(validation.data, train), len(validation.data.targets), 1)
+    if validation.kind == "folds":
+        held_out = n // validation.count
+        if held_out < 1:
+            raise ValueError(f"folds is {validation.count}, expected at most the {n} examples")
+    else:
+        held_out = round(n * validation.fraction)
+        if not 0 < held_out < n:
+            raise ValueError(
+                f"fraction is {validation.fraction:g} and holds out {held_out} of {n} examples, "
+                "expected at least one to validate and one to train on"
+            )
+    order = np.random.default_rng([seed, 1]).permutation(n)
+    if validation.stratified:
+        order = _stratified(order, train, held_out, validation.count)
+    inputs, targets = np.asarray(train.inputs)[order], np.asarray(train.targets)[order]
+    return Arranged(Data(inputs, targets, train.scale), held_out, validation.count)
+
+
+def _stratified(order: np.ndarray, train: Data, held_out: int, count: int) -> np.ndarray:
+    """The shuffled order, rearranged: the first ``count`` runs hold all classes in proportion.
+
+    Sorted by class, every stretch of consecutive places holds each class in proportion; dealt out
+    evenly, so does every part.
+    """
+    targets = np.asarray(train.targets)
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        raise ValueError(
+            f"stratified splits need class indices, got targets of shape {targets.shape} and dtype "
+            f"{targets.dtype}"
+        )
+    classes = np.unique(targets, return_inverse=True)[1]
+    by_class = order[np.argsort(classes[order], kind="stable")]
+    n = len(by_class)
+    if count == 1:
+        chosen = by_class[(np.arange(held_out) * n + n // 2) // held_out]
+    else:
+        shares = np.bincount(classes) / count
+        parts = [by_class[fold::count] for fold in range(count)]
+        chosen = np.concatenate([_shortened(part, classes, shares, held_out) for part in parts])
+    return np.concatenate([chosen, np.setdiff1d(order, chosen)])
+
+
+def _shortened(
+    part: np.ndarray, classes: np.ndarray, shares: np.ndarray, held_out: int
+) -> np.ndarray:
+    """A fold of at most ``held_out`` examples: the class furthest above its share loses one."""
+    if len(part) == held_out:
+        return part
+    excess = np.bincount(classes[part], minlength=len(shares)) - shares
+    return np.delete(part, np.flatnonzero(classes[part] == excess.argmax())[0])
+
+
+def _check_examples(name: str, data: Data) -> None:
+    inputs, targets = np.shape(data.inputs), np.shape(data.targets)
+    if len(inputs) != 2 or not targets or inputs[0] != targets[0]:
+        raise ValueError(
+            f"the {name} examples have inputs {inputs} and targets {targets}, expected inputs "
+            "[N, in] and N targets"
+        )
+
+
+def _joined(validation: Data, train: Data) -> Data:
+    """Validation examples, then training examples.
+
+    Raises:
+      ValueError: shapes, dtypes or scales differ.
+    """
+    columns = []
+    for name in ("inputs", "targets"):
+        first, second = (np.asarray(getattr(data, name)) for data in (validation, train))
+        if first.shape[1:] != second.shape[1:] or first.dtype != second.dtype or not len(first):
+            raise ValueError(
+                f"the validation {name} have shape {first.shape} and dtype {first.dtype}, expected "
+                f"at least one like the training {name}, {second.shape} and {second.dtype}"
+            )
+        columns.append(np.concatenate([first, second]))
+    if np.any(np.asarray(validation.scale) != np.asarray(train.scale)):
+        raise ValueError(
+            f"the validation inputs have the scale {validation.scale}, expected {train.scale} as "
+            "the training inputs"
+        )
+    return Data(*columns, train.scale)

@@ -8,10 +8,9 @@ import numpy as np
 
 from jaxnn import Data
 from jaxnn.search import Domain, Result, Task, Trial, folds, holdout
-from jaxnn.search.curves import Curve
 from jaxnn.search.journal.run_folder import Memory
+from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space
-from jaxnn.search.training.engine import Outcome
 from jaxnn.train import NEVER, Metrics
 
 

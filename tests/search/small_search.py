@@ -10,7 +10,7 @@ import numpy as np
 from jaxnn import Data, Hyper, Spec, init_state, train, train_step
 from jaxnn.minibatch import minibatch_indices, shuffle_key, take
 from jaxnn.search import Task, choice, fixed, given
-from jaxnn.search.final import Stage
+from jaxnn.search.result import Stage
 from jaxnn.types import PyTree
 
 KEY = jax.random.key(7)

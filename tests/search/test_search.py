@@ -32,11 +32,11 @@ from jaxnn.search import (
     random,
     search,
     successive_halving,
+    trainer,
 )
-from jaxnn.search.final import lineage
-from jaxnn.search.training import programs
-from jaxnn.search.training.segments import Trainer
-from jaxnn.search.validation import arrange
+from jaxnn.search.result import lineage
+from jaxnn.search.task import arrange
+from jaxnn.search.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +338,7 @@ def test_a_short_halving_is_one_program():
 
 
 def test_the_next_rungs_program_is_compiled_while_this_one_trains(monkeypatch):
-    monkeypatch.setattr(programs, "_COMPILING", 0)  # every rung has the size that suits it
+    monkeypatch.setattr(trainer, "_COMPILING", 0)  # every rung has the size that suits it
     both, compiled, training, seen = threading.Event(), Traced.compiled, Trainer.advance, set()
 
     def compile_and_tell(self):

@@ -8,9 +8,8 @@ from handmade import Made, result
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 
-from jaxnn.search import choice, conditional, fixed, integer, log_uniform, uniform
-from jaxnn.search.reporting import figures
-from jaxnn.search.reporting.importance import FEWEST, importance
+from jaxnn.search import choice, conditional, figures, fixed, integer, log_uniform, uniform
+from jaxnn.search.figures import FEWEST, importance
 from jaxnn.search.space import Space
 
 SPACE = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnn import MLP, Spec
-from jaxnn.search.training.programs import Program, Work, cheapest
+from jaxnn.search.trainer import Program, Work, cheapest
 
 SOFTMAX = Spec(model=MLP((784, 10)), steps=1, batch_size=100)  # 4.71 million operations an update
 OTHER = Spec(model=MLP((784, 10)), steps=2, batch_size=100)

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from jaxnn.search import Status, Task, choice, fixed, integer, log_uniform, random, search
-from jaxnn.search.reporting.progress import programs, reporting
+from jaxnn.search.report import programs, reporting
 from jaxnn.search.space import Space
 
 SPACE = Space({"learning_rate": log_uniform(1e-3, 1.0)})

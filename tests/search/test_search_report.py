@@ -8,9 +8,8 @@ import math
 import pytest
 from handmade import Made, result
 
-from jaxnn.search import choice, conditional, fixed, log_uniform, uniform
-from jaxnn.search.final import FinalScores
-from jaxnn.search.reporting import report
+from jaxnn.search import choice, conditional, fixed, log_uniform, report, uniform
+from jaxnn.search.result import FinalScores
 
 SPACE = {
     "learning_rate": log_uniform(1e-3, 1.0),

@@ -6,8 +6,7 @@ from scipy import stats
 
 from jaxnn import NEVER, Metrics
 from jaxnn.search import AllDivergedError, Trial
-from jaxnn.search.curves import Curve
-from jaxnn.search.selection import chosen, confidence_intervals, may_be_chosen, standard_error
+from jaxnn.search.result import Curve, chosen, confidence_intervals, may_be_chosen, standard_error
 
 
 def curve(number, *evaluations, diverged_at=NEVER, size=10, l2=0.0, start=0):

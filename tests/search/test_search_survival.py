@@ -14,7 +14,7 @@ from jaxnn import Data
 from jaxnn import search as s
 from jaxnn.search.journal.log import Log, parse
 from jaxnn.search.journal.run_folder import LOG, RunFolder
-from jaxnn.search.training.segments import Trainer
+from jaxnn.search.trainer import Trainer
 
 METHODS = {
     "successive_halving": s.successive_halving(4, eta=2),

@@ -48,12 +48,12 @@ def test_what_trains_has_no_way_to_the_test_set(monkeypatch):
     module = import_module("jaxnn.search.search")
     tasks = []
 
-    class Watched(module.Engine):
+    class Watched(module.Loop):
         def __init__(self, task, *args, **options):
             tasks.append(task)
             super().__init__(task, *args, **options)
 
-    monkeypatch.setattr(module, "Engine", Watched)
+    monkeypatch.setattr(module, "Loop", Watched)
     search(TASK, SPACE, method=random(1), key=KEY)
     assert [task.test for task in tasks] == [None]
 

@@ -6,7 +6,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from jaxnn import Data
 from jaxnn.search import Task, folds, given, holdout
-from jaxnn.search.validation import arrange
+from jaxnn.search.task import arrange
 
 
 def examples(targets):

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnn.search.journal.log import Record
 from jaxnn.search.journal.run_folder import Journal, differences
-from jaxnn.search.methods.rounds import Round, Trial
+from jaxnn.search.methods import Round, Trial
 from jaxnn.search.space import Config, readable
 from jaxnn.train import NEVER, Metrics
 

@@ -1,1 +1,74 @@
-"""Search methods: generators that ask for rounds of training and are told the scores."""
+"""Search methods: each asks for rounds of training, and learns the scores of every round.
+
+A method never trains, and keeps nothing between runs: with the same space, budget and seed, and
+the same scores, a method asks for the same rounds. A search is therefore resumable from the scores
+in its journal.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from jaxnn.search.space import Config, Space, readable
+
+
+class Trial(NamedTuple):
+    """A configuration in training."""
+
+    number: int
+    config: Config
+    parent: int | None = None
+    """The trial whose state this trial starts from; its own number to go on; None: a new model."""
+
+
+class Round(NamedTuple):
+    """Trials to train from their current states up to an evaluation."""
+
+    trials: tuple[Trial, ...]
+    until: int  # the evaluation, from 1
+    following: tuple[tuple[int, int], ...] = ()
+    """(number of trials, until) of later rounds in which some trials go on, if known: a hint."""
+
+
+class Scores(NamedTuple):
+    """Means over replicates by trial number, after a round; lower is better, inf: diverged."""
+
+    best: Mapping[int, float]  # at the best evaluation so far
+    last: Mapping[int, float]  # at the latest evaluation
+
+
+Rounds = Generator[Round, Scores, None]
+
+
+class Method(Protocol):
+    """A search method: a class with ``rounds`` (a generator), ``work`` and ``describe``."""
+
+    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+        """Yields the rounds of a search, and is sent the scores of each.
+
+        Args:
+          space: the configurations to choose from.
+          evaluations: the number of evaluations in full training.
+          seed: decides all random draws.
+
+        Raises:
+          SpaceError: the method cannot search this space.
+        """
+        ...
+
+    def work(self, space: Space, evaluations: int) -> int:
+        """The most evaluations, summed over trials, that the search takes: for the time left."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The method in JSON's types, for the record of a run."""
+        ...
+
+
+def fresh(configs: Sequence[Config], first: int = 0) -> tuple[Trial, ...]:
+    """New trials of some configurations, numbered from ``first``."""
+    return tuple(Trial(first + i, config) for i, config in enumerate(configs))
+
+
+def description(name: str, method: object) -> dict[str, Any]:
+    """A method's name and fields in JSON's types."""
+    return {"method": name, **readable(vars(method))}

@@ -1,4 +1,4 @@
-"""Population-based training: the bad copy the good, and try other hyperparameters from there."""
+"""Population-based training: bad trials copy good trials, with other hyperparameters."""
 
 import math
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.search.domain import Domain, SpaceError
-from jaxnn.search.methods.rounds import Round, Rounds, Scores, Trial, fresh
+from jaxnn.search.methods import Round, Rounds, Scores, Trial, description, fresh
 from jaxnn.search.methods.sampling import random_configurations
-from jaxnn.search.space import TRACED, Config, Space
+from jaxnn.search.space import Config, Domain, Space, SpaceError
 from jaxnn.spec import require_count
+from jaxnn.types import Hyper
 
 
 @dataclass(frozen=True)
 class PopulationBased:
-    """Exploit and explore between segments; see ``population_based``."""
+    """Exploit and explore between intervals of training; see ``population_based``."""
 
     count: int
     interval: int
@@ -26,9 +26,9 @@ class PopulationBased:
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
         """One round per interval."""
         self._check(space, evaluations)
-        trials = fresh(random_configurations(space, seed, self.count))
-        made = self.count
-        for step, until in enumerate(self._ends(evaluations)):
+        trials, made = fresh(random_configurations(space, seed, self.count)), self.count
+        ends = [*range(self.interval, evaluations, self.interval), evaluations]
+        for step, until in enumerate(ends):
             scores = yield Round(trials, until)
             rng = np.random.default_rng([seed, 4, step])
             trials, made = self._next(trials, scores, space, rng, made)
@@ -36,14 +36,14 @@ class PopulationBased:
                 return
 
     def _check(self, space: Space, evaluations: int) -> None:
-        if not any(name in TRACED for name in space.searched):
+        if not set(space.traced) & set(space.searched):
             raise SpaceError(
                 "population_based changes hyperparameters in training, expected one of "
-                f"{', '.join(TRACED)} in the space, with more than one value"
+                f"{', '.join(Hyper._fields)} in the space, with more than one value"
             )
-        for name, domain in space.items():
-            changing = [condition for condition, _ in domain.conditions if condition in TRACED]
-            if name not in TRACED and changing:
+        for name in space.static:
+            changing = [c for c, _ in space[name].conditions if c in space.traced]
+            if changing:
                 raise SpaceError(
                     f"population_based changes {changing[0]} in training, expected that {name}, "
                     "which is compiled, does not depend on it"
@@ -53,9 +53,6 @@ class PopulationBased:
                 f"population_based: interval is {self.interval} evaluations, expected fewer than "
                 f"the task's {evaluations}"
             )
-
-    def _ends(self, evaluations: int) -> list[int]:
-        return [*range(self.interval, evaluations, self.interval), evaluations]
 
     def _next(
         self,
@@ -72,8 +69,7 @@ class PopulationBased:
             return (), made
         tail = max(1, int(self.quantile * len(ranked)))
         good = finite[:tail]
-        bad = {trial.number for trial in ranked[len(ranked) - tail :]}
-        bad |= {trial.number for trial in ranked} - {trial.number for trial in finite}
+        bad = {trial.number for trial in ranked[len(ranked) - tail :] + ranked[len(finite) :]}
         following = []
         for trial in trials:
             if trial.number in bad:
@@ -86,33 +82,27 @@ class PopulationBased:
         return tuple(following), made
 
     def explore(self, config: Config, space: Space, rng: np.random.Generator) -> Config:
-        """Other values of the traced hyperparameters: perturbed, or drawn anew.
+        """Other values of the traced hyperparameters: perturbed, or drawn again.
 
-        One that starts to apply, because what it depends on has changed, is drawn anew.
+        A hyperparameter that starts to apply, because its condition has changed, is drawn.
         """
         changed = dict(config)
-        for name in [name for name in space if name in TRACED]:
-            anew, u, factor = rng.random(), rng.random(), rng.integers(len(self.factors))
-            if anew < self.resample or name not in config:
+        for name in space.traced:
+            chance, u, factor = rng.random(), rng.random(), rng.integers(len(self.factors))
+            if chance < self.resample or name not in config:
                 changed[name] = space[name].at(u)
             else:
                 changed[name] = _perturbed(space[name], config[name], self.factors[factor])
         return space.active(changed)
 
     def work(self, space: Space, evaluations: int) -> int:
-        """Every member's training."""
+        """Full training of every member."""
+        del space
         return self.count * evaluations
 
     def describe(self) -> dict[str, Any]:
-        """In JSON's types."""
-        return {
-            "method": "population_based",
-            "count": self.count,
-            "interval": self.interval,
-            "quantile": self.quantile,
-            "factors": list(self.factors),
-            "resample": self.resample,
-        }
+        """The method in JSON's types."""
+        return description("population_based", self)
 
 
 def population_based(
@@ -125,16 +115,17 @@ def population_based(
 ) -> PopulationBased:
     """Population-based training (Jaderberg et al., 2017), with truncation selection.
 
-    After every interval the worst members, by their latest score, go on as copies of some of the
-    best, parameters and optimizer state included, with other traced hyperparameters. A copy is a
-    trial of its own, with its parent's number.
+    After every interval the worst members, by their latest scores, go on as copies of some of the
+    best members, parameters and optimizer state included, with other traced hyperparameters. A copy
+    is a new trial, and names its parent.
 
     Args:
       count: members of the population.
       interval: evaluations between two selections.
-      quantile: which part of the members counts as best, and which as worst; at most a half.
-      factors: by which a value is multiplied (a choice or whole number moves to a neighbour).
-      resample: how probably a value is drawn anew instead.
+      quantile: the share of members that count as best, and as worst; at most a half.
+      factors: a value is multiplied by one of the factors (a choice or integer moves to a
+        neighbour).
+      resample: the probability of drawing a value again instead.
     """
     if require_count("count", count) < 2:
         raise SpaceError(f"population_based: count is {count}, expected at least 2 members")
@@ -150,7 +141,7 @@ def population_based(
 
 
 def _perturbed(domain: Domain, value: Any, factor: float) -> Any:
-    """The value times the factor, within the domain; one that is listed moves to a neighbour."""
+    """The value times the factor, within the domain; a listed value moves to a neighbour."""
     if domain.is_interval:
         return min(max(value * factor, domain.low), domain.high)
     values = domain.values

@@ -1,4 +1,4 @@
-"""Methods that decide everything beforehand: grid, random, Sobol'."""
+"""Methods with one round, decided before any training: grid, random, Sobol'."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.search.domain import SpaceError
-from jaxnn.search.methods.rounds import Round, Rounds, fresh
-from jaxnn.search.space import Config, Space
+from jaxnn.search.methods import Round, Rounds, fresh
+from jaxnn.search.space import Config, Space, SpaceError
 from jaxnn.spec import require_count
 
 
@@ -20,19 +19,20 @@ class Grid:
     by_name: tuple[tuple[str, int], ...] = ()
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """One round of everything."""
+        """One round of all combinations."""
+        del seed
         yield Round(fresh(self.configurations(space)), evaluations)
 
     def work(self, space: Space, evaluations: int) -> int:
-        """All of it."""
+        """Full training of every combination."""
         return len(self.configurations(space)) * evaluations
 
     def configurations(self, space: Space) -> list[Config]:
         """The combinations.
 
         Raises:
-          SpaceError: an interval without a number of points, a number for a name that is not in
-            the space or has options, or too many combinations.
+          SpaceError: an interval without a number of points, a number for a name that has options
+            or is not in the space, or too many combinations.
         """
         given = dict(self.by_name)
         for name in given:
@@ -52,7 +52,7 @@ class Grid:
         return space.grid(points)
 
     def describe(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """The method in JSON's types."""
         return {"method": "grid", "points": self.points, **dict(self.by_name)}
 
 
@@ -60,8 +60,8 @@ def grid(points: int | None = None, **by_name: int) -> Grid:
     """Every combination of evenly spaced values (evenly in the logarithm for ``log_uniform``).
 
     Args:
-      points: how many values of each interval, both ends included.
-      **by_name: the same for one name.
+      points: the number of values of each interval, both ends included.
+      **by_name: the number of values for one name.
     """
     for name, count in {"points": points, **by_name}.items():
         if count is not None and require_count(name, count) < 2:
@@ -71,11 +71,11 @@ def grid(points: int | None = None, **by_name: int) -> Grid:
 
 @dataclass(frozen=True)
 class Sample:
-    """Configurations that are drawn beforehand and trained in full; see ``random`` and ``sobol``.
+    """Configurations that train in full, drawn before any training: ``random`` and ``sobol``.
 
     Attributes:
-      name: of the method.
-      draw: from a space, a seed and a number to so many configurations.
+      name: the name of the method.
+      draw: (space, seed, count) -> configurations.
       count: how many to draw.
     """
 
@@ -84,15 +84,16 @@ class Sample:
     count: int
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """One round."""
+        """One round of all configurations."""
         yield Round(fresh(self.draw(space, seed, self.count)), evaluations)
 
     def work(self, space: Space, evaluations: int) -> int:
-        """All of it."""
+        """Full training of every configuration."""
+        del space
         return self.count * evaluations
 
     def describe(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """The method in JSON's types."""
         return {"method": self.name, "count": self.count}
 
 
@@ -104,7 +105,7 @@ def random(count: int) -> Sample:
 def sobol(count: int) -> Sample:
     """The first ``count`` points of a scrambled Sobol' sequence (Owen, 1998): no gaps, no clusters.
 
-    It is at its most even for powers of two.
+    A power of two makes the points most even.
     """
     return Sample("sobol", sobol_configurations, require_count("count", count))
 
@@ -115,16 +116,16 @@ def random_configuration(space: Space, seed: int, number: int) -> Config:
     return space.configuration(dict(zip(space.searched, draws.tolist(), strict=True)))
 
 
-def random_configurations(space: Space, seed: int, count: int) -> list[Config]:
-    """The first of them."""
-    return [random_configuration(space, seed, number) for number in range(count)]
+def random_configurations(space: Space, seed: int, count: int, first: int = 0) -> list[Config]:
+    """The configurations of ``count`` numbers from ``first`` on."""
+    return [random_configuration(space, seed, first + number) for number in range(count)]
 
 
 def sobol_configurations(space: Space, seed: int, count: int) -> list[Config]:
-    """The first points of the sequence of a seed, as configurations.
+    """The first points of a seed's sequence, as configurations.
 
     Raises:
-      SpaceError: more dimensions than there are direction numbers for.
+      SpaceError: the space has more dimensions than SciPy has direction numbers for.
     """
     from scipy.stats import qmc
 

@@ -1,1 +1,0 @@
-"""A search for people: tables, files, figures, progress."""

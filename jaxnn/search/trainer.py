@@ -1,0 +1,309 @@
+"""Training a bucket of trials from one evaluation to the next, on all devices.
+
+A *bucket* holds the trials of a round that share a program. The members of a bucket are rows of
+arrays [R, K, ...]: R replicates (seeds x folds) of K trials. Copying a trial is an index, saving
+trials is writing arrays. Between evaluations the arrays stay on the host.
+
+The block size is a part of the program. Small blocks keep all devices busy with few trials, large
+blocks share more of a minibatch among many trials. Since every size needs a program, the rungs of a
+short search share a program even if another block size would train some rungs faster.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxnn import population
+from jaxnn.population import SPLIT, WHOLE, Traced, Wave, check_mesh, default_block_size
+from jaxnn.search.task import Arranged, traced_values
+from jaxnn.spec import Spec
+from jaxnn.train import (
+    NEVER,
+    Metrics,
+    State,
+    Withheld,
+    advance,
+    evaluate,
+    init_state,
+    mark_divergence,
+)
+from jaxnn.types import Array, Data, Hyper, Key, PyTree
+
+_OVERHEAD = 1.7  # cost of a block beyond its members, in members
+_COMPILING = 40e9  # cost of a program for a search that starts cold, in operations of training
+
+
+class Members(NamedTuple):
+    """The trials of a bucket in training."""
+
+    params: PyTree  # leaves [R, K, ...]
+    optimizer_state: PyTree  # leaves [R, K, ...]
+    diverged_at: np.ndarray  # [R, K] int32
+    best: PyTree  # leaves [R, K, ...]: the parameters at each trial's best evaluation
+
+    def take(self, rows: Sequence[int]) -> "Members":
+        """A copy of some trials; a row may be repeated."""
+        return jax.tree.map(lambda leaf: leaf[:, np.asarray(rows, int)], self)
+
+
+class Program(NamedTuple):
+    """A program to compile."""
+
+    spec: Spec
+    block_size: int  # trials of one replicate that a device trains at once
+
+
+class Work(NamedTuple):
+    """The training of a round."""
+
+    trials: int
+    updates: int  # per trial
+
+
+class Replicates(NamedTuple):
+    """The repetitions of a trial: every fold of every seed."""
+
+    words: np.ndarray  # [R, ...] uint32: the key of the seed
+    fold: np.ndarray  # [R] int32
+    key_kind: Any
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return len(self.fold)
+
+
+@partial(jax.jit, static_argnames="seeds")
+def seed_words(key: Key, seeds: int) -> Array:
+    """The key of each seed, [seeds, ...] uint32."""
+    return jax.vmap(lambda seed: jax.random.key_data(jax.random.fold_in(key, seed)))(
+        jnp.arange(seeds)
+    )
+
+
+def make_trainer(arranged: Arranged, words: Array, key_kind: Any, mesh: Mesh) -> "Trainer":
+    """A trainer with the examples on all devices.
+
+    Args:
+      arranged: the examples.
+      words: the key of each seed, from ``seed_words``; members of one seed share minibatches.
+      key_kind: ``jax.random.key_impl`` of the key behind ``words``.
+      mesh: the devices.
+    """
+    fold = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))
+    replicates = Replicates(np.repeat(np.asarray(words), arranged.folds, axis=0), fold, key_kind)
+    return Trainer(arranged, population.place_whole(mesh, arranged.data), replicates, mesh)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains all buckets of a search, on given examples and devices."""
+
+    arranged: Arranged
+    on_device: Data  # the arranged examples, on every device
+    replicates: Replicates
+    mesh: Mesh
+    _traced: dict[Program, Traced] = field(default_factory=dict)
+
+    def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
+        """The program of a round; see ``cheapest``."""
+        return cheapest(
+            spec,
+            planned,
+            had,
+            replicates=self.replicates.count,
+            devices=self.mesh.shape["population"],
+            platform=self.mesh.devices.flat[0].platform,
+        )
+
+    def waves(self, program: Program, trials: int) -> list[Wave]:
+        """The blocks of a bucket, dealt out to the devices."""
+        devices = self.mesh.shape["population"]
+        return population.deal(self.replicates.count, trials, program.block_size, devices)
+
+    def empty(self, spec: Spec, trials: int) -> Members:
+        """Members whose parameters are not yet drawn: zeros of the right shapes."""
+        hyper = jax.tree.map(lambda column: column[0], traced_values([{}]))
+        state = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
+        shape = self.replicates.count, trials
+        params, optimizer_state, best = (
+            jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), tree)
+            for tree in (state.params, state.optimizer_state, state.params)
+        )
+        return Members(params, optimizer_state, np.full(shape, NEVER, np.int32), best)
+
+    def traced(self, program: Program) -> Traced:
+        """The program for the trainer's examples, replicates and devices; traced once."""
+        if program not in self._traced:
+            spec, members = program.spec, self.empty(program.spec, 1)
+            wave = self.waves(program, 1)[0]
+            arguments = self._arguments(traced_values([{}]), members, wave, 0, 0)
+            batch_axis = check_mesh(self.mesh, spec)
+            held_out, kind = self.arranged.held_out, self.replicates.key_kind
+            static = (spec, self.mesh, kind, batch_axis, held_out)
+            signature = population.signature(arguments)
+            self._traced[program] = population.trace_once(segment_program, static, signature)
+        return self._traced[program]
+
+    def advance(
+        self,
+        program: Program,
+        hyper: Hyper,
+        members: Members,
+        start: int,
+        stop: int,
+        report: Callable[[float], None],
+    ) -> Metrics:
+        """Trains the members from one iteration to another, in place, and evaluates the members.
+
+        Args:
+          program: trains the members.
+          hyper: fields [K].
+          members: changed in place, apart from ``best``.
+          start: the iteration that the members have reached.
+          stop: the iteration to reach.
+          report: called after every wave with the share of the work that is done.
+
+        Returns:
+          Validation loss and error, [R, K] each.
+        """
+        run = self.traced(program).compiled
+        shape, dtype = members.diverged_at.shape, jnp.result_type(float)
+        waves = self.waves(program, shape[1])
+        metrics = Metrics(np.zeros(shape, dtype), np.zeros(shape, dtype))
+        results = (members.params, members.optimizer_state, members.diverged_at, metrics)
+
+        def launch(wave: Wave) -> Any:
+            return run(*self._arguments(hyper, members, wave, start, stop - start))
+
+        for done, (wave, output) in enumerate(population.one_ahead(waves, launch), start=1):
+            population.store(results, output, wave)
+            report(done / len(waves))
+        population.gather((members.diverged_at, metrics), waves, self.mesh)
+        return metrics
+
+    def gather(self, program: Program, members: Members) -> Members:
+        """The members, rows trained by other processes included."""
+        waves = self.waves(program, members.diverged_at.shape[1])
+        return population.gather(members, waves, self.mesh)
+
+    def _arguments(
+        self, hyper: Hyper, members: Members, wave: Wave, start: int, steps: int
+    ) -> tuple:
+        rows = np.stack([block.rows for block in wave])  # [D, block_size]
+        replicate = np.array([block.replicate for block in wave])
+        per_device = (
+            jax.tree.map(lambda column: column[rows], hyper),
+            jax.tree.map(
+                lambda leaf: leaf[replicate[:, None], rows],
+                (members.params, members.optimizer_state, members.diverged_at),
+            ),
+            self.replicates.words[replicate],
+            self.replicates.fold[replicate],
+            np.array([block.count > 0 for block in wave]),
+        )
+        scalars = population.place_whole(self.mesh, (np.int32(start), np.int32(steps)))
+        return (*population.place_split(self.mesh, per_device), *scalars, self.on_device)
+
+
+def segment_program(
+    spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None, held_out: int
+) -> Callable:
+    """Every device trains and evaluates the device's block of a wave; padding blocks are skipped.
+
+    (hyper [D, block], (params, optimizer state, divergence) [D, block, ...], key words [D, 2],
+    folds [D], active [D], iteration, steps, data)
+      -> (params, optimizer state, divergence, metrics) [D, block, ...]
+    """
+
+    def train_block(
+        hyper: Hyper,
+        states: tuple[PyTree, PyTree, Array],
+        words: Array,
+        fold: Array,
+        active: Array,
+        iteration: Array,
+        steps: Array,
+        data: Data,
+    ) -> Any:
+        key = jax.random.wrap_key_data(words[0], impl=key_kind)
+        withheld = Withheld(fold[0] * held_out, held_out)
+        options: Any = {"batch_axis": batch_axis, "columns": True}
+        zero = Metrics(jnp.zeros(()), jnp.zeros(()))
+        hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
+        inputs, targets = (
+            jax.lax.dynamic_slice_in_dim(jnp.asarray(x), withheld.first, held_out)
+            for x in (data.inputs, data.targets)
+        )
+        validation = Data(inputs, targets, data.scale)
+
+        def member(hyper: Hyper, params: PyTree, memory: PyTree, diverged_at: Array) -> Any:
+            state = State(params, memory, iteration, diverged_at)
+            state = advance(spec, hyper, key, state, steps, data, withheld=withheld, **options)
+            if not held_out:
+                return state.params, state.optimizer_state, state.diverged_at, zero
+            metrics = evaluate(spec, state.params, validation, **options)
+            state = mark_divergence(state, jnp.isfinite(metrics.loss))
+            return state.params, state.optimizer_state, state.diverged_at, metrics
+
+        idle = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, states[2].shape), zero)
+        output = jax.lax.cond(
+            active[0], lambda: jax.vmap(member)(hyper, *states), lambda: (*states, idle)
+        )
+        return jax.tree.map(lambda leaf: leaf[None], output)
+
+    specs = {"in_specs": (*(SPLIT,) * 5, *(WHOLE,) * 3), "out_specs": SPLIT}
+    return jax.jit(jax.shard_map(train_block, mesh=mesh, **specs, check_vma=False))
+
+
+def cheapest(
+    spec: Spec,
+    planned: Sequence[Work],
+    had: Collection[Program],
+    *,
+    replicates: int,
+    devices: int,
+    platform: str,
+) -> Program:
+    """The program of a round with which the whole plan costs least.
+
+    The cost of a plan is the training of every round, in blocks of the best of some sizes, and the
+    programs for the sizes that are not compiled yet. On accelerators (not measured) programs cost
+    nothing. The last bit of a result depends on the choice, so nothing else enters.
+
+    Args:
+      spec: the rest of the program.
+      planned: the work of the round, and of later rounds as far as known.
+      had: compiled programs, of any spec.
+      replicates: of every trial; a block holds trials of one replicate.
+      devices: the number of devices that train in parallel.
+      platform: of the devices.
+    """
+    per_update = 6 * parameter_count(spec) * spec.batch_size  # forward, and twice that backward
+    compiling = _COMPILING if platform == "cpu" else 0
+    largest = {default_block_size(spec, platform, work.trials) for work in planned}
+    sizes = sorted({*largest, *(size for size in (1, 2, 4, 8, 16) if size < max(largest))})
+
+    def training(work: Work, size: int) -> float:
+        waves = -(-replicates * -(-work.trials // size) // devices)
+        return waves * (size + _OVERHEAD) * work.updates * per_update
+
+    def cost(some: tuple[int, ...]) -> float:
+        missing = sum(Program(spec, size) not in had for size in some)
+        return missing * compiling + sum(min(training(work, s) for s in some) for work in planned)
+
+    choices = [c for n in range(len(planned)) for c in combinations(sizes, n + 1)]
+    return Program(spec, min(min(choices, key=cost), key=lambda size: training(planned[0], size)))
+
+
+def parameter_count(spec: Spec) -> int:
+    """The number of a model's parameters."""
+    params = jax.eval_shape(spec.model.init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

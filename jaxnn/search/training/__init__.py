@@ -1,1 +1,0 @@
-"""The loop of a search: rounds, the buckets they are trained in, the population between them."""
