@@ -211,10 +211,8 @@ def parallel_coordinates(result: Result) -> Figure | None:
     for point in sorted(points, key=lambda point: -point.score):  # the best on top
         line = [_height(space, name, point) for name in names]
         line.append(_BELOW if point.lost else 1 - float(along(point.score)))
-        colour = {"color": COLOURS[1], "linestyle": ":"}
-        if not point.lost:
-            colour = {"color": tint(norm(point.score))}
-        axes.plot(line, linewidth=1.0, **colour)
+        colour = COLOURS[1] if point.lost else tint(norm(point.score))
+        axes.plot(line, color=colour, linestyle=":" if point.lost else "-", linewidth=1.0)
         if point.number == result.best.trial:
             chosen = axes.plot(line, color=COLOURS[4], linewidth=3.0, zorder=3)
     axes.set(xlim=(-0.5, len(names) + 0.4), ylim=(-0.2, 1.05), yticks=[])

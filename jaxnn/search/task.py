@@ -308,7 +308,7 @@ def _joined(validation: Data, train: Data) -> Data:
     Raises:
       ValueError: shapes, dtypes or scales differ.
     """
-    columns = []
+    columns: dict[str, np.ndarray] = {}
     for name in ("inputs", "targets"):
         first, second = (np.asarray(getattr(data, name)) for data in (validation, train))
         if first.shape[1:] != second.shape[1:] or first.dtype != second.dtype or not len(first):
@@ -316,10 +316,10 @@ def _joined(validation: Data, train: Data) -> Data:
                 f"the validation {name} have shape {first.shape} and dtype {first.dtype}, expected "
                 f"at least one like the training {name}, {second.shape} and {second.dtype}"
             )
-        columns.append(np.concatenate([first, second]))
+        columns[name] = np.concatenate([first, second])
     if np.any(np.asarray(validation.scale) != np.asarray(train.scale)):
         raise ValueError(
             f"the validation inputs have the scale {validation.scale}, expected {train.scale} as "
             "the training inputs"
         )
-    return Data(*columns, train.scale)
+    return Data(**columns, scale=train.scale)
