@@ -1,4 +1,4 @@
-"""Hyperparameter search: whole populations train as one program; searches are resumable."""
+"""Hyperparameter search: whole populations train as a program; searches are resumable."""
 
 from jaxnn.search.journal.log import CorruptLogError
 from jaxnn.search.journal.records import ReproducibilityError

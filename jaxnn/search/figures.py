@@ -56,7 +56,7 @@ class Point(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Whether there is no score to show."""
+        """Whether the trial has no score to show."""
         return not math.isfinite(self.score)
 
 
@@ -81,7 +81,7 @@ def figures(result: Result) -> dict[str, Figure]:
 
 
 def learning_curves(result: Result) -> Figure:
-    """The best trials by epoch, with bands over replicates; other trials faint in the background.
+    """The best trials by epoch, with bands over replicates; the rest faint in the background.
 
     The curve of a copy, in population-based training, begins with the curves of its ancestors.
     """
@@ -273,8 +273,8 @@ def importance(
 
     The importance holds for the given space and trials: over a narrow range every hyperparameter
     looks unimportant. Methods that stop trials early or draw new trials near good trials sample
-    unevenly: training length is confounded with the configuration. Hyperparameters that depend on
-    each other share their importance. With ``explained`` near 0 the importance says nothing.
+    unevenly: training length is confounded with the configuration. Dependent hyperparameters share
+    importance. With ``explained`` near 0 the importance says nothing.
 
     Args:
       space: the searched space.
@@ -394,7 +394,7 @@ def _norm(low: float, high: float) -> Normalize:
 
 
 def _colours(scores: np.ndarray) -> Normalize:
-    """From scores to colours; the worst fifth shares one colour, so that good scores differ."""
+    """From scores to colours; the worst fifth has a single colour, so good scores differ."""
     low, high = float(scores.min()), float(np.quantile(scores, 0.8))
     return _norm(low, max(high, low + 1e-3 * abs(low) or 1e-3))
 
@@ -433,13 +433,13 @@ def _is_listed(domain: Domain) -> bool:
 
 
 def _jitter(number: int) -> float:
-    """An offset that separates trials with equal options, equal in all figures."""
+    """An offset to separate trials with equal options, equal in all figures."""
     golden = (math.sqrt(5) - 1) / 2
     return _JITTER * (2 * (number * golden % 1) - 1)
 
 
 def _positions(name: str, domain: Domain, points: Sequence[Point]) -> np.ndarray:
-    """The places of trials along the axis of a hyperparameter that applies to all of them."""
+    """The places of trials along the axis of a hyperparameter; it applies to all trials."""
     if not _is_listed(domain):
         return np.array([point.config[name] for point in points], float)
     places = [domain.values.index(p.config[name]) + _jitter(p.number) for p in points]
@@ -495,7 +495,7 @@ def _within(locator: LogLocator | MaxNLocator, low: float, high: float) -> list[
 
 
 def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]], below: str | None) -> None:
-    """A vertical line with labels at the left, and the label of lines that pass below."""
+    """A vertical line with labels at the left, and a label for lines passing below."""
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
     text = {"ha": "right", "va": "center", "fontsize": 9, "bbox": box, "zorder": 4}
     axes.plot([place, place], [0, 1], color="0.2", linewidth=1, zorder=2)

@@ -1,6 +1,6 @@
 """The loop of a search: ask the method for a round, train the round, send the scores.
 
-A round trains bucket by bucket, a bucket from evaluation to evaluation. One such step is a
+A round trains bucket by bucket, a bucket from evaluation to evaluation. Each step is a
 *segment*, and after every segment the scores are in the journal. The rounds decide everything, so a
 resumed search repeats the uninterrupted search: the method starts again, segments before the latest
 checkpoint are read from the journal, and later segments train again and must give the bits in the
@@ -32,7 +32,7 @@ from jaxnn.spec import Spec
 from jaxnn.types import Hyper, PyTree
 
 Keep = Callable[[Mapping[int, Curve]], set[int]]
-"""From the curves of finished trials to the trials that may still be chosen."""
+"""From the curves of finished trials to the candidates for the choice."""
 
 
 class Status(NamedTuple):
@@ -89,7 +89,7 @@ class PopulationState:
     def begin_round(self, curves: Mapping[int, Curve], continuing: set[int]) -> None:
         """Keeps the parameters of trials that do not go on and may be chosen.
 
-        The parameters of trials that go on are in the buckets; such a trial may still diverge.
+        Continuing trials have parameters in the buckets, and may still diverge.
         """
         kept = self._keep({n: curve for n, curve in curves.items() if n not in continuing})
         self._before, self._now = self._now, {}
@@ -198,7 +198,7 @@ class Loop:
           space: the searched space.
           trainer: trains the buckets.
           journal: holds the records.
-          keep: selects the trials that may still be chosen, whose parameters are kept.
+          keep: selects the trials that may still be chosen, to keep the parameters.
           report: called after every wave.
           checkpoint_seconds: the shortest time between two checkpoints.
         """
@@ -267,7 +267,7 @@ class Loop:
         programs: list[Program] = []
         for name, trials in by_name.items():
             spec, planned = self._spec_of(trials[0]), [(len(trials), current.until)]
-            if len(by_name) == 1:  # of several buckets, nobody knows which trials go on
+            if len(by_name) == 1:  # with several buckets the survivors are unknown
                 planned += current.following
             works = self._works(spec, self._population.reached(name, trials), planned)
             programs.append(self._trainer.program(spec, works, self._programs))

@@ -90,7 +90,7 @@ def write(result: Result, folder: Path | str) -> list[Path]:
     """Writes the whole report of a search, each file whole or not at all.
 
     ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG; the folder is created
-    if missing, and may be the folder of the search. Of several processes one may write.
+    if missing, and may be the folder of the search. In a distributed search let one process write.
 
     Returns:
       The files.

@@ -128,7 +128,7 @@ def chosen(curves: Mapping[int, Curve], measure: str, rule: str = "mean") -> int
 
 
 def may_be_chosen(curves: Mapping[int, Curve], measure: str, rule: str) -> set[int]:
-    """The trials whose parameters have to be kept while other trials train."""
+    """The trials with parameters to keep while the rest trains."""
     finite = {n for n, curve in curves.items() if math.isfinite(curve.score(measure))}
     return finite if rule != "mean" or not finite else {chosen(curves, measure)}
 
@@ -291,7 +291,7 @@ class Result:
         replicate: the folds of the first seed, of the second seed, ...
       curves: every trial's validation scores.
       programs: the number of compiled programs.
-      compile_seconds: the time of compilation; programs compile while other programs train.
+      compile_seconds: the time of compilation; compilation and training overlap.
       train_seconds: the time of training, summed over all runs of a resumed search.
       method: the search method, in JSON's types.
       rule: the rule of the choice.

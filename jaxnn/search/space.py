@@ -36,7 +36,7 @@ class SpaceError(ValueError):
 
 @dataclass(frozen=True)
 class Domain:
-    """The values of one hyperparameter, and the distribution to draw them from.
+    """The values of a hyperparameter, with a distribution over the values.
 
     Attributes:
       kind: "uniform", "log_uniform", "integer", "choice" or "fixed".
@@ -168,7 +168,7 @@ def conditional(domain: Domain, **conditions: Any) -> Domain:
     >>> momentum.conditions
     (('optimizer', ('momentum', 'nesterov')),)
 
-    In a configuration with the optimizer adam, ``momentum`` is absent.
+    With the optimizer adam, a configuration has no ``momentum``.
 
     Args:
       domain: the values where the hyperparameter applies.
@@ -186,7 +186,7 @@ def conditional(domain: Domain, **conditions: Any) -> Domain:
 
 
 def readable(value: Any) -> Any:
-    """A value, or a whole configuration, in JSON's types; a function by its qualified name."""
+    """A value, or a whole configuration, in JSON's types; functions by qualified name."""
     if isinstance(value, Mapping):
         return {name: readable(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):
@@ -202,7 +202,7 @@ def applies(domain: Domain, config: Mapping[str, Any]) -> bool:
 
 
 class Space(Mapping[str, Domain]):
-    """Checked domains by name; every name comes after the names in its conditions.
+    """Checked domains by name, sorted: conditions come before the names they rule.
 
     >>> space = Space({"learning_rate": log_uniform(1e-3, 1.0), "hidden": choice((), (50, 50))})
     >>> space.configuration({"learning_rate": 0.0, "hidden": 0.9})
@@ -319,7 +319,7 @@ class Space(Mapping[str, Domain]):
         return list({tuple(part.items()): part for part in parts}.values())
 
     def _with_conditions(self, names: Iterable[str]) -> set[str]:
-        """The names, and all names that their conditions depend on."""
+        """The names, and all names in the conditions."""
         found = set(names)
         for name in reversed(self._domains):  # conditions come before the names they rule
             if name in found:
@@ -374,7 +374,7 @@ def _check_name(name: str, known: tuple[str, ...]) -> None:
 
 
 def _in_order(domains: dict[str, Domain]) -> dict[str, Domain]:
-    """The domains, every one after the domains that its conditions name."""
+    """The domains, sorted: conditions first, then the names they rule."""
     for name, domain in domains.items():
         for condition, values in domain.conditions:
             if condition not in domains:

@@ -1,9 +1,8 @@
 """The task of a search: the examples, the training budget, the measure, the validation examples.
 
-Held-out examples, given examples and folds become one layout: an order of the examples in which the
-validation examples of every fold are neighbours. Fold f validates on the rows from ``f * held_out``
-on and trains on all other rows, so a fold is a number, and cross-validation one more axis of the
-population.
+Held-out examples, given examples and folds share a layout: the validation examples of every fold
+are neighbours. Fold f validates on the rows from ``f * held_out`` on and trains on all other rows,
+so a fold is a number, and cross-validation an axis of the population.
 """
 
 from collections.abc import Callable, Mapping
@@ -84,16 +83,16 @@ class Task:
     4
 
     Attributes:
-      train: all examples that the search may see, validation examples included.
-      test: examples that the search may not see, or a function that loads them; ``Result.test``
+      train: all examples for the search, validation examples included.
+      test: examples hidden from the search, or a function that loads the examples; ``Result.test``
         alone reads them.
-      epochs: the most epochs that a configuration trains; every evaluation before the end is a
+      epochs: the most epochs of a configuration; every evaluation before the end is a
         candidate for stopping.
       evaluations_per_epoch: how often a configuration is evaluated.
       validation: ``holdout(fraction)``, ``given(data)`` or ``folds(count)``.
       measure: the quantity to minimise on the validation examples: "error" (the share of wrong
         predictions) or "loss" (unregularised; cross-entropy in nats by default).
-      model: for networks other than an MLP: from the values of ``model_parameters`` to a ``Model``,
+      model: for networks beyond MLPs: from the values of ``model_parameters`` to a ``Model``,
         such as ``lambda width: Network(...)``.
       model_parameters: the names in the space that belong to ``model`` and not to ``Spec`` or
         ``Hyper``.
@@ -209,7 +208,7 @@ def traced_values(configs: list[dict[str, Any]]) -> Hyper:
 
 
 class Arranged(NamedTuple):
-    """Examples in an order in which the validation examples of every fold are neighbours."""
+    """Examples, ordered: the validation examples of every fold are neighbours."""
 
     data: Data
     held_out: int  # validation examples of a fold
@@ -227,7 +226,7 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
     Args:
       validation: the choice of validation examples.
       train: the training examples.
-      seed: decides which examples are held out.
+      seed: decides the held-out examples.
 
     Returns:
       NumPy arrays in an ``Arranged``.
@@ -286,7 +285,7 @@ def _stratified(order: np.ndarray, train: Data, held_out: int, count: int) -> np
 def _shortened(
     part: np.ndarray, classes: np.ndarray, shares: np.ndarray, held_out: int
 ) -> np.ndarray:
-    """A fold of at most ``held_out`` examples: the class furthest above its share loses one."""
+    """A fold of at most ``held_out`` examples: the most overrepresented class loses one."""
     if len(part) == held_out:
         return part
     excess = np.bincount(classes[part], minlength=len(shares)) - shares

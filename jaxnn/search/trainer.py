@@ -1,6 +1,6 @@
 """Training a bucket of trials from one evaluation to the next, on all devices.
 
-A *bucket* holds the trials of a round that share a program. The members of a bucket are rows of
+A *bucket* holds the trials of a round with a common program. The members of a bucket are rows of
 arrays [R, K, ...]: R replicates (seeds x folds) of K trials. Copying a trial is an index, saving
 trials is writing arrays. Between evaluations the arrays stay on the host.
 
@@ -93,7 +93,7 @@ def make_trainer(arranged: Arranged, words: Array, key_kind: Any, mesh: Mesh) ->
 
     Args:
       arranged: the examples.
-      words: the key of each seed, from ``seed_words``; members of one seed share minibatches.
+      words: the key of each seed, from ``seed_words``; members of a seed share minibatches.
       key_kind: ``jax.random.key_impl`` of the key behind ``words``.
       mesh: the devices.
     """
@@ -161,7 +161,7 @@ class Trainer:
         stop: int,
         report: Callable[[float], None],
     ) -> Metrics:
-        """Trains the members from one iteration to another, in place, and evaluates the members.
+        """Trains and evaluates the members, from iteration ``start`` to ``stop``, in place.
 
         Args:
           program: trains the members.

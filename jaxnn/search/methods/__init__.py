@@ -1,7 +1,7 @@
 """Search methods: each asks for rounds of training, and learns the scores of every round.
 
-A method never trains, and keeps nothing between runs: with the same space, budget and seed, and
-the same scores, a method asks for the same rounds. A search is therefore resumable from the scores
+A method never trains, and keeps nothing between runs: equal spaces, budgets, seeds and
+scores lead to equal rounds. A search is therefore resumable from the scores
 in its journal.
 """
 
@@ -17,7 +17,7 @@ class Trial(NamedTuple):
     number: int
     config: Config
     parent: int | None = None
-    """The trial whose state this trial starts from; its own number to go on; None: a new model."""
+    """The trial that supplies the first state; the own number to go on; None: a new model."""
 
 
 class Round(NamedTuple):
@@ -51,7 +51,7 @@ class Method(Protocol):
           seed: decides all random draws.
 
         Raises:
-          SpaceError: the method cannot search this space.
+          SpaceError: the method cannot search the space.
         """
         ...
 

@@ -77,7 +77,7 @@ class Hyperband:
         return [rungs(counts[s], self.eta, s, evaluations) for s in range(most, -1, -1)]
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """The rungs of one bracket after the rungs of another."""
+        """The rungs of all brackets in turn."""
         number = 0
         for bracket in self.brackets(evaluations):
             count, _ = bracket[0]
@@ -117,7 +117,7 @@ def rungs(count: int, eta: int, halvings: int, evaluations: int) -> list[Rung]:
 
 
 def survivors(trials: Sequence[Trial], scores: Scores, count: int) -> tuple[Trial, ...]:
-    """The best ``count`` trials among those with finite scores, in the order of their numbers."""
+    """The best ``count`` trials with finite scores, in the order of the numbers."""
     finite = [trial for trial in trials if math.isfinite(scores.best[trial.number])]
     ranked = sorted(finite, key=lambda trial: (scores.best[trial.number], trial.number))
     chosen = sorted(ranked[:count], key=lambda trial: trial.number)

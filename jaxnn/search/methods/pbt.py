@@ -1,4 +1,4 @@
-"""Population-based training: bad trials copy good trials, with other hyperparameters."""
+"""Population-based training: bad trials copy good trials and change hyperparameters."""
 
 import math
 from dataclasses import dataclass
@@ -82,9 +82,9 @@ class PopulationBased:
         return tuple(following), made
 
     def explore(self, config: Config, space: Space, rng: np.random.Generator) -> Config:
-        """Other values of the traced hyperparameters: perturbed, or drawn again.
+        """New values of the traced hyperparameters: perturbed, or drawn again.
 
-        A hyperparameter that starts to apply, because its condition has changed, is drawn.
+        A hyperparameter is drawn when a changed condition makes the hyperparameter apply.
         """
         changed = dict(config)
         for name in space.traced:
@@ -116,14 +116,14 @@ def population_based(
     """Population-based training (Jaderberg et al., 2017), with truncation selection.
 
     After every interval the worst members, by their latest scores, go on as copies of some of the
-    best members, parameters and optimizer state included, with other traced hyperparameters. A copy
+    best members, parameters and optimizer state included, with new traced hyperparameters. A copy
     is a new trial, and names its parent.
 
     Args:
       count: members of the population.
       interval: evaluations between two selections.
-      quantile: the share of members that count as best, and as worst; at most a half.
-      factors: a value is multiplied by one of the factors (a choice or integer moves to a
+      quantile: the share of members in the best, and in the worst group; at most a half.
+      factors: a value is multiplied by a factor (a choice or integer moves to a
         neighbour).
       resample: the probability of drawing a value again instead.
     """

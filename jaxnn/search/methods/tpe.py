@@ -96,7 +96,7 @@ def optuna(
 
     Args:
       count: configurations in total.
-      batch: configurations that train side by side. Small batches use more scores per proposal,
+      batch: configurations in a round. Small batches use more scores per proposal,
         large batches train faster.
       sampler: "tpe"; "gp", a Gaussian process, which needs the package torch and seconds per
         proposal; "random"; or a function from a seed to a new ``optuna.samplers.BaseSampler`` whose
