@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
-from jaxnn.verify import claim, diagnosis, matrix, real, verify
+from jaxnn.verify import claim, matrix, real, verify
+from jaxnn.verify.diagnosis import hypotheses
 from jaxnn.verify.diagnosis.trials import diagnosis_sizes
 
 TRIALS = 50
@@ -23,7 +24,7 @@ def test_a_failure_of_the_diagnosis_leaves_the_verdict_and_the_counterexample(mo
     def fails(*arguments):
         raise ZeroDivisionError("a fault of the diagnosis")
 
-    monkeypatch.setattr(diagnosis, "rearranged", fails)
+    monkeypatch.setattr(hypotheses, "rearranged", fails)
     verdict = verify(wrong_sign, trials=TRIALS)
     assert verdict.verdict == "refuted"
     assert verdict.counterexample is not None

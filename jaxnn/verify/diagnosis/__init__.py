@@ -8,6 +8,7 @@ the objective; and (4) an exchanged value in the formula. A diagnosis has at mos
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -16,24 +17,12 @@ import numpy as np
 
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError
+from jaxnn.verify.diagnosis import hypotheses
 from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT
-from jaxnn.verify.diagnosis.coefficients import (
-    Coefficients,
-    coefficients,
-    findings,
-    joined,
-    predicted,
-)
-from jaxnn.verify.diagnosis.hypotheses import (
-    Hypothesis,
-    mistaken,
-    rearranged,
-    right,
-    shape_problem,
-    unchanged,
-)
+from jaxnn.verify.diagnosis.coefficients import coefficients, findings, joined, predicted
+from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges
-from jaxnn.verify.diagnosis.trials import Leaves, Sample, program, same, sample
+from jaxnn.verify.diagnosis.trials import Leaves, Sample, same, sample
 from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import is_input
 from jaxnn.verify.verdict import Finding
@@ -64,22 +53,26 @@ class Explanation(NamedTuple):
     predict: Callable[[Sample], Leaves | None] = lambda sample: None
 
     @property
-    def rank(self) -> tuple[bool, int, bool]:
-        """Explanations without an unknown mistake come first, then those with few mistakes."""
-        codes = [finding.code for finding in self.findings]
-        indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in self.findings)
-        return "unknown" in codes, len(codes), indirect
-
-    @property
     def codes(self) -> tuple[str, ...]:
         """The codes of the mistakes."""
         return tuple(sorted(finding.code for finding in self.findings))
 
     @property
+    def rank(self) -> tuple[bool, int, bool]:
+        """Explanations without an unknown mistake come first, then those with few mistakes."""
+        indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in self.findings)
+        return "unknown" in self.codes, len(self.codes), indirect
+
+    @property
     def plausible(self) -> bool:
         """Whether the mistakes are few; an exchanged value and a second mistake fit by luck."""
-        few = 0 < len(self.findings) <= MOST_MISTAKES
-        return few and not ("wrong_value" in self.codes and len(self.findings) > 1)
+        most = 1 if "wrong_value" in self.codes else MOST_MISTAKES
+        return 0 < len(self.findings) <= most
+
+    def confirmed(self, at: Sample) -> bool:
+        """Whether the explanation predicts the formula at a further sample, if anything."""
+        prediction = self.predict(at)
+        return prediction is None or all(map(same, prediction, at.formula))
 
 
 def diagnose(claim: Claim, seed: int = 0) -> Diagnosis:
@@ -104,24 +97,24 @@ def _diagnose(claim: Claim, seed: int) -> Diagnosis:
     samples = list(_samples(claim, seed, (0, 1)))
     if not samples:
         return Diagnosis((UNKNOWN,))
-    problem = shape_problem(claim, samples[0])
+    problem = hypotheses.shape_problem(samples[0])
     if problem is not None:
         return Diagnosis((problem,))
-    true = right(claim)
-    if all(all(map(same, sample.formula, _total(true, sample))) for sample in samples):
+    if all(all(map(same, at.formula, _right(at))) for at in samples):
         return Diagnosis((ONLY_SPECIAL,))
-    found = _explanations(claim, samples, [true, *rearranged(claim, samples[0])])
+    found = _explanations(samples, [RIGHT, *hypotheses.rearranged(samples[0])])
     if found:
         confirming = list(_samples(claim, seed, (2,)))
-        found = [explanation for explanation in found if _confirmed(explanation, confirming)]
+        found = [
+            explanation for explanation in found if all(map(explanation.confirmed, confirming))
+        ]
     for two in (False, True):
-        named = [explanation for explanation in found if not explanation.rank[0]]
-        if not named or (not two and min(e.rank[1] for e in named) > 1):
-            hypotheses = [true, *mistaken(claim, samples[0], two)]
-            found += _explanations(claim, samples, hypotheses)
-    unnamed = not found or min(e.rank for e in found)[0]
-    if unnamed and all(_share_right(sample, _total(true, sample)) <= 0.25 for sample in samples):
-        found += [Explanation(frozenset({finding})) for finding in exchanges(claim, samples)]
+        named = [explanation.rank for explanation in found if "unknown" not in explanation.codes]
+        if not named or (not two and min(named)[1] > 1):
+            found += _explanations(samples, [RIGHT, *hypotheses.mistaken(samples[0], two)])
+    unnamed = all("unknown" in explanation.codes for explanation in found)
+    if unnamed and all(_share_right(at) <= 0.25 for at in samples):
+        found += [Explanation(frozenset({finding})) for finding in exchanges(samples)]
     return _simplest(claim, found, seed)
 
 
@@ -136,97 +129,47 @@ def _samples(claim: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample
             yield at
 
 
-def _total(hypothesis: Hypothesis, sample: Sample) -> Leaves:
-    """The sum of a hypothesis's terms."""
-    terms = hypothesis.terms(sample) or []
-    return [np.sum(leaves, axis=0) for leaves in zip(*terms, strict=True)]
+def _right(at: Sample) -> Leaves:
+    """The right derivative at a sample."""
+    return [np.sum(leaves, axis=0) for leaves in zip(*RIGHT.terms(at), strict=True)]
 
 
-def _share_right(sample: Sample, true: Leaves) -> float:
+def _share_right(at: Sample) -> float:
     """The share of trials with a right formula; large where one branch of the formula is wrong."""
-    right = [
-        all(map(same, formula, gradient))
-        for formula, gradient in zip(
-            zip(*sample.formula, strict=True), zip(*true, strict=True), strict=True
-        )
-    ]
-    return float(np.mean(right))
+    pairs = zip(zip(*at.formula, strict=True), zip(*_right(at), strict=True), strict=True)
+    return float(np.mean([all(map(same, formula, right)) for formula, right in pairs]))
 
 
-def _confirmed(explanation: Explanation, samples: Iterable[Sample]) -> bool:
-    """Whether an explanation predicts the formula at further samples."""
-    for at in samples:
-        prediction = explanation.predict(at)
-        if prediction is not None and not all(map(same, prediction, at.formula)):
-            return False
-    return True
-
-
-def _explanations(
-    claim: Claim, samples: Sequence[Sample], hypotheses: Sequence[Hypothesis]
-) -> list[Explanation]:
+def _explanations(samples: Sequence[Sample], varied: Iterable[Hypothesis]) -> list[Explanation]:
     """The explanations of the formula at every sample, by hypotheses with coefficients.
 
-    Args:
-      claim: the claim.
-      samples: at several choices of sizes.
-      hypotheses: the right derivative first.
-
-    Returns:
-      Explanations of the whole formula. Where no hypothesis explains the whole formula:
-      combinations of explanations of single leaves.
+    Where no hypothesis explains the whole formula: combinations of explanations of single leaves.
     """
-    names = program(claim, samples[0].choice).names
-    true = hypotheses[0].terms(samples[0]) or []
+    names = samples[0].program.names
+    true = RIGHT.terms(samples[0])
     whole: list[Explanation] = []
     per_leaf: list[list[Explanation]] = [[] for _ in names]
-    for hypothesis in hypotheses:
-        varied = [hypothesis.terms(sample) for sample in samples]
-        terms = [part for part in varied if part is not None]
-        if len(terms) < len(samples):
+    for given, terms_at in varied:
+        terms = [terms_at(at) for at in samples]
+        if not all(terms):
             continue
-        changed = [not unchanged(terms[0], true, leaf) for leaf in range(len(names))]
-        given = hypothesis.findings
+        changed = [not hypotheses.unchanged(terms[0], true, leaf) for leaf in range(len(names))]
         if given and not any(changed):
             continue
-        leaves = [coefficients(claim, samples, terms, leaf) for leaf in range(len(names))]
-        known = [leaf for leaf in leaves if leaf is not None]
+        leaves = [coefficients(samples, terms, leaf) for leaf in range(len(names))]
+        known = {names[leaf]: some for leaf, some in enumerate(leaves) if some is not None}
         if len(known) == len(names):
-            whole.append(_of_formula(claim, samples[0], hypothesis, known))
-        for leaf, some in enumerate(leaves):
+            read = findings(samples[0], known)
+            whole.append(Explanation(frozenset(given + read), partial(predicted, terms_at, known)))
+        for leaf, (name, some) in enumerate(zip(names, leaves, strict=True)):
             if some is not None and (changed[leaf] or not given):
-                per_leaf[leaf].append(_of_leaf(claim, samples[0], hypothesis, leaf, some))
+                here = [f._replace(where=joined(name, f.where)) for f in given]
+                read = findings(samples[0], {name: some})
+                per_leaf[leaf].append(Explanation(frozenset((*here, *read))))
     whole = [explanation for explanation in whole if explanation.plausible]
-    if not whole and len(per_leaf) > 1 and all(per_leaf):
+    if not whole and len(names) > 1 and all(per_leaf):
         whole = list(_leaf_by_leaf(per_leaf))
     return whole
-
-
-def _of_formula(
-    claim: Claim, sample: Sample, hypothesis: Hypothesis, leaves: Sequence[Coefficients]
-) -> Explanation:
-    """A hypothesis with coefficients for every leaf as an explanation of the whole formula."""
-    ready = program(claim, sample.choice)
-    read = findings(ready.terms, ready.names, leaves, True, frozenset(sample.scalars[0]))
-
-    def predict(sample: Sample) -> Leaves | None:
-        terms = hypothesis.terms(sample)
-        if terms is None:
-            return None
-        return [predicted(claim, sample, terms, leaf, known) for leaf, known in enumerate(leaves)]
-
-    return Explanation(frozenset(hypothesis.findings + read), predict)
-
-
-def _of_leaf(
-    claim: Claim, sample: Sample, hypothesis: Hypothesis, leaf: int, known: Coefficients
-) -> Explanation:
-    """A hypothesis with coefficients as an explanation of one leaf."""
-    ready = program(claim, sample.choice)
-    name = ready.names[leaf]
-    read = findings(ready.terms, [name], [known], False, frozenset(sample.scalars[0]))
-    given = tuple(f._replace(where=joined(name, f.where)) for f in hypothesis.findings)
-    return Explanation(frozenset(given + read))
 
 
 def _leaf_by_leaf(per_leaf: Sequence[Sequence[Explanation]]) -> Iterator[Explanation]:

@@ -4,23 +4,14 @@
 ``findings`` names the mistakes: a factor n is a missing mean, a penalty times 0 a missing penalty.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.verify.claims import Claim, learning_rate_name, parameters
-from jaxnn.verify.diagnosis.trials import (
-    GROUPS,
-    PER_GROUP,
-    TOLERANCE,
-    Leaves,
-    Sample,
-    Term,
-    program,
-)
-from jaxnn.verify.inputs import fixed_sizes
+from jaxnn.verify.claims import learning_rate_name, parameters
+from jaxnn.verify.diagnosis.trials import GROUPS, PER_GROUP, TOLERANCE, Leaves, Sample
 from jaxnn.verify.verdict import Finding
 
 _NUMBERS = (1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
@@ -82,8 +73,7 @@ def fit(
         solution = _solve(matrix, target[group].ravel())
         if solution is None:
             return None
-        coefficients = dict(zip(used, solution, strict=True))
-        results.append([coefficients.get(i) for i in range(len(columns))])
+        results.append([solution[used.index(i)] if i in used else None for i in range(len(norms))])
     return results
 
 
@@ -102,12 +92,7 @@ def _solve(matrix: np.ndarray, target: np.ndarray) -> list[float] | None:
 def recognise(
     values: Sequence[float], contexts: Sequence[Mapping[str, float]]
 ) -> Coefficient | None:
-    """The coefficient with these values in these contexts, the one with the fewest factors.
-
-    Args:
-      values: of the coefficient.
-      contexts: sizes and scalars by name, for each value; sizes come first.
-    """
+    """The simplest coefficient with a value in each context, sizes and scalars by name."""
     observed = np.asarray(values)
     if np.all(np.abs(observed) < TOLERANCE):
         return ZERO
@@ -121,6 +106,7 @@ def recognise(
 
 
 def _monomials(names: Sequence[str]) -> Iterator[tuple[tuple[str, int], ...]]:
+    """Products of powers, few factors before many, sizes before scalars."""
     yield ()
     yield from (((name, k),) for k in (1, -1) for name in names)
     for a, b in combinations(names, 2):
@@ -129,29 +115,23 @@ def _monomials(names: Sequence[str]) -> Iterator[tuple[tuple[str, int], ...]]:
 
 
 def coefficients(
-    claim: Claim, samples: Sequence[Sample], varied: Sequence[Sequence[Leaves]], leaf: int
+    samples: Sequence[Sample], varied: Sequence[Sequence[Leaves]], leaf: int
 ) -> Coefficients | None:
-    """The coefficients with which a hypothesis is one leaf of the formula, None without any.
-
-    Args:
-      claim: the claim.
-      samples: of the claim.
-      varied: the terms of the hypothesis at every sample.
-      leaf: the number of the leaf.
-    """
+    """The coefficients with which terms, given at every sample, are one leaf of the formula."""
     values: dict[str, list[float]] = {}
     contexts: dict[str, list[dict[str, float]]] = {}
     for sample, terms in zip(samples, varied, strict=True):
-        fitted = _fit_leaf(claim, sample, terms, leaf)
+        fitted = _fit_leaf(sample, terms, leaf)
         if fitted is None:
             return None
         for group, by_name in enumerate(fitted):
             for name, value in by_name.items():
                 if value is not None:
                     values.setdefault(name, []).append(value)
-                    contexts.setdefault(name, []).append(_context(claim, sample, group))
-    known: Coefficients = {}
+                    contexts.setdefault(name, []).append(sample.context(group))
+    claim = samples[0].program.claim
     strengths = set(claim.inputs) - {*parameters(claim.of), learning_rate_name(claim)}
+    known: Coefficients = {}
     for name in values:
         coefficient = recognise(values[name], contexts[name])
         if coefficient is None or not _is_plausible(name, coefficient, strengths):
@@ -161,11 +141,10 @@ def coefficients(
 
 
 def _fit_leaf(
-    claim: Claim, sample: Sample, terms: Sequence[Leaves], leaf: int
+    sample: Sample, terms: Sequence[Leaves], leaf: int
 ) -> list[dict[str, float | None]] | None:
     """The coefficients of every group by name, with added penalties or else without."""
-    columns = _columns(claim, sample, terms, leaf)
-    target = sample.formula[leaf]
+    columns, target = _columns(sample, terms, leaf), sample.formula[leaf]
     if any(column.shape != target.shape for column in columns.values()):
         return None
     for names in dict.fromkeys((tuple(columns), tuple(columns)[: len(terms)])):
@@ -176,43 +155,45 @@ def _fit_leaf(
 
 
 def predicted(
-    claim: Claim, sample: Sample, terms: Sequence[Leaves], leaf: int, known: Coefficients
+    terms_at: Callable[[Sample], list[Leaves]],
+    known: Mapping[str, Coefficients],
+    sample: Sample,
+) -> Leaves | None:
+    """The formula that a hypothesis with coefficients predicts; None: nothing at this sample."""
+    terms = terms_at(sample)
+    if not terms:
+        return None
+    return [_combined(sample, terms, leaf, some) for leaf, some in enumerate(known.values())]
+
+
+def _combined(
+    sample: Sample, terms: Sequence[Leaves], leaf: int, known: Coefficients
 ) -> np.ndarray:
-    """The leaf of the formula that coefficients predict."""
-    columns = _columns(claim, sample, terms, leaf)
+    columns = _columns(sample, terms, leaf)
     total = np.zeros(sample.formula[leaf].shape)
     for name, coefficient in known.items():
-        factors = [coefficient.at(_context(claim, sample, group)) for group in range(GROUPS)]
+        factors = [coefficient.at(sample.context(group)) for group in range(GROUPS)]
         total = total + _scaled(np.repeat(factors, PER_GROUP), columns[name])
     return total
 
 
-def _columns(
-    claim: Claim, sample: Sample, terms: Sequence[Leaves], leaf: int
-) -> dict[str, np.ndarray]:
+def _columns(sample: Sample, terms: Sequence[Leaves], leaf: int) -> dict[str, np.ndarray]:
     """The arrays of which a leaf may be a combination, by name: terms, then added penalties."""
-    known = program(claim, sample.choice).terms
-    columns = {term.name: part[leaf] for term, part in zip(known, terms, strict=True)}
-    return columns | _added_penalties(sample, leaf, known)
+    known = zip(sample.program.terms, terms, strict=True)
+    return {term.name: part[leaf] for term, part in known} | _added_penalties(sample, leaf)
 
 
-def _context(claim: Claim, sample: Sample, group: int) -> dict[str, float]:
-    """The sizes and scalars of a group of trials."""
-    fixed = {str(size): float(size) for size in sorted(fixed_sizes(claim.inputs))}
-    sizes = {name: float(size) for name, size in sample.sizes.items()}
-    return {**sizes, **fixed, **sample.scalars[group]}
+def _added_penalties(sample: Sample, leaf: int) -> dict[str, np.ndarray]:
+    """Gradients by one leaf of penalties that a formula may add to the objective, by name.
 
-
-def _added_penalties(sample: Sample, leaf: int, terms: Sequence[Term]) -> dict[str, np.ndarray]:
-    """Gradients of penalties that a formula may add to the objective, by name, of one leaf.
-
-    Where the objective has a penalty on other leaves: the same penalty on this leaf (a bias). Where
-    the objective has no penalty: the parameter, with any scalar as its strength.
+    For an objective with a penalty on other leaves: a penalty of equal strength, as on a bias. For
+    an objective without: the parameter, to be multiplied by a scalar.
     """
     parameters = sample.parameters
     if parameters is None or parameters[leaf].shape != sample.formula[leaf].shape:
         return {}
-    penalties = [part for term, part in zip(terms, sample.terms, strict=True) if term.penalty]
+    terms = zip(sample.program.terms, sample.terms, strict=True)
+    penalties = [gradients for term, gradients in terms if term.penalty]
     for gradients in penalties:
         if np.any(gradients[leaf]):
             return {}
@@ -232,95 +213,62 @@ def _scaled(factors: np.ndarray, array: np.ndarray) -> np.ndarray:
     return factors.reshape(-1, *[1] * (array.ndim - 1)) * array
 
 
-def _is_plausible(term: str, coefficient: Coefficient, scalars: Collection[str]) -> bool:
+def _is_plausible(term: str, coefficient: Coefficient, strengths: Collection[str]) -> bool:
     """Whether an added penalty has a coefficient that a person would write.
 
-    A penalty on a bias has the strength of the penalty on the weights, or a size's share of it; a
-    penalty that the objective lacks has a scalar that enters nothing else. Any other coefficient
-    means that the formula lacks a variable.
-
-    Args:
-      term: the name of the term or of the added penalty.
-      coefficient: of the term.
-      scalars: the scalar inputs that the objective does not use.
+    The penalty on a bias has the strength of the penalty on the weights, perhaps over a size; a
+    penalty that the objective lacks has a scalar that enters nothing else as the strength.
     """
     if coefficient.value == 0 or term not in (_PENALTY_ON_BIAS, _NEW_PENALTY):
         return True
-    of_scalars = [power for name, power in coefficient.powers if name in scalars]
-    return coefficient.value > 0 and of_scalars == ([1] if term == _NEW_PENALTY else [])
+    of_strengths = [power for name, power in coefficient.powers if name in strengths]
+    return coefficient.value > 0 and of_strengths == ([1] if term == _NEW_PENALTY else [])
 
 
-def findings(
-    terms: Sequence[Term],
-    names: Sequence[str],
-    leaves: Sequence[Coefficients],
-    whole: bool,
-    scalars: frozenset[str],
-) -> tuple[Finding, ...]:
-    """The mistakes that coefficients mean; a mistake in several leaves is one finding.
+def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Finding, ...]:
+    """The mistakes that the coefficients of leaves, by name, mean.
 
-    Args:
-      terms: of the objective.
-      names: of the leaves.
-      leaves: the coefficients of each leaf.
-      whole: whether the leaves are all leaves of the formula; findings then omit their names.
-      scalars: the names of scalar inputs; the other names in coefficients are sizes.
+    A mistake in several leaves is one finding; a mistake in all leaves names no leaf.
     """
-    penalty = {term.name: term.penalty for term in terms}
+    penalty = {term.name: term.penalty for term in sample.program.terms}
+    scalars = sample.scalars[0]
+    whole = tuple(leaves) == sample.program.names
     different: dict[tuple[str, Coefficient], list[str]] = {}
-    for name, coefficients in zip(names, leaves, strict=True):
-        for term, coefficient in coefficients.items():
+    for name, leaf in leaves.items():
+        for term, coefficient in leaf.items():
             if coefficient != (ONE if term in penalty else ZERO):
                 different.setdefault((term, coefficient), []).append(name)
-    common = _common_factor(penalty, leaves, list(different))
-    if common is not None:
-        place = "" if whole else ", ".join(names)
-        return tuple(_mistakes(common, place, "the formula", scalars))
+    common = {c for leaf in leaves.values() for term, c in leaf.items() if term in penalty}
+    if len(common) == 1 and all(term in penalty for term, _ in different):
+        place = "" if whole else ", ".join(leaves)
+        return tuple(_mistakes(common.pop(), place, "the formula", scalars))
     found: list[Finding] = []
     for (term, coefficient), where in different.items():
         place = ", ".join(where)
+        if term in penalty:
+            everywhere = where == [name for name, leaf in leaves.items() if term in leaf]
+            place = term if whole and everywhere else joined(place, term)
         if term == _PENALTY_ON_BIAS:
             found.append(Finding("l2_on_bias", place, "the penalty is applied to the bias, too"))
-            found += [] if coefficient == ONE else [_penalty_mistake(coefficient, place)]
-        elif term == _NEW_PENALTY:
+        if term == _NEW_PENALTY:
             detail = f"the formula adds a penalty, {coefficient} times the parameter"
             found.append(Finding("wrong_l2", place, detail))
-        else:
-            everywhere = where == [n for n, c in zip(names, leaves, strict=True) if term in c]
-            place = term if whole and everywhere else joined(place, term)
-            if penalty[term]:
-                found.append(_penalty_mistake(coefficient, place))
-            else:
-                found += _mistakes(coefficient, place, "the term", scalars)
+        elif not penalty.get(term, True):
+            found += _mistakes(coefficient, place, "the term", scalars)
+        elif coefficient.value == 0:
+            found.append(Finding("missing_l2", place, "the penalty's gradient is missing"))
+        elif coefficient != ONE:
+            detail = f"the penalty's gradient is multiplied by {coefficient}"
+            found.append(Finding("wrong_l2", place, detail))
     return tuple(dict.fromkeys(found))
 
 
-def _common_factor(
-    terms: Mapping[str, bool],
-    leaves: Sequence[Coefficients],
-    different: Sequence[tuple[str, Coefficient]],
-) -> Coefficient | None:
-    """The coefficient that all terms of all leaves share, None where they differ."""
-    values = {coefficient for _, coefficient in different}
-    if len(values) != 1 or any(term not in terms for term, _ in different):
-        return None
-    (common,) = values
-    shared = all(leaf.get(term, common) == common for leaf in leaves for term in terms)
-    return common if shared else None
-
-
-def _penalty_mistake(coefficient: Coefficient, where: str) -> Finding:
-    if coefficient.value == 0:
-        return Finding("missing_l2", where, "the penalty's gradient is missing")
-    return Finding("wrong_l2", where, f"the penalty's gradient is multiplied by {coefficient}")
-
-
 def _mistakes(
-    coefficient: Coefficient, where: str, subject: str, scalars: frozenset[str]
+    coefficient: Coefficient, where: str, subject: str, scalars: Collection[str]
 ) -> Iterator[Finding]:
     """The mistakes that turn a coefficient of 1 into ``coefficient``."""
     if coefficient.value == 0:
-        yield Finding("unknown", where, f"{subject}'s gradient is missing")
+        yield Finding("unknown", where, f"the gradient of {subject} is missing")
         return
     if coefficient.value < 0:
         yield Finding("sign", where, f"{subject} has the wrong sign")
@@ -334,11 +282,9 @@ def _mistakes(
         elif power > 0:
             yield Finding("missing_mean", where, f"{detail}: a mean over {name} is missing")
         else:
-            yield Finding(
-                "extra_mean", where, f"{detail}: a mean over {name} is taken once too often"
-            )
+            yield Finding("extra_mean", where, f"{detail}: a mean over {name} is taken twice")
 
 
 def joined(*parts: str) -> str:
-    """The parts that are not empty, with colons between them."""
+    """The non-empty parts, with colons between."""
     return ": ".join(part for part in parts if part)

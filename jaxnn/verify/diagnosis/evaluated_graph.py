@@ -4,7 +4,7 @@ Values are recognised by their numbers at random inputs, not by the way the func
 value is a sigmoid of another value if all numbers say so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,56 +12,42 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.claims import Claim, at_path, with_path
-from jaxnn.verify.diagnosis.trials import ancestors, few_trials, input_names, program
+from jaxnn.verify.diagnosis.trials import Program, ancestors, input_names
 from jaxnn.verify.graph import Graph, Name, Node, evaluate, jit
 from jaxnn.verify.inputs import is_input
 
 
-def _names(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
     return frozenset(text.split())
 
 
-LINEAR = _names("neg convert_element_type copy add sub")
-ARITHMETIC = LINEAR | _names(
-    "mul stop_gradient broadcast_in_dim reshape squeeze transpose expand_dims log exp integer_pow "
-    "square sqrt div pow abs"
-)
-"""Arithmetic, powers, logarithms and exponentials, which make no activation in a chain."""
-
-ELEMENTWISE = _names(
+_ELEMENTWISE = words(
     "neg exp exp2 expm1 log log1p tanh logistic sin cos tan sinh cosh asin acos atan sqrt rsqrt "
     "cbrt integer_pow pow square abs sign max min add sub mul div select_n erf erfc lt le gt ge eq "
     "ne and or not xor is_finite convert_element_type stop_gradient clamp copy"
 )
-STRUCTURAL = _names(
-    "broadcast_in_dim reshape squeeze transpose expand_dims convert_element_type copy slice "
-    "stop_gradient concatenate"
-)
-_OF_A_SUM = _names(
+_OF_A_SUM = words(
     "log sqrt broadcast_in_dim reshape squeeze integer_pow square pow max add sub mul div"
 )
 """Operations between a sum and a division by the sum."""
 
-_WORDS = {
-    "dot_general": "product",
-    "mul": "product",
-    "div": "quotient",
-    "add": "sum",
-    "sub": "difference",
-    "neg": "negative",
-    "logistic": "sigmoid",
-    "integer_pow": "power",
-    "pow": "power",
-    "square": "square",
-    "reduce_sum": "sum",
-    "reduce_max": "maximum",
-    "max": "maximum",
-    "min": "minimum",
-    "select_n": "choice",
-    "exp": "exponential",
-    "log": "logarithm",
-    "sqrt": "square root",
+_PRIMITIVES = {
+    "product": "dot_general mul",
+    "quotient": "div",
+    "sum": "add reduce_sum",
+    "difference": "sub",
+    "negative": "neg",
+    "sigmoid": "logistic",
+    "power": "integer_pow pow",
+    "maximum": "max reduce_max",
+    "minimum": "min",
+    "choice": "select_n",
+    "exponential": "exp",
+    "logarithm": "log",
+    "square root": "sqrt",
 }
+_WORDS = {name: word for word, names in _PRIMITIVES.items() for name in names.split()}
 
 
 def word(node: Node) -> str:
@@ -72,53 +58,42 @@ def word(node: Node) -> str:
 class EvaluatedGraph:
     """A graph with all its values at a few random trials."""
 
-    def __init__(self, claim: Claim, choice: int, graph: Graph):
-        """Evaluates the graph.
-
-        Args:
-          claim: the claim.
-          choice: of the sizes.
-          graph: of a function of the claim's inputs.
-        """
+    def __init__(self, program: Program, graph: Graph):
+        """Evaluates the graph of a function of the claim's inputs."""
         self.graph = graph
-        self._input_names = input_names(program(claim, choice).one)
-        self.values = every_value(graph, few_trials(claim, choice))
+        self._input_names = input_names(program.one)
+        self.values = every_value(graph, program.few_trials())
         self.producer = {name: node for node in graph.nodes for name in node.results}
         self.roots = _roots(graph)
-        self.active = _on_derivative_paths(graph, claim)
+        self.active = _on_derivative_paths(graph, program.claim)
 
     def shape(self, name: Name) -> tuple[int, ...]:
         """The shape of a value in one trial."""
         return tuple(self.graph.shapes[name].shape)
-
-    def is_float(self, name: Name) -> bool:
-        """Whether a value is an array of real numbers."""
-        return _is_float(self.graph, name)
 
     def significant(self) -> list[Name]:
         """The values that a derivation gives a letter: inputs, sums, products, activations.
 
         Steps within an elementwise function have no letter; scalars are left out.
         """
-        factors = {
-            name
-            for node in self.graph.nodes
-            if node.primitive.name == "dot_general"
-            for name in node.operands
-        }
-        found = []
-        for name, value in self.values.items():
+        products = [n for n in self.graph.nodes if n.primitive.name == "dot_general"]
+        factors = {name for node in products for name in node.operands}
+
+        def has_letter(name: Name) -> bool:
             root = self.roots[name]
-            activation = root is not None and (name in factors or self.is_sigmoid(name, root))
-            if value.ndim > 1 and self.is_float(name) and (root == name or activation):
-                found.append(name)
-        return found
+            return root == name or (
+                root is not None
+                and (name in factors or self.derivative_by_value(name, root) is not None)
+            )
+
+        arrays = [name for name, value in self.values.items() if value.ndim > 1]
+        return [name for name in arrays if _is_float(self.graph, name) and has_letter(name)]
 
     def of_equal_shape(self, name: Name) -> list[Name]:
         """All distinct float values of the shape of ``name``."""
         found: list[Name] = []
         for other in sorted(self.values):
-            if self.shape(other) != self.shape(name) or not self.is_float(other):
+            if self.shape(other) != self.shape(name) or not _is_float(self.graph, other):
                 continue
             value = self.values[other]
             if not any(np.array_equal(value, self.values[seen]) for seen in found):
@@ -135,12 +110,8 @@ class EvaluatedGraph:
                 needed |= set(node.operands)
         return chain[::-1]
 
-    def is_sigmoid(self, after: Name, before: Name) -> bool:
-        """Whether ``after`` is the sigmoid or the hyperbolic tangent of ``before``."""
-        return self.derivative_by_value(after, before) is not None
-
     def derivative_by_value(self, after: Name, before: Name) -> Callable[[Any], Any] | None:
-        """The derivative of a sigmoid or a hyperbolic tangent as a function of the value."""
+        """sigmoid' or tanh' as a function of the value ``after``, if one of them fits."""
         z, value = self.values[before], self.values[after]
         with np.errstate(over="ignore"):
             if np.allclose(value, 1 / (1 + np.exp(-z)), rtol=1e-9):
@@ -153,11 +124,9 @@ class EvaluatedGraph:
         return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
 
     def sum_within(self, name: Name) -> tuple[str | None, list[str]]:
-        """The sum that a value is a function of.
+        """(Primitive of the summands, primitives applied to the sum), of a function of a sum.
 
-        Returns:
-          The primitive of the summands ("" for an input; None: the value is no function of a sum),
-          and the primitives applied to the sum.
+        The primitive is "" for an input, and None for a value that is no function of a sum.
         """
         applied: list[str] = []
         node = self.producer.get(name)
@@ -170,16 +139,39 @@ class EvaluatedGraph:
         summands = self.producer.get(node.operands[0])
         return summands.primitive.name if summands else "", applied
 
-    def logits(self, name: Name, p: np.ndarray, axis: int) -> Name | None:
-        """The first value before ``name`` with softmax p."""
+    def softmaxes(self) -> Iterator[tuple[str, Name, Name, int]]:
+        """Softmaxes, log-softmaxes and log-sum-exps: (kind, logits, value, axis in one trial)."""
+        computed = sorted(self.active & self.producer.keys())
+        for name in computed:
+            value = self.values[name]
+            for axis in range(1, value.ndim):
+                for kind, p in (("softmax", value), ("log_softmax", _exp(value))):
+                    logits = self._logits(name, p, axis)
+                    if logits is not None:
+                        yield kind, logits, name, axis - 1
+        for name in computed:
+            if self.producer[name].primitive.name in ("log", "add"):
+                for logits in sorted(self.active):
+                    axis = _log_sum_exp_axis(self.values[logits], self.values[name])
+                    if logits < name and axis is not None:
+                        yield "log_sum_exp", logits, name, axis - 1
+                        break
+
+    def _logits(self, name: Name, p: np.ndarray, axis: int) -> Name | None:
+        """The first value before ``name`` with softmax p along an axis."""
+        if p.shape[axis] == 1 or not (np.all(p >= 0) and np.allclose(p.sum(axis), 1, rtol=1e-9)):
+            return None
         for other in self.of_equal_shape(name):
-            if other >= name or other not in self.active:
-                continue
-            value = self.values[other]
-            e = exp(value - value.max(axis=axis, keepdims=True))
-            if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
-                return other
+            if other < name and other in self.active:
+                value = self.values[other]
+                e = _exp(value - value.max(axis=axis, keepdims=True))
+                if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
+                    return other
         return None
+
+    def where(self, node: Node) -> str:
+        """A node in words: ``product, line 12``."""
+        return f"{word(node)}, {self.line(node)}"
 
     def line(self, node: Node) -> str:
         """The node's line; in a loop over layers also the number of the node on the line."""
@@ -213,7 +205,7 @@ def _roots(graph: Graph) -> dict[Name, Name | None]:
     roots |= dict.fromkeys(graph.constants)
     for node in graph.nodes:
         under = {roots[name] for name in node.operands} - {None}
-        elementwise = node.primitive.name in ELEMENTWISE and len(under) == 1
+        elementwise = node.primitive.name in _ELEMENTWISE and len(under) == 1
         only = next(iter(under), None)
         roots |= {name: only if elementwise or not under else name for name in node.results}
     return roots
@@ -236,12 +228,7 @@ def _is_float(graph: Graph, name: Name) -> bool:
     return bool(jnp.issubdtype(graph.shapes[name].dtype, jnp.floating))
 
 
-def sums_to_one(p: np.ndarray, axis: int) -> bool:
-    """Whether an array contains probabilities along an axis."""
-    return bool(np.all(p >= 0) and np.allclose(p.sum(axis=axis), 1.0, rtol=1e-9))
-
-
-def log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
+def _log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
     """The axis of z [T, ...] with value = log sum e^z, or log sum e^(z - max z), if any."""
     for axis in range(1, z.ndim):
         largest = z.max(axis=axis, keepdims=True)
@@ -253,7 +240,7 @@ def log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
     return None
 
 
-def exp(value: np.ndarray) -> np.ndarray:
+def _exp(value: np.ndarray) -> np.ndarray:
     """e^value, infinite where too large."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.exp(value)

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import alternative_layouts, arranged, declared_layout, same_shape
-from jaxnn.verify.diagnosis.ablation import Ablation, Mistake
+from jaxnn.verify.diagnosis.ablation import Ablation
 from jaxnn.verify.diagnosis.coefficients import fit
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph
-from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Sample, gradient_claim, program, same
+from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, gradient_claim, same
 from jaxnn.verify.graph import build_graph, jit
 from jaxnn.verify.reference import is_rule, reference
 from jaxnn.verify.verdict import Finding
@@ -28,32 +27,46 @@ class Hypothesis(NamedTuple):
     """A wrong derivative, to be combined with coefficients of the terms."""
 
     findings: tuple[Finding, ...]  # none: the right derivative
-    terms: Callable[[Sample], list[Leaves] | None]  # in the claim's layout; None: does not exist
+    terms: Callable[[Sample], list[Leaves]]  # in the claim's layout; empty: not at this sample
 
 
-def right(claim: Claim) -> Hypothesis:
-    """The right derivative, in the claim's declared layout."""
-    return Hypothesis((), lambda sample: [_stated(claim, sample, t) for t in sample.terms])
+RIGHT = Hypothesis((), lambda sample: [_stated(sample, term) for term in sample.terms])
+"""The right derivative, in the claim's declared layout."""
 
 
-def rearranged(claim: Claim, sample: Sample) -> Iterator[Hypothesis]:
-    """The derivative in every other layout, and the derivative's diagonal.
+def _stated(sample: Sample, term: Leaves) -> Leaves:
+    layout = sample.program.claim.layout
+    return _each_leaf(
+        sample, term, lambda leaf, rank: arranged(declared_layout(layout, rank), leaf)
+    )
 
-    Args:
-      claim: the claim.
-      sample: any sample; only the shapes matter.
-    """
-    ranks = program(claim, sample.choice).value_ranks
+
+def _each_leaf(
+    sample: Sample, term: Leaves, arrange: Callable[[np.ndarray, int], np.ndarray | None]
+) -> Leaves:
+    """Leaves arranged by a function of (leaf, rank of the value); None: the leaf is kept."""
+
+    def like(formula: np.ndarray, leaf: np.ndarray, rank: int) -> np.ndarray:
+        other = arrange(leaf, rank)
+        other = leaf if other is None else other
+        fits = same_shape(other.shape[1:], formula.shape[1:])
+        return other.reshape(formula.shape) if fits else other
+
+    return list(map(like, sample.formula, term, sample.program.value_ranks))
+
+
+def rearranged(sample: Sample) -> Iterator[Hypothesis]:
+    """The derivative in every other layout, and the derivative's diagonal."""
+    ranks = sample.program.value_ranks
     widest = max((leaf.shape[1:] for leaf in sample.terms[0]), key=len, default=())
 
-    def everywhere(arrange: Callable[[np.ndarray, int], np.ndarray | None]) -> Callable:
-        def leaf(array: np.ndarray, rank: int, formula: np.ndarray) -> np.ndarray:
-            other = arrange(array, rank)
-            return _like(formula, array if other is None else other)
+    def everywhere(
+        code: str, detail: str, arrange: Callable[[np.ndarray, int], np.ndarray | None]
+    ) -> Hypothesis:
+        def terms(sample: Sample) -> list[Leaves]:
+            return [_each_leaf(sample, term, arrange) for term in sample.terms]
 
-        return lambda sample: [
-            list(map(leaf, term, ranks, sample.formula)) for term in sample.terms
-        ]
+        return Hypothesis((Finding(code, "", detail),), terms)
 
     for number, layout in enumerate(alternative_layouts(widest, max(ranks, default=0))):
 
@@ -61,88 +74,67 @@ def rearranged(claim: Claim, sample: Sample) -> Iterator[Hypothesis]:
             every = list(alternative_layouts(leaf.shape[1:], rank))
             return arranged(every[number].arrange, leaf) if number < len(every) else None
 
-        finding = Finding(layout.code, "", f"the formula is {layout.name}")
-        yield Hypothesis((finding,), everywhere(other))
-    finding = Finding("diagonal_only", "", "the entries off the diagonal are dropped")
-    yield Hypothesis((finding,), everywhere(lambda leaf, rank: _diagonal(leaf)))
+        yield everywhere(layout.code, f"the formula is {layout.name}", other)
+    yield everywhere("diagonal_only", "the entries off the diagonal are dropped", _diagonal)
 
 
-def _diagonal(leaf: np.ndarray) -> np.ndarray | None:
-    if leaf.ndim != 3 or leaf.shape[1] != leaf.shape[2]:
-        return None
-    return leaf * np.eye(leaf.shape[1])
+def _diagonal(leaf: np.ndarray, rank: int) -> np.ndarray | None:
+    del rank
+    square = leaf.ndim == 3 and leaf.shape[1] == leaf.shape[2]
+    return leaf * np.eye(leaf.shape[1]) if square else None
 
 
-def _stated(claim: Claim, sample: Sample, leaves: Leaves) -> Leaves:
-    """Leaves in the claim's declared layout."""
-    ranks = program(claim, sample.choice).value_ranks
-    return [
-        _like(formula, arranged(declared_layout(claim.layout, rank), leaf))
-        for leaf, rank, formula in zip(leaves, ranks, sample.formula, strict=True)
-    ]
-
-
-def _like(formula: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-    """A leaf with the formula's axes of length 1, unchanged if the other axes differ."""
-    if same_shape(leaf.shape[1:], formula.shape[1:]):
-        return leaf.reshape(formula.shape)
-    return leaf
-
-
-def shape_problem(claim: Claim, sample: Sample) -> Finding | None:
+def shape_problem(sample: Sample) -> Finding | None:
     """The mistake in a formula whose shape is the derivative's in no layout."""
-    ready = program(claim, sample.choice)
+    ready = sample.program
     gradients = [np.sum(leaves, axis=0) for leaves in zip(*sample.terms, strict=True)]
     if len(sample.formula) != len(gradients):
         detail = f"the formula returns {len(sample.formula)} arrays, expected {len(gradients)}"
         return Finding("shape", ", ".join(ready.names), detail)
     leaves = zip(ready.names, ready.value_ranks, sample.formula, gradients, strict=True)
     for name, rank, formula, gradient in leaves:
-        stated = arranged(declared_layout(claim.layout, rank), gradient)
-        others = (
-            arranged(layout.arrange, gradient)
-            for layout in alternative_layouts(gradient.shape[1:], rank)
-        )
-        shapes = [array.shape[1:] for array in (stated, *others)]
-        if not any(same_shape(formula.shape[1:], shape) for shape in shapes):
-            return Finding("shape", name, _shapes_differ(sample, formula, gradient))
+        layouts = [layout.arrange for layout in alternative_layouts(gradient.shape[1:], rank)]
+        known = [
+            arranged(arrange, gradient).shape[1:]
+            for arrange in (declared_layout(ready.claim.layout, rank), *layouts)
+        ]
+        if not any(same_shape(formula.shape[1:], shape) for shape in known):
+            return Finding("shape", name, _shapes_differ(ready.sizes, formula, gradient))
     return None
 
 
-def _shapes_differ(sample: Sample, formula: np.ndarray, gradient: np.ndarray) -> str:
+def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndarray) -> str:
     detail = f"the formula has shape {formula.shape[1:]}, the derivative {gradient.shape[1:]}"
-    if sample.sizes:
-        listed = ", ".join(f"{size} = {number}" for size, number in sample.sizes.items())
-        detail += f" ({listed})"
+    if sizes:
+        detail += f" ({', '.join(f'{name} = {size}' for name, size in sizes.items())})"
     for axis in range(1, formula.ndim):
         if same(formula.sum(axis=axis), gradient):
             detail += f": the sum over axis {axis - 1} is missing"
     return detail
 
 
-def mistaken(claim: Claim, sample: Sample, two: bool) -> Iterator[Hypothesis]:
+def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
     """The derivative with one mistake, or two, in the backward pass.
 
     Args:
-      claim: the claim.
       sample: only mistakes that explain a leaf of the formula at the sample are hypotheses.
       two: two mistakes rather than one.
     """
 
     @cache
     def gradients(sample: Sample) -> dict[tuple, tuple[int, Leaves]]:
-        return _mistaken_gradients(claim, sample, two)
+        return _mistaken_gradients(sample, two)
 
-    def terms(sample: Sample, key: tuple) -> list[Leaves] | None:
+    def terms(sample: Sample, key: tuple) -> list[Leaves]:
         if key not in gradients(sample):
-            return None
+            return []
         number, leaves = gradients(sample)[key]
         varied = [*sample.terms[:number], leaves, *sample.terms[number + 1 :]]
-        return [_stated(claim, sample, term) for term in varied]
+        return [_stated(sample, term) for term in varied]
 
-    true = right(claim).terms(sample) or []
+    true = RIGHT.terms(sample)
     for key in gradients(sample):
-        varied = terms(sample, key) or []
+        varied = terms(sample, key)
         if any(
             not unchanged(varied, true, leaf) and _fits(target, varied, leaf)
             for leaf, target in enumerate(sample.formula)
@@ -158,63 +150,63 @@ def unchanged(varied: Sequence[Leaves], true: Sequence[Leaves], leaf: int) -> bo
 
 def _fits(target: np.ndarray, terms: Sequence[Leaves], leaf: int) -> bool:
     columns = [term[leaf] for term in terms]
-    return all(column.shape == target.shape for column in columns) and (
-        fit(target, columns, GROUPS) is not None
-    )
+    comparable = all(column.shape == target.shape for column in columns)
+    return comparable and fit(target, columns, GROUPS) is not None
 
 
-def _mistaken_gradients(claim: Claim, sample: Sample, two: bool) -> dict[tuple, tuple[int, Leaves]]:
+def _mistaken_gradients(sample: Sample, two: bool) -> dict[tuple, tuple[int, Leaves]]:
     """(Term, mistake, ...) -> (term, the term's gradient with the mistakes)."""
     table: dict[tuple, tuple[int, Leaves]] = {}
-    for term, ablation, run in _ablations(claim, sample.choice):
-        combined: list[tuple[Mistake, ...]] = [(mistake,) for mistake in ablation.mistakes]
+    for term, ablation, run in _ablations(sample.program):
+        combined = [(mistake,) for mistake in ablation.mistakes]
         if two:
             named = [m for m in ablation.mistakes if m.code not in _NOT_IN_PAIRS]
-            pairs = [(a, b) for a, b in combinations(named, 2) if a.knob != b.knob]
-            combined = [*pairs[:MOST_PAIRS]]
-        settings = np.zeros((len(combined), ablation.knobs))
-        for row, mistakes in enumerate(combined):
-            for mistake in mistakes:
-                settings[row, mistake.knob] = mistake.setting
+            pairs = (pair for pair in combinations(named, 2) if pair[0].knob != pair[1].knob)
+            combined = list(pairs)[:MOST_PAIRS]
         rows = len(ablation.mistakes)
-        for start in range(0, len(settings), max(1, rows)):
-            chunk = settings[start : start + rows]
-            # Every chunk has equally many rows, so that one program serves all chunks.
-            padded = np.pad(chunk, ((0, rows - len(chunk)), (0, 0)))
-            leaves = [np.asarray(leaf) for leaf in run(padded, *sample.flat)]
-            for row, mistakes in enumerate(combined[start : start + rows]):
+        for start in range(0, len(combined), max(1, rows)):
+            chunk = combined[start : start + rows]
+            # Every chunk has equally many rows: one program serves all chunks.
+            settings = np.zeros((rows, ablation.knobs))
+            for row, mistakes in enumerate(chunk):
+                for mistake in mistakes:
+                    settings[row, mistake.knob] = mistake.setting
+            leaves = [np.asarray(leaf) for leaf in run(settings, *sample.flat)]
+            for row, mistakes in enumerate(chunk):
                 table.setdefault((term, *mistakes), (term, [leaf[:, row] for leaf in leaves]))
     return table
 
 
 @lru_cache(maxsize=8)
-def _ablations(claim: Claim, choice: int) -> list[tuple[int, Ablation, Callable[..., Any]]]:
+def _ablations(ready: Program) -> list[tuple[int, Ablation, Callable[..., Any]]]:
     """(Term, knobs, compiled gradient of settings and flat inputs) for the terms of the data."""
-    ready = program(claim, choice)
+    claim = ready.claim
     if claim.kind == "value" or is_rule(claim, ready.one):
         return []
-    structure = jax.tree.structure(ready.one)
     hessian = claim.kind == "hessian"
     differentiated = replace(claim, kind="jacobian") if hessian else gradient_claim(claim, False)
     ablations = []
     for number, term in enumerate(ready.terms):
-        if term.penalty:
-            continue
-        graph = term.graph
-        if hessian:  # the mistake is made in differentiating the gradient
-            graph = build_graph(reference(replace(claim, kind="gradient"), of=term), ready.one)
-            if len(graph.outputs) != 1:
-                continue
-        ablation = Ablation(EvaluatedGraph(claim, choice, graph))
-
-        def gradient(settings, *flat, ablation=ablation):
-            def of(inputs: Any) -> Any:
-                return ablation.evaluate(settings, jax.tree.leaves(inputs))[0]
-
-            inputs = jax.tree.unflatten(structure, flat)
-            return jax.tree.leaves(reference(differentiated, of=of)(inputs))
-
-        over_settings = jax.vmap(gradient, in_axes=(0, *[None] * structure.num_leaves))
-        over_trials = jax.vmap(over_settings, in_axes=(None, *[0] * structure.num_leaves))
-        ablations.append((number, ablation, jit(over_trials)))
+        if not term.penalty:
+            graph = term.graph
+            if hessian:  # the mistake is made in differentiating the gradient
+                graph = build_graph(reference(replace(claim, kind="gradient"), of=term), ready.one)
+            if len(graph.outputs) == 1 or not hessian:
+                ablation = Ablation(EvaluatedGraph(ready, graph))
+                ablations.append((number, ablation, _compiled(ready, ablation, differentiated)))
     return ablations
+
+
+def _compiled(ready: Program, ablation: Ablation, differentiated: Any) -> Callable[..., Any]:
+    """(Settings [S, knobs], flat inputs [T, ...]) -> leaves [T, S, ...] of the derivative."""
+    structure = jax.tree.structure(ready.one)
+
+    def gradient(settings, *flat):
+        def of(inputs: Any) -> Any:
+            return ablation.evaluate(settings, jax.tree.leaves(inputs))[0]
+
+        inputs = jax.tree.unflatten(structure, flat)
+        return jax.tree.leaves(reference(differentiated, of=of)(inputs))
+
+    over_settings = jax.vmap(gradient, in_axes=(0, *[None] * structure.num_leaves))
+    return jit(jax.vmap(over_settings, in_axes=(None, *[0] * structure.num_leaves)))

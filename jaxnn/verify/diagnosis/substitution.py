@@ -18,7 +18,7 @@ from jaxnn.types import Array
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import FormulaError, one_trial
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value
-from jaxnn.verify.diagnosis.trials import Sample, few_trials, program, same
+from jaxnn.verify.diagnosis.trials import Program, Sample, same
 from jaxnn.verify.graph import Graph, Name, apply, build_graph, evaluate, jit
 from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.reference import reference
@@ -58,34 +58,37 @@ class Exchange(NamedTuple):
     finding: Finding
 
 
-def exchanges(claim: Claim, samples: Sequence[Sample]) -> list[Finding]:
+def exchanges(samples: Sequence[Sample]) -> list[Finding]:
     """At most one finding: the first exchange that makes a formula right at every sample."""
-    right: list[Finding] | None = None
-    for sample in samples:
-        candidates, run, true = _program(claim, sample.choice)
-        if not candidates:
-            return []
-        leaves = run(np.eye(len(candidates)), *sample.flat)
-        references = list(map(np.asarray, true(*sample.flat)))
-        here = [
-            exchange.finding
-            for row, exchange in enumerate(candidates)
-            if all(same(np.asarray(a)[:, row], b) for a, b in zip(leaves, references, strict=True))
-        ]
-        right = here if right is None else [finding for finding in right if finding in here]
-    return (right or [])[:1]
+    right = [_right_exchanges(sample) for sample in samples]
+    return [finding for finding in right[0] if all(finding in found for found in right)][:1]
+
+
+def _right_exchanges(sample: Sample) -> list[Finding]:
+    candidates, run = _candidate_program(sample.program)
+    if not candidates:
+        return []
+    leaves, true = jax.tree.map(np.asarray, run(np.eye(len(candidates)), *sample.flat))
+    return [
+        exchange.finding
+        for row, exchange in enumerate(candidates)
+        if all(same(leaf[:, row], right) for leaf, right in zip(leaves, true, strict=True))
+    ]
 
 
 @lru_cache(maxsize=8)
-def _program(claim: Claim, choice: int) -> tuple[list[Exchange], Callable, Callable]:
-    """The candidates, the formula with each candidate at trials, and the reference at trials."""
-    one = program(claim, choice).one
-    structure = jax.tree.structure(one)
+def _candidate_program(ready: Program) -> tuple[list[Exchange], Callable[..., Any]]:
+    """The candidates, and the compiled formula with each candidate beside the reference.
+
+    The program maps a selection [S, candidates] and flat inputs [T, ...] to leaves [T, S, ...] and
+    the reference's leaves [T, ...].
+    """
+    claim, one = ready.claim, ready.one
     formula = build_graph(claim.evaluate, one)
     function = build_graph(lambda inputs: call(claim.of, inputs), one)
-    known = EvaluatedGraph(claim, choice, function)
-    candidates = list(_candidates(formula, known, few_trials(claim, choice)))
-    donors = sorted({exchange.donor for exchange in candidates})
+    known = EvaluatedGraph(ready, function)
+    candidates = list(_candidates(formula, known, ready.few_trials()))
+    donors = list(dict.fromkeys(exchange.donor for exchange in candidates))
     wanted = function._replace(outputs=tuple(donor.name for donor in donors))
 
     def exchanged(selection: Array, *flat: Any) -> list[Any]:
@@ -101,29 +104,22 @@ def _program(claim: Claim, choice: int) -> tuple[list[Exchange], Callable, Calla
 
         return _evaluate(formula, flat, operand)
 
-    def true(*flat: Any) -> list[Any]:
-        return jax.tree.leaves(reference(claim)(jax.tree.unflatten(structure, flat)))
+    def run(selections: Array, *flat: Any) -> tuple[list[Any], list[Any]]:
+        inputs = jax.tree.unflatten(jax.tree.structure(one), flat)
+        leaves = jax.vmap(lambda selection: exchanged(selection, *flat))(selections)
+        return leaves, jax.tree.leaves(reference(claim)(inputs))
 
-    over = jax.vmap(exchanged, in_axes=(0, *[None] * len(formula.inputs)))
-    over_trials = jax.vmap(over, in_axes=(None, *[0] * len(formula.inputs)))
-    return candidates, jit(over_trials), jit(jax.vmap(true))
+    return candidates, jit(jax.vmap(run, in_axes=(None, *[0] * len(formula.inputs))))
 
 
 def _evaluate(
     graph: Graph, arguments: Sequence[Any], operand: Callable[[Place, Name, Any], Any]
 ) -> list[Any]:
-    """The graph's outputs with edited operands.
-
-    Args:
-      graph: the graph.
-      arguments: flat.
-      operand: (place, name, value) -> the value to use at the place.
-    """
+    """The graph's outputs, where ``operand`` maps (place, name, value) to the value in use."""
     values = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
     for position, node in enumerate(graph.nodes):
-        operands = [
-            operand((position, i), name, values[name]) for i, name in enumerate(node.operands)
-        ]
+        named = enumerate(node.operands)
+        operands = [operand((position, i), name, values[name]) for i, name in named]
         values.update(zip(node.results, apply(node, operands), strict=True))
     return [values[name] for name in graph.outputs]
 
@@ -132,18 +128,15 @@ def _candidates(
     formula: Graph, function: EvaluatedGraph, trials: Sequence[np.ndarray]
 ) -> Iterator[Exchange]:
     """Every operand that is a value of the function, for every other value of equal shape."""
-    donors = _donors(function)
-    values = every_value(formula, trials)
+    donors, values = _donors(function), every_value(formula, trials)
     uses: dict[Name, list[tuple[Place, str]]] = {}
     for position, node in enumerate(formula.nodes):
         for place, name in enumerate(node.operands):
             uses.setdefault(name, []).append(((position, place), node.where))
-    for name, places in uses.items():
-        value = values.get(name)
-        if value is None or not jnp.issubdtype(formula.shapes[name].dtype, jnp.floating):
-            continue
+    for name in [name for name in uses if name in values]:
+        value, places = values[name], uses[name]
         present = next((donor for donor, v in donors.items() if same(value, v)), None)
-        if present is None:
+        if present is None or not jnp.issubdtype(value.dtype, jnp.floating):
             continue
         for donor, instead in donors.items():
             if instead.shape != value.shape or same(value, instead):
@@ -187,8 +180,8 @@ def diagnose_shapes(claim: Claim, error: BaseException, where: str) -> tuple[Fin
 
     Args:
       claim: the claim.
-      error: the exception that the formula raised.
-      where: the line that raised the exception.
+      error: raised by the formula.
+      where: the line.
 
     Returns:
       ``shape``, and ``transpose`` if transposing one or two factors makes the formula right.
@@ -230,19 +223,16 @@ def _transpositions(claim: Claim, size: int) -> list[tuple[str, ...]]:
     ]
 
     def makes_right(chosen: tuple[Place, ...]) -> bool:
-        def operand(place: Place, name: Name, value: Any) -> Any:
-            del name
-            return jnp.transpose(value) if place in chosen else value
-
-        values = _evaluate(formula, jax.tree.leaves(point), operand)
+        values = _evaluate(
+            formula,
+            jax.tree.leaves(point),
+            lambda place, name, value: jnp.transpose(value) if place in chosen else value,
+        )
         return len(values) == len(true) and all(map(_equal, values, true))
 
     chosen = (*combinations(places, 1), *combinations(places, 2))
-    return [
-        tuple(formula.nodes[position].where for position, _ in some)
-        for some in chosen
-        if makes_right(some)
-    ]
+    right = filter(makes_right, chosen)
+    return [tuple(formula.nodes[position].where for position, _ in some) for some in right]
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -25,7 +25,6 @@ from jaxnn.verify.reference import is_rule, reference
 GROUPS, PER_GROUP = 4, 8
 TOLERANCE = 1e-9
 _PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
-_CONFIRMATION = 2
 _CONFIRMATION_SIZES = (11, 2, 4, 3, 6, 8, 9)
 
 Leaves = list[np.ndarray]
@@ -45,9 +44,11 @@ class Term(NamedTuple):
         return values[0] if len(values) == 1 else values
 
 
-class Program(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Program:
     """A claim at one choice of sizes, compiled."""
 
+    claim: Claim
     sizes: dict[str, int]
     one: dict[str, PyTree]  # the shapes of the inputs of one trial
     terms: list[Term]
@@ -55,18 +56,28 @@ class Program(NamedTuple):
     names: tuple[str, ...]
     value_ranks: tuple[int, ...]
 
+    def few_trials(self) -> list[np.ndarray]:
+        """Flat inputs of four trials, enough to tell the values of a graph apart."""
+        rng = np.random.default_rng(0)
+        return jax.tree.leaves(draw(dict(self.claim.inputs), self.sizes, 4, rng, spreads=(1.0,)))
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Formula values and gradients at the trials of one choice of sizes."""
 
-    choice: int
-    sizes: dict[str, int]
+    program: Program
     scalars: list[dict[str, float]]  # per group
     formula: Leaves  # for an update: the gradient that the step implies
     terms: list[Leaves]  # the gradient of each term of the objective
     parameters: Leaves | None  # where gradients have the shapes of the parameters
     flat: list[np.ndarray]  # the flat inputs
+
+    def context(self, group: int) -> dict[str, float]:
+        """The sizes, then the scalars, of a group of trials by name."""
+        fixed = sorted(fixed_sizes(self.program.claim.inputs))
+        sizes = {**self.program.sizes, **{str(size): size for size in fixed}}
+        return {**{name: float(size) for name, size in sizes.items()}, **self.scalars[group]}
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -78,26 +89,26 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 def diagnosis_sizes(claim: Claim, choice: int) -> dict[str, int]:
     """Distinct sizes: primes for choices 0 and 1, in two orders; other numbers for choice 2."""
     names, taken = symbols(claim.inputs), fixed_sizes(claim.inputs)
-    confirming = choice == _CONFIRMATION
-    pool = [n for n in (_CONFIRMATION_SIZES if confirming else _PRIMES) if n not in taken]
+    pool = [n for n in (_CONFIRMATION_SIZES if choice == 2 else _PRIMES) if n not in taken]
     pool = pool[: len(names) + 1]
-    shift = 0 if confirming else choice % len(pool)
+    shift = choice % len(pool) if choice < 2 else 0
     return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
 
 
 @lru_cache(maxsize=16)
 def program(claim: Claim, choice: int) -> Program:
-    """Compiles a claim and the terms of its objective."""
+    """Compiles a claim and the terms of the claim's objective."""
     sizes = diagnosis_sizes(claim, choice)
     one = one_trial(claim, sizes)
     traced = trace_claim(claim, tuple(sizes.items()), both_modes=False)
-    structure = jax.tree.structure(one)
     terms = split(claim, one)
     rule = is_rule(claim, one)
+    if rule:
+        terms = [terms[0]._replace(name=name) for name in ("the parameter", "the step")]
     differentiated = gradient_claim(claim, rule)
 
     def run(*flat: Any) -> tuple[PyTree, list[PyTree]]:
-        inputs = jax.tree.unflatten(structure, flat)
+        inputs = jax.tree.unflatten(jax.tree.structure(one), flat)
         value = core.jaxpr_as_fun(traced.formula)(*flat)
         gradients = [jax.tree.leaves(reference(differentiated, of=t)(inputs)) for t in terms]
         old = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claim.wrt])]
@@ -105,9 +116,8 @@ def program(claim: Claim, choice: int) -> Program:
             return value, [old, [new - p for new, p in zip(gradients[0], old, strict=True)]]
         return _implied_gradient(claim, inputs, old, value), gradients
 
-    if rule:
-        terms = [terms[0]._replace(name="the parameter"), terms[0]._replace(name="the step")]
-    return Program(sizes, one, terms, jit(jax.vmap(run)), traced.names, traced.value_ranks)
+    names, ranks = traced.names, traced.value_ranks
+    return Program(claim, sizes, one, terms, jit(jax.vmap(run)), names, ranks)
 
 
 def gradient_claim(claim: Claim, rule: bool) -> Claim:
@@ -118,7 +128,7 @@ def gradient_claim(claim: Claim, rule: bool) -> Claim:
 
 
 def _implied_gradient(claim: Claim, inputs: PyTree, old: Sequence[Any], new: Sequence[Any]) -> Any:
-    """For an update: the gradient (old - new) / rate; for any other claim the value itself."""
+    """For an update: the gradient (old - new) / rate; for another claim the value."""
     rate = learning_rate_name(claim) if claim.kind == "update" else None
     if rate is None or [v.shape for v in new] != [p.shape for p in old]:
         return new
@@ -150,22 +160,10 @@ def sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) ->
     trials = _away_from_kinks(ready, jax.tree.leaves(drawn), terms, rng)
     drawn, value, terms = jax.tree.map(lambda a: np.asarray(a)[trials], (drawn, value, terms))
     parameters = jax.tree.leaves([at_path(drawn, path) for path in claim.wrt])
-    return Sample(
-        choice=choice,
-        sizes=ready.sizes,
-        scalars=[{n: float(v[group]) for n, v in shared.items()} for group in range(GROUPS)],
-        formula=value,
-        terms=terms,
-        parameters=parameters if claim.kind in ("gradient", "update") else None,
-        flat=jax.tree.leaves(drawn),
-    )
-
-
-def few_trials(claim: Claim, choice: int) -> list[np.ndarray]:
-    """Flat inputs of four trials, enough to tell the values of a graph apart."""
-    rng = np.random.default_rng(0)
-    sizes = program(claim, choice).sizes
-    return jax.tree.leaves(draw(dict(claim.inputs), sizes, 4, rng, spreads=(1.0,)))
+    has_parameters = claim.kind in ("gradient", "update")
+    scalars = [{name: float(v[group]) for name, v in shared.items()} for group in range(GROUPS)]
+    flat = jax.tree.leaves(drawn)
+    return Sample(ready, scalars, value, terms, parameters if has_parameters else None, flat)
 
 
 def _unconstrained(generator: Input) -> Input:
@@ -177,16 +175,14 @@ def _away_from_kinks(
     ready: Program, flat: list[np.ndarray], terms: list[Leaves], rng: np.random.Generator
 ) -> np.ndarray:
     """Numbers of trials [T]: a trial at a kink is replaced by a smooth trial of the same group."""
-    beside = [
-        v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
-        if v.dtype == float
-        else v
-        for v in flat
-    ]
+
+    def beside(v: np.ndarray) -> np.ndarray:
+        return v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
+
+    _, there = ready.run(*(beside(v) if v.dtype == float else v for v in flat))
     smooth = np.ones(len(flat[0]), bool)
-    _, there = ready.run(*beside)
-    for a, b in zip(jax.tree.leaves(terms), jax.tree.leaves(there), strict=True):
-        a, b = (np.asarray(leaf).reshape(len(smooth), -1) for leaf in (a, b))
+    for leaves in zip(jax.tree.leaves(terms), jax.tree.leaves(there), strict=True):
+        a, b = (np.asarray(leaf).reshape(len(smooth), -1) for leaf in leaves)
         with np.errstate(invalid="ignore", over="ignore"):
             jump, size = np.abs(a - b).max(axis=1, initial=0), np.abs(a).max(axis=1, initial=0)
             smooth &= ~(jump > 1e-5 * (1e-3 + size))
@@ -199,15 +195,7 @@ def _away_from_kinks(
 
 
 def split(claim: Claim, one: Mapping[str, PyTree]) -> list[Term]:
-    """The terms of a claim's objective: the claim's ``terms``, or the summands of ``of``.
-
-    Args:
-      claim: the claim.
-      one: the shapes of the inputs.
-
-    Returns:
-      Terms. Summands of ``of`` are joined: one term for the data, one for the penalties.
-    """
+    """The claim's ``terms``, or the summands of ``of`` as a data term and a penalty."""
     if claim.terms is not None:
         graphs = {
             name: build_graph(lambda inputs, term=term: call(term, inputs), dict(one))
@@ -215,11 +203,12 @@ def split(claim: Claim, one: Mapping[str, PyTree]) -> list[Term]:
         }
         return [Term(n, g, _is_penalty(claim, one, g)) for n, g in graphs.items()]
     whole = build_graph(lambda inputs: call(claim.of, inputs), dict(one))
-    if claim.kind in ("value", "jacobian") or len(whole.outputs) != 1:
-        return [Term("", whole, False)]
-    summands = list(_summands(whole, whole.outputs[0], 1.0))
-    penalties = [s for s in summands if _is_penalty(claim, one, combined(whole, [s]))]
-    data = [s for s in summands if s not in penalties]
+    penalties: list[tuple[Name, float]] = []
+    data: list[tuple[Name, float]] = []
+    if claim.kind not in ("value", "jacobian") and len(whole.outputs) == 1:
+        for summand in _summands(whole, whole.outputs[0], 1.0):
+            penalty = _is_penalty(claim, one, combined(whole, [summand]))
+            (penalties if penalty else data).append(summand)
     if not penalties or not data:
         return [Term("", whole, False)]
     return [
@@ -243,20 +232,19 @@ def _summands(graph: Graph, name: Name, sign: float) -> Iterator[tuple[Name, flo
 def _is_penalty(claim: Claim, one: Mapping[str, PyTree], graph: Graph) -> bool:
     """Whether only parameters and scalars enter, and doubled parameters quadruple the value."""
     wrt = {re.split(r"[.\[]", path)[0] for path in claim.wrt}
-    is_parameter = [name.split(".")[0] in wrt for name in input_names(one)]
-    needed = ancestors(graph)
-    entering = [
-        (parameter, graph.shapes[name].shape)
-        for parameter, name in zip(is_parameter, graph.inputs, strict=True)
-        if name in needed
+    inputs = [
+        (name.split(".")[0] in wrt, value)
+        for name, value in zip(input_names(one), graph.inputs, strict=True)
     ]
+    needed = ancestors(graph)
+    entering = [(parameter, graph.shapes[v].shape) for parameter, v in inputs if v in needed]
     data_enter = any(shape != () for parameter, shape in entering if not parameter)
     if data_enter or not any(parameter for parameter, _ in entering):
         return False
     rng = np.random.default_rng(0)
     pairs = []
-    for parameter, name in zip(is_parameter, graph.inputs, strict=True):
-        shape = graph.shapes[name]
+    for parameter, value in inputs:
+        shape = graph.shapes[value]
         drawn = rng.uniform(0.5, 1.5, size=shape.shape).astype(shape.dtype)
         pairs.append(np.stack([drawn, 2 * drawn if parameter else drawn]))
     once, twice = jit(jax.vmap(lambda *flat: evaluate(graph, flat)[0]))(*pairs)
