@@ -1,62 +1,213 @@
-"""The README's examples run as they stand."""
+"""Every page of the repository: its examples run and print what the page prints, its links lead."""
 
+import contextlib
+import io
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+import pytest
+
+import jaxnn.search
+from jaxnn.verify.claims import KINDS
+from jaxnn.verify.verdict import CODES, VERDICTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", ".github/*.md", "jaxnn/**/*.md", "experiments/**/*.md")
+    for page in ROOT.glob(pattern)
+)
+
+RELATIVE, ABSOLUTE = 0.2, 0.01
+"""Tolerances of a printed fraction: other machines round differently, training amplifies it."""
+
+NOT_RUN = {
+    "pip install": "installs packages; run by hand",
+    "pytest": "this suite",
+    ".ci/run": "runs this suite",
+    "python -m experiments": "tests/experiments runs every experiment; pictures need a browser",
+    "python tests/": "takes minutes; run by .ci/run",
+    "srun": "needs a cluster",
+    "gcloud": "needs a cloud",
+    "mpirun": "needs Open MPI",
+    "ruff": "run by .ci/run",
+    "pyright": "run by .ci/run",
+    "lint-imports": "run by .ci/run",
+    "git clone": "needs the network",
+}
+"""Commands of pages that no test here runs, by their first words, and why."""
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-TRAINING, CLAIM, SEARCH = (block for block in BLOCKS if block.startswith("import jax\n"))
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    printed: str | None  # the block of language "text" that follows at once
+    line: int
 
 
-def test_the_training_example_runs():
-    program = TRAINING + "\nprint(population.metrics['test'].error[:, :, -1].shape)"
+def blocks(page: str) -> list[Block]:
+    """The fenced blocks of a page in their order; a printed output belongs to the block before."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fence = r"```(\w+)\n(.*?)```\n?(?:\s*```text\n(.*?)```)?"
+    return [
+        Block(found[1], found[2], found[3], text[: found.start()].count("\n") + 1)
+        for found in re.finditer(fence, text, re.DOTALL)
+    ]
+
+
+def commands(block: Block) -> list[str]:
+    """The commands of a block of language sh, without comments; && separates two."""
+    joined = block.text.replace("\\\n", " ")
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in joined.splitlines()]
+    return [part.strip() for line in lines if line for part in line.split("&&")]
+
+
+def run(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
+    """Runs the blocks of a page in one folder and one namespace, as a reader would type them."""
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page):
+        file_name = re.match(r"# (\w+\.py)\n", block.text)
+        if block.language == "python" and file_name:
+            (folder / file_name[1]).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            stream = io.StringIO()
+            program = compile("\n" * block.line + block.text, page, "exec")
+            with contextlib.chdir(folder), contextlib.redirect_stdout(stream):
+                exec(program, names)
+            yield block, stream.getvalue()
+        elif block.language == "sh":
+            for command in commands(block):
+                if is_run(command):
+                    yield block, run_command(command, folder)
+
+
+def is_run(command: str) -> bool:
+    """Whether a test here runs a command of a page."""
+    return not command.startswith(tuple(NOT_RUN))
+
+
+def run_command(command: str, folder: Path, **variables: str) -> str:
+    """What a command prints; ``jaxnn`` is the package of this checkout."""
+    interpreter = f'"{sys.executable}" -W error'
+    program = re.sub(r"^jaxnn verify\b", f"{interpreter} -m jaxnn.verify", command)
+    program = re.sub(r"^python\b", interpreter, program)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"} | variables
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True
+        program, shell=True, cwd=folder, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[-2] == "(3, 64)"
+    assert done.returncode in (0, 1), done.stderr  # 1: a claim is refuted
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
 
 
-def test_the_claim_is_refuted_as_the_text_says(tmp_path):
-    (tmp_path / "claims.py").write_text(CLAIM, encoding="utf-8")
-    command = [sys.executable, "-m", "jaxnn.verify", "claims.py", "--workers", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "missing_mean" in done.stdout
+NUMBER = re.compile(r"-?\d[\d,]*\.\d+(?:e-?\d+)?|-?\d+e-\d+")
 
 
-def test_the_search_example_runs_and_goes_on_where_it_ended(tmp_path):
-    program = SEARCH + "\nprint(result.best, result.test_reads)"
-    command = [sys.executable, "-W", "error", "-c", program]
-    first, second = (
-        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path) for _ in range(2)
-    )
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    best = [done.stdout.splitlines()[-1] for done in (first, second)]
-    assert best[0] == best[1]
-    assert best[0].endswith(" 1")
-    folder = tmp_path / "runs" / "my_search"
-    for name in ("search.log", "trials.csv", "results.json", "model/model.json"):
-        assert (folder / name).is_file()
+def assert_printed(printed: str, expected: str) -> None:
+    """The same text but for spaces; fractions within RELATIVE or ABSOLUTE, percentages by 2."""
+    lines = [
+        [" ".join(re.sub("─+", "─", line).split()) for line in text.splitlines() if line.strip()]
+        for text in (printed, expected)
+    ]
+    assert [NUMBER.sub("#", line) for line in lines[0]] == [
+        NUMBER.sub("#", line) for line in lines[1]
+    ], printed
+    for line, wanted in zip(*lines, strict=True):
+        for number, value in zip(fractions(line), fractions(wanted), strict=True):
+            close = pytest.approx(value, rel=RELATIVE, abs=2 if "%" in wanted else ABSOLUTE)
+            assert number == close, f"{line!r}, expected {wanted!r}"
 
 
-def test_the_first_screen_has_the_two_commands():
-    first_screen = "\n".join(README.splitlines()[:25])
+def fractions(line: str) -> list[float]:
+    """The numbers of a line that are not whole."""
+    return [float(text.replace(",", "")) for text in NUMBER.findall(line)]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in ("python", "sh") for b in blocks(page))]
+)
+def test_every_block_of_a_page_runs_and_prints_as_the_page_says(page, tmp_path):
+    for block, printed in run(page, tmp_path):
+        if block.printed is not None:
+            assert_printed(printed, block.printed)
+
+
+@pytest.mark.slow
+def test_the_program_for_a_cluster_runs_as_a_job_of_slurm(tmp_path):
+    (program,) = [
+        b.text for b in blocks("jaxnn/search/README.md") if "distributed.join()" in b.text
+    ]
+    (tmp_path / "cluster.py").write_text(program, encoding="utf-8")
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "1"}
+    task = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    printed = run_command("python cluster.py", tmp_path, **job, **task)
+    assert "the best 3 of 256 trials" in printed
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_a_page_is_run_or_of_a_language_that_cannot_be(page):
+    fences = re.findall(r"^```(\w*)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    opening = fences[::2]
+    assert set(opening) <= {"python", "sh", "text", "yaml"}
+    assert opening.count("text") == sum(block.printed is not None for block in blocks(page))
+
+
+def test_printed_text_is_compared_word_by_word_and_number_by_number():
+    assert_printed("error  2.6%\n\n", "error 2.7%")
+    for wrong in ("error 5.9%", "loss 2.7%", "error 2.7%\nmore"):
+        with pytest.raises(AssertionError):
+            assert_printed(wrong, "error 2.7%")
+    for wrong in ("trial 8 0.123", "trial 7 0.2"):
+        with pytest.raises(AssertionError):
+            assert_printed(wrong, "trial 7 0.123")
+
+
+def test_the_page_of_verification_lists_every_verdict_kind_and_diagnosis():
+    page = (ROOT / "jaxnn/verify/README.md").read_text(encoding="utf-8")
+    for name in (*VERDICTS, *KINDS, *CODES):
+        assert f"`{name}`" in page, name
+
+
+def test_the_page_of_search_lists_every_method_domain_and_validation():
+    page = (ROOT / "jaxnn/search/README.md").read_text(encoding="utf-8")
+    functions = [name for name in jaxnn.search.__all__ if name.islower()]
+    for name in set(functions) - {"search"}:
+        assert f"`{name}(" in page or f"={name}(" in page, name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_picture_of_a_page_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", outside)
+    for link in ("".join(link).partition("#")[0] for link in links):
+        if link and not link.startswith(("https://", "http://")):
+            assert ((ROOT / page).parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_installs_the_other_project_of_this_name(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert not re.search(r"pip install [\"']?jaxnn(?!-basics)", text)
+
+
+def test_the_first_page_is_short_and_begins_with_the_two_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) < 200
+    first_screen = "\n".join(readme.splitlines()[:12])
     assert 'pip install -e ".[experiments]" && python -m experiments.architectures' in first_screen
     assert 'pip install -e ".[test]" && pytest' in first_screen
 
 
-def test_every_experiment_is_listed():
-    folder = Path(__file__).parents[1] / "experiments"
-    programs = [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
-    runnable = [
-        file.parent.name if file.stem == "__main__" else file.stem
-        for file in programs
-        if "harness.leave(main())" in file.read_text("utf-8")
-    ]
-    listed = re.findall(r"^\| `(\w+)` \| .*\? \|", README, re.MULTILINE)
-    assert sorted(listed) == sorted(set(runnable) - {"harness"})
+def test_the_first_page_shows_two_to_four_pictures_and_all_are_small():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert 2 <= len(re.findall(r"<img|!\[", readme)) <= 4
+    pictures = re.findall(r'<img src="([^"]+)"', readme)
+    assert sum((ROOT / picture).stat().st_size for picture in pictures) < 300_000

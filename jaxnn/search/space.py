@@ -206,7 +206,7 @@ class Space(Mapping[str, Domain]):
 
     >>> space = Space({"learning_rate": log_uniform(1e-3, 1.0), "hidden": choice((), (50, 50))})
     >>> space.configuration({"learning_rate": 0.0, "hidden": 0.9})
-    {'learning_rate': 0.001, 'hidden': (50, 50)}
+    {'learning_rate': 0.00100..., 'hidden': (50, 50)}
     >>> space.programs()
     2
 
