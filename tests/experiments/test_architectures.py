@@ -11,7 +11,7 @@ from experiments.architectures import observations
 from experiments.training import MEASURES, Setting, evaluation_points
 from jaxnn import NEVER
 
-QUICK = ["--iterations", "60", "--seeds", "2"]
+SMALL = ["--iterations", "60", "--seeds", "2"]
 
 
 def run(main, out, *flags):
@@ -20,13 +20,13 @@ def run(main, out, *flags):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def small_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("architectures")
-    return (*run(architectures.main, out, *QUICK), out)
+    return (*run(architectures.main, out, *SMALL), out)
 
 
-def test_results_have_every_measure_of_every_setting(quick):
-    status, written, _ = quick
+def test_results_have_every_measure_of_every_setting(small_run):
+    status, written, _ = small_run
     assert status == 0
     assert (written["experiment"], written["dataset"]) == ("architectures", "digits")
     assert written["config"]["iterations"] == 60
@@ -44,30 +44,31 @@ def test_results_have_every_measure_of_every_setting(quick):
         assert setting["test_error"]["mean"] < 0.2
 
 
-def test_history_has_a_row_per_setting_seed_and_evaluation(quick):
-    with open(quick[2] / "history.csv", newline="") as file:
+def test_history_has_a_row_per_setting_seed_and_evaluation(small_run):
+    with open(small_run[2] / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     points = evaluation_points(60)
     keys = [(row["setting"], int(row["seed"]), int(row["iteration"])) for row in rows]
     assert sorted(keys) == sorted((n, s, t) for n in "abc" for s in (0, 1) for t in points)
     last = [float(r["test_error"]) for r in rows if r["setting"] == "b" and r["iteration"] == "60"]
-    assert last == pytest.approx(quick[1]["results"]["settings"]["b"]["test_error"]["values"])
+    assert last == pytest.approx(small_run[1]["results"]["settings"]["b"]["test_error"]["values"])
 
 
-def test_three_figures_are_written(quick):
+def test_three_figures_are_written(small_run):
     for name in ("cross_entropy.png", "test_error.png", "train_error.png"):
-        assert (quick[2] / name).read_bytes().startswith(b"\x89PNG")
+        assert (small_run[2] / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_command_twice_writes_the_same_numbers(quick, tmp_path):
-    _, again = run(architectures.main, tmp_path, *QUICK)
-    assert again["results"]["settings"] == quick[1]["results"]["settings"]
-    assert (tmp_path / "history.csv").read_bytes() == (quick[2] / "history.csv").read_bytes()
+def test_the_same_command_twice_writes_the_same_numbers(small_run, tmp_path):
+    _, again = run(architectures.main, tmp_path, *SMALL)
+    assert again["results"]["settings"] == small_run[1]["results"]["settings"]
+    assert (tmp_path / "history.csv").read_bytes() == (small_run[2] / "history.csv").read_bytes()
 
 
 def test_validation_reports_on_examples_held_out_of_training(tmp_path):
-    _, written = run(loss_curves.main, tmp_path / "v", "--validation", "300", "--iterations", "30")
-    _, plain = run(loss_curves.main, tmp_path / "t", "--iterations", "30")
+    flags = ["--iterations", "30", "--seeds", "2", "--hidden", "10"]
+    _, written = run(loss_curves.main, tmp_path / "v", "--validation", "300", *flags)
+    _, plain = run(loss_curves.main, tmp_path / "t", *flags)
     held_out = written["results"]["test_error"]["values"]
     # Multiples of 1/300, not of the test set's 1/360.
     assert np.allclose(np.array(held_out) * 300, np.round(np.array(held_out) * 300), atol=1e-3)
@@ -76,18 +77,19 @@ def test_validation_reports_on_examples_held_out_of_training(tmp_path):
 
 def test_divergence_is_told_not_hidden(tmp_path, capsys):
     flags = ["--iterations", "20", "--seeds", "1", "--learning-rate", "1e30"]
-    status, written = run(architectures.main, tmp_path, *flags)
+    status, written = run(loss_curves.main, tmp_path, *flags)
     assert status == 0
-    setting = written["results"]["settings"]["b"]
+    setting = written["results"]
     assert setting["test_cross_entropy"]["values"] == [None]
     assert 1 <= setting["diverged_at"][0] <= 2
     assert (
-        "setting b, seed 0: the loss stopped being finite at iteration" in capsys.readouterr().out
+        "setting 64-50-50-10, seed 0: the loss stopped being finite at iteration"
+        in capsys.readouterr().out
     )
 
 
 def test_loss_curves_writes_two_curves_in_each_of_two_figures(tmp_path):
-    status, written = run(loss_curves.main, tmp_path, *QUICK, "--hidden", "20", "15")
+    status, written = run(loss_curves.main, tmp_path, *SMALL, "--hidden", "20", "15")
     assert status == 0
     assert written["results"]["sizes"] == [64, 20, 15, 10]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -195,8 +197,8 @@ def test_one_curve_that_differs_contradicts_one_observation(name, change, contra
     assert verdicts({**AS_PRINTED, name: change}) == expected
 
 
-def test_what_was_not_run_is_not_judged(quick):
-    rows = quick[1]["results"]["observations"]
+def test_what_was_not_run_is_not_judged(small_run):
+    rows = small_run[1]["results"]["observations"]
     assert [row["verdict"] for row in rows].count("not measured") == 3
 
 

@@ -147,10 +147,10 @@ def test_a_warning_from_scikit_learn_fails_the_check(tmp_path, monkeypatch, caps
 
 
 @pytest.fixture
-def own_data(tmp_path):
+def user_data(tmp_path):
     """Six pixels each, which is no square; classes 0 and 2 of three."""
     random = np.random.default_rng(0)
-    path = tmp_path / "own.npz"
+    path = tmp_path / "user.npz"
     arrays = {}
     for part, n in (("train", 60), ("test", 20)):
         arrays[f"{part}_labels"] = random.integers(0, 2, n) * 2
@@ -160,9 +160,9 @@ def own_data(tmp_path):
     return path
 
 
-def test_own_data_accelerates_by_default_and_has_no_image(own_data, tmp_path):
+def test_own_data_accelerates_by_default_and_has_no_image(user_data, tmp_path):
     out = tmp_path / "out"
-    assert run(out, "--dataset", str(own_data), "--positive-class", "2") == 0
+    assert run(out, "--dataset", str(user_data), "--positive-class", "2") == 0
     assert results_of(out)["momentum"] > 0
     assert sorted(path.name for path in out.iterdir()) == [
         "history.csv",
@@ -185,8 +185,8 @@ def test_own_data_accelerates_by_default_and_has_no_image(own_data, tmp_path):
         ("--dataset", "digit", "digits, mnist, fashion_mnist or the path of your own data"),
     ],
 )
-def test_bad_input_names_the_flag(flag, value, expected, own_data, tmp_path, capsys):
-    defaults = {"--dataset": str(own_data), "--positive-class": "2"}
+def test_bad_input_names_the_flag(flag, value, expected, user_data, tmp_path, capsys):
+    defaults = {"--dataset": str(user_data), "--positive-class": "2"}
     argv = [word for pair in (defaults | {flag: value}).items() for word in pair]
     assert run(tmp_path / "out", *argv) == 2
     error = capsys.readouterr().err

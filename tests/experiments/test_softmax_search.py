@@ -13,7 +13,7 @@ from experiments.search_speed import flops
 from jaxnn.data import load
 from jaxnn.saved_model import load_model
 
-QUICK = ["--configurations", "6", "--epochs", "8", "--seeds", "2", "--batch-size", "50", "100"]
+SMALL = ["--configurations", "6", "--epochs", "8", "--seeds", "2", "--batch-size", "50", "100"]
 
 
 def run(out, *flags):
@@ -22,13 +22,13 @@ def run(out, *flags):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def small_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("softmax_search")
-    return (*run(out, *QUICK), out)
+    return (*run(out, *SMALL), out)
 
 
-def test_results_have_what_was_chosen_and_what_it_is_worth(quick):
-    status, written, _ = quick
+def test_results_have_what_was_chosen_and_what_it_is_worth(small_run):
+    status, written, _ = small_run
     assert status == 0
     assert (written["experiment"], written["dataset"]) == ("softmax_search", "digits")
     results = written["results"]
@@ -47,15 +47,15 @@ def test_results_have_what_was_chosen_and_what_it_is_worth(quick):
     assert seconds["compile"] > 0
 
 
-def test_the_trials_and_their_curves_are_tables(quick):
-    out = quick[2]
+def test_the_trials_and_their_curves_are_tables(small_run):
+    out = small_run[2]
     with open(out / "trials.csv", newline="") as file:
         trials = list(csv.DictReader(file))
     with open(out / "history.csv", newline="") as file:
         history = list(csv.DictReader(file))
     assert len(trials) == 6
     assert len(history) == 6 * 2 * 8
-    best = quick[1]["results"]["best"]
+    best = small_run[1]["results"]["best"]
     accuracies = [
         float(row["validation_accuracy"])
         for row in history
@@ -64,28 +64,28 @@ def test_the_trials_and_their_curves_are_tables(quick):
     assert np.mean(accuracies) == pytest.approx(best["validation_accuracy"])
 
 
-def test_the_figures_and_the_models_are_there(quick):
-    out = quick[2]
+def test_the_figures_and_the_models_are_there(small_run):
+    out = small_run[2]
     for name in ("learning_curves", "hyperparameters", "learning_rate_l2", "parallel_coordinates"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     test = load("digits").test
     model = load_model(out / "model")
-    for seed, accuracy in enumerate(quick[1]["results"]["test"]["accuracies"]):
+    for seed, accuracy in enumerate(small_run[1]["results"]["test"]["accuracies"]):
         right = model.predict(np.asarray(test.inputs), replicate=seed) == test.targets
         assert right.mean() == pytest.approx(accuracy)
 
 
-def test_the_same_command_again_answers_from_the_record(quick, capsys):
-    _, before, out = quick
-    status, after = run(out, *QUICK)
+def test_the_same_command_again_answers_from_the_record(small_run, capsys):
+    _, before, out = small_run
+    status, after = run(out, *SMALL)
     assert status == 0
     for part in ("best", "test", "trials", "diverged", "programs"):
         assert after["results"][part] == before["results"][part]
     assert "read once" in capsys.readouterr().out
 
 
-def test_another_search_in_the_folder_is_refused_in_one_line(quick, capsys):
-    assert softmax_search.main([*QUICK, "--seed", "1", "--out", str(quick[2])]) == 2
+def test_another_search_in_the_folder_is_refused_in_one_line(small_run, capsys):
+    assert softmax_search.main([*SMALL, "--seed", "1", "--out", str(small_run[2])]) == 2
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0
     assert "holds another search: key[1] is 1, in the folder 0" in error
@@ -111,6 +111,7 @@ def test_every_method_works(tmp_path, method, flags):
     assert not list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_architectures_folds_and_the_simplest_of_the_best(tmp_path):
     flags = ["--configurations", "6", "--epochs", "2", "--seeds", "1", "--batch-size", "100"]
     flags += ["--architecture", "all", "--folds", "3", "--stratified", "--measure", "accuracy"]
@@ -156,27 +157,28 @@ def test_bad_flags_are_one_line_and_status_2(tmp_path, capsys, flags, message):
 
 def test_a_method_whose_package_is_missing_is_one_line_and_status_2(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    flags = [*QUICK, "--method", "optuna", "--out", str(tmp_path / "out")]
+    flags = [*SMALL, "--method", "optuna", "--out", str(tmp_path / "out")]
     assert softmax_search.main(flags) == 2
     assert "optuna is not installed" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
 def test_when_every_configuration_diverges_it_says_so(tmp_path, capsys):
-    flags = [*QUICK, "--learning-rate", "1e30", "1e31", "--out", str(tmp_path)]
+    flags = [*SMALL, "--learning-rate", "1e30", "1e31", "--out", str(tmp_path)]
     assert softmax_search.main(flags) == 2
     assert "all 6 configurations diverged" in capsys.readouterr().err
 
 
-def test_a_corrupt_log_is_one_line_and_nothing_is_touched(quick, tmp_path, capsys):
-    log = bytearray((quick[2] / "search.log").read_bytes())
+def test_a_corrupt_log_is_one_line_and_nothing_is_touched(small_run, tmp_path, capsys):
+    log = bytearray((small_run[2] / "search.log").read_bytes())
     log[len(log) // 2] ^= 1
     (tmp_path / "search.log").write_bytes(log)
-    assert softmax_search.main([*QUICK, "--out", str(tmp_path)]) == 2
+    assert softmax_search.main([*SMALL, "--out", str(tmp_path)]) == 2
     assert "is damaged: record" in capsys.readouterr().err.strip()
     assert (tmp_path / "search.log").read_bytes() == log
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_learned_as_well_as_softmax_regression_can(real_data, tmp_path):
     """A short search of 8 configurations; L-BFGS to convergence reaches 84.5 % and 0.437 nats."""
     flags = ["--dataset", "fashion_mnist", "--data-dir", str(real_data), "--configurations", "8"]
@@ -188,6 +190,7 @@ def test_fashion_mnist_is_learned_as_well_as_softmax_regression_can(real_data, t
     assert test["cross_entropy"] < 0.455
 
 
+@pytest.mark.slow
 def test_speed_is_measured_of_a_command_of_halving_and_of_the_peak(tmp_path, monkeypatch):
     monkeypatch.setattr(search_speed, "peak_gflops", lambda: 100.0)
     flags = ["--seeds", "1", "--configurations", "3", "--epochs", "1", "--out", str(tmp_path)]
