@@ -1,8 +1,8 @@
-"""The record: what verification says of every statement.
+"""The record: the verdict of verification on every statement.
 
-It was written down from the verdicts, not the other way round; a change of it is a discovery, to be
-understood before the record is changed. Where it names two verdicts the seed decides: on which side
-of half its bits a formula falls that loses 25 to 27 of them.
+The record was written down from the verdicts; a deviating verdict is a discovery, to be understood
+before the record changes. For a record of two verdicts the seed decides: the formula loses 25 to 27
+of 53 bits, and half of the bits is the border.
 """
 
 AT_THE_BORDER = "holds or holds_unstable"

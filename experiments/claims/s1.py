@@ -1,4 +1,4 @@
-"""S1, EE 526X homework 2: one example per column, z = Wx + b, natural logarithms."""
+"""S1, EE 526X homework 2: an example per column, z = Wx + b, natural logarithms."""
 
 import jax.numpy as jnp
 
@@ -65,7 +65,7 @@ def softmax_jacobian_by_entries(z):
     statement=r"\frac{\partial p}{\partial z} = \operatorname{diag}(p) - p p^\top",
 )
 def softmax_jacobian_as_matrix(z):
-    """Symmetric, so that rows by p and rows by z are the same matrix."""
+    """The matrix is symmetric: rows by p and rows by z are equal."""
     p = softmax(z)
     return jnp.diag(p) - jnp.outer(p, p)
 
@@ -83,7 +83,7 @@ def log_probabilities(z):
     statement=r"\log p_i = z_i - \log \sum_j e^{z_j}",
 )
 def log_probability(z):
-    """For one column z, with the natural logarithm, computed as printed: without a shift."""
+    """For a column z, with the natural logarithm, computed as printed: without a shift."""
     return z - jnp.log(jnp.sum(jnp.exp(z)))
 
 
@@ -96,7 +96,7 @@ def log_probability(z):
     statement=r"\frac{\partial J}{\partial p_i} = -\frac{y_i}{p_i}",
 )
 def loss_by_probabilities(p, y):
-    """For one column, the p_i varying independently of each other."""
+    """For a column, with independent p_i."""
     return -y / p
 
 
@@ -109,7 +109,7 @@ def loss_by_probabilities(p, y):
     statement=r"\frac{\partial J}{\partial z_i} = -y_i + p_i \sum_j y_j",
 )
 def loss_by_logits_for_any_weights(z, y):
-    """For one column, before sum_j y_j = 1 is used: it holds for all y."""
+    """For a column, before sum_j y_j = 1 is used: it holds for all y."""
     return -y + softmax(z) * jnp.sum(y)
 
 
@@ -122,7 +122,7 @@ def loss_by_logits_for_any_weights(z, y):
     statement=r"\frac{\partial J}{\partial z} = p - y",
 )
 def loss_by_logits(z, y):
-    """For one column, y being any probability vector."""
+    """For a column, y being any probability vector."""
     return softmax(z) - y
 
 
@@ -134,7 +134,7 @@ def loss_by_logits(z, y):
     statement=r"J = -\frac{1}{B} \sum_b \sum_i y_{ib} \log p_{ib}",
 )
 def do_forward(z, y):
-    """Matrices with one example per column and a mean over the columns."""
+    """Matrices with an example per column and a mean over the columns."""
     return jnp.mean(-jnp.sum(y * jnp.log(softmax(z)), axis=0))
 
 
@@ -146,7 +146,7 @@ def do_forward(z, y):
     statement=r"J(z + 1000) = J(z)",
 )
 def do_forward_of_shifted_logits(z, y):
-    """Matrices with one example per column; computed by the logarithm of the softmax."""
+    """Matrices with an example per column; computed by the logarithm of the softmax."""
     return mean_cross_entropy(z + 1000, y)
 
 
@@ -159,7 +159,7 @@ def do_forward_of_shifted_logits(z, y):
     statement=r"\frac{\partial J}{\partial Z} = \frac{1}{B} (P - Y)",
 )
 def do_backward(z, y):
-    """Matrices with one example per column, J being the mean over the columns."""
+    """Matrices with an example per column, J being the mean over the columns."""
     return (softmax(z) - y) / z.shape[1]
 
 
@@ -178,7 +178,7 @@ def logits_gradient(w, b, x, y):
     statement=r"dW = dZ\, X^\top, \quad dZ = \frac{1}{B} (P - Y)",
 )
 def layer_by_weights(w, b, x, y):
-    """One example per column of X, and dW in the shape of W [out, in]."""
+    """An example per column of X, and dW in the shape of W [out, in]."""
     return logits_gradient(w, b, x, y) @ x.T
 
 
@@ -191,7 +191,7 @@ def layer_by_weights(w, b, x, y):
     statement=r"db = \sum_b dZ_{\cdot b}, \quad dZ = \frac{1}{B} (P - Y)",
 )
 def layer_by_bias(w, b, x, y):
-    """One example per column, the sum running over the columns of dZ."""
+    """An example per column, the sum running over the columns of dZ."""
     return jnp.sum(logits_gradient(w, b, x, y), axis=1)
 
 
@@ -205,5 +205,5 @@ def layer_by_bias(w, b, x, y):
     statement=r"W \leftarrow W - \eta\, dW, \quad b \leftarrow b - \eta\, db",
 )
 def descent_step(w, b, x, y, eta):
-    """Plain gradient descent, one example per column and W [out, in]."""
+    """Plain gradient descent, an example per column and W [out, in]."""
     return w - eta * layer_by_weights(w, b, x, y), b - eta * layer_by_bias(w, b, x, y)

@@ -1,4 +1,4 @@
-"""S2, CS/DS 541 homework 3: one example per row, the weights of a class in a column.
+"""S2, CS/DS 541 homework 3: an example per row, the weights of a class in a column.
 
 z_k = x^T w^(k) + b_k with W = [w^(1) ... w^(c)] of m x c. The affine maps of S2.5 have a file of
 their own, ``s2_affine``: there z = Wx + b.
@@ -17,7 +17,7 @@ def predicted(w, b, x):
 
 
 def predicted_split(w, b, x, others):
-    """y-hat where one column w of W has its own name; its class comes last, after the others'."""
+    """y-hat with a separate name w for a column of W; the class of w comes last."""
     return losses.softmax(jnp.append(others, x @ w + b))
 
 
@@ -100,7 +100,7 @@ def probabilities_by_weights(w, b, x):
     r" -\frac{1}{n} \sum_{i=1}^{n} x^{(i)} \left( y_l^{(i)} - \hat y_l^{(i)} \right)",
 )
 def cross_entropy_by_weights(w, b, x, y):
-    """One example per row, the gradient by w^(l) in column l."""
+    """An example per row, the gradient by w^(l) in column l."""
     return -x.T @ (y - predicted(w, b, x)) / len(x)
 
 
@@ -114,7 +114,7 @@ def cross_entropy_by_weights(w, b, x, y):
     r" -\frac{1}{n} \sum_{i=1}^{n} \left( y^{(i)} - \hat y^{(i)} \right)",
 )
 def cross_entropy_by_bias(w, b, x, y):
-    """One example per row."""
+    """An example per row."""
     return -jnp.sum(y - predicted(w, b, x), axis=0) / len(x)
 
 
@@ -128,7 +128,7 @@ def cross_entropy_by_bias(w, b, x, y):
     r" -\sum_{i=1}^{m} x^{(i)} \left[ y_l^{(i)} - \hat y_l^{(i)} \right]",
 )
 def cross_entropy_by_weights_last_line(w, b, x, y):
-    """The derivation's last line, one example per row, read as a sum over the n examples."""
+    """The derivation's last line, an example per row, read as a sum over the n examples."""
     return -x.T @ (y - predicted(w, b, x))
 
 
@@ -143,7 +143,7 @@ def cross_entropy_by_weights_last_line(w, b, x, y):
     corrects=cross_entropy_by_weights_last_line,
 )
 def cross_entropy_by_weights_last_line_corrected(w, b, x, y):
-    """One example per row, the gradient by w^(l) in column l: the sum is a mean."""
+    """An example per row, the gradient by w^(l) in column l: the sum is a mean."""
     return closed_form.softmax_regression_gradients(Layer(w.T, b), x, y).weight.T
 
 
@@ -166,7 +166,7 @@ def negative_log_likelihood(w, b, x, y):
     r" -\sum_i \sum_k y_k^{(i)} \log \hat y_k^{(i)}",
 )
 def likelihood_as_sum(w, b, x, y):
-    """The first equality, one example per row."""
+    """The first equality, an example per row."""
     return negative_log_likelihood(w, b, x, y)
 
 
@@ -178,7 +178,7 @@ def likelihood_as_sum(w, b, x, y):
     statement=r"-\sum_i \sum_k y_k^{(i)} \log \hat y_k^{(i)} = f_{CE}",
 )
 def likelihood_as_cross_entropy(w, b, x, y):
-    """The second equality, one example per row, with S2.2's f_CE, which is a mean."""
+    """The second equality, an example per row, with S2.2's f_CE, which is a mean."""
     return cross_entropy(w, b, x, y)
 
 
@@ -191,7 +191,7 @@ def likelihood_as_cross_entropy(w, b, x, y):
     corrects=likelihood_as_cross_entropy,
 )
 def likelihood_as_cross_entropy_corrected(w, b, x, y):
-    """One example per row; the likelihood is of all n examples, the cross-entropy of one."""
+    """An example per row; the likelihood is of all n examples, the cross-entropy of one."""
     return len(x) * cross_entropy(w, b, x, y)
 
 
@@ -201,7 +201,7 @@ def penalty(w, alpha):
 
 
 def column_cross_entropy(w, b, x, y):
-    """f_CE with one example per COLUMN of x [m, n], as S2.4's code has them."""
+    """f_CE with an example per COLUMN of x [m, n], as S2.4's code has them."""
     return cross_entropy(w, b, x.T, y)
 
 
@@ -232,7 +232,7 @@ COLUMNS = ROWS | {"x": real("m", "n"), "alpha": positive()}
     statement=r"\hat y_k = \frac{\exp z_k}{\sum_{k'} \exp z_{k'}}",
 )
 def softmax_code(z):
-    """The printed code, without a shift, one example per row."""
+    """The printed code, without a shift, an example per row."""
     return shiftless_softmax(z)
 
 
@@ -244,7 +244,7 @@ def softmax_code(z):
     statement=r"\mathrm{fCE}(W, X, Y, \alpha) = -\frac{1}{n} \sum Y \log \hat Y",
 )
 def cross_entropy_code(w, b, x, y):
-    """The printed code, one example per column of X and row of Y: alpha is taken, not used."""
+    """The printed code, an example per column of X and row of Y: alpha is taken, not used."""
     return -jnp.sum(y * jnp.log(shiftless_softmax(x.T @ w + b))) / len(y)
 
 
@@ -272,6 +272,6 @@ def penalty_by_weights(w, alpha):
     r" \frac{1}{n} \sum_i (\hat Y - Y)_i \right)",
 )
 def gradient_code(w, b, x, y, alpha):
-    """The printed code, softmax without a shift, one example per column of X and row of Y."""
+    """The printed code, softmax without a shift, an example per column of X and row of Y."""
     error = shiftless_softmax(x.T @ w + b) - y
     return x @ error / len(y) + alpha * w, jnp.sum(error, axis=0) / len(y)

@@ -15,7 +15,7 @@ W2, B2 = np.array([[1.0, -2.0, 0.25]]), np.array([0.0])
 
 
 def f(x):
-    """x_1 - 2 x_2 + x_3 / 4, as a vector of one entry."""
+    """x_1 - 2 x_2 + x_3 / 4, as a vector with a single entry."""
     return jnp.stack([x[0] - 2 * x[1] + x[2] / 4])
 
 
@@ -40,7 +40,7 @@ def composed(w1, b1, w2, b2, x):
 
 
 def composed_scalar(w1, b1, w2, b2, x):
-    """z_2 as a number, where W_2 has one row."""
+    """z_2 as a number, for W_2 with a single row."""
     return composed(w1, b1, w2, b2, x)[0]
 
 
@@ -58,7 +58,7 @@ def activations(layers, x):
 
 
 def last_activation(layers, x):
-    """z_n, where it is a number."""
+    """z_n, for a scalar z_n."""
     return activations(layers, x)[-1][0]
 
 
@@ -124,7 +124,7 @@ def composition_of_f_and_g(x):
     statement=r"z_i = W_i x + b_i",
 )
 def composition_program(layers, x):
-    """The printed program, every z_i from the original x, on maps whose shapes allow it."""
+    """The printed program, every z_i from the original x, on maps of suitable shapes."""
     return tuple(affine(w, b, x) for w, b in layers)
 
 
@@ -137,7 +137,7 @@ def composition_program(layers, x):
     corrects=composition_program,
 )
 def composition_program_corrected(layers, x):
-    """The smallest index first, each map applied to what the one before it gave."""
+    """The smallest index first, each map applied to the result of the previous map."""
     return closed_form.affine_composition(layers, x)
 
 
@@ -163,7 +163,7 @@ def composition_program_any_shapes(layers, x):
     corrects=composition_program_any_shapes,
 )
 def composition_program_any_shapes_corrected(layers, x):
-    """The smallest index first, on maps of any shapes that fit each other."""
+    """The smallest index first, on maps of any compatible shapes."""
     return closed_form.affine_composition(layers, x)
 
 
@@ -206,7 +206,7 @@ def output_by_its_bias(w1, b1, w2, b2, x):
     r" \in \mathbb{R}^{n \times nm}",
 )
 def affine_by_vec_weights(w, b, x):
-    """Rows by z, columns by vec[W], the rows of W one after the other."""
+    """Rows by z, columns by vec[W], the rows of W concatenated."""
     return closed_form.affine_weight_jacobian(x, len(b))
 
 
@@ -278,7 +278,7 @@ def output_by_first_bias(w2):
     r" \left[ (W_2)_1 x^\top, (W_2)_2 x^\top, (W_2)_3 x^\top \right]",
 )
 def output_by_vec_first_weights(w2, x):
-    """A row by vec[W_1], 1 x 6 for f and g, the rows of W_1 one after the other."""
+    """A row by vec[W_1], 1 x 6 for f and g, the rows of W_1 concatenated."""
     return jnp.concatenate([w2[0, 0] * x, w2[0, 1] * x, w2[0, 2] * x])[None]
 
 

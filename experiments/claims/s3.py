@@ -84,7 +84,7 @@ def output_by_second_bias(w2, b2, h):
     statement=r"\nabla W^2 = \sum_k \frac{\partial \hat y[k]}{\partial W^2} \nabla \hat y[k]",
 )
 def second_weights(w2, b2, h, g):
-    """W2 [in, out]; the loss is general, g being its gradient by y-hat."""
+    """W2 [in, out]; the loss is general, with gradient g by y-hat."""
     return jnp.einsum("kni,k->ni", output_by_second_weights(w2, b2, h), g)
 
 
@@ -111,7 +111,7 @@ def second_weights_of_quartic_loss(w2, b2, h, y):
     statement=r"\nabla W^2_0 = \sum_k \frac{\partial \hat y[k]}{\partial W^2_0} \nabla \hat y[k]",
 )
 def second_bias(w2, b2, h, g):
-    """The loss is general, g being its gradient by y-hat."""
+    """The loss is general, with gradient g by y-hat."""
     return jnp.einsum("ki,k->i", output_by_second_bias(w2, b2, h), g)
 
 
@@ -144,7 +144,7 @@ HIDDEN_RULE = (
     statement=HIDDEN_RULE,
 )
 def hidden(w2, b2, h, g):
-    """W2_k is column k of W2 [in, out]; the loss is general, g being its gradient by y-hat."""
+    """W2_k is column k of W2 [in, out]; the loss is general, with gradient g by y-hat."""
     p = output(w2, b2, h)
     bracket = w2 * p - jnp.einsum("nj,k,j->nk", w2, p, p)
     return jnp.einsum("nk,k->n", bracket, g)
@@ -253,6 +253,6 @@ def relu_network(w1, b1, w2, b2, x, g):
     r" \nabla H \text{ of S3.2}",
 )
 def first_layer_of_relu_network(w1, b1, w2, b2, x, g):
-    """Both layers, W [in, out]; the loss is general, g being its gradient by y-hat."""
+    """Both layers, W [in, out]; the loss is general, with gradient g by y-hat."""
     hidden_gradient = hidden(w2, b2, relu_layer(w1, b1, x), g)
     return first_weights(w1, b1, x, hidden_gradient), first_bias(w1, b1, x, hidden_gradient)

@@ -43,7 +43,7 @@ NETWORK = s3.FIRST | {"w2": real("N1", "K"), "b2": real("K"), "y": real("K")}
     statement=r"\nabla \hat y = -(y - \hat y)",
 )
 def squared_loss_by_output(p, y):
-    """One example, the y-hat_k varying independently of each other."""
+    """A single example, with independent y-hat_k."""
     return -(y - p)
 
 
@@ -124,6 +124,6 @@ def step_of_both_layers(w1, b1, w2, b2, x, y, r):
     r" W^2_0 \leftarrow W^2_0 - r \nabla W^2_0",
 )
 def step_of_second_layer(w1, b1, w2, b2, x, y, r):
-    """Case 2, W [in, out]: the first layer stays as it is."""
+    """Case 2, W [in, out]: the first layer stays unchanged."""
     by_w2, by_b2 = second_layer_of_squared_loss(w2, b2, sigmoid_layer(w1, b1, x), y)
     return w2 - r * by_w2, b2 - r * by_b2

@@ -1,4 +1,4 @@
-"""S4, CS 224N assignment 1: one example per row, h = sigma(x W_1 + b_1), W [in, out].
+"""S4, CS 224N assignment 1: an example per row, h = sigma(x W_1 + b_1), W [in, out].
 
 The loss of several rows is the sum of theirs.
 """
@@ -219,7 +219,7 @@ def delta_2(f2, w2, b2, y):
     statement=r"\delta_2 = W_2 \delta_3 \circ \sigma'(f_2), \quad \delta_3 \in \mathbb{R}^{D_y}",
 )
 def delta_2_with_columns(f2, w2, b2, y):
-    """One example, the printed formula with delta_3 read as a column, against the layout."""
+    """A single example, the printed formula with delta_3 read as a column, against the layout."""
     return w2 @ output_delta(f2, w2, b2, y) * sigmoid_slope(f2)
 
 

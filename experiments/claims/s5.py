@@ -1,4 +1,4 @@
-"""S5, CSE 676 assignment 1: z = Wx + c in S5.2 and z = W^T h + b in S5.5; one example per row."""
+"""S5, CSE 676 assignment 1: z = Wx + c in S5.2 and z = W^T h + b in S5.5; an example per row."""
 
 import jax.numpy as jnp
 
@@ -51,7 +51,7 @@ def printed_logits_gradient(z):
     statement=r"\frac{\partial J}{\partial z} = -1 + N \operatorname{softmax}(z)",
 )
 def log_softmax_sum_by_logits_printed(z):
-    """One example, N being the number of entries of z."""
+    """A single example, N being the number of entries of z."""
     return printed_logits_gradient(z)
 
 
@@ -65,7 +65,7 @@ def log_softmax_sum_by_logits_printed(z):
     corrects=log_softmax_sum_by_logits_printed,
 )
 def log_softmax_sum_by_logits(z):
-    """One example, N being the number of entries of z."""
+    """A single example, N being the number of entries of z."""
     return closed_form.log_softmax_sum_gradient(z)
 
 
@@ -158,7 +158,7 @@ ROWS = {"theta": real("n"), "x": real("N", "n"), "y": binary("N"), "lam": positi
     statement=r"\frac{\partial\, \mathrm{cost}}{\partial \theta_j} = -(y - h) x_j",
 )
 def cost_gradient(theta, x, y):
-    """One example x, h = sigma(theta^T x)."""
+    """A single example x, h = sigma(theta^T x)."""
     return -(y - losses.sigmoid(theta @ x)) * x
 
 
@@ -186,7 +186,7 @@ def penalty_gradient(theta, lam):
     r" -\frac{1}{N} \sum_i (y_i - h_i) x_{ij} + \lambda \theta_j",
 )
 def logistic_gradient(theta, x, y, lam):
-    """One example per row."""
+    """An example per row."""
     h = losses.sigmoid(x @ theta)
     return -(y - h) @ x / len(x) + lam * theta
 
@@ -203,7 +203,7 @@ def logistic_gradient(theta, x, y, lam):
     r" \left[ \frac{1}{N} \sum_i (h_i - y_i) x_{ij} + \lambda \theta_j \right]",
 )
 def logistic_update(theta, x, y, lam, alpha):
-    """One example per row, alpha the learning rate."""
+    """An example per row, alpha the learning rate."""
     h = losses.sigmoid(x @ theta)
     return theta - alpha * ((h - y) @ x / len(x) + lam * theta)
 
@@ -220,7 +220,7 @@ def logistic_update(theta, x, y, lam, alpha):
     r" - \alpha \sum_i (h_i - y_i) x_{ij}",
 )
 def logistic_update_constants_combined(theta, x, y, lam, alpha):
-    """One example per row, "the constants can be combined": printed as the same step."""
+    """An example per row, "the constants can be combined": printed as the same step."""
     h = losses.sigmoid(x @ theta)
     return theta * (1 - lam / len(x)) - alpha * (h - y) @ x
 
@@ -238,7 +238,7 @@ def logistic_update_constants_combined(theta, x, y, lam, alpha):
     corrects=logistic_update_constants_combined,
 )
 def logistic_update_multiplied_out(theta, x, y, lam, alpha):
-    """One example per row, alpha the learning rate."""
+    """An example per row, alpha the learning rate."""
     h = losses.sigmoid(x @ theta)
     return theta * (1 - alpha * lam) - alpha / len(x) * (h - y) @ x
 
@@ -265,7 +265,7 @@ OUTPUT_LAYER = {"w": real("in", "K"), "b": real("K"), "h": real("in"), "y": one_
     statement=r"\frac{\partial J}{\partial z} = -y + \tilde y",
 )
 def cross_entropy_gradient(z, y):
-    """One example."""
+    """A single example."""
     return -y + softmax(z)
 
 
