@@ -8,24 +8,24 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure  # not pyplot: half the time to import, and no display
+from matplotlib.figure import Figure  # without pyplot: half the import time, and no display
 from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
 from jaxnn.atomic import atomic_write
 
-# Okabe and Ito's colours, which survive colour blindness (without the yellow, pale on white); the
-# line styles tell settings apart in black and white.
+# Okabe and Ito's colours for colour-blind readers, without the pale yellow; the line styles
+# distinguish settings in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
 
 
 class Curve(NamedTuple):
-    """What one setting did, by evaluated iteration."""
+    """A measure of a setting by evaluated iteration."""
 
     label: str
     iterations: ArrayLike  # [E]
-    values: ArrayLike  # [S, E], one row per seed
+    values: ArrayLike  # [S, E], a row per seed
 
 
 def curves_figure(
@@ -38,19 +38,19 @@ def curves_figure(
     y_scale: str = "linear",
     replicates: str = "seeds",
 ) -> Figure:
-    """One line per setting: the mean over the seeds, in a band of one standard deviation.
+    """A line per setting: the mean over the seeds, in a band of a standard deviation.
 
     Args:
       curves: at most seven, in the order of the legend.
-      title: what is shown, on which data.
-      y_label: the measure and its unit.
-      x_label: what is counted.
-      x_scale: matplotlib's name of a scale, such as "linear", "log" or "symlog".
-      y_scale: the same, for the measure; "log" turns linear towards 0 if a value reaches it.
-      replicates: what the rows of a curve's values are.
+      title: the title.
+      y_label: the measure and the unit.
+      x_label: the counted quantity.
+      x_scale: "linear", "log" or "symlog".
+      y_scale: a scale for the measure; "log" turns linear towards 0 if a value is 0.
+      replicates: the name of the rows of a curve's values.
 
     Returns:
-      The figure; the legend's title says how many seeds the band is over.
+      The figure; the legend's title has the number of seeds.
     """
     figure = Figure(figsize=(8, 5), dpi=150)
     axes = figure.add_axes((0.1, 0.11, 0.87, 0.81))
@@ -58,21 +58,13 @@ def curves_figure(
         values = np.atleast_2d(np.asarray(curve.values, float))  # [S, E]
         colour = COLOURS[index % len(COLOURS)]
         style = LINE_STYLES[index % len(LINE_STYLES)]
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged seed ends its line
+        with np.errstate(over="ignore", invalid="ignore"):  # the line ends where a seed diverges
             mean = values.mean(axis=0)
             std = values.std(axis=0, ddof=1) if len(values) > 1 else None
+        x = np.asarray(curve.iterations)
         if std is not None:
-            axes.fill_between(
-                np.asarray(curve.iterations),
-                mean - std,
-                mean + std,
-                color=colour,
-                alpha=0.2,
-                linewidth=0,
-            )
-        axes.plot(
-            curve.iterations, mean, color=colour, linestyle=style, linewidth=1.8, label=curve.label
-        )
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.8, label=curve.label)
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale)
     everything = np.concatenate([np.ravel(curve.values) for curve in curves])
     if y_scale == "log":
@@ -84,14 +76,13 @@ def curves_figure(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        title=_legend_title(curves, replicates), frameon=False, handlelength=3.2, alignment="left"
-    )
+    legend = _legend_title(curves, replicates)
+    axes.legend(title=legend, frameon=False, handlelength=3.2, alignment="left")
     return figure
 
 
 def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
-    """A logarithmic axis with ticks at 1, 2, 5, 10, ...; linear towards 0 if a value reaches it."""
+    """A logarithmic axis with ticks at 1, 2, 5, 10, ...; linear towards 0 if a value is 0."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     smallest = values[values > 0].min(initial=1.0)
@@ -111,7 +102,7 @@ def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
 def image_figure(
     pixels: ArrayLike, *, title: str, value_label: str, pixel_label: str = "pixels"
 ) -> Figure:
-    """A matrix [height, width] as an image; white is 0, one colour is positive, one negative."""
+    """A matrix [height, width] as an image: 0 is white, positive and negative are coloured."""
     pixels = np.asarray(pixels, float)
     limit = float(np.max(np.abs(pixels), initial=0.0, where=np.isfinite(pixels))) or 1.0
     figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
@@ -123,7 +114,7 @@ def image_figure(
 
 
 def write_png(path: Path, figure: Figure) -> None:
-    """Writes the figure at the resolution it was made with."""
+    """Writes the figure at the figure's resolution."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     with atomic_write(path, "wb") as file:

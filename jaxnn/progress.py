@@ -19,15 +19,7 @@ Report = Callable[[int, int], None]
 
 @contextmanager
 def progress(label: str, stream: TextIO | None = None) -> Iterator[Report]:
-    """Shows the progress of one piece of work.
-
-    Args:
-      label: the name of the work.
-      stream: default: standard error.
-
-    Yields:
-      A callable (done, total).
-    """
+    """Shows the progress of the work ``label``; yields a callable (done, total)."""
     with Progress(stream) as shown:
         yield partial(shown.report, label)
 
@@ -90,8 +82,8 @@ class Progress:
           label: the name of the work.
           done: the amount done.
           total: the amount to be done; None where unknown.
-          note: further words, such as the best value found.
-          skipped: the part of ``done`` that took no time, such as results read from a file.
+          note: further words, for example the best value found.
+          skipped: the part of ``done`` that took no time, for example results read from a file.
         """
         now = self._clock()
         work = self._works.setdefault(label, _Work(now, now))

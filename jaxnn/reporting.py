@@ -82,19 +82,21 @@ def environment() -> dict[str, Any]:
     import jax
 
     first, *_ = devices = jax.devices()
-    packages = ("jax", "jaxlib", "numpy", "optax", "chex")
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            "jaxnn": jaxnn.__version__,
-            **{package: version(package) for package in packages},
-        },
-        "device": {
-            "platform": first.platform,
-            "kind": first.device_kind,
-            "count": len(devices),
-        },
-    }
+    versions = {"python": platform.python_version(), "jaxnn": jaxnn.__version__}
+    versions |= {name: version(name) for name in ("jax", "jaxlib", "numpy", "optax", "chex")}
+    device = {"platform": first.platform, "kind": first.device_kind, "count": len(devices)}
+    return {"versions": versions, "device": device}
+
+
+def console(stream: TextIO | None = None) -> "Console":
+    """A console as wide as the terminal; elsewhere ``COLUMNS`` characters, by default 100."""
+    require("search", "rich")
+    from rich.console import Console
+
+    output = stream or sys.stdout
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) else 100
+    return Console(file=output, width=None if output.isatty() else width, highlight=False)
 
 
 def print_table(
@@ -111,20 +113,17 @@ def print_table(
       rows: strings, numbers or styled ``rich.text.Text``.
       stream: default: standard output.
     """
-    output = console(stream)  # checks that rich is installed
+    output = console(stream)
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
-    texts = [[row[index].plain for row in cells] for index in range(len(columns))]
-    numeric = [all(map(_is_number, column)) for column in texts]
+    listed = [(heading, [row[i].plain for row in cells]) for i, heading in enumerate(columns)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column, right, width in zip(
-        columns, numeric, _widths(columns, texts, numeric, output.width), strict=True
-    ):
-        justify = "right" if right else "left"
-        table.add_column(Text(column), justify=justify, overflow="fold", width=width)
+    for (heading, texts), width in zip(listed, _widths(listed, output.width), strict=True):
+        justify = "right" if all(map(_is_number, texts)) else "left"
+        table.add_column(Text(heading), justify=justify, overflow="fold", width=width)
     for row in cells:
         table.add_row(*row)
     if title:
@@ -132,44 +131,27 @@ def print_table(
     output.print(table)
 
 
-def _widths(
-    columns: Sequence[str], texts: Sequence[Sequence[str]], numeric: Sequence[bool], width: int
-) -> list[int | None]:
-    """Widths that keep numbers and words whole; None where numbers and words have no room."""
-    listed = list(zip(columns, texts, numeric, strict=True))
-    natural = [max(map(len, (heading, *cells))) for heading, cells, _ in listed]
-    for headings in (True, False):  # rather fold a heading than a number
-        parts = [
-            [*heading.split() * headings, *(cells if whole else " ".join(cells).split())]
-            for heading, cells, whole in listed
-        ]
-        widths: list[int | None] = [max(map(len, words), default=1) for words in parts]
-        spare = width - sum(filter(None, widths)) - 2 * len(columns)  # 2: the gap between columns
+def _widths(columns: Sequence[tuple[str, list[str]]], width: int) -> list[int | None]:
+    """Widths of (heading, cells) that keep numbers and words whole; None without enough room."""
+    wanted = [max(map(len, (heading, *cells))) for heading, cells in columns]
+    for least in _least(columns, headings=True), _least(columns, headings=False):
+        spare = width - sum(least) - 2 * len(columns)  # 2: the gap between columns
         if spare >= 0:
-            break
-    else:
-        return [None] * len(columns)
-    missing = [want - (have or 0) for want, have in zip(natural, widths, strict=True)]
-    for served, index in enumerate(sorted(range(len(columns)), key=missing.__getitem__)):
-        given = min(missing[index], spare // (len(columns) - served))
-        widths[index] = (widths[index] or 0) + given
-        spare -= given
-    return widths
+            for done, index in enumerate(sorted(range(len(least)), key=wanted.__getitem__)):
+                given = min(wanted[index] - least[index], spare // (len(columns) - done))
+                least[index] += max(given, 0)
+                spare -= max(given, 0)
+            return [*least]
+    return [None] * len(columns)
 
 
-def console(stream: TextIO | None = None) -> "Console":
-    """A console as wide as the terminal; elsewhere ``COLUMNS`` characters, by default 100.
-
-    Args:
-      stream: default: standard output.
-    """
-    require("search", "rich")
-    from rich.console import Console
-
-    output = stream or sys.stdout
-    columns = os.environ.get("COLUMNS", "")
-    width = int(columns) if columns.isdecimal() and int(columns) else 100
-    return Console(file=output, width=None if output.isatty() else width, highlight=False)
+def _least(columns: Sequence[tuple[str, list[str]]], *, headings: bool) -> list[int]:
+    """The widths of the longest numbers and words, with or without the headings."""
+    parts = [
+        cells if all(map(_is_number, cells)) else " ".join(cells).split() for _, cells in columns
+    ]
+    titles = [heading.split() if headings else [] for heading, _ in columns]
+    return [max(map(len, (*t, *p)), default=1) for t, p in zip(titles, parts, strict=True)]
 
 
 def _is_number(cell: str) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from jaxnn.extras import require
 from jaxnn.reporting import environment, plain, print_table, write_csv, write_json
 from jaxnn.search.loop import Status
 from jaxnn.search.result import FinalScores, Result, Row
@@ -98,6 +99,7 @@ def write(result: Result, folder: Path | str) -> list[Path]:
     Raises:
       OSError: a file cannot be written.
     """
+    require("search", "matplotlib", "scipy", "sklearn")
     from jaxnn.figures import write_png
     from jaxnn.search.figures import figures
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 
 import pytest
 from handmade import Made, result
@@ -183,6 +184,16 @@ def test_writing_says_what_it_wrote(made, tmp_path):
     assert {"trials.csv", "history.csv", "results.json", "learning_curves.png"} <= {
         file.name for file in files
     }
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "scipy", "sklearn"])
+def test_a_missing_package_is_named_before_anything_is_written(
+    made, tmp_path, monkeypatch, package
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{package} is not .*jaxnn-basics\[search\]"):
+        made.write(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_cannot_be_replaced_is_left_as_it_was(made, tmp_path, monkeypatch):
