@@ -1,4 +1,4 @@
-"""The catalogue that proves the diagnosis: right derivations and known mistakes."""
+"""The catalogue of mutants: right derivations, and derivations with a known mistake."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ MUTANTS: tuple[Mutant, ...] = tuple(mutant for family in FAMILIES for mutant in 
 
 
 class Case(NamedTuple):
-    """A claim of the catalogue by its place, as one process tells it to another."""
+    """The place of a claim in the catalogue; processes exchange places, not claims."""
 
     is_mutant: bool
     index: int  # in MUTANTS or in CORRECT

@@ -1,4 +1,4 @@
-"""Affine chains, and functions that no course asks for."""
+"""Affine chains, and functions from outside of any course."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Families of claims about one function: right derivations, and ones with a known mistake."""
+"""Families of claims about one function: right derivations, and derivations with a mistake."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ class Wrong(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """A wrong derivation as a claim, with what has to be said of it."""
+    """A wrong derivation as a claim, with the diagnoses and the verdict to expect."""
 
     claim: Claim
-    explanations: tuple[frozenset[str], ...]  # each a set of codes that tells the whole mistake
+    explanations: tuple[frozenset[str], ...]  # sets of codes; each set tells the whole mistake
     verdict: str
 
     @property
     def codes(self) -> frozenset[str]:
-        """Every code that may be reported; empty if none describes the mistake."""
+        """Every code that a diagnosis may report; empty if no code describes the mistake."""
         return frozenset().union(*self.explanations) - {"unknown"}
 
     @property
     def described(self) -> bool:
-        """Whether a code describes the mistake, so that ``unknown`` is not good enough."""
+        """Whether a code describes the mistake; the diagnosis ``unknown`` is then not enough."""
         return frozenset({"unknown"}) not in self.explanations
 
     @property
@@ -43,10 +43,10 @@ class Mutant(NamedTuple):
 
 
 class Family(NamedTuple):
-    """Claims about one function, which is written in several ways."""
+    """Claims about one function, written in several ways."""
 
     name: str
-    correct: tuple[Claim, ...]  # one for every way of writing the function
+    correct: tuple[Claim, ...]  # a claim for every way of writing the function
     mutants: tuple[Mutant, ...]
 
 
@@ -55,8 +55,8 @@ def wrong(codes: str, note: str, formula: Formula) -> Wrong:
 
     Args:
       codes: the explanations: ``"sign"``, two mistakes at once ``"sign+missing_mean"``, or
-        alternatives ``"a | b"`` that describe the same function of the inputs. ``"unknown"`` among
-        them: no code has to be found.
+        alternatives ``"a | b"`` that describe one function of the inputs. ``"unknown"`` among the
+        alternatives: the diagnosis need not have a code.
       note: the mistake in words.
       formula: the derivation.
     """
@@ -64,7 +64,7 @@ def wrong(codes: str, note: str, formula: Formula) -> Wrong:
 
 
 def relaid(codes: str, note: str, formula: Formula) -> Wrong:
-    """A derivation that is right in another layout; the arguments are those of ``wrong``."""
+    """A derivation in a layout that the claim does not declare; arguments as in ``wrong``."""
     return Wrong(codes, note, formula, "holds_other_layout")
 
 
@@ -76,14 +76,14 @@ def family(
     mutants: Sequence[Wrong],
     **declaration: Any,
 ) -> Family:
-    """The claims that a formula, and its mutants, are the derivative of a function.
+    """The claims that a formula, and every mutant of the formula, is a function's derivative.
 
     Args:
       name: of the family.
-      ofs: the ways of writing the function; the mutants take turns through them.
+      ofs: the ways of writing the function; each mutant takes the next way in turn.
       correct: the right formula.
-      mutants: the wrong ones.
-      declaration: what else ``claim`` takes.
+      mutants: the wrong formulas.
+      declaration: further arguments of ``claim``.
     """
 
     def named(of: Formula, formula: Formula, note: str) -> Claim:

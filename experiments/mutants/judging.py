@@ -1,4 +1,4 @@
-"""What ``jaxnn.verify`` says of the catalogue, and whether it is right."""
+"""The verdicts of ``jaxnn.verify`` on the catalogue, judged right or wrong."""
 
 import re
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ NOT_REFUTED = "not refuted"
 
 
 class Outcome(NamedTuple):
-    """What was said of one claim with one seed."""
+    """The verdict on one claim with one seed, and the judgement of the verdict."""
 
     case: Case
     seed: int
     verdict: str
     codes: tuple[str, ...]
-    judgement: str  # as ``judge`` and ``judge_correct`` say it
+    judgement: str  # of ``judge`` or ``judge_correct``
     detail: str
 
 
@@ -30,9 +30,10 @@ def judge(mutant: Mutant, verdict: Verdict) -> str:
     """Whether a verdict tells the mistake of a mutant.
 
     Returns:
-      ``right``: what is reported, or each of the alternatives, describes the mistake and tells it
-      whole; ``alternatives``: one of the alternatives does; ``unknown``: no code; ``wrong``:
-      another mistake, or half of one; ``not refuted``: another verdict than the mutant should get.
+      ``right``: the diagnosis, or every alternative of the diagnosis, describes the whole mistake
+      and nothing else; ``alternatives``: some alternatives do; ``unknown``: the diagnosis has no
+      code; ``wrong``: the diagnosis names a different mistake, or half of the mistake; ``not
+      refuted``: the verdict is not the verdict of the mutant.
     """
     if verdict.verdict != mutant.verdict:
         return NOT_REFUTED
@@ -67,14 +68,14 @@ def outcomes(
     workers: int,
     report: Report = lambda done, total: None,
 ) -> list[Outcome]:
-    """What is said of claims of the catalogue, by name and seed.
+    """The outcomes of claims of the catalogue, sorted by name and seed.
 
     Args:
       cases: the claims.
-      seeds: each claim is verified with each of them.
+      seeds: each claim is verified with every seed.
       trials: random trials for every verdict.
       workers: processes.
-      report: is told how many claims of how many have been judged.
+      report: called with the number of judged claims and the number of all claims.
     """
     found = over_processes(examine, cases, seeds, trials, workers=workers, report=report)
     return sorted(
@@ -84,14 +85,14 @@ def outcomes(
 
 
 def examine(case: Case, seeds: Sequence[int], trials: int) -> list[Outcome]:
-    """All seeds of one claim, in one process so that its compiled programs are used again."""
+    """The outcomes of one claim for all seeds, in one process, which compiles programs once."""
     return [_examine(case, seed, trials) for seed in seeds]
 
 
 def _examine(case: Case, seed: int, trials: int) -> Outcome:
     try:
         verdict = verify(case.claim, trials=trials, seed=seed)
-    except Exception as error:  # the rest still has to be judged
+    except Exception as error:  # the remaining claims are still judged
         detail = f"{type(error).__name__}: {error}"
         judgement = NOT_REFUTED if case.is_mutant else "wrong"
         return Outcome(case, seed, "crashed", (), judgement, detail)

@@ -1,4 +1,4 @@
-"""Networks with one and two hidden layers, one example at a time and in batches."""
+"""Networks with one or two hidden layers, for single examples and for batches."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,17 +13,17 @@ from jaxnn.verify import label, one_hot, positive, real, simplex
 
 
 class Steps(NamedTuple):
-    """Backpropagation through one example as it is derived by hand, step by step.
+    """Backpropagation of one example in the steps of a derivation by hand.
 
-    z[i] and h[i + 1] are what layer i makes of h[i], with h[0] = x and no activation at the end.
+    Layer i computes z[i] and h[i + 1] from h[i], with h[0] = x and no activation at the end.
     """
 
     activation: Callable[[Any], Any]
     slope: Callable[..., Any]  # (z, h, i): the derivative of the activation of layer i
     output: Callable[..., Any]  # (z, y): the gradient by the logits
     back: Callable[..., Any] = lambda layers, i, delta: layers[i].weight.T @ delta
-    value: Callable[..., Any] = lambda z, h, i: h[i]  # what layer i is applied to
-    finish: Callable[..., Any] = lambda layers: layers  # the gradients as they are written down
+    value: Callable[..., Any] = lambda z, h, i: h[i]  # the input of layer i
+    finish: Callable[..., Any] = lambda layers: layers  # a last step of all gradients
 
     def __call__(self, layers, x, y):
         """The gradients by all layers."""
@@ -48,11 +48,11 @@ class Steps(NamedTuple):
         )
 
     def tree(self):
-        """The derivation with one tree of parameters."""
+        """The derivation with a tree of parameters."""
         return lambda params, x, y: self(params, x, y)
 
     def batch(self):
-        """The mean over a batch of examples, one in each row."""
+        """The mean over a batch of examples, an example in each row."""
 
         def mean(params, x, y):
             each = jax.vmap(self, in_axes=(None, 0, 0))(params, x, y)
@@ -66,7 +66,7 @@ def _flat(layers):
 
 
 def _one_leaf(layer, field, change):
-    """A ``finish`` that changes the gradient by one weight or bias."""
+    """A ``finish`` that changes the gradient by a single weight or bias."""
 
     def finish(layers):
         changed = layers[layer]._replace(**{field: change(getattr(layers[layer], field))})
@@ -76,7 +76,7 @@ def _one_leaf(layer, field, change):
 
 
 def _weights(change):
-    """A ``finish`` that changes the gradients by the weights."""
+    """A ``finish`` for the gradients by the weights."""
     return lambda layers: tuple(Layer(change(weight), bias) for weight, bias in layers)
 
 
@@ -153,7 +153,7 @@ SIGMOID_SQUARED = family(
         for code, note, steps in [
             ("softmax_jacobian_skipped", "p - y", {"output": lambda z, y: softmax(z) - y}),
             (
-                "normaliser_constant | wrong_value",  # alike, as p - y sums to zero
+                "normaliser_constant | wrong_value",  # equal, because p - y sums to zero
                 "p(p - y)",
                 {"output": lambda z, y: softmax(z) * (softmax(z) - y)},
             ),
@@ -361,7 +361,7 @@ def _tanh_batch(
     penalty=lambda w1, b1, w2, b2, lam, n: (lam * w1, 0.0, lam * w2, 0.0),
     bias=lambda d: jnp.sum(d, axis=0),
 ):
-    """Backpropagation of a batch in matrices, one example per row, with L2 on the weights."""
+    """Backpropagation of a batch in matrices, an example per row, with L2 on the weights."""
 
     def gradients(w1, b1, w2, b2, x, y, lam):
         a = x @ w1.T + b1

@@ -21,14 +21,14 @@ def over_processes(
     workers: int,
     report: Report = lambda done, total: None,
 ) -> list[R]:
-    """``function(case, *arguments)`` for all cases, in their order.
+    """``function(case, *arguments)`` for all cases, in the order of the cases.
 
     Args:
-      function: one that another process can import.
-      cases: what is dealt out to the processes.
-      arguments: the same for all.
+      function: a function at the top of a module, so that processes can import the function.
+      cases: the cases; every process takes the next case.
+      arguments: further arguments, equal for all cases.
       workers: processes.
-      report: is told how many cases of how many are done.
+      report: called with the number of finished cases and the number of all cases.
     """
     results = []
     spawn = multiprocessing.get_context("spawn")

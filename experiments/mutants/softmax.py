@@ -270,7 +270,7 @@ SQUARED = family(
             "p(1 - p)(p - y)",
             lambda z, y: softmax(z) * (1 - softmax(z)) * (softmax(z) - y),
         ),
-        # As p - y sums to zero, so does -p_j p_j for -p_i p_j off the Jacobian's diagonal.
+        # p - y sums to zero, and so does -p_j p_j for -p_i p_j off the Jacobian's diagonal.
         wrong(
             "normaliser_constant | wrong_value",
             "p(p - y)",

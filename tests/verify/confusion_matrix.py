@@ -80,7 +80,7 @@ def report(correct: Sequence[Outcome], mutants: Sequence[Outcome]) -> tuple[list
 
 
 def _grouped(outcomes: Iterable[Outcome]) -> list[str]:
-    """One line for every claim and what was said of it, with the seeds."""
+    """A line for every claim and diagnosis, with the seeds."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for o in outcomes:
         said = f"{o.verdict} {'+'.join(o.codes)}".strip()
