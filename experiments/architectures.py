@@ -136,7 +136,7 @@ def present(
     run.table(
         f"{config.dataset}: {config.steps:,} iterations of {config.batch_size}, mean ± standard "
         f"deviation of {config.seeds} seeds",
-        ("setting", "sizes", "parameters", *(measure.replace("_", " ") for measure in MEASURES)),
+        ("name", "sizes", "parameters", *(measure.replace("_", " ") for measure in MEASURES)),
         [
             (
                 name,

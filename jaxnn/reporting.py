@@ -133,16 +133,20 @@ def print_table(
 
 def _widths(columns: Sequence[tuple[str, list[str]]], width: int) -> list[int | None]:
     """Widths of (heading, cells) that keep numbers and words whole; None without enough room."""
+    count = len(columns)
     wanted = [max(map(len, (heading, *cells))) for heading, cells in columns]
-    for least in _least(columns, headings=True), _least(columns, headings=False):
-        spare = width - sum(least) - 2 * len(columns)  # 2: the gap between columns
+    words = _least(columns, headings=True)
+    for widths in (words, _least(columns, headings=False)):
+        spare = width - sum(widths) - 2 * count  # 2: the gap between columns
         if spare >= 0:
-            for done, index in enumerate(sorted(range(len(least)), key=wanted.__getitem__)):
-                given = min(wanted[index] - least[index], spare // (len(columns) - done))
-                least[index] += max(given, 0)
-                spare -= max(given, 0)
-            return [*least]
-    return [None] * len(columns)
+            for goal in (words, wanted):
+                missing = [high - low for high, low in zip(goal, widths, strict=True)]
+                for done, index in enumerate(sorted(range(count), key=missing.__getitem__)):
+                    given = max(0, min(missing[index], spare // (count - done)))
+                    widths[index] += given
+                    spare -= given
+            return [*widths]
+    return [None] * count
 
 
 def _least(columns: Sequence[tuple[str, list[str]]], *, headings: bool) -> list[int]:
