@@ -198,6 +198,19 @@ def test_no_page_installs_the_other_project_of_this_name(page):
     assert not re.search(r"pip install [\"']?jaxnn(?!-basics)", text)
 
 
+def test_the_page_of_the_experiments_lists_every_experiment():
+    folder = ROOT / "experiments"
+    programs = [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
+    runnable = {
+        file.parent.name if file.stem == "__main__" else file.stem
+        for file in programs
+        if "harness.leave(main())" in file.read_text(encoding="utf-8")
+    }
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[`python -m experiments\.(\w+)`\]", page, re.MULTILINE)
+    assert sorted(listed) == sorted(runnable - {"harness"})
+
+
 def test_the_first_page_is_short_and_begins_with_the_two_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) < 200
