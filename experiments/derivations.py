@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from experiments import harness
 from experiments.claims.expected import EXPECTED
 from experiments.config import Config, Whole
-from jaxnn.atomic import atomic_write
+from jaxnn.files import atomic_write
 from jaxnn.verify import Claim, Verdict, runner, text
 from jaxnn.verify.report import to_html, to_json
 

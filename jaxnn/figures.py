@@ -12,7 +12,7 @@ from matplotlib.figure import Figure  # without pyplot: half the import time, an
 from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
-from jaxnn.atomic import atomic_write
+from jaxnn.files import atomic_write
 
 # Okabe and Ito's colours for colour-blind readers, without the pale yellow; the line styles
 # distinguish settings in black and white.

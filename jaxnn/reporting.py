@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import jaxnn
-from jaxnn.atomic import atomic_write
 from jaxnn.extras import require
+from jaxnn.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console

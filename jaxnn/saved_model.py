@@ -1,4 +1,9 @@
-"""Trained models, saved and ready to predict; ``jaxnn.model_folder`` says what the files are."""
+"""Trained models, saved and ready to predict.
+
+A saved model is a folder with the file ``model.safetensors``: arrays ``params[0].weight``, ... with
+an axis of replicates in front, and a manifest that says what the model is. The file is written
+whole or not at all, so a crash leaves the model before or the model after.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,29 +15,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import checkpoint, model_folder
+from jaxnn import files
 from jaxnn.minibatch import as_float
 from jaxnn.mlp import ACTIVATIONS, MLP
-from jaxnn.reporting import environment
+from jaxnn.reporting import environment, plain
 from jaxnn.spec import Spec
 from jaxnn.train import map_blocks
 from jaxnn.types import Array, ArrayLike, Data, PyTree
+
+MODEL = "model.safetensors"
+_FORMAT, _VERSION = "jaxnn model", 2
+_EARLIER = "model.json"  # the manifest of version 1
 
 
 @dataclass(frozen=True)
 class SavedModel:
     """Models of one architecture, ready to predict; from ``load_model``.
 
-    A search saves its choice once per replicate (seed or fold). Each is a model of its own:
-    ``replicate`` says which one answers. An example's answer is the same bits whatever other
-    examples it is asked with.
+    A search saves the chosen model once per replicate (seed or fold): ``replicate`` says which
+    replicate answers. The answer for an example has the same bits whatever the other examples.
 
     Attributes:
       model: sizes and activation.
       params: leaves [R, ...].
-      loss: its name; None for one that is not of this library.
+      loss: the name of the loss; None for a custom loss.
       scale: the network sees inputs * scale.
-      about: what was said of it when it was saved, such as its hyperparameters.
+      about: what ``save_model`` was told about the model, such as hyperparameters.
     """
 
     model: MLP
@@ -47,7 +55,7 @@ class SavedModel:
         return len(jax.tree.leaves(self.params)[0])
 
     def predict(self, inputs: Array | np.ndarray, *, replicate: int = 0) -> np.ndarray:
-        """Class indices, [N]: the largest logit's; of one logit, whether it is positive."""
+        """Class indices, [N]: of the largest logit; of one logit z, whether z > 0."""
         logits = self.logits(inputs, replicate=replicate)
         if logits.shape[1] == 1:
             return (logits[:, 0] > 0).astype(np.int32)
@@ -59,13 +67,13 @@ class SavedModel:
         h = sigmoid(z) is the probability of class 1.
 
         Raises:
-          ValueError: as ``logits``; or the model was trained with a loss of somebody else's, which
-            may mean anything by its logits.
+          ValueError: as ``logits``; or the model was trained with a custom loss, and custom losses
+            define no probabilities.
         """
         if self.loss is None:
             raise ValueError(
-                "the model was trained with a loss that is not of this library: expected logits() "
-                "or predict(), its probabilities are unknown"
+                "the model was trained with a custom loss, expected logits() or predict(): its "
+                "probabilities are unknown"
             )
         return self._map(_probabilities, inputs, replicate)
 
@@ -122,49 +130,58 @@ def save_model(
     *,
     scale: ArrayLike = 1.0,
     about: Mapping[str, Any] | None = None,
-    format: str = "npz",
 ) -> None:
-    """Saves trained models; one that is in the folder already is replaced.
-
-    One process at a time may write a folder.
+    """Saves trained models in a folder; a model that is there already is replaced.
 
     Args:
       folder: made if need be.
       spec: what was trained.
       params: one model's parameters, or several models', leaves [R, ...].
-      scale: of the training examples: a number, or one per input.
+      scale: of the training examples: a number, or one number per input.
       about: anything else worth knowing, in JSON's types.
-      format: "npz", or "safetensors" (which needs the package of that name).
 
     Raises:
-      ValueError: another format, or parameters that are not of this model.
+      ModuleNotFoundError: safetensors is not installed.
+      ValueError: parameters of another model.
       OSError: the folder cannot be written; a model that was there still is.
+
+    Example:
+      >>> import tempfile
+      >>> import jax, jaxnn
+      >>> from jaxnn.saved_model import load_model, save_model
+      >>> spec = jaxnn.Spec(model=jaxnn.MLP((4, 3)), steps=1)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save_model(folder, spec, spec.model.init(jax.random.key(0)), scale=1 / 255)
+      ...     load_model(folder).predict([[0, 255, 51, 3]]).shape
+      (1,)
     """
-    if format not in model_folder.FORMATS:
-        raise ValueError(f"format is {format!r}, expected one of {list(model_folder.FORMATS)}")
     params = _with_replicates(params, jax.eval_shape(spec.model.init, jax.random.key(0)))
-    content = {
+    manifest = {
+        "format": _FORMAT,
+        "version": _VERSION,
         "model": _describe(spec),
         "loss": spec.loss if isinstance(spec.loss, str) else None,
         "scale": np.asarray(scale),
         "replicates": len(jax.tree.leaves(params)[0]),
         "about": about or {},
-        "versions": environment()["versions"],
+        **environment(),
     }
-    arrays = checkpoint.named_leaves("params", params)
-    model_folder.write(Path(folder), arrays, content, format)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    leaves = files.named_leaves("params", params)
+    files.save_arrays(Path(folder) / MODEL, leaves, plain(manifest))
 
 
 def load_model(folder: Path | str) -> SavedModel:
-    """The models that ``save_model`` saved.
+    """The models that ``save_model`` saved; the example is there.
 
     Raises:
-      FileNotFoundError: the folder holds no manifest, or not the file it names.
-      DamagedFileError: the manifest or the parameters are not what was written.
-      ValueError: another version of the format; or a model that is no MLP of this library, which
-        only ``load_params`` can restore.
+      ModuleNotFoundError: safetensors is not installed.
+      FileNotFoundError: the folder holds no model.
+      DamagedFileError: the content of the file is not what was written.
+      ValueError: another version of the format; or a model that is no MLP of this library, so that
+        only ``load_params`` can restore the parameters.
     """
-    manifest = model_folder.read(Path(folder))
+    manifest, arrays = _read(Path(folder))
     model = manifest["model"]
     if model["kind"] != "mlp":
         raise ValueError(
@@ -172,31 +189,45 @@ def load_model(folder: Path | str) -> SavedModel:
             "load_params(folder, template), with parameters of the model as the template"
         )
     mlp = MLP(tuple(model["sizes"]), activation=model["activation"])
-    template = jax.eval_shape(mlp.init, jax.random.key(0))
-    return SavedModel(
-        mlp,
-        _restore(Path(folder), manifest, template),
-        manifest["loss"],
-        np.asarray(manifest["scale"]),
-        manifest["about"],
-    )
+    params = _restore(folder, manifest, arrays, jax.eval_shape(mlp.init, jax.random.key(0)))
+    scale = np.asarray(manifest["scale"])
+    return SavedModel(mlp, params, manifest["loss"], scale, manifest["about"])
 
 
 def load_params(folder: Path | str, template: PyTree) -> PyTree:
     """The parameters of any model, such as Flax's: leaves [R, ...].
 
     Args:
-      folder: where ``save_model`` saved it.
+      folder: where ``save_model`` saved the model.
       template: one model's parameters, or their shapes: ``jax.eval_shape(model.init, key)``.
 
     Raises:
       ValueError: the template is not of this model; and as ``load_model``.
     """
-    return _restore(Path(folder), model_folder.read(Path(folder)), template)
+    return _restore(folder, *_read(Path(folder)), template)
+
+
+def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
+    path = folder / MODEL
+    if not path.is_file():
+        if (folder / _EARLIER).is_file():
+            raise ValueError(
+                f"{folder} holds {_EARLIER}, version 1 of the format, expected version {_VERSION}: "
+                "train the model again, or load it with jaxnn before 0.2"
+            )
+        raise FileNotFoundError(f"{folder} holds no {MODEL}, expected what save_model wrote")
+    manifest, arrays = files.load_arrays(path)
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(f"{path} is no {_FORMAT}, expected what save_model wrote")
+    if manifest["version"] != _VERSION:
+        raise ValueError(
+            f"{path} has version {manifest['version']!r} of the format, expected {_VERSION}"
+        )
+    return manifest, arrays
 
 
 def _describe(spec: Spec) -> dict[str, Any]:
-    """What a model can be built from again, if that can be said in words."""
+    """What a model can be built from again, if words can say that."""
     model = spec.model
     if not isinstance(model, MLP) or model.activation not in ACTIVATIONS:
         return {"kind": "other"}
@@ -204,10 +235,10 @@ def _describe(spec: Spec) -> dict[str, Any]:
 
 
 def _with_replicates(params: PyTree, template: PyTree) -> PyTree:
-    """Parameters of one model or of several as leaves [R, ...].
+    """Parameters of one model or of several models as leaves [R, ...].
 
     Raises:
-      ValueError: they are not of this model.
+      ValueError: parameters of another model.
     """
     shapes = [leaf.shape for leaf in jax.tree.leaves(template)]
     found = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
@@ -219,8 +250,9 @@ def _with_replicates(params: PyTree, template: PyTree) -> PyTree:
     raise ValueError(f"params have the shapes {found}, expected {shapes}, or each with R in front")
 
 
-def _restore(folder: Path, manifest: Mapping[str, Any], template: PyTree) -> PyTree:
-    arrays = model_folder.read_arrays(folder, manifest)
+def _restore(
+    folder: Path | str, manifest: files.Manifest, arrays: files.Arrays, template: PyTree
+) -> PyTree:
     expected = {
         "params" + jax.tree_util.keystr(path): (manifest["replicates"], *leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(template)
@@ -232,4 +264,4 @@ def _restore(folder: Path, manifest: Mapping[str, Any], template: PyTree) -> PyT
             f"{folder}: {name} has the shape {found.get(name)}, expected {expected.get(name)} as "
             "the template has it"
         )
-    return checkpoint.restore("params", template, arrays)
+    return files.restore("params", template, arrays)

@@ -34,8 +34,7 @@ from jaxnn.search import (
     search,
     successive_halving,
 )
-from jaxnn.search.journal.run_folder import Memory
-from jaxnn.search.journal.shared import SharedJournal, shared
+from jaxnn.search.journal import SharedJournal, open_journal
 from jaxnn.search.trainer import Trainer
 
 LENGTHS = (0, 1, 63, 65, 1000, 1014, 1015, 1016, 1017, 2016, 5000)
@@ -153,7 +152,7 @@ def mistakes(folder: Path) -> dict[str, Callable[[], object]]:
     mesh = population_mesh()
 
     def other_record() -> None:
-        with shared(Memory(), {}) as journal:
+        with open_journal(None, {}) as journal:
             journal.append({"number": jax.process_index(), "seconds": 0.1})
 
     def full_disk() -> None:

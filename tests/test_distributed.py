@@ -4,16 +4,17 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from filelock import FileLock
 from numpy.testing import assert_allclose
 from several_processes import (
     LENGTHS,
@@ -27,6 +28,7 @@ from several_processes import (
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
+from jaxnn.search.journal import DATABASE, Journal
 
 needs_two = pytest.mark.skipif(len(jax.devices()) < 2, reason="to compare with: two devices here")
 each_process = pytest.mark.parametrize("process", [0, 1])
@@ -36,8 +38,7 @@ each_process = pytest.mark.parametrize("process", [0, 1])
 def together(tmp_path_factory):
     """What two processes found, and their folder."""
     folder = tmp_path_factory.mktemp("together")
-    (folder / "in use").mkdir()
-    with FileLock(folder / "in use" / "search.lock"):
+    with Journal(folder / "in use", {"seeds": 1}):
         return outcomes("together", folder), folder
 
 
@@ -100,7 +101,7 @@ def test_progress_is_reported_by_the_first_process_alone(together, process):
         ("other record", "ValueError", "process 1 has another number than process 0, expected"),
         ("other configuration", "RunFolderError", "seeds is 3, in the folder 2; expected the"),
         ("in use", "RunFolderError", "is in use by another search, expected to be the only one"),
-        ("full disk", "OSError", "File too large: "),
+        ("full disk", "OSError", "disk I/O error: "),
         ("own mesh", "ValueError", "mesh has devices of the processes [{0}], expected of all 2"),
         ("joined", "RuntimeError", "this process has joined already, expected join() once"),
     ],
@@ -118,7 +119,15 @@ def test_an_error_that_cannot_be_made_elsewhere_is_told_by_its_name(together):
 
 
 def test_a_refused_search_leaves_the_folder_as_it_was(together):
-    assert os.listdir(together[1] / "in use") == ["search.lock"]
+    assert os.listdir(together[1] / "in use") == [DATABASE]
+    assert stored(together[1] / "in use") == [{"search": {"seeds": 1}}]
+
+
+def stored(folder):
+    """The records in the database of a search."""
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        rows = database.execute("select record from records order by number")
+        return [json.loads(record) for (record,) in rows]
 
 
 def test_of_an_experiment_the_first_process_prints_and_writes(together):
@@ -153,7 +162,7 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     with processes("killed", folder) as started:
         statuses = [process.wait(TIMEOUT) for process in started]
-    return statuses, (folder / "search" / "search.log").read_bytes(), folder
+    return statuses, stored(folder / "search"), folder
 
 
 def test_when_a_process_is_killed_the_other_ends_too(killed):
@@ -169,13 +178,13 @@ def uninterrupted(tmp_path_factory):
 
 @needs_two
 def test_a_killed_search_goes_on_to_the_same_bits(killed, uninterrupted, tmp_path):
-    _, log, folder = killed
-    assert log.count(b'"segment":') == 1
+    _, records, folder = killed
+    assert sum("segment" in record for record in records) == 1
     shutil.copytree(folder / "search", tmp_path / "search")
     resumed = outcomes("halved", tmp_path)
     assert [found.pop("segments") for found in resumed] == [1, 1]  # of two
     assert [same_bits(found, uninterrupted) for found in resumed] == [True, True]
-    assert (tmp_path / "search" / "search.log").read_bytes().startswith(log)
+    assert stored(tmp_path / "search")[: len(records)] == records
 
 
 @needs_two
@@ -184,7 +193,7 @@ def test_what_two_processes_began_one_process_with_two_devices_ends(
 ):
     shutil.copytree(killed[2] / "search", tmp_path / "search")
     assert same_bits(halving(population_mesh(2), tmp_path / "search"), uninterrupted)
-    assert (tmp_path / "search" / "search.log").read_bytes().startswith(killed[1])
+    assert stored(tmp_path / "search")[: len(killed[1])] == killed[1]
 
 
 def test_a_process_that_fails_alone_ends_and_so_does_the_one_that_waits_for_it(tmp_path):

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxnn.atomic import atomic_write
 from jaxnn.data.idx import gunzip
 from jaxnn.data.splits import DataError, MissingDataError
+from jaxnn.files import atomic_write
 
 Report = Callable[[str, int, int | None], None]
 """(file name, received bytes, total bytes or None if the server announces no size) -> None."""

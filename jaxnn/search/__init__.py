@@ -1,8 +1,6 @@
 """Hyperparameter search: whole populations train as a program; searches are resumable."""
 
-from jaxnn.search.journal.log import CorruptLogError
-from jaxnn.search.journal.records import ReproducibilityError
-from jaxnn.search.journal.run_folder import RunFolderError
+from jaxnn.search.journal import CorruptLogError, ReproducibilityError, RunFolderError
 from jaxnn.search.loop import Status
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.methods.halving import hyperband, successive_halving

@@ -18,11 +18,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import checkpoint, distributed
+from jaxnn import distributed, files
 from jaxnn.population import Traced
-from jaxnn.search.journal.log import Record
-from jaxnn.search.journal.records import Recorder, measured, round_record, segment_record
-from jaxnn.search.journal.run_folder import Journal
+from jaxnn.search.journal import (
+    Journal,
+    Record,
+    Recorder,
+    measured,
+    round_record,
+    segment_record,
+)
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space, readable
@@ -144,9 +149,9 @@ class PopulationState:
         """All arrays of the population, by name."""
         arrays = {}
         for prefix, bucket in self._named_buckets():
-            arrays |= checkpoint.named_leaves(prefix, self._gathered(bucket))
+            arrays |= files.named_leaves(prefix, self._gathered(bucket))
         for number, params in self.parameters.items():
-            arrays |= checkpoint.named_leaves(f"parameters/{number}/", params)
+            arrays |= files.named_leaves(f"parameters/{number}/", params)
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray], spec_of: Callable[[int], Spec]) -> None:
@@ -158,11 +163,11 @@ class PopulationState:
         """
         for prefix, bucket in self._named_buckets():
             template = self._trainer.empty(bucket.program.spec, 0)
-            bucket.members = checkpoint.restore(prefix, template, arrays)
+            bucket.members = files.restore(prefix, template, arrays)
         kept = {int(name.split("/")[1]) for name in arrays if name.startswith("parameters/")}
         for number in kept:
             template = self._trainer.empty(spec_of(number), 0).best
-            self.parameters[number] = checkpoint.restore(f"parameters/{number}/", template, arrays)
+            self.parameters[number] = files.restore(f"parameters/{number}/", template, arrays)
 
     def _gathered(self, bucket: Bucket) -> Members:
         assert bucket.members is not None

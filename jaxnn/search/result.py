@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnn import distributed
 from jaxnn.minibatch import as_float
-from jaxnn.search.journal.run_folder import Journal
+from jaxnn.search.journal import Journal
 from jaxnn.search.methods import Trial
 from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Arranged, Task, traced_values
@@ -432,13 +432,12 @@ class Result:
             )
         return self._retrained
 
-    def save_model(self, folder: Path | str, *, retrain: bool = False, format: str = "npz") -> None:
+    def save_model(self, folder: Path | str, *, retrain: bool = False) -> None:
         """Saves the chosen models, one per replicate, for ``jaxnn.saved_model.load_model``.
 
         Args:
           folder: created if missing; a model in the folder is replaced.
           retrain: save models trained on all examples instead, one per seed.
-          format: "npz" or "safetensors".
         """
         from jaxnn.saved_model import save_model
 
@@ -453,7 +452,7 @@ class Result:
             "retrained": retrain,
         }
         scale = self.task.train.scale
-        save_model(folder, self.spec, params, scale=scale, about=about, format=format)
+        save_model(folder, self.spec, params, scale=scale, about=about)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Writes tables, ``results.json`` and figures; see ``jaxnn.search.report.write``."""

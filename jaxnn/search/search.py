@@ -17,8 +17,7 @@ import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.population import check_axes, check_mesh
-from jaxnn.search.journal.run_folder import Journal, Memory, RunFolder
-from jaxnn.search.journal.shared import shared
+from jaxnn.search.journal import open_journal
 from jaxnn.search.loop import Loop, Status
 from jaxnn.search.methods import Method
 from jaxnn.search.result import RULES, Result, may_be_chosen
@@ -99,10 +98,10 @@ def search(
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
     trainer = make_trainer(arranged, words, jax.random.key_impl(key), mesh)
-    journal: Journal = Memory()
+    question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, method, key, seeds, rule, mesh)
-        journal = shared(journal if folder is None else RunFolder(Path(folder), question), question)
+    journal = open_journal(folder, question)
     from jaxnn.search.report import reporting
 
     shown = progress if distributed.is_first() else None

@@ -163,7 +163,7 @@ def verify_files(flags: Flags) -> int:
 
 def _write(flags: Flags, entries: "list[tuple[Claim, Verdict]]") -> None:
     """Writes the reports, each whole or not at all."""
-    from jaxnn.atomic import atomic_write
+    from jaxnn.files import atomic_write
     from jaxnn.verify.report import to_html, to_json
 
     contents: dict[Path, str] = {}

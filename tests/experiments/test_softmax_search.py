@@ -169,13 +169,13 @@ def test_when_every_configuration_diverges_it_says_so(tmp_path, capsys):
     assert "all 6 configurations diverged" in capsys.readouterr().err
 
 
-def test_a_corrupt_log_is_one_line_and_nothing_is_touched(small_run, tmp_path, capsys):
-    log = bytearray((small_run[2] / "search.log").read_bytes())
-    log[len(log) // 2] ^= 1
-    (tmp_path / "search.log").write_bytes(log)
+def test_a_corrupt_database_is_one_line_and_nothing_is_touched(small_run, tmp_path, capsys):
+    database = bytearray((small_run[2] / "run.db").read_bytes())
+    database[database.index(b"learning_rate")] ^= 1
+    (tmp_path / "run.db").write_bytes(database)
     assert softmax_search.main([*SMALL, "--out", str(tmp_path)]) == 2
     assert "is damaged: record" in capsys.readouterr().err.strip()
-    assert (tmp_path / "search.log").read_bytes() == log
+    assert (tmp_path / "run.db").read_bytes() == database
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnn import Data
 from jaxnn.search import Domain, Result, Task, Trial, folds, holdout
-from jaxnn.search.journal.run_folder import Memory
+from jaxnn.search.journal import Journal
 from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space
 from jaxnn.train import NEVER, Metrics
@@ -60,7 +60,7 @@ def result(
         task,
         Space(space),
         Outcome(curves, dict.fromkeys(curves), 2, 1.5, 2.5),
-        Memory(),
+        Journal(),
         method={"method": "by hand"},
         rule="mean",
         key=jax.random.key(0),

@@ -3,8 +3,8 @@
 ``python tests/search/survival.py [--kills N] [--seed S] [--method NAME]`` starts a small search of
 every method in a process of its own and kills it (SIGKILL) at a random moment, some several times,
 and lets it go on to the end. What it found is compared, bit for bit, with an uninterrupted search:
-the table, the parameters, the choice, the test scores, every round and segment of the log, and the
-checksum of every checkpoint that both have written. Exit status 0 when everything is identical.
+the table, the parameters, the choice, the test scores, every round and segment in the database, and
+the digest of every checkpoint that both have written. Exit status 0 when everything is identical.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from databases import is_torn, stored
 
 from jaxnn import search as s
-from jaxnn.checkpoint import named_leaves
 from jaxnn.data import catalog
 from jaxnn.devices import use_all_cores, use_compilation_cache
-from jaxnn.search.journal.log import Record, parse
-from jaxnn.search.journal.run_folder import LOG
+from jaxnn.files import named_leaves
+from jaxnn.search.journal import Record
 from jaxnn.types import Data
 
 METHODS: dict[str, s.Method] = {
@@ -53,8 +53,8 @@ KILLS_PER_SEARCH = 3  # at most
 class Killed(NamedTuple):
     """What a killed process left."""
 
-    segment: int  # in the log
-    torn: bool  # its log ends within a record
+    segment: int  # in the database
+    torn: bool  # the write-ahead log ends within a record
     writing: bool  # a temporary file: it was writing a checkpoint
 
 
@@ -165,7 +165,7 @@ class Searcher:
         seconds = time.monotonic() - began
         if json.loads(output) != first:
             raise RuntimeError(f"{method}: two uninterrupted searches differ")
-        return Reference(first, _log(folder)[0], seconds)
+        return Reference(first, stored(folder), seconds)
 
     def live(self, method: str, reference: Reference, kills: int, rng: np.random.Generator) -> Life:
         """A search that is killed at most so often, and then goes on to its end."""
@@ -186,7 +186,7 @@ class Searcher:
             found = self.finish(method, folder, checkpoint_seconds)
         except RuntimeError as error:
             return Life(method, checkpoint_seconds, killed, [str(error).splitlines()[-1]])
-        differing = differences(reference, found, _log(folder)[0])
+        differing = differences(reference, found, stored(folder))
         return Life(method, checkpoint_seconds, killed, differing)
 
 
@@ -200,9 +200,9 @@ def _wait(
     """
     rest = reference.seconds
     if rng.random() < 0.5:
-        segment = rng.integers(_segments(_log(folder)[0]), reference.segments + 1)
-        while process.poll() is None and _segments(_log(folder)[0]) < segment:
-            time.sleep(0.001)
+        segment = rng.integers(_segments(stored(folder)), reference.segments + 1)
+        while process.poll() is None and _segments(stored(folder)) < segment:
+            time.sleep(0.003)
         rest /= reference.segments
     with suppress(subprocess.TimeoutExpired):
         process.wait(rng.uniform(0, rest))
@@ -213,7 +213,7 @@ def differences(reference: Reference, found: dict[str, Any], records: list[Recor
     expected = reference.outcome
     differing = [name for name in expected if found[name] != expected[name]]
     if _reproducible(records) != _reproducible(reference.records):
-        differing.append("log")
+        differing.append("records")
     was, now = _checkpoints(reference.records), _checkpoints(records)
     differing += [f"checkpoint {n}" for n in was.keys() & now.keys() if was[n] != now[n]]
     return differing
@@ -236,17 +236,8 @@ def lives(
         yield life, references[method]
 
 
-def _log(folder: Path) -> tuple[list[Record], bool]:
-    """The records of a search's log, and whether it ends within one."""
-    path = folder / LOG
-    content = path.read_bytes() if path.exists() else b""
-    records, _, end = parse(content, str(path))
-    return records, end < len(content)
-
-
 def _left_by_it(folder: Path) -> Killed:
-    records, torn = _log(folder)
-    return Killed(_segments(records), torn, any(folder.glob(".*.tmp")))
+    return Killed(_segments(stored(folder)), is_torn(folder), any(folder.glob(".*.tmp")))
 
 
 def _segments(records: list[Record]) -> int:

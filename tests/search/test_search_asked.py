@@ -11,7 +11,7 @@ from small_search import KEY, SPACE, TASK, TRAIN, VALIDATION
 
 from jaxnn.devices import population_mesh
 from jaxnn.search import Space, fixed, given, random
-from jaxnn.search.journal.run_folder import differences
+from jaxnn.search.journal import differences
 from jaxnn.search.search import describe
 
 ASKED: dict[str, Any] = {

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optuna as library
 import pytest
+from databases import rewrite, stored
 from playing import everything_diverges, play
 
 from jaxnn import Data
@@ -32,7 +33,6 @@ from jaxnn.search import (
     search,
     uniform,
 )
-from jaxnn.search.journal.run_folder import LOG
 
 SPACE = Space(
     {
@@ -249,6 +249,6 @@ def test_search_goes_on_where_it_stopped(tmp_path):
     whole = table(tmp_path / "whole")
     cut = tmp_path / "cut"
     cut.mkdir()
-    lines = (tmp_path / "whole" / LOG).read_bytes().splitlines(keepends=True)
-    (cut / LOG).write_bytes(b"".join(lines[: len(lines) // 2]))
+    records = stored(tmp_path / "whole")
+    rewrite(cut, records[: len(records) // 2])
     assert table(cut) == whole

@@ -55,9 +55,10 @@ def scores(accuracy, retrained):
 
 def record(made, *several):
     """As ``Result.test`` does."""
-    for count, each in enumerate(several, start=1):
-        made._journal.append({"test_read": count})
-        made._journal.append({"test_scores": each._asdict()})
+    with made._journal as journal:
+        for count, each in enumerate(several, start=1):
+            journal.append({"test_read": count})
+            journal.append({"test_scores": each._asdict()})
 
 
 def test_results_have_the_choice_and_the_cost(made):

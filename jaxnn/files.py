@@ -1,0 +1,203 @@
+"""Files that are written whole or not at all, and arrays in safetensors files with a digest.
+
+The metadata of a safetensors file is a manifest in JSON: what the arrays are, their types and
+shapes, and the SHA-256 of the manifest and all bytes. Reading compares the digest; nothing is ever
+unpickled.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from jaxnn.extras import require
+from jaxnn.types import PyTree
+
+Arrays = Mapping[str, np.ndarray]
+Manifest = dict[str, Any]
+
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+_STORED = re.compile("bool|u?int(8|16|32|64)|b?float16|float(32|64)")
+"""The types that every version of safetensors knows; arrays of other types are stored as bytes."""
+
+
+class DamagedFileError(ValueError):
+    """The content of a file is not the content that was written."""
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside ``path`` and moves the file onto ``path`` on success.
+
+    On any exception, KeyboardInterrupt included, the temporary file is removed and ``path`` keeps
+    the earlier content. Every temporary name is unique, so several processes may write ``path`` at
+    once: the last process to finish wins.
+
+    Args:
+      path: the file to create or replace; the folder must exist.
+      mode: "wb", or "w" for UTF-8 text with line ends as written (as the csv module wants them).
+
+    Returns:
+      A context manager that yields the open file.
+
+    Raises:
+      ValueError: another mode.
+      OSError: the file cannot be written; the message names the file.
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode is {mode!r}, expected 'wb' or 'w'")
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
+    try:
+        # "x" instead of the tempfile module: the permissions then follow the user's umask.
+        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Waits until the names in a folder are on the disk, where the system offers that.
+
+    Raises:
+      OSError: the disk fails.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def save_arrays(path: Path, arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> str:
+    """Writes arrays as a safetensors file, atomically.
+
+    Args:
+      path: the file; the folder must exist.
+      arrays: numbers of any type, bfloat16 included, by name.
+      manifest: anything else worth knowing, in JSON's types.
+
+    Returns:
+      The digest in the manifest, in hexadecimal.
+
+    Raises:
+      ValueError: an array of another type than numbers.
+      OSError: the file cannot be written; the earlier content stays.
+    """
+    content, digest = pack(arrays, manifest)
+    with atomic_write(path) as file:
+        file.write(content)
+    return digest
+
+
+def load_arrays(path: Path, digest: str | None = None) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """The manifest and the arrays of a file that ``save_arrays`` wrote.
+
+    Args:
+      path: the file.
+      digest: what ``save_arrays`` returned; None compares with the digest in the file alone.
+
+    Raises:
+      DamagedFileError: the content has another digest, or ``save_arrays`` did not write the file.
+      OSError: the file cannot be read.
+    """
+    return unpack(path.read_bytes(), str(path), digest)
+
+
+def pack(arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> tuple[bytes, str]:
+    """The content of the file that ``save_arrays`` writes, and the digest."""
+    require("safetensors", "safetensors")
+    from safetensors.numpy import save
+
+    arrays = {name: _checked(name, array) for name, array in arrays.items()}
+    described = {name: [array.dtype.name, *array.shape] for name, array in arrays.items()}
+    written = {**(manifest or {}), "arrays": described}
+    raw = {name: array.reshape(-1).view(np.uint8) for name, array in arrays.items()}
+    digest = _digest(written, raw)
+    text = json.dumps({**written, "sha256": digest}, sort_keys=True, allow_nan=False)
+    stored = {n: a if _STORED.fullmatch(a.dtype.name) else raw[n] for n, a in arrays.items()}
+    return save(stored, {"manifest": text}), digest
+
+
+def unpack(
+    content: bytes, origin: str, digest: str | None = None
+) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """``load_arrays``, from the content of the file ``origin``."""
+    require("safetensors", "safetensors")
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        raw = {name: entry["data"] for name, entry in deserialize(content)}
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        manifest = json.loads(header["__metadata__"]["manifest"])
+        written = manifest.pop("sha256")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedFileError(f"{origin} is damaged, or no file of arrays by jaxnn") from None
+    if written != _digest(manifest, raw) or digest not in (None, written):
+        raise DamagedFileError(
+            f"{origin} is damaged: its checksum is not the one that was recorded"
+        )
+    return manifest, {
+        name: np.frombuffer(raw[name], dtype).reshape(shape)
+        for name, (dtype, *shape) in manifest.pop("arrays").items()
+    }
+
+
+def _checked(name: str, array: np.ndarray) -> np.ndarray:
+    """The array in C order and in the machine's byte order."""
+    array = np.asarray(array, order="C")
+    if array.dtype.kind not in "biufcV" or array.dtype.names:
+        raise ValueError(f"array {name!r} has the dtype {array.dtype}, expected numbers")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _digest(manifest: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
+    for name in sorted(raw):
+        found.update(name.encode())
+        found.update(raw[name])
+    return found.hexdigest()
+
+
+def named_leaves(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
+    """The leaves of a tree by their places in the tree, such as ``params[0].weight``."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return {prefix + jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def restore(prefix: str, template: PyTree, arrays: Arrays) -> PyTree:
+    """A tree like the template, of the leaves that ``named_leaves`` named.
+
+    Raises:
+      DamagedFileError: a leaf is missing.
+    """
+    leaves = []
+    for path, _ in jax.tree.leaves_with_path(template):
+        name = prefix + jax.tree_util.keystr(path)
+        if name not in arrays:
+            raise DamagedFileError(f"there is no array {name!r}")
+        leaves.append(arrays[name])
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)

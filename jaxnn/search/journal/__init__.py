@@ -1,1 +1,0 @@
-"""What a search remembers, and what of it survives a crash."""
