@@ -1,5 +1,5 @@
-"""jaxnn beside what its users would pick instead: same data, model, minibatch and steps.
+"""jaxnn beside its peers: same data, model, minibatch and steps.
 
-Every contender trains in a process of its own that waits until it is asked (``worker.py``), so that
-measurements of all of them follow each other in turn and a ratio compares the same moment.
+Every contender trains in a process of its own (``worker.py``) and waits for requests, so that the
+contenders take turns and a ratio compares measurements of the same minutes.
 """

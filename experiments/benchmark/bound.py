@@ -3,17 +3,17 @@
 For one model and step:
 
 - arithmetic: the matrix products (``problem.flops_per_step``); elementwise functions are free.
-- minibatch: its rows are read once, from the training examples in memory or in the cache that holds
-  them: 1 byte per pixel for jaxnn, 4 for the others, which keep floating point. Models that train
-  together share one reading: a block on jaxnn's devices, all models under ``vmap``.
-- parameters: read once and written once, 8 bytes each, in the cache that holds the parameters which
-  a core has in hand.
+- minibatch: the rows are read once, from the training examples in memory or in the cache that holds
+  the examples: 1 byte per pixel for jaxnn, 4 for the peers, which keep floating point. Models that
+  train together share one reading: a block on jaxnn's devices, all models under ``vmap``.
+- parameters: read once and written once, 8 bytes each, in the cache that holds the parameters of
+  the models that a core has in hand.
 - activations and gradients: free. A program that fused everything would never write them.
 
 The bound is the longer of two times: arithmetic at the measured peak, and bytes at the measured
-bandwidth of the working sets they belong to. A row has the peak and the caches of its own cores
-alone, but all of the bandwidth to the examples, which lie where any core may read them. What it
-needs beyond the bound is its distance. The model is Williams, Waterman and Patterson's (2009).
+bandwidth of their working sets. A row has the peak and the caches of its cores, but all of the
+bandwidth to the examples, which lie where any core may read them. The distance is the measured time
+over the bound. The model is Williams, Waterman and Patterson's (2009).
 """
 
 import math
@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from experiments.benchmark.bandwidth import at
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.problem import BATCH_SIZE, flops_per_step
+from experiments.benchmark.machine import bandwidth_at
+from experiments.benchmark.problem import BATCH_SIZE, cores_name, flops_per_step, network_name
 from jaxnn import MLP, Spec
 from jaxnn.population import default_block_size
 
@@ -36,7 +36,7 @@ class Bound(NamedTuple):
     arithmetic: float  # microseconds
     memory: float  # microseconds
     measured: float  # microseconds
-    share: float  # of the machine's devices that the row had
+    share: float  # the row's part of the machine's devices
 
     @property
     def intensity(self) -> float:
@@ -50,7 +50,7 @@ class Bound(NamedTuple):
 
     @property
     def binds(self) -> str:
-        """Which of the two it is."""
+        """The longer of the two times, by name."""
         return "arithmetic" if self.arithmetic >= self.memory else "memory"
 
     @property
@@ -63,45 +63,27 @@ def bound(row: Mapping[str, Any], machine: Mapping[str, Any]) -> Bound:
     """The bound of one row.
 
     Args:
-      row: of a part that trains: ``sizes``, ``contender``, ``models``, ``cores``,
-        ``microseconds``, and ``models_on_a_core`` where jaxnn's default has been another.
-      machine: what ``parts.roofline`` measured.
+      row: a training: ``sizes``, ``contender``, ``models``, ``cores``, ``microseconds``, and
+        ``models_on_a_core`` where jaxnn's default has been another.
+      machine: the ceilings, as measured by ``parts.roofline``.
     """
-    flops = flops_per_step(tuple(row["sizes"]))
+    sizes, ours = tuple(row["sizes"]), row["contender"] == "jaxnn"
+    flops = flops_per_step(sizes)
     on_cpu = machine["platform"] == "cpu"
     share = min(1.0, row["cores"] / machine["devices"]) if on_cpu else 1.0
-    examples, parameters = traffic(row, machine)
-    nanoseconds = examples.nanoseconds(machine) + parameters.nanoseconds(machine) / share
+    sharing, in_hand = company(row, machine["platform"])
+    pixels = sizes[0] * (1 if ours else 4)  # bytes of an example
+    parameters = sum(o * (i + 1) for i, o in pairwise(sizes))
+    examples_bytes, parameter_bytes = BATCH_SIZE * pixels / sharing, 8 * parameters
+    examples_rate = bandwidth_at(machine["bandwidth"], machine["training_examples"] * pixels)
+    parameter_rate = bandwidth_at(machine["bandwidth"], 4 * parameters * in_hand) * share
     return Bound(
         flops=flops,
-        bytes=examples.bytes + parameters.bytes,
+        bytes=examples_bytes + parameter_bytes,
         arithmetic=flops / machine["peak_gflops"]["median"] / share / 1e3,
-        memory=nanoseconds / 1e3,
+        memory=(examples_bytes / examples_rate + parameter_bytes / parameter_rate) / 1e3,
         measured=row["microseconds"]["median"],
         share=share,
-    )
-
-
-class Stream(NamedTuple):
-    """Bytes that move, of one model and step."""
-
-    bytes: float
-    working_set: float  # bytes that they are some of
-
-    def nanoseconds(self, machine: Mapping[str, Any]) -> float:
-        """With all devices at it."""
-        return self.bytes / at(machine["bandwidth"], self.working_set)
-
-
-def traffic(row: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[Stream, Stream]:
-    """The minibatch, and the parameters."""
-    sizes = tuple(row["sizes"])
-    sharing, in_hand = company(row, machine["platform"])
-    pixels = sizes[0] * (1 if row["contender"] == "jaxnn" else 4)
-    parameters = sum(o * (i + 1) for i, o in pairwise(sizes))
-    return (
-        Stream(BATCH_SIZE * pixels / sharing, machine["training_examples"] * pixels),
-        Stream(8 * parameters, 4 * parameters * in_hand),
     )
 
 
@@ -115,3 +97,39 @@ def company(row: Mapping[str, Any], platform: str) -> tuple[int, int]:
     if CONTENDERS[row["contender"]].whole_population:
         return models, math.ceil(models / row["cores"])
     return 1, 1
+
+
+class Line(NamedTuple):
+    """A row of a part with its bound, as the roofline page and figure show it."""
+
+    part: str
+    row: Mapping[str, Any]
+    bound: Bound
+
+    @property
+    def group(self) -> str:
+        """The title of the lines that are shown together."""
+        if self.part == "scale":
+            return f"Scale, {self.row.get('question', 'population')}"
+        models = self.row["models"]
+        return f"{'One model' if models == 1 else f'{models} models'} {self._network}"
+
+    @property
+    def series(self) -> str:
+        """Contender and place; within a group, lines of one series differ in ``models``."""
+        cores, processes = self.row["cores"], self.row.get("processes", 1)
+        words = [self.row["label"] + (f" {self._network}" if self.part == "scale" else "")]
+        if cores is not None:  # None: an accelerator
+            words.append(cores_name(cores))
+        if processes > 1:
+            words.append(f"{processes} processes")
+        return ", ".join(words)
+
+    @property
+    def name(self) -> str:
+        """Different for all lines of a group."""
+        return self.series + (f", models: {self.row['models']:,}" if self.part == "scale" else "")
+
+    @property
+    def _network(self) -> str:
+        return network_name(self.row["sizes"])

@@ -1,90 +1,48 @@
-"""What a contender is, and which there are."""
+"""The table of all contenders.
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+A contender is a function ``prepare(problem)`` that gets the examples ready and returns
+``train(rate, epochs, seed, evaluate)``: draws a network, trains for whole epochs and returns the
+finished parameters and, if ``evaluate``, the accuracy on the validation examples after each epoch.
+A contender for a whole population takes all learning rates [K] at once; each of its accuracies has
+an entry per network.
+"""
+
+from collections.abc import Callable
 from importlib import import_module
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from experiments.benchmark.problem import Problem
 
-
-class Contender(Protocol):
-    """One way to train networks. It is made once in its process, with time to prepare the data."""
-
-    def __init__(self, problem: Problem): ...
-
-    def train(
-        self, learning_rates: Sequence[float], epochs: int, seed: int, *, evaluate: bool
-    ) -> np.ndarray | None:
-        """Trains a freshly drawn network with each learning rate; all of this is timed.
-
-        Args:
-          learning_rates: K of them.
-          epochs: whole passes over the training examples, shuffled anew for each.
-          seed: decides initial weights and orders.
-          evaluate: whether to measure the accuracy on the validation examples after every epoch.
-
-        Returns:
-          The accuracies [K, epochs] if ``evaluate``, else None. The weights have been computed when
-          the call returns.
-        """
-        ...
-
-
-class OneByOne(ABC):
-    """A contender that trains one network after another."""
-
-    def train(
-        self, learning_rates: Sequence[float], epochs: int, seed: int, *, evaluate: bool
-    ) -> np.ndarray | None:
-        """See ``Contender.train``."""
-        accuracies = [self.train_one(r, epochs, seed, evaluate=evaluate) for r in learning_rates]
-        return np.array(accuracies) if evaluate else None
-
-    @abstractmethod
-    def train_one(
-        self, learning_rate: float, epochs: int, seed: int, *, evaluate: bool
-    ) -> list[float]:
-        """One network; the accuracies after each epoch if ``evaluate``, else an empty list."""
+Train = Callable[[Any, int, int, bool], tuple[Any, Any]]
 
 
 class Entry(NamedTuple):
     """A line of the tables."""
 
     label: str
-    place: str  # module:class under experiments.benchmark.peers
-    packages: tuple[str, ...] = ()  # whose versions are reported
+    place: str  # module:function under experiments.benchmark.peers
+    packages: str  # whose versions are reported
     whole_population: bool = False  # trains all learning rates at once
 
 
 CONTENDERS = {
-    "numpy": Entry("NumPy by hand", "numpy_by_hand:NumPyByHand", ("numpy",)),
-    "torch": Entry("PyTorch, eager", "pytorch:Eager", ("torch",)),
-    "torch_compile": Entry("PyTorch, torch.compile", "pytorch:Compiled", ("torch",)),
-    "sklearn": Entry("scikit-learn MLPClassifier", "scikit_learn:Classifier", ("scikit-learn",)),
-    "keras": Entry("Keras on JAX", "keras_on_jax:KerasOnJax", ("keras", "jax")),
-    "flax": Entry("Flax + optax", "flax_and_optax:FlaxAndOptax", ("flax", "optax", "jax")),
-    "equinox": Entry(
-        "Equinox + optax", "equinox_and_optax:EquinoxAndOptax", ("equinox", "optax", "jax")
-    ),
-    "torch_func": Entry("torch.func vmap", "pytorch:Vmapped", ("torch",), True),
+    "numpy": Entry("NumPy by hand", "numpy_by_hand:prepare", "numpy"),
+    "torch": Entry("PyTorch, eager", "pytorch:eager", "torch"),
+    "torch_compile": Entry("PyTorch, torch.compile", "pytorch:compiled", "torch"),
+    "sklearn": Entry("scikit-learn MLPClassifier", "scikit_learn:prepare", "scikit-learn"),
+    "keras": Entry("Keras on JAX", "keras_on_jax:prepare", "keras jax"),
+    "flax": Entry("Flax + optax", "flax_and_optax:prepare", "flax optax jax"),
+    "equinox": Entry("Equinox + optax", "equinox_and_optax:prepare", "equinox optax jax"),
+    "torch_func": Entry("torch.func vmap", "pytorch:vmapped", "torch", True),
     "torch_func_compiled": Entry(
-        "torch.func vmap, torch.compile", "pytorch:CompiledVmapped", ("torch",), True
+        "torch.func vmap, torch.compile", "pytorch:compiled_vmapped", "torch", True
     ),
-    "flax_vmap": Entry(
-        "jit(vmap) of a Flax step", "flax_and_optax:Vmapped", ("flax", "optax", "jax"), True
-    ),
-    "jaxnn": Entry("jaxnn", "jaxnn_itself:Jaxnn", ("jaxnn", "jax"), True),
+    "flax_vmap": Entry("jit(vmap) of a Flax step", "flax_and_optax:vmapped", "flax jax", True),
+    "jaxnn": Entry("jaxnn", "jaxnn_itself:prepare", "jaxnn-basics jax", True),
 }
 
 
-def make(name: str, problem: Problem) -> Contender:
-    """The contender, ready to train.
-
-    Raises:
-      ModuleNotFoundError: its package is not installed.
-    """
-    module, _, kind = CONTENDERS[name].place.partition(":")
-    return getattr(import_module(f"experiments.benchmark.peers.{module}"), kind)(problem)
+def make(name: str, problem: Problem) -> Train:
+    """The contender, ready to train; raises ModuleNotFoundError if a package is missing."""
+    module, _, function = CONTENDERS[name].place.partition(":")
+    return getattr(import_module(f"experiments.benchmark.peers.{module}"), function)(problem)

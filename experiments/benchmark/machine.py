@@ -1,47 +1,42 @@
-"""What the machine can do, measured with the means of JAX on all its devices at once."""
+"""What the machine can do, measured with JAX on all its devices at once.
 
+- The peak: float32 matrix products of 2048 x 2048.
+- The matrix products of a training step alone: the time that training a population can come down
+  to with XLA's kernels, without gathering, activations, loss or update.
+- The bandwidth by working set: STREAM's triad, a = b + s c (McCalpin, 1995). A small working set
+  stays in a core's first cache, a large one comes from memory every time.
+"""
+
+import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.benchmark.part import median
+from experiments.benchmark.part import figures, median
+from experiments.benchmark.problem import BATCH_SIZE
 from jaxnn.devices import population_mesh
+from jaxnn.types import Array
 
 PEAK_SIZE = 2048
-
-
-def peak_gflops(repeats: int = 5) -> float:
-    """The median rate of a float32 2048 x 2048 matrix product on every device at once."""
-    mesh = population_mesh()
-    shape = (mesh.size, PEAK_SIZE, PEAK_SIZE)
-    matrix = np.random.default_rng(0).random(shape, np.float32)
-    square = jax.jit(lambda a: a @ a)
-    sharded = jax.device_put(matrix, NamedSharding(mesh, PartitionSpec("population")))
-    taken = median(seconds_of_call(lambda: square(sharded), repeats))
-    return mesh.size * 2 * PEAK_SIZE**3 / taken / 1e9
-
-
-def seconds_of_call(function: Callable[[], Any], repeats: int) -> list[float]:
-    """The wall times of calls whose result is waited for, after one that compiles."""
-    jax.block_until_ready(function())
-    taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(function())
-        taken.append(time.perf_counter() - began)
-    return taken
+STEPS = 50  # of the matrix products in a timed call
+WORKING_SETS = tuple(2**power for power in (15, 17, 19, 21, 23, 25, 27, 28))  # 32 KB to 256 MB
+MOVED, QUICK_MOVED = 2**30, 2**24  # least bytes per device in a timed call
+SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
 
 def description() -> dict[str, Any]:
-    """Which machine this is, and when."""
+    """Name, cores, devices and system of this machine, and the date."""
     device = jax.devices()[0]
     return {
         "processor": processor(),
@@ -60,10 +55,158 @@ def usable_cores() -> tuple[int, ...]:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system says it."""
+    """The processor's name, as far as the system tells."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def seconds_of_call(function: Callable[[], Any], repeats: int) -> list[float]:
+    """The wall times of calls with a finished result, after one call that compiles."""
+    jax.block_until_ready(function())
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(function())
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def peak_gflops(repeats: int = 5) -> float:
+    """The median rate of a float32 2048 x 2048 matrix product on every device at once."""
+    mesh = population_mesh()
+    shape = (mesh.size, PEAK_SIZE, PEAK_SIZE)
+    matrix = np.random.default_rng(0).random(shape, np.float32)
+    square = jax.jit(lambda a: a @ a)
+    sharded = jax.device_put(matrix, NamedSharding(mesh, SPLIT))
+    taken = median(seconds_of_call(lambda: square(sharded), repeats))
+    return mesh.size * 2 * PEAK_SIZE**3 / taken / 1e9
+
+
+def products_microseconds(sizes: tuple[int, ...], models: int, repeats: int = 5) -> float:
+    """The matrix products of a step, per model, with ``models`` models on each device at once."""
+    mesh = population_mesh()
+    draw = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return draw.normal(size=shape).astype(np.float32)
+
+    weights = [normal(mesh.size * models, o, i) for i, o in pairwise(sizes)]
+    minibatch = normal(BATCH_SIZE, sizes[0])
+    hidden = [normal(mesh.size * models, width, BATCH_SIZE) for width in sizes[1:]]
+    specs = {"in_specs": (SPLIT, WHOLE, SPLIT), "out_specs": SPLIT, "check_vma": False}
+    program = jax.jit(jax.shard_map(repeated_products, mesh=mesh, **specs))
+    taken = median(seconds_of_call(lambda: program(weights, minibatch, hidden), repeats))
+    return 1e6 * taken / STEPS / models / mesh.size
+
+
+def repeated_products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> Array:
+    """The products of several steps, reduced to a number [1] per device.
+
+    The barriers make every step compute all products again, and whole.
+    """
+
+    def step(_: Array, carry: tuple) -> tuple:
+        held, total = jax.lax.optimization_barrier(carry)
+        found = jax.lax.optimization_barrier(products(*held))
+        return held, total + sum(each[0, 0, :1] for each in found)
+
+    start = (weights, minibatch, hidden), jnp.zeros(1)
+    return jax.lax.fori_loop(0, STEPS, step, start)[1]
+
+
+def products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> list[Array]:
+    """The matrix products of one step.
+
+    Args:
+      weights: per layer [K, out, in].
+      minibatch: the inputs [B, in] of all models.
+      hidden: per layer [K, out, B], in place of activations and of the gradients to them.
+
+    Returns:
+      Per layer the pre-activations [K, out, B] and the weights' gradient [K, out, in]; from the
+      second layer on also the gradient to the inputs [K, in, B].
+    """
+    found = [
+        jnp.einsum("koi,bi->kob", weights[0], minibatch),
+        jnp.einsum("kob,bi->koi", hidden[0], minibatch),
+    ]
+    for weight, inputs, outputs in zip(weights[1:], hidden, hidden[1:], strict=False):
+        found += [
+            jnp.einsum("koi,kib->kob", weight, inputs),
+            jnp.einsum("kob,kib->koi", outputs, inputs),
+            jnp.einsum("koi,kob->kib", weight, outputs),
+        ]
+    return found
+
+
+def bandwidth(
+    working_sets: Sequence[int], *, moved: int = MOVED, repeats: int = 5
+) -> list[dict[str, Any]]:
+    """The rate of all devices together, for each working set.
+
+    Args:
+      working_sets: bytes of the three arrays of one device.
+      moved: least bytes that a device moves in a timed call.
+      repeats: timed calls.
+
+    Returns:
+      Per working set its ``bytes``, and ``gigabytes_per_second``: 12 bytes per element and triad,
+      without the reading of overwritten lines that some processors do.
+    """
+    mesh = population_mesh()
+    rates = {
+        size: triad_rates(mesh, size, math.ceil(moved / size), repeats) for size in working_sets
+    }
+    return [
+        {"bytes": size, "gigabytes_per_second": figures(found)} for size, found in rates.items()
+    ]
+
+
+def triad_rates(mesh: Mesh, working_set: int, triads: int, repeats: int) -> list[float]:
+    """Gigabytes per second of all devices, one rate per timed call."""
+    count = working_set // 12
+    sharding = NamedSharding(mesh, SPLIT)
+    a, b, c = (jnp.full((mesh.size, count), value, device=sharding) for value in (0.0, 1.0, 2.0))
+    program = repeated_triad(mesh, triads)
+
+    def call() -> Array:
+        nonlocal a
+        a = program(a, b, c)
+        return a
+
+    return [mesh.size * triads * 12 * count / s / 1e9 for s in seconds_of_call(call, repeats)]
+
+
+def repeated_triad(mesh: Mesh, triads: int) -> Callable[[Array, Array, Array], Array]:
+    """``triads`` triads one after another on every device, on arrays [devices, count].
+
+    The result takes the place of ``a``: fresh memory would have to be paged in first.
+    """
+
+    def triad(number: Array, _: Array, b: Array, c: Array) -> Array:
+        return b + number.astype(c.dtype) * c  # a new s every time leaves nothing to reuse
+
+    def repeat(a: Array, b: Array, c: Array) -> Array:
+        return jax.lax.fori_loop(0, triads, partial(triad, b=b, c=c), a)
+
+    sharded = jax.shard_map(repeat, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT)
+    return jax.jit(sharded, donate_argnums=0)
+
+
+def bandwidth_at(measured: Sequence[Mapping[str, Any]], working_set: float) -> float:
+    """Gigabytes per second for a working set: the best rate of the sets at least as large.
+
+    A set fits wherever a larger one does; the smallest ones seem slower by the cost of starting
+    each triad. Beyond the largest measured set, its rate.
+    """
+    rate = {entry["bytes"]: entry["gigabytes_per_second"]["median"] for entry in measured}
+    return max(rate[size] for size in rate if size >= min(working_set, max(rate)))
+
+
+def size_name(working_set: int) -> str:
+    """As in 32 KB, 2 MB."""
+    return f"{working_set >> 20} MB" if working_set >= 2**20 else f"{working_set >> 10} KB"

@@ -1,24 +1,57 @@
-"""The benchmark as an experiment: prepares the examples, runs the parts, shows what they found."""
+"""The benchmark as an experiment: prepares the examples, runs the parts, prints their tables."""
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from experiments import harness
-from experiments.benchmark import earlier, machine, problem
+from experiments.benchmark import machine, problem
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.part import PARTS, Bench, BenchmarkConfig, Goal, Part
-from jaxnn import Data
+from experiments.benchmark.part import Bench, Goal, Part, Results
+from experiments.config import DataConfig, Whole
 from jaxnn.reporting import plain
 
+PARTS = ("one_model", "population", "search", "startup", "verification", "scale", "roofline")
 EXAMPLES, QUICK_EXAMPLES = 60_000, 1_200
-VALIDATION_SHARE = 1 / 6
-PEERS = ("optuna", "keras-tuner", "chex")  # beside those of the contenders
+PEERS = ("optuna", "keras-tuner", "chex")  # beside the packages of the contenders
+MUST_AGREE = ("dataset", "seeds", "quick")  # flags, of results that are kept
+GOAL_COLUMNS = ("what", "required", "measured", "reached")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(DataConfig):
+    """Measure jaxnn and its peers on the same data, model, minibatch and steps, in turn.
+
+    Peers that are not installed are left out (extra "benchmark" has them all). Figures are medians;
+    ratios are within one run. The exit status does not depend on them.
+    """
+
+    dataset: str = "mnist"
+    """mnist, fashion_mnist, digits (enlarged to 28x28 and repeated), or the path of your data."""
+
+    seeds: Whole = 3
+    """Number of interleaved repetitions, each from another seed; medians are reported."""
+
+    parts: tuple[str, ...] = PARTS
+    """Which to measure: one_model, population, search, startup, verification, scale, roofline."""
+
+    keep: bool = False
+    """Keep the parts of the results.json in --out, if machine and versions are the same."""
+
+    quick: bool = False
+    """Shorter runs of fewer cases: to see that everything works; the figures mean little."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the flag, its value and what was expected."""
+        super().validate()
+        if not self.parts or not set(self.parts) <= set(PARTS):
+            raise self.refusal("parts", "some of " + ", ".join(PARTS))
 
 
 def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
@@ -30,9 +63,9 @@ def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
         "machine": machine.description() | {"versions": versions(), "examples": count}
     }
     if config.keep:
-        results |= earlier.parts(run.out / "results.json", config, results["machine"])
+        results |= kept(run.out / "results.json", config, results["machine"])
     with tempfile.TemporaryDirectory() as folder:
-        problem.store(Path(folder), *split(examples))
+        problem.store(Path(folder), *problem.split(examples))
         bench = Bench(config, run, Path(folder), machine.usable_cores())
         for name in config.parts:
             part = load(name)
@@ -43,67 +76,34 @@ def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
             for table in part.tables(results):
                 run.table(table.title, table.columns, table.rows)
                 print("\n".join(table.notes))
-    show(run, goals(results))
-    run.history(list(values(results)))
+    run.table("What is required", GOAL_COLUMNS, [goal.cells for goal in goals(results)])
+    run.history(list(repetitions(results)))
     for name in measured(results):
-        for file_name, figure in getattr(load(name), "drawing", no_drawing)(results).items():
+        for file_name, figure in load(name).figures(results).items():
             run.figure(file_name, figure)
     return results
 
 
-def measured(results: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts that there are results of, in their order."""
+def measured(results: Results) -> tuple[str, ...]:
+    """The parts with results, in the order of PARTS."""
     return tuple(name for name in PARTS if name in results)
 
 
 def load(name: str) -> Part:
-    """The part's module."""
-    return cast(Part, import_module(f"experiments.benchmark.parts.{name}"))
+    """The part's definition."""
+    return import_module(f"experiments.benchmark.parts.{name}").PART
 
 
-def no_drawing(results: Mapping[str, Any]) -> dict:
-    """The figures of a part that has none."""
-    del results
-    return {}
-
-
-def goals(results: Mapping[str, Any]) -> list[Goal]:
+def goals(results: Results) -> list[Goal]:
     """The required figures of all parts that were measured."""
     return [goal for name in measured(results) for goal in load(name).goals(results)]
 
 
-def show(run: harness.Run, found: Sequence[Goal]) -> None:
-    """Prints the required figures beside the measured ones."""
-    run.table(
-        "What is required",
-        ("what", "unit", "required", "measured", ""),
-        [
-            (
-                goal.what,
-                goal.unit,
-                f"at {'most' if goal.at_most else 'least'} {goal.required:g}",
-                f"{goal.measured:.3g}",
-                "reached" if goal.reached else "NOT reached",
-            )
-            for goal in found
-        ],
-    )
-
-
-def split(examples: Data) -> tuple[Data, Data]:
-    """The last sixth validates."""
-    cut = round(len(examples.targets) * (1 - VALIDATION_SHARE))
-    return (
-        Data(examples.inputs[:cut], examples.targets[:cut], examples.scale),
-        Data(examples.inputs[cut:], examples.targets[cut:], examples.scale),
-    )
-
-
 def versions() -> dict[str, str]:
-    """Those of all contenders' packages that are installed."""
-    packages = dict.fromkeys(p for entry in CONTENDERS.values() for p in entry.packages)
+    """The versions of all contenders' packages that are installed."""
+    packages = [p for entry in CONTENDERS.values() for p in entry.packages.split()]
     found = {}
-    for package in (*packages, *PEERS):
+    for package in dict.fromkeys([*packages, *PEERS]):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -111,18 +111,49 @@ def versions() -> dict[str, str]:
     return found
 
 
-def values(results: Any, path: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+def repetitions(results: Any, path: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
     """Every repetition of every measure: a row of history.csv."""
-    if isinstance(results, Mapping):
-        if isinstance(results.get("values"), list):
-            for seed, value in enumerate(results["values"]):
-                yield {"measure": ".".join(path), "seed": seed, "value": value}
-        else:
-            for key, entry in results.items():
-                yield from values(entry, (*path, str(key)))
+    if isinstance(results, Mapping) and isinstance(results.get("values"), list):
+        for seed, value in enumerate(results["values"]):
+            yield {"measure": ".".join(path), "seed": seed, "value": value}
+    elif isinstance(results, Mapping):
+        for key, entry in results.items():
+            yield from repetitions(entry, (*path, str(key)))
     elif isinstance(results, list):
         for index, entry in enumerate(results):
-            yield from values(entry, (*path, str(index)))
+            yield from repetitions(entry, (*path, str(index)))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A results.json of the benchmark; raises ValueError, with the reason, if it is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    experiment = content.get("experiment") if isinstance(content, dict) else None
+    if experiment != "benchmark":
+        raise ValueError(f"{path} has the experiment {experiment!r}, expected 'benchmark'")
+    missing = {"config", "versions", "device", "results"} - set(content)
+    if missing or "machine" not in content["results"]:
+        what = ", ".join(sorted(missing)) or "results.machine"
+        raise ValueError(f"{path} has no {what}, expected a results.json of the benchmark")
+    return content
+
+
+def kept(path: Path, config: BenchmarkConfig, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts in a results.json, if there is one; ValueError if flags or machine differ."""
+    if not path.exists():
+        return {}
+    content = read(path)
+    before = {**content["config"], **content["results"]["machine"]}
+    now = {flag: getattr(config, flag) for flag in MUST_AGREE} | dict(machine)
+    for name, value in now.items():
+        if name != "date" and before.get(name) != value:
+            raise ValueError(
+                f"{path} was measured with {name} {before.get(name)}, expected {value}: measure "
+                "all parts again, without --keep"
+            )
+    return {name: content["results"][name] for name in measured(content["results"])}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

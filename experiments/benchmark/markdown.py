@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from experiments.benchmark.part import Table
 
-_ACTIVE = re.compile(r"([\\`*_~<&$\[|])")  # what Markdown takes for more than it is
+_ACTIVE = re.compile(r"([\\`*_~<&$\[|])")  # characters with a meaning in Markdown
 _NUMBER = r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?"
 _QUANTITY = re.compile(rf"{_NUMBER}( \S{{1,2}}| (to|±) {_NUMBER})?")  # 1.5, 1.5 x, 90 %, 1 to 2
 
 
 def paragraphs(tables: Iterable[Table]) -> list[str]:
-    """Title, body and notes of each table; between any two belongs a blank line.
+    """Title, body and notes of each table; a blank line belongs between any two.
 
     Raises:
       ValueError: a row has more or fewer cells than there are columns.
@@ -23,7 +23,7 @@ def paragraphs(tables: Iterable[Table]) -> list[str]:
 
 
 def body(table: Table) -> str:
-    """The columns and rows; a column whose cells are numbers for the most part stands right.
+    """The columns and rows; a column of numbers, for the most part, is aligned right.
 
     Raises:
       ValueError: a row has more or fewer cells than there are columns.
@@ -45,5 +45,5 @@ def numbers(cells: Sequence[str]) -> bool:
 
 
 def plain(text: str) -> str:
-    """Text that looks the same once Markdown is through with it, in one line."""
+    """Text in one line that Markdown shows unchanged."""
     return " ".join(_ACTIVE.sub(r"\\\1", text).split())

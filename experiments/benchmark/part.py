@@ -1,60 +1,26 @@
-"""What the parts of the benchmark have in common."""
+"""The common ground of the benchmark's parts: what they measure with, tables, required figures."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import harness
-from experiments.config import DataConfig, Whole
-from jaxnn.progress import Report
-
-PARTS = ("one_model", "population", "search", "startup", "verification", "scale", "roofline")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig(DataConfig):
-    """Measure jaxnn and its peers on the same data, model, minibatch and steps, in turn.
-
-    Peers that are not installed are left out (extra "benchmark" has them all). Figures are medians;
-    ratios are within this run. The exit status does not depend on them.
-    """
-
-    dataset: str = "mnist"
-    """mnist, fashion_mnist, digits (enlarged to 28x28 and repeated), or the path of your own."""
-
-    seeds: Whole = 3
-    """Number of interleaved repetitions, each from another seed; medians are reported."""
-
-    parts: tuple[str, ...] = PARTS
-    """Which to measure: one_model, population, search, startup, verification, scale, roofline."""
-
-    keep: bool = False
-    """Keep the other parts that the results.json in --out has, of the same machine and versions."""
-
-    quick: bool = False
-    """Shorter runs of fewer cases: to see that everything works; the figures mean little."""
-
-    def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
-        super().validate()
-        if not self.parts or not set(self.parts) <= set(PARTS):
-            raise self.refusal("parts", "some of " + ", ".join(PARTS))
+Results = Mapping[str, Any]
 
 
 class Bench(NamedTuple):
     """What a part measures with."""
 
-    config: BenchmarkConfig
-    run: harness.Run
-    data: Path  # the folder of the examples, as ``problem.store`` left them
-    cores: tuple[int, ...]  # that may be used
+    config: Any  # main.BenchmarkConfig
+    run: Any  # harness.Run
+    data: Path  # the folder of the examples, written by ``problem.store``
+    cores: tuple[int, ...]  # usable ones
 
 
 class Table(NamedTuple):
-    """A table for the terminal and for the README."""
+    """A table for the terminal and for Markdown."""
 
     title: str
     columns: Sequence[str]
@@ -62,50 +28,61 @@ class Table(NamedTuple):
     notes: Sequence[str] = ()
 
 
+def table(
+    title: str, rows: Iterable[Results], columns: Mapping[str, str], notes: Sequence[str] = ()
+) -> Table:
+    """A table whose cells are format strings of a row, as in ``"{seconds[median]:.1f}"``."""
+    cells = [tuple(each.format_map(row) for each in columns.values()) for row in rows]
+    return Table(title, tuple(columns), cells, tuple(notes))
+
+
 class Goal(NamedTuple):
-    """A figure that is required."""
+    """A required figure beside the measured one.
+
+    ``share`` says how near the measured speed is to the machine's limit, in percent of the peak.
+    Where the limit forbids the required speed, the distance from the limit is shown instead.
+    """
 
     what: str
-    unit: str  # x (times), %, or what is counted
     required: float
     measured: float
+    unit: str = "x"  # x (times), %, or the name of what is counted
     at_most: bool = False  # else at least
+    share: float = math.nan
 
     @property
     def reached(self) -> bool:
-        """Whether it is."""
-        if self.at_most:
-            return self.measured <= self.required
-        return self.measured >= self.required
+        """Whether the measured figure is as required."""
+        at_most = self.measured <= self.required
+        return at_most if self.at_most else self.measured >= self.required
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The goal, the requirement, the measurement, and ``yes``, ``no`` or ``limit``."""
+        bound = f"at {'most' if self.at_most else 'least'} {self.required:g} {self.unit}"
+        found = f"{self.measured:.3g} {self.unit}"
+        if self.reached or math.isnan(self.share):
+            return self.what, bound, found, "yes" if self.reached else "no"
+        limit = self.measured * 100 / self.share
+        found += f"; {self.share:.1f} % of the peak: at 100 % it would be {limit:.3g} x"
+        if self.required > limit:
+            return self.what, f"{self.required:g} x is above the peak", found, "limit"
+        return self.what, bound, found, "no"
 
 
-class Part(Protocol):
-    """A module of ``experiments.benchmark.parts``."""
+class Part(NamedTuple):
+    """One question: how to measure, and the views of results.json."""
 
-    def measure(self, bench: Bench) -> Mapping[str, Any]:
-        """Measures; what it returns is the part's entry in results.json, under its name."""
-        ...
-
-    def tables(self, results: Mapping[str, Any]) -> list[Table]:
-        """The tables of results.json's ``results``, from which nothing but this is taken."""
-        ...
-
-    def goals(self, results: Mapping[str, Any]) -> list[Goal]:
-        """The required figures of the same."""
-        ...
+    measure: Callable[[Bench], Results]  # the part's entry in results.json
+    tables: Callable[[Results], list[Table]]  # of all entries, as are the next two
+    goals: Callable[[Results], list[Goal]] = lambda _: []
+    figures: Callable[[Results], Mapping[str, Any]] = lambda _: {}  # by file name
 
 
-class Ticks:
-    """Progress of so many pieces of work, of which some may turn out not to be there."""
-
-    def __init__(self, report: Report, total: int):
-        self._report = report
-        self._done, self._total = 0, total
-
-    def __call__(self) -> None:
-        """One more is done."""
-        self._done += 1
-        self._report(self._done, self._total)
+def counter(report: Callable[[int, int], None], total: int) -> Callable[[], None]:
+    """A function to call after each of ``total`` pieces of work."""
+    done = iter(range(1, total + 1))
+    return lambda: report(next(done), total)
 
 
 def median(values: Iterable[float]) -> float:
@@ -114,6 +91,6 @@ def median(values: Iterable[float]) -> float:
 
 
 def figures(values: Iterable[float]) -> dict[str, Any]:
-    """The values of a measure and their median, as results.json has them."""
+    """The repetitions of a measure and their median, the form of results.json."""
     column = [float(value) for value in values]
     return {"median": median(column), "values": column}

@@ -1,16 +1,30 @@
-"""What every contender trains: the network, the examples, the penalty."""
+"""The task of every contender: network, examples, penalty. Imports NumPy alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from jaxnn import Data
 
 NETWORKS = {"softmax": (784, 10), "mlp": (784, 50, 50, 10)}
 BATCH_SIZE = 100
 L2 = 1e-4
+VALIDATION_SHARE = 1 / 6
+
+
+class Examples(NamedTuple):
+    """Images and labels, with the fields of ``jaxnn.Data``."""
+
+    pixels: np.ndarray  # [N, in], 8-bit
+    targets: np.ndarray  # [N]
+    scale: Any  # []: the network's input is scale * pixel
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """The inputs in floating point, [N, in]."""
+        return np.multiply(self.pixels, self.scale, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,8 @@ class Problem:
     """
 
     sizes: tuple[int, ...]
-    train: Data  # 8-bit pixels [N, in], of which scale * pixel is the input; labels [N]
-    validation: Data
+    train: Examples
+    validation: Examples
     batch_size: int = BATCH_SIZE
     l2: float = L2
 
@@ -32,25 +46,46 @@ class Problem:
         """Whole minibatches in the training examples."""
         return len(self.train.targets) // self.batch_size
 
+    def minibatches(self, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """The rows of each minibatch of one epoch, in a new order."""
+        order = generator.permutation(len(self.train.targets)).astype(np.int32)
+        steps, size = self.steps_per_epoch, self.batch_size
+        yield from order[: steps * size].reshape(steps, size)
+
+
+def network_name(sizes: Any) -> str:
+    """The layers' sizes as in 784-50-50-10."""
+    return "-".join(map(str, sizes))
+
+
+def cores_name(count: int) -> str:
+    """As in 1 core, 2 cores."""
+    return f"{count} core{'' if count == 1 else 's'}"
+
 
 def flops_per_step(sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> int:
     """Floating-point operations of the matrix products of one model and step.
 
-    Per layer one product forward and two backward, of 2 * B * in * out each; the first layer has no
-    use for the gradient to its input.
+    A layer has one product forward and two backward, of 2 * B * in * out each; the first layer
+    needs no gradient to its input.
     """
     products = [2 * batch_size * i * o for i, o in pairwise(sizes)]
     return 3 * sum(products) - products[0]
 
 
-def mnist_shaped(data: Data, count: int) -> Data:
-    """So many examples of 784 pixels: MNIST as it is, other images enlarged and repeated."""
+def mnist_shaped(data: Any, count: int) -> Examples:
+    """``count`` images of 784 pixels from a ``jaxnn.Data``; small ones are enlarged and repeated.
+
+    Raises:
+      ValueError: the images are neither 784 pixels nor a smaller square.
+    """
     pixels = np.asarray(data.inputs)
-    side = int(pixels.shape[1] ** 0.5)
-    if pixels.shape[1] != 784 and side * side == pixels.shape[1] and side < 28:
-        factor = 28 // side
-        enlarged = np.kron(pixels.reshape(-1, side, side), np.ones((1, factor, factor), np.uint8))
-        margin = 28 - factor * side
+    width = int(pixels.shape[1] ** 0.5)
+    if pixels.shape[1] != 784 and width * width == pixels.shape[1] and width < 28:
+        factor = 28 // width
+        blocks = np.ones((1, factor, factor), np.uint8)
+        enlarged = np.kron(pixels.reshape(-1, width, width), blocks)
+        margin = 28 - factor * width
         pad = (margin // 2, margin - margin // 2)
         pixels = np.pad(enlarged, ((0, 0), pad, pad)).reshape(-1, 784).astype(pixels.dtype)
     if pixels.shape[1] != 784:
@@ -58,23 +93,32 @@ def mnist_shaped(data: Data, count: int) -> Data:
             f"the images have {pixels.shape[1]} pixels, expected 784 or a small square"
         )
     rows = np.arange(count) % len(pixels)
-    return Data(pixels[rows], np.asarray(data.targets)[rows], data.scale)
+    return Examples(pixels[rows], np.asarray(data.targets)[rows], np.asarray(data.scale))
 
 
-def store(folder: Path, train: Data, validation: Data) -> None:
-    """Writes the examples where the contenders' processes find them."""
-    for name, data in {"train": train, "validation": validation}.items():
-        np.save(folder / f"{name}_inputs.npy", data.inputs)
-        np.save(folder / f"{name}_targets.npy", data.targets)
-        np.save(folder / f"{name}_scale.npy", data.scale)
+def split(examples: Examples) -> tuple[Examples, Examples]:
+    """Examples to train on, and the last sixth to validate with."""
+    cut = round(len(examples.targets) * (1 - VALIDATION_SHARE))
+    first, last = (
+        Examples(examples.pixels[rows], examples.targets[rows], examples.scale)
+        for rows in (slice(cut), slice(cut, None))
+    )
+    return first, last
 
 
-def restore(folder: Path, sizes: tuple[int, ...]) -> Problem:
-    """The problem with the examples of ``store``, which all processes share in memory."""
+def store(folder: Path, train: Examples, validation: Examples) -> None:
+    """Writes the examples for the contenders' processes."""
+    for name, examples in {"train": train, "validation": validation}.items():
+        for field, array in zip(Examples._fields, examples, strict=True):
+            np.save(folder / f"{name}_{field}.npy", array)
 
-    def data(name: str) -> Data:
-        inputs = np.load(folder / f"{name}_inputs.npy", mmap_mode="r")
-        targets = np.load(folder / f"{name}_targets.npy")
-        return Data(inputs, targets, np.load(folder / f"{name}_scale.npy")[()])
 
-    return Problem(sizes, data("train"), data("validation"))
+def restore(folder: Path, sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> Problem:
+    """The problem with the examples of ``store``; all processes share the pixels in memory."""
+
+    def examples(name: str) -> Examples:
+        pixels = np.load(folder / f"{name}_pixels.npy", mmap_mode="r")
+        rest = (np.load(folder / f"{name}_{field}.npy") for field in ("targets", "scale"))
+        return Examples(pixels, *rest)
+
+    return Problem(sizes, examples("train"), examples("validation"), batch_size)

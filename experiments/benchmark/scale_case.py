@@ -1,8 +1,7 @@
-"""The process of one case of the part ``scale``: its peak memory is that of the case alone.
+"""The process of one case of the part ``scale``: its peak memory is the memory of the case alone.
 
-Its argument is a JSON object: ``sizes``, ``models``, ``steps``, ``repetitions``, ``data`` (the
-folder of the examples) and ``cores`` (those of the case, or null on an accelerator). It prints one
-line of JSON.
+The argument is a JSON object: ``sizes``, ``models``, ``steps``, ``repetitions``, ``data`` (the
+folder of the examples) and ``cores`` (null on an accelerator). The module prints one line of JSON.
 """
 
 import json
@@ -16,16 +15,16 @@ RATES = 1e-3, 1e-1  # smallest and largest learning rate
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains the population a few times, the peak of the moment measured after each."""
-    # Not before the process is confined: the number of threads is decided on import.
+    """Trains the population several times, and measures the peak after each training."""
+    # Imported after ``confine``: libraries choose their number of threads on import.
     import jax
     import numpy as np
 
     from experiments.benchmark.machine import peak_gflops, processor
     from experiments.benchmark.problem import flops_per_step, restore
-    from jaxnn import MLP, Hyper, Spec, train_population
+    from jaxnn import MLP, Data, Hyper, Spec, train_population
     from jaxnn.devices import population_mesh
-    from jaxnn.population import Population, default_block_size
+    from jaxnn.population import default_block_size
 
     problem = restore(Path(job["data"]), tuple(job["sizes"]))
     models, platform = job["models"], jax.default_backend()
@@ -33,12 +32,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     mesh = population_mesh(min(models, len(jax.devices())))
     block_size = min(default_block_size(spec, platform, models), -(-models // mesh.size))
     hyper = Hyper(np.geomspace(*RATES, models), problem.l2)
-
-    def train(seed: int) -> Population:
-        key = jax.random.key(seed)
-        where = {"block_size": block_size, "mesh": mesh, "keep_params": False}
-        return train_population(spec, hyper, key, problem.train, {}, **where)
-
+    where = {"block_size": block_size, "mesh": mesh, "keep_params": False}
     found: dict[str, Any] = {
         "device": processor() if platform == "cpu" else jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
@@ -47,8 +41,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     }
     microseconds, shares, peaks = [], [], []
     for seed in range(job["repetitions"]):
-        population = train(seed)
-        if seed == 0:  # the only one that compiles; measuring the peak takes memory too
+        key = jax.random.key(seed)
+        population = train_population(spec, hyper, key, Data(*problem.train), {}, **where)
+        if seed == 0:  # only the first training compiles; measuring the peak takes memory too
             found["compile_seconds"] = population.compile_seconds
             found["megabytes"] = peak_megabytes()
         peaks.append(peak_gflops(repeats=2))
@@ -68,22 +63,18 @@ def peak_megabytes() -> float:
     if device.platform != "cpu":
         return device.memory_stats()["peak_bytes_in_use"] / 2**20
     status = Path("/proc/self/status")
-    if status.exists():  # which, unlike getrusage, knows nothing of the process that started this
+    if status.exists():  # unlike getrusage, without the memory of the parent process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def main(job: dict[str, Any]) -> None:
-    """Measures the case on its cores, a JAX device each."""
+if __name__ == "__main__":
+    job = json.loads(sys.argv[1])
     if job["cores"] is not None:
         confine(job["cores"])
         from jaxnn.devices import use_all_cores
 
         use_all_cores()
     print(json.dumps(measure(job)))
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

@@ -1,7 +1,7 @@
-"""The process of a contender: prepares, then trains whenever it is asked, one JSON line each way.
+"""The process of a contender: prepares, then trains on request, one line of JSON each way.
 
-Started by ``experiments.benchmark.crew``; its argument is a JSON object with ``contender``,
-``sizes``, ``data`` (the folder of the examples) and ``cores``.
+``process.hired`` starts the module with a JSON object: ``contender``, ``sizes``, ``data`` (the
+folder of the examples) and ``cores``.
 """
 
 import gc
@@ -12,43 +12,41 @@ import time
 from pathlib import Path
 from typing import Any
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "TORCHINDUCTOR_COMPILE_THREADS",
-)
+THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS TORCHINDUCTOR_COMPILE_THREADS"
 
 
 def confine(cores: list[int]) -> None:
-    """Keeps this process to some cores; before the first import of a numerical library."""
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(len(cores))
+    """Keeps the process to some cores; call before the first import of a numerical library."""
+    os.environ.update(dict.fromkeys(THREADS.split(), str(len(cores))))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 
 
 def serve(job: dict[str, Any]) -> None:
-    """Answers requests until there are no more."""
-    from experiments.benchmark.contender import make
+    """Trains once per line of standard input; only the training is timed."""
+    import numpy as np
+
+    from experiments.benchmark.contender import CONTENDERS, make
     from experiments.benchmark.problem import restore
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    try:
-        contender = make(job["contender"], restore(Path(job["data"]), tuple(job["sizes"])))
-    except ModuleNotFoundError as error:
-        print(json.dumps({"missing": str(error)}), file=answers, flush=True)
-        return
+    os.dup2(2, 1)  # output of libraries is no answer
+    train = make(job["contender"], restore(Path(job["data"]), tuple(job["sizes"])))
+    at_once = CONTENDERS[job["contender"]].whole_population
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        rates, evaluate = request["rates"], request["evaluate"]
         gc.collect()
         began = time.perf_counter()
-        accuracies = contender.train(**request)
+        found = [
+            train(rate, request["epochs"], request["seed"], evaluate)[1]
+            for rate in ([rates] if at_once else rates)
+        ]
         seconds = time.perf_counter() - began
-        found = None if accuracies is None else accuracies.tolist()
-        print(json.dumps({"seconds": seconds, "accuracies": found}), file=answers, flush=True)
+        accuracies = np.array(found[0]).T if at_once else np.array(found)  # [K, epochs]
+        answer = {"seconds": seconds, "accuracies": accuracies.tolist() if evaluate else None}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What every contender of the benchmark has to compute, from the definition of the problem.
+"""The trainings of every contender of the benchmark, from the problem's definition.
 
-Nothing of a contender is looked into but its parameters: which minibatches it took is found out by
-training with all there could be.
+Of a contender, only the parameters are read: the minibatches of a training are found by training
+with all possible ones.
 """
 
 from itertools import pairwise, permutations
@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmark.problem import Problem
-from jaxnn import Data
+from experiments.benchmark.problem import Examples, Problem
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # weight [out, in], bias [out]
 
@@ -36,12 +35,12 @@ def small(sizes: tuple[int, ...]) -> Problem:
     """Six examples in minibatches of two, and a strong penalty."""
     generator = np.random.default_rng(0)
 
-    def data(count: int) -> Data:
+    def examples(count: int) -> Examples:
         pixels = generator.integers(0, 256, (count, sizes[0])).astype(np.uint8)
         targets = pixels[:, : sizes[-1]].argmax(axis=1).astype(np.int32)
-        return Data(pixels, targets, np.float32(1 / 255))
+        return Examples(pixels, targets, np.float32(1 / 255))
 
-    return Problem(sizes, data(6), data(50), batch_size=2, l2=0.1)
+    return Problem(sizes, examples(6), examples(50), batch_size=2, l2=0.1)
 
 
 def logits(layers: Layers, inputs: jax.Array) -> jax.Array:
@@ -83,7 +82,7 @@ trained_in_all_ways = jax.jit(jax.vmap(trained, in_axes=(None, None, None, 0, No
 
 def minibatches_between(problem: Problem, before: Layers, after: Layers, rate: float) -> np.ndarray:
     """The one way to go through the examples that leads from these parameters to those."""
-    inputs, ways = problem.train.inputs * problem.train.scale, epochs_of(problem)
+    inputs, ways = problem.train.inputs, epochs_of(problem)
     ends = trained_in_all_ways(before, inputs, problem.train.targets, ways, rate, problem.l2)
     apart = jax.tree.map(lambda end, p: np.abs(end - p).reshape(len(ways), -1), ends, after)
     largest = np.concatenate(jax.tree.leaves(apart), axis=1).max(axis=1)
@@ -111,7 +110,7 @@ def assert_seeds_decide(train: Train) -> None:
 def assert_accuracies_are_those_of_the_parameters(problem: Problem, train: Train) -> None:
     """After every epoch, on the validation examples; and measuring changes nothing."""
     seed = 3  # with which no contender's accuracies are all the same
-    inputs = jnp.asarray(problem.validation.inputs * problem.validation.scale)
+    inputs = jnp.asarray(problem.validation.inputs)
     ends = [train(RATE, epochs, seed)[0] for epochs in (1, 2, 3)]
     predicted = [logits(layers, inputs).argmax(axis=1) for layers in ends]
     expected = [float(np.mean(each == problem.validation.targets)) for each in predicted]

@@ -1,24 +1,35 @@
-"""The README's performance section: valid Markdown, where it belongs, from results.json alone."""
+"""The benchmark's pages: valid Markdown, in the right place, from published results alone."""
 
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+from PIL import Image
 
-from experiments.benchmark.earlier import read
+from experiments.benchmark import report
+from experiments.benchmark.main import PARTS, read
 from experiments.benchmark.markdown import body
-from experiments.benchmark.part import PARTS, Goal, Table
-from experiments.benchmark.report import BEGIN, END, main, others, replace
-from experiments.benchmark.section import command, page, section
-
-PUBLISHED = Path("experiments/benchmark/published/results.json")
+from experiments.benchmark.part import Goal, Part, Table
+from experiments.benchmark.report import (
+    BEGIN,
+    END,
+    HERE,
+    NEWEST,
+    command,
+    compact,
+    main,
+    others,
+    page,
+    replace,
+    section,
+)
 
 
 def grid(markdown):
-    """The cells of a table, as a Markdown parser of another house reads them."""
+    """The cells of a table, as an independent Markdown parser reads them."""
     tokens = MarkdownIt().enable("table").parse(markdown)
     assert tokens[0].type == "table_open"
     assert tokens[-1].type == "table_close"
@@ -130,21 +141,22 @@ def content(results, **config):
     }
 
 
-def part(monkeypatch, name, table=None, goals=(), **more):
+def part(monkeypatch, name, table=None, goals=lambda _: [], figures=lambda _: {}):
     """Puts a made-up part in the place of one."""
     tables = [] if table is None else [table]
-    module = SimpleNamespace(tables=lambda _: tables, goals=lambda _: list(goals), **more)
+    made = Part(lambda _: {}, lambda _: tables, goals, figures)
+    module = SimpleNamespace(PART=made)
     monkeypatch.setitem(sys.modules, f"experiments.benchmark.parts.{name}", module)
 
 
 def test_the_opening_says_where_when_and_with_what():
     text = section(content({}))
-    assert text.startswith("## Performance\n\nMeasured on 2026-02-03 on 2 cores (Abacus | 9000, ")
+    assert text.startswith("Measured on 2026-02-03 on 2 cores (Abacus | 9000, ")
     assert "Linux x86_64), Python 3.11.7: jaxnn 0.1.0 on jax 0.10.2, beside torch 2.13.0, " in text
     assert "beside torch 2.13.0, numpy 2.4.0. " in text
     assert "medians of 3 repetitions in" in text
     assert "```sh\npython -m experiments.benchmark\n```" in text
-    assert "required" not in text
+    assert "Required" not in text
     assert "Loom" not in text
 
 
@@ -171,54 +183,66 @@ def test_the_command_repeats_the_flags_but_no_folders(config, flags):
 
 def test_goals_come_first_reached_or_not(monkeypatch):
     goals = [
-        Goal("fast", "x", 1.5, 1.49), Goal("share", "%", 90.0, 90.0),
-        Goal("mutants", "slipped", 0, 2, at_most=True), Goal("unknown", "x", 1, float("nan")),
-    ]  # fmt: skip
-    part(monkeypatch, "startup", Table("Start-up", ["a"], [["1"]], ["A note."]), goals)
+        Goal("fast", 1.5, 1.49),
+        Goal("share", 90.0, 90.0, "%"),
+        Goal("mutants", 0, 2, "slipped", at_most=True),
+        Goal("too fast", 2, 1.5, share=90),
+    ]
+    part(
+        monkeypatch,
+        "startup",
+        Table("Start-up", ["a"], [["1"]], ["A note."]),
+        lambda _: goals,
+    )
     texts = section(content({"startup": {}})).split("\n\n")
-    title, table, *rest = texts[3:]
-    assert title == "**What was required: 1 of 4 reached**"
+    title, table, where, limit, *rest = texts[2:]
+    assert title == "**Required and measured**"
+    assert where == "Measured on 2026-02-03 on 2 cores (Abacus | 9000, Linux x86_64)."
+    assert limit.startswith("limit: at 100 % of the machine's peak")
     assert grid(table) == [
         ["what", "required", "measured", "reached"],
         ["fast", "at least 1.5 x", "1.49 x", "no"],
         ["share", "at least 90 %", "90 %", "yes"],
         ["mutants", "at most 0 slipped", "2 slipped", "no"],
-        ["unknown", "at least 1 x", "nan x", "no"],
+        [
+            "too fast",
+            "2 x is above the peak",
+            "1.5 x; 90.0 % of the peak: at 100 % it would be 1.67 x",
+            "limit",
+        ],
     ]
     assert rest == ["**Start-up**", "| a |\n| ---: |\n| 1 |", "A note.\n"]
 
 
 def test_what_other_machines_have_reached_comes_next(monkeypatch, files):
     results, readme = files
-    module = SimpleNamespace(
-        tables=lambda _: [], goals=lambda found: [Goal("fast", "x", 2, found["startup"]["x"])]
-    )
-    monkeypatch.setitem(sys.modules, "experiments.benchmark.parts.startup", module)
+    part(monkeypatch, "startup", goals=lambda found: [Goal("fast", 2, found["startup"]["x"])])
     results.write_text(json.dumps(content({"startup": {"x": 1.0}})))
     peak = {"roofline": {"peak_gflops": {"median": 112.6}}}
     for name, speed in (("b", 4.0), ("a", 3.0)):
-        (results.parent / name).mkdir()
         other = content({"startup": {"x": speed}} | peak)
         other["results"]["machine"]["processor"] = f"Slide rule {name}"
-        (results.parent / name / "results.json").write_text(json.dumps(other))
+        (results.parent / f"{name}.json").write_text(json.dumps(other))
     assert main([str(results), "--readme", str(readme)]) == 0
     texts = readme.read_text().split("\n\n")
-    start = texts.index("**What was required: 0 of 1 reached**")
-    assert texts[start + 2] == "**An earlier run on another machine: 1 of 1 reached**"
-    assert grid(texts[start + 3])[1] == ["fast", "at least 2 x", "3 x", "yes"]
-    assert texts[start + 4] == (
+    start = texts.index("**Required and measured**")
+    assert grid(texts[start + 1])[1] == ["fast", "at least 2 x", "1 x", "no"]
+    title = "**Required and measured, an earlier run on another machine**"
+    assert texts[start + 3] == texts[start + 6] == title
+    assert grid(texts[start + 4])[1] == ["fast", "at least 2 x", "3 x", "yes"]
+    assert texts[start + 5] == (
         "Measured on 2026-02-03 on 2 cores (Slide rule a, Linux x86_64, 113 GFLOP/s in matrix "
         "products)."
     )
-    assert grid(texts[start + 6])[1] == ["fast", "at least 2 x", "4 x", "yes"]
-    assert [path.name for path in sorted(results.parent.iterdir())] == ["a", "b", "results.json"]
+    assert grid(texts[start + 7])[1] == ["fast", "at least 2 x", "4 x", "yes"]
+    names = [path.name for path in sorted(results.parent.iterdir())]
+    assert names == ["a.json", "b.json", "newest.json"]
 
 
 def test_parts_come_in_their_order_with_links_to_their_figures(monkeypatch):
-    part(
-        monkeypatch, "scale", Table("S", ["a"], [["b"]]), drawing=lambda _: {"x.png": 1, "y.png": 2}
-    )
-    part(monkeypatch, "startup", Table("U", ["a"], [["b"]]), drawing=lambda _: {})
+    figures = {"x.png": 1, "y.png": 2}
+    part(monkeypatch, "scale", Table("S", ["a"], [["b"]]), figures=lambda _: figures)
+    part(monkeypatch, "startup", Table("U", ["a"], [["b"]]))
     text = section(content({"scale": {}, "startup": {}}), "there")
     assert text.index("**U**") < text.index("**S**")
     assert text.endswith("\n\nFigures: [x.png](there/x.png), [y.png](there/y.png)\n")
@@ -231,18 +255,6 @@ def trained(contender, network, microseconds):
             "models": 1, "cores": 2, "microseconds": {"median": microseconds}}  # fmt: skip
 
 
-def test_a_peer_that_wins_is_named(monkeypatch):
-    part(monkeypatch, "one_model")
-    rows = [trained("jaxnn", "softmax", 40.0), trained("torch", "softmax", 30.0),
-            trained("numpy", "softmax", 40.0), trained("jaxnn", "mlp", 90.0),
-            trained("torch", "mlp", 91.0), trained("numpy", "mlp", 81.0),
-            {"network": "mlp"}]  # fmt: skip
-    text = section(content({"one_model": {"rows": rows}}))
-    assert text.count("faster than jaxnn") == 2
-    assert "\n\nTorch is faster than jaxnn on 784-10: it takes 75 % of the time.\n" in text
-    assert "\n\nNumpy is faster than jaxnn on 784-50-50-10: it takes 90 % of the time.\n" in text
-
-
 def roofline_results():
     rate = {"median": 100.0, "values": [100.0]}
     ceilings = {"platform": "cpu", "devices": 2, "training_examples": 10, "peak_gflops": rate,
@@ -253,7 +265,7 @@ def roofline_results():
 def test_the_section_leads_to_the_roofline_page(monkeypatch):
     part(monkeypatch, "one_model")
     text = section(content(roofline_results()))
-    assert text.endswith("[the roofline page](experiments/benchmark/published/roofline.md).\n")
+    assert text.endswith("[the roofline page](published/roofline.md).\n")
     assert "What the machine can do" not in text
 
 
@@ -272,12 +284,20 @@ def test_the_roofline_page_says_what_is_counted_and_shows_every_table():
     assert not any(token.type == "code_block" for token in tokens)
 
 
+def figure():
+    drawn = Figure(figsize=(4, 3), dpi=50)
+    drawn.subplots().plot([1, 2])
+    return drawn
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A results.json in a folder beside a README."""
-    part(monkeypatch, "one_model", Table("T", ["a"], [["b"]]), drawing=lambda _: {"t.png": 1})
+    part(
+        monkeypatch, "one_model", Table("T", ["a"], [["b"]]), figures=lambda _: {"t.png": figure()}
+    )
     (tmp_path / "published").mkdir()
-    results = tmp_path / "published" / "results.json"
+    results = tmp_path / "published" / "newest.json"
     results.write_text(json.dumps(content(roofline_results())))
     readme = tmp_path / "README.md"
     readme.write_bytes(f"# Title\r\n{BEGIN}\r\n{END}\r\nµ\r\n".encode())
@@ -293,8 +313,34 @@ def test_readme_and_page_are_written(files, capsys):
         assert text == f"# Title\r\n{BEGIN}\n\n{expected}\n\n{END}\r\nµ\r\n"
         assert "(published/t.png)" in text
     assert (results.parent / "roofline.md").read_text() == page(content(roofline_results()))
-    assert sorted(path.name for path in results.parent.iterdir()) == ["results.json", "roofline.md"]
-    assert capsys.readouterr().out.count("wrote ") == 2
+    names = sorted(path.name for path in results.parent.iterdir())
+    assert names == ["newest.json", "roofline.md", "roofline.png", "t.png"]
+    assert capsys.readouterr().out.count("wrote ") == 2 * 4
+    with Image.open(results.with_name("t.png")) as image:
+        assert image.size == (200, 150)
+
+
+def test_everything_goes_to_another_folder(files, tmp_path):
+    results, readme = files
+    before = readme.read_bytes()
+    assert main([str(results), "--out", str(tmp_path / "new")]) == 0
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["README.md", "history.csv", "roofline.md", "roofline.png", "t.png"]
+    assert "[t.png](./t.png)" in (tmp_path / "new" / "README.md").read_text()
+    history = (tmp_path / "new" / "history.csv").read_text()
+    assert "roofline.peak_gflops,0,100.0" in history
+    assert readme.read_bytes() == before
+    assert [path.name for path in results.parent.iterdir()] == ["newest.json"]
+
+
+def test_published_results_are_compact_and_say_the_same(files, tmp_path, monkeypatch):
+    results, _ = files
+    monkeypatch.setattr(report, "HERE", tmp_path)
+    assert main([str(results), "--publish", "abacus"]) == 0
+    published = read(results.with_name("abacus.json"))
+    assert published == json.loads(results.read_text())
+    assert len(results.with_name("abacus.json").read_text()) < len(results.read_text())
+    assert compact({"a": [1 / 3, 1, None, "b"]}) == '{"a":[0.33333333,1,null,"b"]}'
 
 
 def test_without_a_roofline_there_is_no_page(files):
@@ -350,10 +396,14 @@ def test_a_readme_without_markers_is_left_alone(files, capsys):
     assert not (results.parent / "roofline.md").exists()
 
 
-def test_the_readme_says_what_was_published():
-    if not PUBLISHED.exists():
-        pytest.skip(f"{PUBLISHED} is not there yet")
-    readme = Path("README.md").read_bytes().decode()
-    published = read(PUBLISHED)
-    assert replace(readme, section(published, others=others(PUBLISHED))) == readme
-    assert PUBLISHED.with_name("roofline.md").read_text() == page(published)
+def test_the_readme_and_the_page_say_what_was_published():
+    readme, published = (HERE / "README.md").read_bytes().decode(), read(NEWEST)
+    assert replace(readme, section(published, others=others(NEWEST))) == readme
+    assert NEWEST.with_name("roofline.md").read_text() == page(published)
+
+
+def test_what_was_published_is_small():
+    sizes = {path.name: path.stat().st_size for path in NEWEST.parent.iterdir()}
+    assert sizes.pop(NEWEST.name) < 90_000
+    assert {name for name in sizes if name.endswith(".png")} == {"scale.png", "roofline.png"}
+    assert all(size < 100_000 for size in sizes.values())

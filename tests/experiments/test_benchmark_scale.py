@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from experiments.benchmark.machine import usable_cores
-from experiments.benchmark.part import Bench, BenchmarkConfig
+from experiments.benchmark.main import BenchmarkConfig
+from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import scale
 from experiments.benchmark.parts.scale import Case
-from experiments.benchmark.problem import store
+from experiments.benchmark.problem import Examples, store
 from experiments.harness import Run
 from experiments.processes import ProcessError
-from jaxnn import Data
 
 SOFTMAX, MLP = (784, 10), (784, 50, 50, 10)
 
@@ -28,7 +28,8 @@ def bench(folder: Path) -> Bench:
 
 def store_some(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    data = Data(rng.integers(0, 255, (200, 784), np.uint8), rng.integers(0, 10, 200), 1 / 255)
+    pixels, targets = rng.integers(0, 255, (200, 784), np.uint8), rng.integers(0, 10, 200)
+    data = Examples(pixels, targets, np.asarray(1 / 255))
     store(folder, data, data)
 
 
@@ -101,7 +102,7 @@ def test_memory_is_not_that_of_the_process_that_started_it():
 
 
 def test_a_case_that_fails_is_one_line(tmp_path):
-    with pytest.raises(ProcessError, match=r"exit status 1: FileNotFoundError.*train_inputs"):
+    with pytest.raises(ProcessError, match=r"exit status 1: FileNotFoundError.*train_pixels"):
         scale.measure_case(bench(tmp_path), Case("population", SOFTMAX, 4, 1))
 
 
@@ -142,7 +143,7 @@ def test_the_figure_has_a_line_per_network_and_number_of_cores():
         for cores in (1, 2)
     ]
     shape = row("shape", (784, 10, 10), 64, 1, 1.0, 1.0)
-    figure = scale.drawing({"scale": {"rows": [*rows, shape]}})["scale.png"]
+    figure = scale.drawings({"scale": {"rows": [*rows, shape]}})["scale.png"]
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert list(lines) == [
         "784-10, 1 core",
@@ -153,7 +154,7 @@ def test_the_figure_has_a_line_per_network_and_number_of_cores():
     assert list(np.asarray(lines["784-10, 2 cores"].get_ydata())) == [51.0, 54.0]
 
 
-@pytest.mark.parametrize("results", [{}, {"scale": {"rows": []}}])
-def test_without_measurements_there_is_nothing_to_show(results):
-    assert scale.tables(results) == scale.goals(results) == []
-    assert scale.drawing(results) == {}
+def test_without_populations_there_is_nothing_to_show():
+    assert scale.tables({"scale": {"rows": []}}) == []
+    assert scale.drawings({"scale": {"rows": []}}) == {}
+    assert scale.PART.goals({"scale": {"rows": []}}) == []

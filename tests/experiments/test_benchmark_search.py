@@ -1,10 +1,8 @@
-"""Searches as whole programs: what each finds, who was first, what the tables say of it.
-
-No timing is asserted.
-"""
+"""Searches as whole programs: their results, their order, the tables. No time is asserted."""
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -15,14 +13,12 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import problem
-from experiments.benchmark.crew import MissingError
-from experiments.benchmark.main import split
-from experiments.benchmark.part import Bench, BenchmarkConfig
+from experiments.benchmark.main import BenchmarkConfig
+from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import search
-from experiments.benchmark.searches import watching
-from experiments.benchmark.searches.common import Job, examples, tell
-from experiments.benchmark.searches.comparison import compared, counted, fastest, target
-from experiments.benchmark.searches.watching import Moment, Watched, watch
+from experiments.benchmark.parts.search import Watched, compared, fastest, seconds_to, target, watch
+from experiments.benchmark.process import MissingError, Program, running
+from experiments.benchmark.searches.job import Job, tell
 from experiments.harness import Run
 from experiments.processes import ProcessError
 from jaxnn.data import load
@@ -33,7 +29,7 @@ EXAMPLES = 600  # of which 100 validate
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("examples")
-    problem.store(path, *split(problem.mnist_shaped(load("digits").train, EXAMPLES)))
+    problem.store(path, *problem.split(problem.mnist_shaped(load("digits").train, EXAMPLES)))
     return path
 
 
@@ -73,10 +69,10 @@ def test_a_search_tells_how_good_the_models_are(program, method, folder, tmp_pat
         if find_spec(package) is None:
             pytest.skip(f"no {package}")
     watched = watch(program, job(folder, method), 100, tmp_path)
-    seconds = [moment.seconds for moment in watched.moments]
-    right = [moment.right for moment in watched.moments]
+    seconds = [seconds for seconds, _ in watched.moments]
+    right = [right for _, right in watched.moments]
     assert 0 < watched.imported < watched.first_score == seconds[0]
-    assert seconds[0] <= seconds[-1] <= watched.seconds
+    assert seconds[0] <= seconds[-1] <= watched.whole
     assert right == sorted(set(right))
     assert 70 < watched.best <= 100  # of ten classes: it has learned
 
@@ -107,20 +103,20 @@ def scikit_learns_steps(asked, some, rate, l2):
 
 
 def pytorchs_steps(asked, some, rate, l2):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
+    pytest.importorskip("optuna")
     from experiments.benchmark.searches import optuna_and_pytorch as program
 
     model = program.network(asked.sizes)
-    optimizer = program.sgd(model, learning_rate=rate, l2=l2, momentum=asked.momentum)
+    optimizer = program.sgd(model, rate, l2, asked.momentum)
 
     def now():
         weight, bias = (p.detach().double().numpy().copy() for p in model.parameters())
         return weight.T, bias
 
-    tensors = torch.from_numpy(some.inputs), torch.from_numpy(some.targets).long()
     before = now()
     for _ in range(asked.epochs):
-        program.train_epoch(model, optimizer, tensors, asked.batch_size)
+        program.train_epoch(model, optimizer, program.Examples(some), asked.batch_size)
     return before, now()
 
 
@@ -141,7 +137,7 @@ def keras_steps(asked, some, rate, l2):
 @pytest.mark.parametrize("steps", [scikit_learns_steps, pytorchs_steps, keras_steps])
 def test_every_peer_trains_by_the_same_rule(steps, folder, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    some, _ = examples(job(folder, ""))
+    some, _ = job(folder, "").examples
     asked = job(folder, "", epochs=3, batch_size=len(some.targets))
     before, after = steps(asked, some, 0.2, 0.3)
     expected = heavy_ball(some, *before, rate=0.2, l2=0.3, momentum=0.9, steps=3)
@@ -150,7 +146,7 @@ def test_every_peer_trains_by_the_same_rule(steps, folder, monkeypatch):
 
 
 def test_examples_are_those_that_were_stored(folder):
-    train, validation = examples(job(folder, ""))
+    train, validation = job(folder, "").examples
     assert train.pixels.shape == (500, 784)
     assert validation.pixels.shape == (100, 784)
     assert train.inputs.dtype == np.float32
@@ -176,23 +172,28 @@ def test_a_line_is_written_at_once(monkeypatch):
 def test_a_failed_search_is_one_line(text, kind, message, tmp_path):
     with (tmp_path / "errors").open("w+") as errors:
         errors.write(f"Traceback\n{text}\n" if text else "")
-        with pytest.raises(kind, match=message):
-            watching.complain("here", 3, errors)
+        ended = SimpleNamespace(wait=lambda: 3)
+        program = Program("here", ended, errors, 0.0)  # pyright: ignore[reportArgumentType]
+        failure = program.failure()
+        assert isinstance(failure, kind)
+        assert re.match(message, str(failure))
 
 
 def test_what_a_search_started_ends_with_it(tmp_path):
-    command = ["sh", "-c", "sleep 60 & echo $!"]
-    with watching.started(command, watching.environment(tmp_path)) as (process, _):
-        assert process.stdout
-        child = process.stdout.readline().strip()
-        process.wait()
+    code = "import subprocess as s; print(s.Popen(['sleep', '60'], stdout=s.DEVNULL).pid)"
+    (tmp_path / "starts_another.py").write_text(code)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    with running("starts_another", environment=environment) as program:
+        ((_, child),) = program.lines()
+        child = child.strip()
+        assert running_now(child)
     deadline = time.monotonic() + 10  # a killed process may take a moment to go
-    while running(child) and time.monotonic() < deadline:
+    while running_now(child) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not running(child)
+    assert not running_now(child)
 
 
-def running(process):
+def running_now(process):
     found = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True)
     return found.stdout.strip()[:1] not in ("", "Z")
 
@@ -200,7 +201,7 @@ def running(process):
 def test_only_better_models_count():
     lines = [(1.0, 0.3), (2.0, 0.3), (3.0, 0.2), (4.0, 0.31)]
     told = [(0.5, {"imported": True}), *((at, {"accuracy": found}) for at, found in lines)]
-    assert list(watching.better(told)) == [(1.0, 0.3), (4.0, 0.31)]
+    assert search.better(told, 100) == [(1.0, 30), (4.0, 31)]
 
 
 def test_a_search_tells_when_its_packages_are_imported(folder, monkeypatch, capsys):
@@ -212,7 +213,7 @@ def test_a_search_tells_when_its_packages_are_imported(folder, monkeypatch, caps
 
 
 def watched(seconds, *moments, imported=0.25):
-    return Watched(seconds, [Moment(*moment) for moment in moments], imported)
+    return Watched(seconds, list(moments), imported)
 
 
 def test_an_accuracy_is_reached_when_it_is_first_known():
@@ -271,29 +272,32 @@ def test_every_repetition_has_its_own_target():
 
 
 def test_a_search_that_never_gets_there_costs_a_peer_its_time_and_us_everything():
-    row = compared([runs(slow=SLOW, quick=QUICK)] * 3, 100)["searches"]["quick"]
-    assert counted(row, "cold", ours=False) == 3.0
-    assert counted(row, "cold", ours=True) == math.inf
+    found = compared([runs(slow=SLOW, quick=QUICK, jaxnn_random=QUICK)] * 3, 100)
+    assert seconds_to(found, "quick", "cold") == 3.0
+    assert seconds_to(found, "jaxnn_random", "cold") == math.inf
 
 
 def test_the_median_is_taken_of_what_counts():
     repetitions = [
-        runs(slow=watched(9.0, (8.0, right)), quick=watched(5.0, (1.0, 50)))
+        runs(
+            slow=watched(9.0, (8.0, right)),
+            quick=watched(5.0, (1.0, 50)),
+            jaxnn_random=watched(5.0, (1.0, 50)),
+        )
         for right in (40, 60, 50)
     ]
-    row = compared(repetitions, 100)["searches"]["quick"]
-    assert row["cold"]["to_target"]["values"] == [1.0, None, 1.0]
-    assert counted(row, "cold", ours=False) == counted(row, "cold", ours=True) == 1.0
-    row = compared(repetitions[:2], 100)["searches"]["quick"]
-    assert counted(row, "cold", ours=False) == 3.0
+    found = compared(repetitions, 100)
+    assert found["searches"]["quick"]["cold"]["to_target"]["values"] == [1.0, None, 1.0]
+    assert seconds_to(found, "quick", "cold") == seconds_to(found, "jaxnn_random", "cold") == 1.0
+    assert seconds_to(compared(repetitions[:2], 100), "quick", "cold") == 3.0
 
 
 def test_the_fastest_is_the_first_to_get_there_not_the_first_to_end():
-    rows = compared([runs(slow=SLOW, better=BETTER)], 100)["searches"]
-    assert fastest(rows, "cold", ours=False) == ("better", 4.0)
-    giving_up = compared([runs(slow=SLOW, quick=QUICK)], 100)["searches"]
-    assert fastest(giving_up, "cold", ours=False) == ("quick", 3.0)
-    assert fastest(giving_up, "cold", ours=True) == ("slow", 20.0)
+    found = compared([runs(slow=SLOW, better=BETTER)], 100)
+    assert fastest(found, ["slow", "better"], "cold") == "better"
+    giving_up = compared([runs(jaxnn_halving=SLOW, jaxnn_random=QUICK, quick=QUICK)], 100)
+    assert fastest(giving_up, ["jaxnn_halving", "quick"], "cold") == "quick"
+    assert fastest(giving_up, ["jaxnn_halving", "jaxnn_random"], "cold") == "jaxnn_halving"
 
 
 def row(whole, to_target, warm=None, accuracy=0.9):
@@ -346,7 +350,7 @@ def test_the_table_goes_by_the_time_to_the_accuracy_and_marks_what_failed():
         ("not reached", "not reached"),
         ("27.0 (2 of 3)", "27.0 (2 of 3)"),
     ]
-    assert table.rows[2][3:] == ("0.3", "1.4", "20.0", "20.0", "87.65")
+    assert table.rows[2][3:] == ("0.3", "0.3", "1.4", "1.4", "20.0", "20.0", "87.65")
     assert all(len(line) == len(table.columns) for line in table.rows)
     assert "64 configurations of 784-10, at most 12 epochs" in table.title
     assert "92.13 %" in table.notes[0]
@@ -370,16 +374,6 @@ def test_the_goals_compare_the_better_method_with_the_fastest_peer():
     assert warm.reached
 
 
-def test_what_is_in_the_way_is_said_of_what_is_not_reached():
-    (table,) = search.tables(EXAMPLE)  # cold 20 / 4.5, warm 20 / 2.5
-    (limit,) = table.notes[3:]
-    assert "5 times the speed of the fastest peer, cold, would be 4.0 s" in limit
-    assert "jaxnn, successive halving, has imported its packages after 0.3 s" in limit
-    assert "after 1.4 s" in limit
-    (table,) = search.tables(results(jaxnn_random=row(1.0, [1.0]), optuna=row(9.0, [9.0])))
-    assert len(table.notes) == 3
-
-
 def test_where_the_fastest_peer_does_not_always_get_there_the_fastest_that_does_is_named():
     found = results(
         jaxnn_random=row(9.0, [4.5, 5.0, 4.0]),
@@ -388,10 +382,15 @@ def test_where_the_fastest_peer_does_not_always_get_there_the_fastest_that_does_
         keras_tuner=row(80.0, [27.0, 18.0, 36.0]),
     )
     (table,) = search.tables(found)
-    (_, cold, _, warm) = table.notes[3:]
-    assert "The fastest peer that always did, cold, is Keras Tuner" in cold
-    assert cold.endswith("it takes 6.00 times as long as jaxnn.")
-    assert warm.startswith("Optuna (TPE, pruned) + PyTorch, did not always reach the accuracy")
+    cold, warm = table.notes[3:]
+    for start, note in {"cold": cold, "warm": warm}.items():
+        assert f"that always reached the accuracy, {start}, is Keras Tuner, Hyperband" in note
+        assert note.endswith("it takes 6.00 times as long as jaxnn.")
+
+
+def test_where_the_fastest_peer_always_gets_there_no_other_is_named():
+    (table,) = search.tables(results(jaxnn_random=row(1.0, [1.0]), optuna=row(9.0, [9.0])))
+    assert len(table.notes) == 3
 
 
 def test_nothing_is_won_where_jaxnn_never_gets_there():
@@ -402,11 +401,6 @@ def test_nothing_is_won_where_jaxnn_never_gets_there():
 
 def test_without_peers_there_are_no_goals():
     assert search.goals(results(jaxnn_random=row(1.0, [1.0]))) == []
-
-
-def test_without_results_there_is_nothing():
-    assert search.tables({}) == []
-    assert search.goals({"one_model": {}}) == []
 
 
 @pytest.fixture

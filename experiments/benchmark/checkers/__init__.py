@@ -1,6 +1,6 @@
-"""Other gradient checkers, used as their documentation has it, all with their default tolerances.
+"""Other gradient checkers, used as their documentation has it, with their default tolerances.
 
-Each is asked about the same claims at the same points, in float64.
+Each is given the same claims at the same points, in float64.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Checker(NamedTuple):
     """A gradient checker, in two uses."""
 
     check_of: Callable[[Statement], Check]  # of any claim, which JAX evaluates
-    check_softmax: Callable[[np.ndarray], object]  # at logits, all in the checker's own library
+    check_softmax: Callable[[np.ndarray], object]  # at logits, all in the checker's library
 
 
 LABELS = {
@@ -29,6 +29,7 @@ LABELS = {
     "chex_numerical_grads": "chex.assert_numerical_grads",
     "gradcheck_naive": "gradcheck_naive (NumPy)",
 }
+MODULES = {"torch": "on_torch", "jax": "on_jax", "chex": "on_jax", "gradcheck": "on_numpy"}
 
 
 def load(name: str) -> Checker:
@@ -37,12 +38,12 @@ def load(name: str) -> Checker:
     Raises:
       ModuleNotFoundError: its package is not installed.
     """
-    module = import_module(f"experiments.benchmark.checkers.{name}")
-    return Checker(module.check_of, module.check_softmax)
+    module = import_module(f"{__name__}.{MODULES[name.partition('_')[0]]}")
+    return module.CHECKERS[name]
 
 
 def present() -> dict[str, Checker]:
-    """Those whose package is installed; a line is printed about each of the others."""
+    """The installed checkers; a line is printed about each of the others."""
     found = {}
     for name, label in LABELS.items():
         try:

@@ -1,4 +1,4 @@
-"""What the checkers make of the catalogue: the mutants that each lets through, its false alarms."""
+"""The checkers on the catalogue: the mutants that each lets through, and its false alarms."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,16 +13,16 @@ from experiments.mutants.judging import NOT_REFUTED, Outcome
 
 
 class Finding(NamedTuple):
-    """What a checker says of a claim."""
+    """A checker's answer about a claim."""
 
     checker: str
     case: Case
-    stated: bool  # whether it can be asked
+    stated: bool  # whether the checker can judge such a claim
     rejected_at: int | None = None  # the first point at which it rejects the claim
 
 
 def examine(case: Case, checkers: Sequence[str], count: int, seed: int) -> list[Finding]:
-    """Asks all checkers about a claim at the same points, until they reject it."""
+    """All checkers on a claim at the same points, each until it rejects the claim."""
     statement = state(case.claim)
     if statement is None:
         return [Finding(name, case, stated=False) for name in checkers]
@@ -41,13 +41,13 @@ def first_rejection(
     for number, point in enumerate(points(case.claim, count, seed)):
         try:
             check(point)
-        except Exception:  # shapes that do not fit are told by all sorts of exceptions
+        except Exception:  # wrong shapes raise all sorts of exceptions
             return number
     return None
 
 
 def of_outcome(outcome: Outcome, checker: str) -> Finding:
-    """A verdict of jaxnn: a mutant has to get its own, a right derivation must not be refuted."""
+    """A verdict of jaxnn: a mutant has to be refuted, a right derivation must not be."""
     if outcome.case.is_mutant:
         rejects = outcome.judgement != NOT_REFUTED
     else:
@@ -56,13 +56,12 @@ def of_outcome(outcome: Outcome, checker: str) -> Finding:
 
 
 def score(findings: Iterable[Finding], count: int) -> dict[str, Any]:
-    """Counts what one checker lets through, and rejects, when it looks at the first points.
+    """The counts of one checker at the first ``count`` points.
 
     Returns:
       ``mutants`` and ``right``: the numbers of claims; ``let_through``: the mutants not rejected;
-      ``not_stated``: how many of these the checker cannot be asked about; ``false_alarms``: right
-      derivations rejected; ``classes``: the mistakes let through although asked about, by class;
-      ``survivors``: the names of these mutants.
+      ``not_stated``: how many of them the checker cannot judge; ``false_alarms``: right derivations
+      rejected; ``classes``: the judged mistakes let through, by class; ``survivors``: their names.
     """
     findings = list(findings)
     mutants = [finding for finding in findings if finding.case.is_mutant]

@@ -15,11 +15,11 @@ from jaxnn.verify.inputs import draw, draw_sizes
 
 Inputs = Mapping[str, PyTree]
 Parts = Sequence[Any]
-"""What the derivative is by, array by array."""
+"""The variables of differentiation, array by array."""
 
 
 class Point(NamedTuple):
-    """Where a claim is checked."""
+    """The place of one check."""
 
     parts: list[np.ndarray]
     inputs: Inputs
@@ -35,24 +35,20 @@ class Statement(NamedTuple):
 def state(claim: Claim) -> Statement | None:
     """The claim as a statement about a derivative.
 
-    A Hessian is the derivative of the gradient that JAX computes. Of an update theta' the gradient
-    it steps along, (theta - theta') / rate, is what a checker can be asked about. Where a matrix is
-    declared as a vector, the function is one of that vector.
-
-    Args:
-      claim: the claim.
+    A Hessian is the derivative of JAX's gradient. An update theta' states the gradient of its step,
+    (theta - theta') / rate. The function of a matrix that is declared as a vector takes the vector.
 
     Returns:
-      The statement, None for a claim about a value, of which a gradient checker knows nothing.
+      The statement; None for a claim about a value, which no gradient checker can judge.
     """
     if claim.kind == "value":
         return None
 
     def of(parts: Parts, inputs: Inputs) -> jax.Array:
-        return call(claim.of, moved(claim, inputs, parts))
+        return call(claim.of, at_parts(claim, inputs, parts))
 
     def derivative(parts: Parts, inputs: Inputs) -> list[jax.Array]:
-        claimed = jax.tree.leaves(claim.evaluate(moved(claim, inputs, parts)))
+        claimed = jax.tree.leaves(claim.evaluate(at_parts(claim, inputs, parts)))
         if claim.kind == "update":
             rate = inputs[str(learning_rate_name(claim))]
             claimed = [(old - new) / rate for old, new in zip(parts, claimed, strict=True)]
@@ -66,12 +62,12 @@ def state(claim: Claim) -> Statement | None:
 
 
 def compiled(statement: Statement) -> Statement:
-    """The same for many evaluations."""
+    """The statement for many evaluations."""
     return Statement(jit(statement.function), jit(statement.derivative))
 
 
-def moved(claim: Claim, inputs: Inputs, parts: Parts) -> Inputs:
-    """The inputs with other values of what the derivative is by."""
+def at_parts(claim: Claim, inputs: Inputs, parts: Parts) -> Inputs:
+    """The inputs with other values of the variables of differentiation."""
     old = tuple(at_path(inputs, path) for path in claim.wrt)
     leaves, structure = jax.tree.flatten(old)
     new = [as_declared(claim, part, leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]

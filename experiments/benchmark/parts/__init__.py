@@ -1,1 +1,1 @@
-"""One question each: what is measured, the tables it makes, the goals it has to reach."""
+"""One question each: how to measure, tables, required figures; every module has a ``PART``."""

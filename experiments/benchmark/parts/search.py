@@ -1,40 +1,47 @@
 """A search from the start of its process to a good model, cold and warm.
 
-All search the same space with the same budget, at most. What is to be reached is the best accuracy
-that the slowest of them finds: every search that is worth its time does.
+All search the same space with the same budget, at most. The accuracy to be reached is the best one
+that the slowest search finds: every search that is worth its time reaches it. A peer that does not
+is counted with all of its time, as if it had found such a model at the very end; jaxnn, with
+infinity.
 """
 
+import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.benchmark.crew import MissingError
-from experiments.benchmark.part import Bench, Goal, Table
-from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, restore
-from experiments.benchmark.searches.common import Job
-from experiments.benchmark.searches.comparison import STARTS, Fastest, compared, counted, fastest
-from experiments.benchmark.searches.watching import Watched, watch
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, median, table
+from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, network_name, restore
+from experiments.benchmark.process import MissingError, running
+from experiments.benchmark.searches.job import Job
 
-NETWORK = "softmax"
+SIZES = NETWORKS["softmax"]
 CONFIGURATIONS, QUICK_CONFIGURATIONS = 64, 4
 EPOCHS, QUICK_EPOCHS = 12, 2
-LEARNING_RATES = 1e-3, 1.0
-L2 = 1e-6, 1e-2
-MOMENTUM = 0.9
-COLUMNS = (
-    "",
-    "to the accuracy, cold (s)",
-    "warm (s)",
-    "imports, warm (s)",
-    "first score, warm (s)",
-    "whole search, cold (s)",
-    "warm (s)",
-    "best accuracy (%)",
-)
-MILESTONES = "imported", "first_score"  # seconds since the process was started
+SPACE = {"learning_rate": (1e-3, 1.0), "l2": (1e-6, 1e-2), "momentum": 0.9}
 REQUIRED = {"cold": 5.0, "warm": 8.0}  # times the fastest peer's speed
+STARTS = "cold", "warm"
+ENVIRONMENT = {  # JAX keeps every program, and Keras takes JAX
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "KERAS_BACKEND": "jax",
+}
+MEASURES = {  # each cold and warm
+    "to the accuracy": "reached",
+    "imports": "imported",
+    "first score": "first_score",
+    "whole search": "whole",
+}
+NOTES = (
+    "(n of m): the repetitions in which the accuracy was reached. Where it was not, a peer counts "
+    "with its whole time, jaxnn with infinity.",
+    "Cold: no compiled programs are kept from before. PyTorch and scikit-learn have none, so both "
+    "starts of theirs are the same run. The first score is of models trained for an epoch.",
+)
 
 
 class Searcher(NamedTuple):
@@ -61,10 +68,34 @@ SEARCHERS = {
 OURS = "jaxnn_random", "jaxnn_halving"
 
 
-def measure(bench: Bench) -> Mapping[str, Any]:
-    """Every search that is installed, in turn; those that compile twice, the second time warm."""
-    sizes = NETWORKS[NETWORK]
-    examples = len(restore(bench.data, sizes).validation.targets)
+class Watched(NamedTuple):
+    """A search from the start of its process to the end."""
+
+    whole: float  # seconds, as are all times
+    moments: list[tuple[float, int]]  # better and better models: time, right validation examples
+    imported: float  # when the search's packages were imported
+
+    @property
+    def best(self) -> int:
+        """Validation examples that the best model predicts rightly."""
+        return max((right for _, right in self.moments), default=0)
+
+    @property
+    def first_score(self) -> float:
+        """The time of the first accuracy; the whole time if there is none."""
+        return self.moments[0][0] if self.moments else self.whole
+
+    def reached(self, right: int) -> float | None:
+        """The time of the first model at least as good, if there is one."""
+        return next((seconds for seconds, found in self.moments if found >= right), None)
+
+
+Runs = Mapping[str, Mapping[str, Watched]]  # of a repetition: by searcher, then by start
+
+
+def measure(bench: Bench) -> Results:
+    """Every search that is installed, in turn; a search that compiles twice, then warm."""
+    examples = len(restore(bench.data, SIZES).validation.targets)
     names, runs = list(SEARCHERS), []
     with bench.run.progress("searches") as report:
         for seed in range(bench.config.seeds):
@@ -76,155 +107,179 @@ def measure(bench: Bench) -> Mapping[str, Any]:
                     print(f"{SEARCHERS[name].label} is left out: {error}")
                     names.remove(name)
                 report(seed * len(SEARCHERS) + done + 1, bench.config.seeds * len(SEARCHERS))
-            names = names[1:] + names[:1]  # another one goes first
-    job = asked(bench, SEARCHERS["jaxnn_random"], 0)
-    return {
-        "sizes": sizes,
-        "configurations": job.configurations,
-        "epochs": job.epochs,
-        **compared(runs, examples),
-    }
+            names = names[1:] + names[:1]  # the order rotates
+    job = job_of(bench, SEARCHERS["jaxnn_random"], 0)
+    settings = {"sizes": SIZES, "configurations": job.configurations, "epochs": job.epochs}
+    return settings | compared(runs, examples)
 
 
 def cold_and_warm(bench: Bench, searcher: Searcher, seed: int, examples: int) -> dict[str, Watched]:
-    """A search without compiled programs, and the same again with those that it left.
-
-    Raises:
-      MissingError: a package is not installed.
-      ProcessError: it failed.
-    """
+    """A search without compiled programs, and a second run with the programs of the first."""
+    job = job_of(bench, searcher, seed)
     with tempfile.TemporaryDirectory() as folder:
-        cold, *again = (
-            watch(searcher.program, asked(bench, searcher, seed), examples, Path(folder))
-            for _ in range(1 + searcher.compiles)
-        )
-    return {"cold": cold, "warm": again[0] if again else cold}
+        cold = watch(searcher.program, job, examples, Path(folder))
+        if not searcher.compiles:
+            return {"cold": cold, "warm": cold}
+        return {"cold": cold, "warm": watch(searcher.program, job, examples, Path(folder))}
 
 
-def asked(bench: Bench, searcher: Searcher, seed: int) -> Job:
-    """What a search is to do."""
+def job_of(bench: Bench, searcher: Searcher, seed: int) -> Job:
+    """The job of a search."""
     quick = bench.config.quick
     return Job(
         method=searcher.method,
         data=str(bench.data),
-        sizes=NETWORKS[NETWORK],
+        sizes=SIZES,
         configurations=QUICK_CONFIGURATIONS if quick else CONFIGURATIONS,
         epochs=QUICK_EPOCHS if quick else EPOCHS,
         seed=seed,
         processes=len(bench.cores),
-        learning_rate=LEARNING_RATES,
-        l2=L2,
-        momentum=MOMENTUM,
         batch_size=BATCH_SIZE,
+        **SPACE,
     )
 
 
-def tables(results: Mapping[str, Any]) -> list[Table]:
-    """The searches by their time to the accuracy, started cold."""
-    found = results.get("search")
-    if not found:
-        return []
-    names = sorted(found["searches"], key=lambda name: seconds(found, name, "cold"))
-    body = [
-        (
-            SEARCHERS[name].label,
-            *(reached(found, name, start) for start in STARTS),
-            *(f"{found['searches'][name]['warm'][m]['median']:.1f}" for m in MILESTONES),
-            *(f"{found['searches'][name][start]['whole']['median']:.1f}" for start in STARTS),
-            f"{100 * found['searches'][name]['accuracy']['median']:.2f}",
-        )
-        for name in names
-    ]
-    title = (
-        f"A search of {found['configurations']} configurations of "
-        f"{'-'.join(map(str, found['sizes']))}, at most {found['epochs']} epochs each, from the "
-        "start of the process"
+def watch(program: str, job: Job, examples: int, cache: Path) -> Watched:
+    """Runs a search, with the folder of compiled programs and the number of validation examples."""
+    module = f"experiments.benchmark.searches.{program}"
+    environment = ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    with running(module, json.dumps(job._asdict()), environment=environment) as process:
+        told = [(at, json.loads(line)) for at, line in process.lines()]
+        seconds = time.time() - process.began
+    imported = next(at for at, line in told if "imported" in line)
+    return Watched(seconds, better(told, examples), imported)
+
+
+def better(
+    lines: Iterable[tuple[float, Mapping[str, float]]], examples: int
+) -> list[tuple[float, int]]:
+    """The moments of the lines with a higher accuracy than all lines before."""
+    found, best = [], 0.0
+    for at, line in lines:
+        if (accuracy := line.get("accuracy", 0.0)) > best:
+            best = accuracy
+            found.append((at, round(accuracy * examples)))
+    return found
+
+
+def target(runs: Runs) -> int:
+    """The best model of the slowest search of a repetition; of equally slow ones, the better."""
+    return max((run["cold"].whole, run["cold"].best) for run in runs.values())[1]
+
+
+def compared(repetitions: Sequence[Runs], examples: int) -> dict[str, Any]:
+    """The targets and the figures of every search; ``to_target`` is None where not reached."""
+    targets = [target(runs) for runs in repetitions]
+
+    def at_start(watched: Sequence[Watched]) -> dict[str, Any]:
+        reached = [w.reached(right) for w, right in zip(watched, targets, strict=True)]
+        times = ("imported", "first_score", "whole")
+        measures = {name: figures(getattr(w, name) for w in watched) for name in times}
+        moments = [w.moments for w in watched]
+        return measures | {"to_target": {"values": reached}, "moments": moments}
+
+    rows = {
+        name: {
+            "accuracy": figures(runs[name]["cold"].best / examples for runs in repetitions),
+            **{start: at_start([runs[name][start] for runs in repetitions]) for start in STARTS},
+        }
+        for name in repetitions[0]
+    }
+    return {"target": figures(right / examples for right in targets), "searches": rows}
+
+
+def seconds_to(found: Results, name: str, start: str) -> float:
+    """A search's median time to the accuracy, with what counts where it was not reached."""
+    row = found["searches"][name][start]
+    return median(
+        (math.inf if name in OURS else whole) if reached is None else reached
+        for reached, whole in zip(row["to_target"]["values"], row["whole"]["values"], strict=True)
     )
-    return [Table(title, COLUMNS, body, (*notes(found["target"]), *limits(found)))]
 
 
-def notes(target: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the reader of the table should know."""
-    repetitions = len(target["values"])
-    return (
-        "To be reached is the best accuracy that the slowest search finds: "
-        f"{100 * target['median']:.2f} % of the validation examples (median of {repetitions}).",
-        "(n of m): the repetitions in which it was reached. Where it was not, a peer counts with "
-        "its whole time, jaxnn with infinity.",
-        "Cold: no compiled programs are kept from before. PyTorch and scikit-learn have none, so "
-        "both starts of theirs are the same run.",
-    )
+def always(found: Results, name: str, start: str) -> bool:
+    """Whether a search reached the accuracy in every repetition."""
+    return None not in found["searches"][name][start]["to_target"]["values"]
 
 
-def limits(found: Mapping[str, Any]) -> Iterator[str]:
-    """What is in the way of a speed that is required and not reached."""
-    if (best := best_of_each(found)) is None:
-        return
-    for start, required in REQUIRED.items():
-        mine, peer = best[start]
-        if mine.seconds * required > peer.seconds:
-            imported, first = (found["searches"][mine.name][start][m] for m in MILESTONES)
-            yield (
-                f"{required:g} times the speed of the fastest peer, {start}, would be "
-                f"{peer.seconds / required:.1f} s from the start of the process. "
-                f"{SEARCHERS[mine.name].label}, has imported its packages after "
-                f"{imported['median']:.1f} s and all its models trained for an epoch after "
-                f"{first['median']:.1f} s."
-            )
-            yield from finders(found, start, mine, peer)
+def fastest(found: Results, names: Iterable[str], start: str) -> str:
+    """The first of some searches to reach the accuracy."""
+    return min(names, key=lambda name: seconds_to(found, name, start))
 
 
-def finders(found: Mapping[str, Any], start: str, mine: Fastest, peer: Fastest) -> Iterator[str]:
-    """The same against peers that always reach the accuracy, if the fastest one does not."""
-
-    def always(name: str) -> bool:
-        return None not in found["searches"][name][start]["to_target"]["values"]
-
-    reliable = {n: r for n, r in found["searches"].items() if n not in OURS and always(n)}
-    if reliable and not always(peer.name):
-        other = fastest(reliable, start, ours=False)
-        yield (
-            f"{SEARCHERS[peer.name].label}, did not always reach the accuracy, and then counts "
-            f"with all of its time. The fastest peer that always did, {start}, is "
-            f"{SEARCHERS[other.name].label}: it takes {other.seconds / mine.seconds:.2f} times as "
-            "long as jaxnn."
-        )
-
-
-def best_of_each(found: Mapping[str, Any]) -> dict[str, tuple[Fastest, Fastest]] | None:
-    """jaxnn's better method and the fastest peer, by start, if there are both."""
-    ours = {name: row for name, row in found["searches"].items() if name in OURS}
-    peers = {name: row for name, row in found["searches"].items() if name not in OURS}
+def duels(found: Results) -> dict[str, tuple[str, str, float]]:
+    """By start: jaxnn's better method, the fastest peer, the ratio of their times."""
+    ours, peers = ([n for n in found["searches"] if (n in OURS) == us] for us in (True, False))
     if not ours or not peers:
-        return None
-    return {s: (fastest(ours, s, ours=True), fastest(peers, s, ours=False)) for s in REQUIRED}
+        return {}
+    pairs = {start: (fastest(found, ours, start), fastest(found, peers, start)) for start in STARTS}
+    return {
+        start: (us, peer, seconds_to(found, peer, start) / seconds_to(found, us, start))
+        for start, (us, peer) in pairs.items()
+    }
 
 
-def seconds(found: Mapping[str, Any], name: str, start: str) -> float:
-    """The median time to the accuracy; see ``counted``."""
-    return counted(found["searches"][name], start, ours=name in OURS)
+def tables(results: Results) -> list[Table]:
+    """The searches by their time to the accuracy, started cold."""
+    found = results["search"]
+    names = sorted(found["searches"], key=lambda name: seconds_to(found, name, "cold"))
+    rows = [
+        {"label": SEARCHERS[name].label, "percent": 100 * row["accuracy"]["median"]}
+        | {start: row[start] | {"reached": cell(found, name, start)} for start in STARTS}
+        for name, row in ((name, found["searches"][name]) for name in names)
+    ]
+    columns = {"": "{label}"}
+    for title, measure in MEASURES.items():
+        form = "" if measure == "reached" else "[median]:.1f"
+        columns |= {f"{title}, {s} (s)": f"{{{s}[{measure}]{form}}}" for s in STARTS}
+    columns["best accuracy (%)"] = "{percent:.2f}"
+    title = (
+        f"A search of {found['configurations']} configurations of {network_name(found['sizes'])}, "
+        f"at most {found['epochs']} epochs each, from the start of the process"
+    )
+    first = (
+        "To be reached is the best accuracy that the slowest search finds: "
+        f"{100 * found['target']['median']:.2f} % of the validation examples (median of "
+        f"{len(found['target']['values'])})."
+    )
+    return [table(title, rows, columns, (first, *NOTES, *reliable(found)))]
 
 
-def reached(found: Mapping[str, Any], name: str, start: str) -> str:
-    """That in a cell, with the number of repetitions it was reached in if that is not all."""
+def cell(found: Results, name: str, start: str) -> str:
+    """The time to the accuracy, with the number of repetitions that reached it unless all did."""
     values = found["searches"][name][start]["to_target"]["values"]
-    often, taken = sum(value is not None for value in values), seconds(found, name, start)
-    cell = f"{taken:.1f}" if often and math.isfinite(taken) else "not reached"
-    return cell if often in (0, len(values)) else f"{cell} ({often} of {len(values)})"
+    often, taken = sum(value is not None for value in values), seconds_to(found, name, start)
+    text = f"{taken:.1f}" if often and math.isfinite(taken) else "not reached"
+    return text if often in (0, len(values)) else f"{text} ({often} of {len(values)})"
 
 
-def goals(results: Mapping[str, Any]) -> list[Goal]:
+def reliable(found: Results) -> list[str]:
+    """Where the fastest peer does not always reach the accuracy: the fastest peer that does."""
+    notes = []
+    for start, (ours, peer, _) in duels(found).items():
+        names = [n for n in found["searches"] if n not in OURS and always(found, n, start)]
+        if names and not always(found, peer, start):
+            sure = fastest(found, names, start)
+            ratio = seconds_to(found, sure, start) / seconds_to(found, ours, start)
+            notes.append(
+                f"The fastest peer that always reached the accuracy, {start}, is "
+                f"{SEARCHERS[sure].label}: it takes {ratio:.2f} times as long as jaxnn."
+            )
+    return notes
+
+
+def goals(results: Results) -> list[Goal]:
     """jaxnn's better method against the fastest peer, cold and warm."""
-    found = results.get("search")
-    if not found:
-        return []
-    goals = []
-    for start, (mine, peer) in (best_of_each(found) or {}).items():
+    required = []
+    for start, (ours, peer, ratio) in duels(results["search"]).items():
         what = (
-            f"search, {start}, to the same accuracy: {SEARCHERS[mine.name].label} against the "
-            f"fastest peer, {SEARCHERS[peer.name].label}"
+            f"search, {start}, to the same accuracy: {SEARCHERS[ours].label} against the fastest "
+            f"peer, {SEARCHERS[peer].label}"
         )
-        if None in found["searches"][peer.name][start]["to_target"]["values"]:
+        if not always(results["search"], peer, start):
             what += " (which did not always reach it)"
-        goals.append(Goal(what, "x", REQUIRED[start], peer.seconds / mine.seconds))
-    return goals
+        required.append(Goal(what, REQUIRED[start], ratio))
+    return required
+
+
+PART = Part(measure, tables, goals)

@@ -1,126 +1,172 @@
 """Start-up: whole processes of the shortest real runs, from their start to their end, in turn.
 
-Cold is with an empty compilation cache, warm with one that an earlier run has filled; Python's
-bytecode is there in both. Every script may keep all its compiled programs.
+Cold is with an empty compilation cache, warm with the cache of an earlier run; Python's bytecode is
+there in both. Every script may keep all its compiled programs.
 """
 
+import json
 import tempfile
-from collections.abc import Mapping
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.part import Bench, Goal, Table, figures
-from experiments.benchmark.startups.programs import (
-    ARCHITECTURES,
-    PROGRAMS,
-    SOFTMAX,
-    STAGES,
-    Program,
-    Timed,
-    installed,
-    timed,
-    write_digits,
-)
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
+from experiments.benchmark.process import MissingError, running
+from jaxnn.data import load
 
-
-def measure(bench: Bench) -> Mapping[str, Any]:
-    """Every script that is installed: once to fill its cache, then in turn."""
-    wanted = PROGRAMS[:2] if bench.config.quick else PROGRAMS
-    programs = [program for program in wanted if installed(program)]
-    cold: list[list[Timed]] = [[] for _ in programs]
-    warm: list[list[Timed]] = [[] for _ in programs]
-    repetitions = 1 if bench.config.quick else 2 * bench.config.seeds + 1
-    with tempfile.TemporaryDirectory() as name, bench.run.progress("start-up") as report:
-        folder = Path(name)
-        write_digits(folder / "digits.npz")
-        for program in programs:
-            timed(program, folder, "warm")
-        for repetition in range(repetitions):
-            for index, program in enumerate(programs):
-                if repetition < bench.config.seeds:
-                    cold[index].append(timed(program, folder, f"cold-{index}-{repetition}"))
-                warm[index].append(timed(program, folder, "warm"))
-            report(repetition + 1, repetitions)
-    rows = [row(*each) for each in zip(programs, cold, warm, strict=True)]
-    return {"rows": rows}
-
-
-def row(program: Program, cold: list[Timed], warm: list[Timed]) -> dict[str, Any]:
-    """A script's entry in results.json."""
-    last = warm[-1].report
-    return {
-        "run": program.run,
-        "label": program.label,
-        "module": program.module,
-        "cold": figures(each.wall for each in cold),
-        "warm": figures(each.wall for each in warm),
-        "stages": {
-            stage: figures(each.report[stage] for each in warm) for stage in STAGES if stage in last
-        },
-        "accuracy": last.get("accuracy"),
-    }
-
-
-def tables(results: Mapping[str, Any]) -> list[Table]:
-    """The scripts by their warm time, one table a run."""
-    found = results.get("startup")
-    if not found:
-        return []
-    mine = {
-        run: sorted((r for r in found["rows"] if r["run"] == run), key=warm_seconds)
-        for run in (SOFTMAX, ARCHITECTURES)
-    }
-    return [table(run, rows) for run, rows in mine.items() if rows]
-
-
-def warm_seconds(row: Mapping[str, Any]) -> float:
-    """The whole process with a full cache."""
-    return row["warm"]["median"]
-
-
-def table(run: str, rows: list[dict[str, Any]]) -> Table:
-    """One run's scripts; stages only where they report them."""
-    ours = next((warm_seconds(row) for row in rows if row["label"] == "jaxnn"), np.nan)
-    stages = STAGES if run == SOFTMAX else ()
-    body = []
-    for row in rows:
-        cells = [row["label"], f"{row['cold']['median']:.2f}", f"{warm_seconds(row):.2f}"]
-        cells.append(f"{warm_seconds(row) / ours:.2f}")
-        reached = (row["stages"].get(stage) for stage in stages)
-        cells += ["" if at is None else f"{at['median']:.2f}" for at in reached]
-        body.append(cells)
-    title, note = TEXTS[run]
-    columns = ("", "cold (s)", "warm (s)", "warm / jaxnn's", *(COLUMNS[s] for s in stages))
-    return Table(title, columns, body, [note])
-
-
-COLUMNS = {"imports": "imported (s)", "first_step": "first step (s)", "result": "result (s)"}
+STAGES = {"imports": "imported (s)", "first_step": "first step (s)", "result": "result (s)"}
+COLUMNS = {
+    "": "{label}",
+    "cold (s)": "{cold[median]:.2f}",
+    "warm (s)": "{warm[median]:.2f}",
+    "warm / jaxnn's": "{ratio:.2f}",
+}
+SOFTMAX = "64-10, 500 iterations"
+ARCHITECTURES = "experiments.architectures"
+GOALS = {SOFTMAX: "shortest real run", ARCHITECTURES: ARCHITECTURES}
 TEXTS = {
     SOFTMAX: (
         "The shortest real run: softmax regression on digits, 500 iterations, accuracy",
-        "The whole process, and when it came how far, warm. NumPy has next to nothing to import "
-        "and nothing to compile; PyTorch's optimizers import its compiler at the first step.",
+        "The whole process, and the moments of its stages, warm. NumPy has next to nothing to "
+        "import and nothing to compile; PyTorch's optimizers import its compiler at the first "
+        "step.",
     ),
     ARCHITECTURES: (
         "python -m experiments.architectures: 15 networks on digits, table and figures",
         "The whole process.",
     ),
 }
+SCRIPTS = "experiments.benchmark.startups."
 
 
-def goals(results: Mapping[str, Any]) -> list[Goal]:
-    """Not slower than PyTorch, however that is written."""
-    found = results.get("startup")
-    if not found:
-        return []
+class Program(NamedTuple):
+    """A script, as ``python -m`` starts it."""
+
+    run: str  # SOFTMAX or ARCHITECTURES
+    label: str
+    module: str
+
+
+PROGRAMS = (
+    Program(SOFTMAX, "NumPy by hand", SCRIPTS + "numpy_by_hand"),
+    Program(SOFTMAX, "jaxnn", SCRIPTS + "jaxnn_itself"),
+    Program(SOFTMAX, "PyTorch", SCRIPTS + "pytorch"),
+    Program(SOFTMAX, "PyTorch, updates by hand", SCRIPTS + "pytorch_by_hand"),
+    Program(SOFTMAX, "scikit-learn", SCRIPTS + "scikit_learn"),
+    Program(SOFTMAX, "Flax + optax", SCRIPTS + "flax_and_optax"),
+    Program(SOFTMAX, "Equinox + optax", SCRIPTS + "equinox_and_optax"),
+    Program(SOFTMAX, "Keras on JAX", SCRIPTS + "keras_on_jax"),
+    Program(ARCHITECTURES, "jaxnn", ARCHITECTURES),
+    Program(ARCHITECTURES, "PyTorch", SCRIPTS + "architectures_in_pytorch"),
+)
+
+
+class Timed(NamedTuple):
+    """One process."""
+
+    wall: float  # seconds
+    report: dict[str, float]  # seconds from the start to each of STAGES; and the accuracy
+
+
+def measure(bench: Bench) -> Results:
+    """Every script that is installed: once to fill its cache, then in turn."""
+    wanted = PROGRAMS[:2] if bench.config.quick else PROGRAMS
+    repetitions = 1 if bench.config.quick else 2 * bench.config.seeds + 1
+    with tempfile.TemporaryDirectory() as name, bench.run.progress("start-up") as report:
+        folder = Path(name)
+        write_digits(folder / "digits.npz")
+        programs = [program for program in wanted if starts(program, folder)]
+        cold: list[list[Timed]] = [[] for _ in programs]
+        warm: list[list[Timed]] = [[] for _ in programs]
+        for repetition in range(repetitions):
+            for index, program in enumerate(programs):
+                if repetition < bench.config.seeds:
+                    cold[index].append(timed(program, folder, f"cold-{index}-{repetition}"))
+                warm[index].append(timed(program, folder, "warm"))
+            report(repetition + 1, repetitions)
+    return {"rows": [row(*each) for each in zip(programs, cold, warm, strict=True)]}
+
+
+def starts(program: Program, folder: Path) -> bool:
+    """Fills the warm cache; prints a line if a package of the script is not installed."""
+    try:
+        timed(program, folder, "warm")
+    except MissingError as error:
+        print(f"start-up of {program.label} is left out: {error}")
+        return False
+    return True
+
+
+def write_digits(path: Path) -> None:
+    """The digits in jaxnn's split: no script needs scikit-learn for its examples."""
+    train, test = load("digits")
+    y_train, y_test = (np.asarray(each.targets, np.int64) for each in (train, test))
+    np.savez(path, x_train=train.inputs, y_train=y_train, x_test=test.inputs, y_test=y_test)
+
+
+def timed(program: Program, folder: Path, cache: str) -> Timed:
+    """One process with the compilation cache of that name, from its start to its end."""
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / cache / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / cache / "torch"),
+        "KERAS_BACKEND": "jax",
+    }
+    out, began = folder / "out", time.time()
+    arguments = [repr(began), folder / "digits.npz", out]
+    if program.module == ARCHITECTURES:
+        arguments = ["--out", out]
+    with running(program.module, *arguments, environment=environment) as process:
+        *_, last = ("", *(line for _, line in process.lines()))
+        wall = time.time() - began
+    return Timed(wall, json.loads(last) if program.run == SOFTMAX else {})
+
+
+def row(program: Program, cold: list[Timed], warm: list[Timed]) -> dict[str, Any]:
+    """A script's entry in results.json."""
+    last = warm[-1].report
+    stages = {s: figures(each.report[s] for each in warm) for s in STAGES if s in last}
+    return program._asdict() | {
+        "cold": figures(each.wall for each in cold),
+        "warm": figures(each.wall for each in warm),
+        "stages": stages,
+        "accuracy": last.get("accuracy"),
+    }
+
+
+def rows_of(results: Results, run: str) -> list[dict[str, Any]]:
+    """A run's rows by their warm time, with its ``ratio`` to jaxnn's."""
+    rows = [row for row in results["startup"]["rows"] if row["run"] == run]
+    ours = next((r["warm"]["median"] for r in rows if r["label"] == "jaxnn"), np.nan)
+    rows = [row | {"ratio": row["warm"]["median"] / ours} for row in rows]
+    return sorted(rows, key=lambda row: row["warm"]["median"])
+
+
+def tables(results: Results) -> list[Table]:
+    """The scripts by their warm time, one table a run; stages where the scripts report them."""
+    found = []
+    for run, (title, note) in TEXTS.items():
+        rows = rows_of(results, run)
+        for row in rows:
+            times = {s: row["stages"][s]["median"] for s in row["stages"]}
+            row |= {s: f"{times[s]:.2f}" if s in times else "" for s in STAGES}
+        stages = {title: f"{{{stage}}}" for stage, title in STAGES.items()}
+        columns = COLUMNS | (stages if run == SOFTMAX else {})
+        found += [table(title, rows, columns, [note])] if rows else []
+    return found
+
+
+def goals(results: Results) -> list[Goal]:
+    """Not slower than the faster of PyTorch's scripts."""
     reached = []
-    for run, what in ((SOFTMAX, "shortest real run"), (ARCHITECTURES, ARCHITECTURES)):
-        rows = [row for row in found["rows"] if row["run"] == run]
-        ours = [warm_seconds(row) for row in rows if row["label"] == "jaxnn"]
-        torch = [warm_seconds(row) for row in rows if row["label"].startswith("PyTorch")]
-        if ours and torch:
-            label = f"{what}, warm, whole process: against PyTorch's script"
-            reached.append(Goal(label, "x", 1.0, min(torch) / ours[0]))
+    for run, what in GOALS.items():
+        torch = [r for r in rows_of(results, run) if r["label"].startswith("PyTorch")]
+        if torch and np.isfinite(torch[0]["ratio"]):
+            title = f"{what}, warm, whole process: against PyTorch's script"
+            reached.append(Goal(title, 1.0, torch[0]["ratio"]))
     return reached
+
+
+PART = Part(measure, tables, goals)

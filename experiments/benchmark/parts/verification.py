@@ -1,10 +1,10 @@
-"""Verification: trials per second, and which mistakes get past whom.
+"""Verification: trials per second, and which mistakes get past which checker.
 
 The trials are of one claim, the Jacobian of the softmax of ten logits. The mistakes are those of
 ``experiments.mutants``; each checker sees all of them at the same random points.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.benchmark.checkers import LABELS, Checker, present
 from experiments.benchmark.checkers.scores import Finding, examine, of_outcome, score
-from experiments.benchmark.part import Bench, Goal, Table, figures
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
 from experiments.mutants import CASES
 from experiments.mutants.judging import outcomes
 from experiments.mutants.pool import over_processes
@@ -22,7 +22,7 @@ JAXNN = "jaxnn"
 TRIALS, QUICK_TRIALS = 10_000, 100  # of one claim
 CHECKS, QUICK_CHECKS = 50, 2  # of the checkers that take one trial at a time
 VERDICT_TRIALS, QUICK_VERDICT_TRIALS = 1_000, 100  # of every claim of the catalogue
-POINTS = 1, 10  # where the other checkers look
+POINTS = 1, 10  # of the other checkers
 QUICK_STEP = 60  # one claim in so many
 SEED = 0
 SUMS = "PyTorch sums a gradient over the axes that its parameter does not have"
@@ -32,9 +32,26 @@ REASONS = {
     "chex_numerical_grads": "it allows 0.01 times the size of the first argument",
     "gradcheck_naive": "all parameters are one vector, in which a matrix by rows looks right",
 }
+RATES = {
+    "": "{label}",
+    "trials per second": "{rate[median]:,.0f}",
+    "jaxnn.verify's / its": "{ratio[median]:,.0f}",
+}
+SCORES = {
+    "": "{label}",
+    "random points": "{points:,}",
+    "mutants let through": "{let_through}",
+    "of these, cannot be asked about": "{not_stated}",
+    "right derivations rejected": "{false_alarms}",
+}
+RATES_NOTE = (
+    "jaxnn.verify compares all trials with autodiff at once, the others one after another with "
+    "finite differences; jaxnn's awkward inputs in high precision are not in this rate."
+)
+SCORES_NOTE = "A gradient checker cannot be asked whether a value is right."
 
 
-def measure(bench: Bench) -> Mapping[str, Any]:
+def measure(bench: Bench) -> Results:
     """The rates in turn, then the scores."""
     checkers = present()
     return {"rates": measure_rates(bench, checkers), "scores": measure_scores(bench, checkers)}
@@ -59,30 +76,26 @@ def measure_rates(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[st
             for name, rate in timed.items():
                 rates[name].append(rate(seed))
             report(seed + 1, bench.config.seeds)
+    ratios = {name: figures(np.divide(rates[JAXNN], found)) for name, found in rates.items()}
     return [
-        {
-            "checker": name,
-            "label": label(name),
-            "rate": figures(found),
-            "ratio": figures(np.divide(rates[JAXNN], found)),
-        }
+        {"checker": name, "label": label(name), "rate": figures(found), "ratio": ratios[name]}
         for name, found in rates.items()
     ]
 
 
 def compared(trials: int, seed: int) -> float:
-    """Trials per second of jaxnn, which compares them with autodiff all at once."""
+    """Trials per second of jaxnn, which compares all trials with autodiff at once."""
     return trials / seconds(compare, trials, seed)
 
 
 def checked(checker: Checker, checks: int, seed: int) -> float:
-    """Trials per second of a checker, which compares one with finite differences."""
+    """Trials per second of a checker, which compares one trial with finite differences."""
     logits = np.random.default_rng(seed).normal(size=(checks, LOGITS))
     return checks / seconds(lambda: [checker.check_softmax(z) for z in logits])
 
 
 def measure_scores(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[str, Any]]:
-    """What each makes of the catalogue, one row for every checker and number of points."""
+    """Every checker on the catalogue, one row for every checker and number of points."""
     cases = CASES[::QUICK_STEP] if bench.config.quick else CASES
     trials = QUICK_VERDICT_TRIALS if bench.config.quick else VERDICT_TRIALS
     workers = len(bench.cores)
@@ -99,89 +112,43 @@ def measure_scores(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[s
     return rows
 
 
-def row(checker: str, count: int, findings: list[Finding]) -> dict[str, Any]:
-    """A checker's score at so many random points."""
-    return {
-        "checker": checker,
-        "label": label(checker),
-        "points": count,
-        **score(findings, count),
-    }
+def row(checker: str, count: int, findings: Sequence[Finding]) -> dict[str, Any]:
+    """A checker's score at the first random points."""
+    names = {"checker": checker, "label": label(checker), "points": count}
+    return names | score(findings, count)
 
 
 def label(checker: str) -> str:
-    """The checker as tables name it."""
+    """The checker's name in tables."""
     return "jaxnn.verify" if checker == JAXNN else LABELS[checker]
 
 
-def tables(results: Mapping[str, Any]) -> list[Table]:
+def tables(results: Results) -> list[Table]:
     """The rates, and the scores with the classes of the mistakes that were not noticed."""
-    found = results.get("verification")
-    return [rates_table(found["rates"]), scores_table(found["scores"])] if found else []
-
-
-def rates_table(rows: list[dict[str, Any]]) -> Table:
-    """The checkers by speed."""
-    ordered = sorted(rows, key=lambda row: -row["rate"]["median"])
-    body = [
-        (row["label"], f"{row['rate']['median']:,.0f}", f"{row['ratio']['median']:,.0f}")
-        for row in ordered
+    rates, scores = results["verification"]["rates"], results["verification"]["scores"]
+    title = f"Trials of one claim, the Jacobian of the softmax of {LOGITS} logits, float64"
+    mistakes = "Mistakes that are not noticed: {mutants} mutants, {right} right derivations"
+    notes = [note(row) for row in scores if row["classes"] and row["points"] == max(POINTS)]
+    ordered = sorted(rates, key=lambda row: -row["rate"]["median"])
+    return [
+        table(title, ordered, RATES, [RATES_NOTE]),
+        table(mistakes.format_map(scores[0]), scores, SCORES, [SCORES_NOTE, *notes]),
     ]
-    return Table(
-        f"Trials of one claim, the Jacobian of the softmax of {LOGITS} logits, float64",
-        ("", "trials per second", "jaxnn.verify's / its"),
-        body,
-        (
-            "jaxnn.verify compares all trials with autodiff at once, the others one after another "
-            "with finite differences; its awkward inputs in high precision are not in this rate.",
-        ),
-    )
 
 
-def scores_table(rows: list[dict[str, Any]]) -> Table:
-    """The checkers in the order of the rows."""
-    first = rows[0]
-    body = [
-        (
-            row["label"],
-            f"{row['points']:,}",
-            str(row["let_through"]),
-            str(row["not_stated"]),
-            str(row["false_alarms"]),
-        )
-        for row in rows
-    ]
-    return Table(
-        f"Mistakes that are not noticed: {first['mutants']} mutants, "
-        f"{first['right']} right derivations",
-        (
-            "",
-            "random points",
-            "mutants let through",
-            "of these, cannot be asked about",
-            "right derivations rejected",
-        ),
-        body,
-        [
-            "A gradient checker cannot be asked whether a value is right.",
-            *(note(row) for row in rows if row["classes"] and row["points"] == max(POINTS)),
-        ],
-    )
-
-
-def note(row: Mapping[str, Any]) -> str:
-    """Which classes of mistakes a checker did not notice although it was asked, and why."""
+def note(row: Results) -> str:
+    """The classes of the judged mistakes that a checker does not notice, and the reason."""
     classes = sorted(row["classes"].items(), key=lambda pair: (-pair[1], pair[0]))
     listed = ", ".join(f"{name} ({count})" for name, count in classes)
     why = f"; {REASONS[row['checker']]}" if row["checker"] in REASONS else ""
     return f"{row['label']} does not notice at {row['points']} points: {listed}{why}."
 
 
-def goals(results: Mapping[str, Any]) -> list[Goal]:
+def goals(results: Results) -> list[Goal]:
     """No mutant slips through."""
-    found = results.get("verification")
-    if not found:
-        return []
-    ours = next(row for row in found["scores"] if row["checker"] == JAXNN)
+    ours = next(row for row in results["verification"]["scores"] if row["checker"] == JAXNN)
     what = f"mutants that slip through jaxnn.verify, of {ours['mutants']}"
-    return [Goal(what, "mutants", 0, ours["let_through"], at_most=True)]
+    return [Goal(what, 0, ours["let_through"], "mutants", at_most=True)]
+
+
+PART = Part(measure, tables, goals)

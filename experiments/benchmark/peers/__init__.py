@@ -1,1 +1,1 @@
-"""The contenders, each written as its own documentation would write it."""
+"""The contenders, each written as its library's documentation would write it."""

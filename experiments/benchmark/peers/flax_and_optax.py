@@ -1,17 +1,10 @@
 """Flax and optax: a jitted step on a ``TrainState``, called in a Python loop.
 
-As in Flax's own MNIST example, the training examples stay on the device in floating point and an
-epoch's order is drawn at its start; the step takes the rows out itself.
-
 Tried beside it (softmax regression, MLP 784-50-50-10: CPU time of a step on one core over this
-one's):
-
-- minibatches from NumPy (1.4, 1.2); the state not donated (1.1, 1.05); L2 in the loss instead of in
-  the optimizer (1.0, 1.0); 8-bit examples cast in the step (1.0, 0.96)
-- Flax NNX: ``nnx.split`` and ``nnx.merge`` around ``jax.jit`` (1.2, 1.2), ``nnx.jit`` with
-  ``graph=False`` (1.8, 1.5), ``nnx.cached_partial`` (2.2, 1.6), ``nnx.jit`` (4.6, 3.1)
-- what Flax does not document: the state of NNX flattened by hand (0.93, 0.93), parameters without a
-  ``TrainState`` (0.96, 0.95)
+step's): minibatches from NumPy (1.4, 1.2); the state not donated (1.1, 1.05); L2 in the loss (1.0,
+1.0); 8-bit examples cast in the step (1.0, 0.96); Flax NNX with ``nnx.split`` and ``nnx.merge``
+around ``jax.jit`` (1.2, 1.2), with ``nnx.jit`` (1.8 to 4.6, 1.5 to 3.1). Not documented by Flax: an
+NNX state flattened by hand (0.93, 0.93), parameters without a ``TrainState`` (0.96, 0.95).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,76 +12,30 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.training.train_state import TrainState
 
-from experiments.benchmark.contender import OneByOne
-from experiments.benchmark.peers.on_jax import minibatches, on_device, sgd
+from experiments.benchmark.contender import Train
+from experiments.benchmark.peers.on_jax import loop, sgd
 from experiments.benchmark.problem import Problem
 from jaxnn.types import Array, PyTree
 
 
-class FlaxAndOptax(OneByOne):
+def prepare(problem: Problem) -> Train:
     """One network after another."""
-
-    def __init__(self, problem: Problem):
-        self.loop = Loop(problem, creator(problem), step, accuracy)
-
-    def train_one(
-        self, learning_rate: float, epochs: int, seed: int, *, evaluate: bool
-    ) -> list[float]:
-        """See ``OneByOne.train_one``."""
-        accuracies = self.loop.run(np.float32(learning_rate), epochs, seed, evaluate=evaluate)
-        return [float(value) for value in accuracies]
+    create = jax.jit(creator(problem))
+    return loop(problem, lambda seed, rate: create(jax.random.key(seed), rate), step, accuracy)
 
 
-class Vmapped:
+def vmapped(problem: Problem) -> Train:
     """All networks in one step, the same functions under ``vmap``; they share the minibatch."""
-
-    def __init__(self, problem: Problem):
-        self.loop = Loop(
-            problem,
-            jax.vmap(creator(problem), in_axes=(None, 0)),
-            jax.vmap(step, in_axes=(0, None, None, None)),
-            jax.vmap(accuracy, in_axes=(0, None, None)),
-        )
-
-    def train(
-        self, learning_rates: Sequence[float], epochs: int, seed: int, *, evaluate: bool
-    ) -> np.ndarray | None:
-        """See ``Contender.train``."""
-        rates = np.array(learning_rates, np.float32)
-        accuracies = self.loop.run(rates, epochs, seed, evaluate=evaluate)
-        return np.stack(accuracies, axis=1) if evaluate else None
-
-
-class Loop:
-    """The Python loop over jitted steps, of one network or of several."""
-
-    state: TrainState  # after the last training
-
-    def __init__(self, problem: Problem, create: Callable, step: Callable, accuracy: Callable):
-        self.problem = problem
-        self.train = on_device(problem.train)
-        self.validation = on_device(problem.validation)
-        self.create = jax.jit(create)
-        self.step = jax.jit(step, donate_argnums=0)
-        self.accuracy = jax.jit(accuracy)
-
-    def run(
-        self, learning_rate: np.ndarray | np.float32, epochs: int, seed: int, *, evaluate: bool
-    ) -> list[np.ndarray]:
-        """Trains from the start; the accuracies after every epoch, if they are asked for."""
-        generator, accuracies = np.random.default_rng(seed), []
-        state = self.create(jax.random.key(seed), learning_rate)
-        for _ in range(epochs):
-            for rows in minibatches(self.problem, generator):
-                state = self.step(state, *self.train, rows)
-            if evaluate:
-                accuracies.append(np.asarray(self.accuracy(state, *self.validation)))
-        self.state = jax.block_until_ready(state)
-        return accuracies
+    create = jax.jit(jax.vmap(creator(problem), in_axes=(None, 0)))
+    return loop(
+        problem,
+        lambda seed, rates: create(jax.random.key(seed), rates),
+        jax.vmap(step, in_axes=(0, None, None, None)),
+        jax.vmap(accuracy, in_axes=(0, None, None)),
+    )
 
 
 class MLP(nn.Module):
@@ -105,9 +52,8 @@ class MLP(nn.Module):
 
 
 def creator(problem: Problem) -> Callable[[Array, Array], TrainState]:
-    """What draws a network; its learning rate is part of its state, a new one compiles nothing."""
-    network = MLP(problem.sizes[1:])
-    optimizer = sgd(problem.l2)
+    """A function that draws a network with a learning rate in its state."""
+    network, optimizer = MLP(problem.sizes[1:]), sgd(problem.l2)
 
     def create(key: Array, learning_rate: Array) -> TrainState:
         params = network.init(key, jnp.zeros((1, problem.sizes[0])))["params"]

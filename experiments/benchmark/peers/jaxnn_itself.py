@@ -1,50 +1,35 @@
 """jaxnn: one model is ``train``, several are ``train_population``."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.benchmark.contender import Train
 from experiments.benchmark.problem import Problem
-from jaxnn import MLP, Hyper, Spec, train, train_population
+from jaxnn import MLP, Data, Hyper, Spec, train, train_population
 from jaxnn.devices import use_all_cores
 
 
-class Jaxnn:
-    """Trains all learning rates at once."""
+def prepare(problem: Problem) -> Train:
+    """All learning rates at once."""
+    use_all_cores()
+    data, validation = (
+        jax.device_put(Data(np.asarray(pixels), targets, scale))
+        for pixels, targets, scale in (problem.train, problem.validation)
+    )
 
-    def __init__(self, problem: Problem):
-        use_all_cores()
-        self.problem = problem
-        self.data, self.validation = (
-            jax.device_put(data._replace(inputs=np.asarray(data.inputs)))
-            for data in (problem.train, problem.validation)
-        )
+    def train_all(rates: list[float], epochs: int, seed: int, evaluate: bool) -> tuple[Any, Any]:
+        steps = problem.steps_per_epoch
+        at = tuple(range(steps, epochs * steps + 1, steps)) if evaluate else (0,)
+        spec = Spec(MLP(problem.sizes), epochs * steps, problem.batch_size, evaluate_at=at)
+        on, key = {"validation": validation} if evaluate else {}, jax.random.key(seed)
+        if len(rates) == 1:
+            hyper = Hyper(rates[0], problem.l2)
+            params, history = jax.block_until_ready(train(spec, hyper, key, data, on))
+            return params, 1 - history.metrics["validation"].error[:, None] if on else []
+        hyper = Hyper(np.array(rates), problem.l2)
+        population = train_population(spec, hyper, key, data, on, keep_params=False)
+        return None, 1 - population.metrics["validation"].error[0].T if on else []
 
-    def train(
-        self, learning_rates: Sequence[float], epochs: int, seed: int, *, evaluate: bool
-    ) -> np.ndarray | None:
-        """See ``Contender.train``."""
-        steps = self.problem.steps_per_epoch
-        spec = Spec(
-            model=MLP(self.problem.sizes),
-            steps=epochs * steps,
-            batch_size=self.problem.batch_size,
-            evaluate_at=tuple(range(steps, epochs * steps + 1, steps)) if evaluate else (0,),
-        )
-        evaluate_on = {"validation": self.validation} if evaluate else {}
-        key = jax.random.key(seed)
-        if len(learning_rates) == 1:
-            hyper = Hyper(learning_rates[0], self.problem.l2)
-            trained = train(spec, hyper, key, self.data, evaluate_on)
-            _, history = jax.block_until_ready(trained)
-            return 1 - np.asarray(history.metrics["validation"].error)[None] if evaluate else None
-        population = train_population(
-            spec,
-            Hyper(np.array(learning_rates), self.problem.l2),
-            key,
-            self.data,
-            evaluate_on,
-            keep_params=False,
-        )
-        return 1 - np.asarray(population.metrics["validation"].error[0]) if evaluate else None
+    return train_all

@@ -1,31 +1,44 @@
-"""What the contenders on JAX have in common: examples on the device, orders, optax's SGD."""
+"""The Python loop of the contenders on JAX: a jitted step that takes the minibatch's rows out.
 
-from collections.abc import Iterator
+As in Flax's MNIST example, the training examples stay on the device in floating point and an
+epoch's order is drawn at its start.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from experiments.benchmark.peers.numpy_by_hand import as_float
+from experiments.benchmark.contender import Train
 from experiments.benchmark.problem import Problem
-from jaxnn import Data
 from jaxnn.types import Array, PyTree
 
 
-def on_device(data: Data) -> tuple[Array, Array]:
-    """Inputs in floating point, and targets."""
-    return jax.device_put((as_float(data), np.asarray(data.targets)))
+def loop(problem: Problem, create: Callable, step: Callable, accuracy: Callable) -> Train:
+    """A contender of create(seed, rate), step(state, x, y, rows) and accuracy(state, x, y)."""
+    examples, validation = (
+        jax.device_put((each.inputs, np.asarray(each.targets)))
+        for each in (problem.train, problem.validation)
+    )
+    step, accuracy = jax.jit(step, donate_argnums=0), jax.jit(accuracy)
+
+    def train(rate: Any, epochs: int, seed: int, evaluate: bool) -> tuple[Any, list]:
+        generator, accuracies = np.random.default_rng(seed), []
+        state = create(seed, np.array(rate, np.float32))
+        for _ in range(epochs):
+            for rows in problem.minibatches(generator):
+                state = step(state, *examples, rows)
+            if evaluate:
+                accuracies.append(np.asarray(accuracy(state, *validation)))
+        return jax.block_until_ready(state), accuracies
+
+    return train
 
 
-def minibatches(problem: Problem, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """The rows of each minibatch of an epoch, in a new order."""
-    order = generator.permutation(len(problem.train.targets)).astype(np.int32)
-    steps, size = problem.steps_per_epoch, problem.batch_size
-    yield from order[: steps * size].reshape(steps, size)
-
-
-def sgd(l2: float) -> optax.GradientTransformation:
-    """L2 on weights; the learning rate is part of the state, so that a new one compiles nothing."""
+def sgd(l2: float) -> Any:
+    """optax's SGD with L2 on weights; the learning rate is state: a new rate compiles nothing."""
+    import optax
 
     def transformation(learning_rate: Array) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(l2, mask=are_weights)
@@ -35,5 +48,5 @@ def sgd(l2: float) -> optax.GradientTransformation:
 
 
 def are_weights(params: PyTree) -> PyTree:
-    """What L2 applies to: matrices, not biases."""
+    """L2 applies to matrices, not to biases."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -2,7 +2,7 @@
 
 import jax
 
-from experiments.benchmark.searches.common import Job, examples, tell
+from experiments.benchmark.searches.job import Job, tell
 from jaxnn import Data
 from jaxnn.devices import use_all_cores, use_compilation_cache
 from jaxnn.search import Status, Task, fixed, given, log_uniform, random, search, successive_halving
@@ -15,7 +15,7 @@ def main() -> None:
     job = Job.given()
     use_all_cores()
     use_compilation_cache()
-    train, validation = (Data(*some) for some in examples(job))
+    train, validation = (Data(*examples) for examples in job.examples)
     task = Task(train, epochs=job.epochs, validation=given(validation), measure="error")
     space = {
         "learning_rate": log_uniform(*job.learning_rate),
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def show(status: Status) -> None:
-    """Tells the best so far."""
+    """Prints the best accuracy so far."""
     if status.best <= 1:  # infinite before the first evaluation
         tell(1 - status.best)
 

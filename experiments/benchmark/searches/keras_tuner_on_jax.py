@@ -1,7 +1,7 @@
 """Keras Tuner's Hyperband, with Keras on JAX.
 
-It finds good models sooner than Keras Tuner's RandomSearch: in 25 s one that the other had after
-242 s (softmax regression on MNIST, 64 configurations, 12 epochs).
+Hyperband finds good models sooner than Keras Tuner's RandomSearch: after 25 s one of the quality
+that RandomSearch had after 242 s (softmax regression on MNIST, 64 configurations, 12 epochs).
 """
 # pyright: reportMissingImports=false
 
@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import keras_tuner
 
-from experiments.benchmark.searches.common import Job, examples, tell
+from experiments.benchmark.searches.job import Job, tell
 
-FACTOR = 3  # of Hyperband: its default
+FACTOR = 3  # Hyperband's default
 
 
 class Tell(keras.callbacks.Callback):
-    """Tells every accuracy as soon as it is known."""
+    """Prints every accuracy at once."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See ``keras.callbacks.Callback``."""
@@ -30,7 +30,7 @@ def main() -> None:
     """Searches."""
     job = Job.given()
     keras.utils.set_random_seed(job.seed)
-    train, validation = examples(job)
+    train, validation = job.examples
     with tempfile.TemporaryDirectory() as folder:
         tuner = keras_tuner.Hyperband(
             lambda values: network(job, values),
@@ -53,13 +53,13 @@ def main() -> None:
 
 
 def configurations(epochs: int) -> int:
-    """How many an iteration of Hyperband tries, in all of its brackets."""
+    """How many configurations an iteration of Hyperband tries, in all of its brackets."""
     ends = 1 + math.log(epochs, FACTOR)
     return sum(math.ceil(math.ceil(ends) / (s + 1) * FACTOR**s) for s in range(int(ends)))
 
 
 def network(job: Job, values: Any) -> keras.Model:
-    """The network of a configuration, compiled."""
+    """The network of a configuration, compiled; Keras's L2 has no half in it."""
     penalty = keras.regularizers.L2(values.Float("l2", *job.l2, sampling="log") / 2)
     *hidden, outputs = job.sizes[1:]
     model = keras.Sequential([keras.Input((job.sizes[0],))])

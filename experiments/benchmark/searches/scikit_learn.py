@@ -1,4 +1,8 @@
-"""scikit-learn: RandomizedSearchCV and HalvingRandomSearchCV of an MLPClassifier."""
+"""scikit-learn: RandomizedSearchCV and HalvingRandomSearchCV of an MLPClassifier.
+
+Randomized search trains every configuration to the end; halving trains the best third of the
+configurations three times as long, from the beginning.
+"""
 
 from typing import Any
 
@@ -8,16 +12,13 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import HalvingRandomSearchCV, PredefinedSplit, RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier
 
-from experiments.benchmark.searches.common import Job, examples, tell
+from experiments.benchmark.searches.job import Job, tell
 
 
-def randomized(job: Job) -> tuple[type, dict[str, Any]]:
-    """Trains every configuration to the end."""
-    return RandomizedSearchCV, {"n_iter": job.configurations}
-
-
-def halving(job: Job) -> tuple[type, dict[str, Any]]:
-    """Trains the best third of the configurations three times as long, from the beginning."""
+def method(job: Job) -> tuple[type, dict[str, Any]]:
+    """The class of the search, and its budget."""
+    if job.method == "randomized":
+        return RandomizedSearchCV, {"n_iter": job.configurations}
     return HalvingRandomSearchCV, {
         "n_candidates": job.configurations,
         "resource": "max_iter",
@@ -26,18 +27,15 @@ def halving(job: Job) -> tuple[type, dict[str, Any]]:
     }
 
 
-METHODS = {"randomized": randomized, "halving": halving}
-
-
 def main() -> None:
     """Searches."""
     job = Job.given()
-    train, validation = examples(job)
+    train, validation = job.examples
     inputs = np.concatenate([train.inputs, validation.inputs])
     targets = np.concatenate([train.targets, validation.targets])
-    always, held_out = -1, 0  # what PredefinedSplit calls examples that train and validate
+    always, held_out = -1, 0  # PredefinedSplit's marks of examples that train and validate
     fold = np.repeat([always, held_out], [len(train.targets), len(validation.targets)])
-    kind, budget = METHODS[job.method](job)
+    kind, budget = method(job)
     search = kind(
         classifier(job),
         {
@@ -55,7 +53,7 @@ def main() -> None:
 
 
 def alpha(job: Job, l2: float) -> float:
-    """The penalty as MLPClassifier wants it, which divides it by the size of the minibatch."""
+    """The penalty for MLPClassifier, which divides alpha by the size of the minibatch."""
     return l2 * job.batch_size
 
 
@@ -68,14 +66,14 @@ def classifier(job: Job) -> MLPClassifier:
         "momentum": job.momentum,
         "nesterovs_momentum": False,
         "max_iter": job.epochs,
-        "n_iter_no_change": job.epochs,  # all of them
+        "n_iter_no_change": job.epochs,  # no early stop
         "random_state": job.seed,
     }
     return MLPClassifier(**settings)
 
 
 def score(model: MLPClassifier, inputs: np.ndarray, targets: np.ndarray) -> float:
-    """The share of right predictions, told as soon as it is known."""
+    """The share of right predictions, printed at once."""
     accuracy = model.score(inputs, targets)
     tell(accuracy)
     return accuracy

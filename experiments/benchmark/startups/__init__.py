@@ -6,11 +6,6 @@ the test examples. No script imports more than it needs, and ``python -m`` start
 
     python -m experiments.benchmark.startups.NAME TIME DIGITS
 
-TIME is ``time.time()`` as the process was started, DIGITS the file that ``digits.load`` reads. The
-last line that a script prints is ``stopwatch.finish``'s.
+TIME is ``time.time()`` at the start of the process, DIGITS the file for ``script.load``. The last
+line that a script prints is ``script.finish``'s.
 """
-
-STEPS = 500
-BATCH_SIZE = 100
-LEARNING_RATE = 0.5
-L2 = 1e-4

@@ -18,13 +18,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # faster to import than pyplot
 from torch import Tensor, nn
 
-from experiments.benchmark.startups import L2, STEPS
-from experiments.benchmark.startups.digits import load, minibatches
+from experiments.benchmark.startups import script
 
 SIZES = {"a": (64, 10), "b": (64, 50, 50, 10), "c": (64, 90, 50, 10)}
 LEARNING_RATES = {"a": 0.3, "b": 0.1, "c": 0.1}
 SEEDS = 5
-EVALUATE_AT = {*range(0, 26, 5), *range(0, STEPS + 1, 50)}
+EVALUATE_AT = {*range(0, 26, 5), *range(0, script.STEPS + 1, 50)}
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 FIGURES = ("train_cross_entropy", "test_error", "train_error")
 
@@ -45,11 +44,11 @@ def train(model: nn.Module, rate: float, seed: int, data: tuple[Tensor, ...]) ->
     x, y, *_ = data
     weights = [p for p in model.parameters() if p.ndim > 1]
     biases = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": weights, "weight_decay": L2}, {"params": biases}]
+    groups = [{"params": weights, "weight_decay": script.L2}, {"params": biases}]
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, script.STEPS)
     history = [{"iteration": 0} | evaluate(model, data)]
-    for step, rows in enumerate(minibatches(len(y), seed), start=1):
+    for step, rows in enumerate(script.minibatches(len(y), seed), start=1):
         loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
         optimizer.zero_grad()
         loss.backward()
@@ -115,7 +114,7 @@ def write(rows: list[dict], folder: Path) -> None:
 def main() -> None:
     """Trains all networks, one after another."""
     torch.set_num_threads(1)  # two are slower
-    x_train, y_train, x_test, y_test = map(torch.from_numpy, load())
+    x_train, y_train, x_test, y_test = map(torch.from_numpy, script.load())
     rows = []
     for setting, sizes in SIZES.items():
         for seed in range(SEEDS):

@@ -5,14 +5,12 @@ import equinox as eqx
 import jax
 import optax
 
-from experiments.benchmark.startups import L2, LEARNING_RATE
-from experiments.benchmark.startups.digits import load, minibatches
-from experiments.benchmark.startups.stopwatch import finish, reached
+from experiments.benchmark.startups import script
 
-reached("imports")
-x_train, y_train, x_test, y_test = load()
+script.reached("imports")
+x_train, y_train, x_test, y_test = script.load()
 model = eqx.nn.Linear(64, 10, key=jax.random.key(0))
-optimizer = optax.sgd(LEARNING_RATE)
+optimizer = optax.sgd(script.LEARNING_RATE)
 optimizer_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
 
@@ -24,15 +22,15 @@ def train_step(model, optimizer_state, inputs, labels):
     def gradient(model):
         logits = jax.vmap(model)(inputs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean() + L2 / 2 * (model.weight**2).sum()
+        return losses.mean() + script.L2 / 2 * (model.weight**2).sum()
 
     updates, optimizer_state = optimizer.update(gradient(model), optimizer_state, model)
     return eqx.apply_updates(model, updates), optimizer_state
 
 
-for step, rows in enumerate(minibatches(len(y_train))):
+for step, rows in enumerate(script.minibatches(len(y_train))):
     model, optimizer_state = train_step(model, optimizer_state, x_train[rows], y_train[rows])
     if step == 0:
         jax.block_until_ready(model.weight)
-        reached("first_step")
-finish((jax.vmap(model)(jax.numpy.asarray(x_test)).argmax(axis=1) == y_test).mean())
+        script.reached("first_step")
+script.finish((jax.vmap(model)(jax.numpy.asarray(x_test)).argmax(axis=1) == y_test).mean())

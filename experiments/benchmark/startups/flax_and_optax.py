@@ -5,17 +5,15 @@ import optax
 from flax import linen as nn
 from flax.training.train_state import TrainState
 
-from experiments.benchmark.startups import L2, LEARNING_RATE
-from experiments.benchmark.startups.digits import load, minibatches
-from experiments.benchmark.startups.stopwatch import finish, reached
+from experiments.benchmark.startups import script
 
-reached("imports")
-x_train, y_train, x_test, y_test = load()
+script.reached("imports")
+x_train, y_train, x_test, y_test = script.load()
 model = nn.Dense(10)
 state = TrainState.create(
     apply_fn=model.apply,
     params=model.init(jax.random.key(0), x_train[:1])["params"],
-    tx=optax.sgd(LEARNING_RATE),
+    tx=optax.sgd(script.LEARNING_RATE),
 )
 
 
@@ -26,15 +24,15 @@ def train_step(state, inputs, labels):
     def objective(params):
         logits = state.apply_fn({"params": params}, inputs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean() + L2 / 2 * (params["kernel"] ** 2).sum()
+        return losses.mean() + script.L2 / 2 * (params["kernel"] ** 2).sum()
 
     return state.apply_gradients(grads=jax.grad(objective)(state.params))
 
 
-for step, rows in enumerate(minibatches(len(y_train))):
+for step, rows in enumerate(script.minibatches(len(y_train))):
     state = train_step(state, x_train[rows], y_train[rows])
     if step == 0:
         jax.block_until_ready(state)
-        reached("first_step")
+        script.reached("first_step")
 logits = state.apply_fn({"params": state.params}, x_test)
-finish((logits.argmax(axis=1) == y_test).mean())
+script.finish((logits.argmax(axis=1) == y_test).mean())

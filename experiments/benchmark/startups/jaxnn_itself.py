@@ -2,21 +2,20 @@
 
 import jax
 
-from experiments.benchmark.startups import BATCH_SIZE, L2, LEARNING_RATE, STEPS
-from experiments.benchmark.startups.stopwatch import finish, reached
+from experiments.benchmark.startups import script
 from jaxnn import MLP, Hyper, Spec, train
 from jaxnn.data import load
 from jaxnn.devices import use_compilation_cache
 
-reached("imports")
+script.reached("imports")
 use_compilation_cache()
 digits = load("digits")
 _, history = train(
-    Spec(model=MLP((64, 10)), steps=STEPS, batch_size=BATCH_SIZE),
-    Hyper(LEARNING_RATE, L2),
+    Spec(model=MLP((64, 10)), steps=script.STEPS, batch_size=script.BATCH_SIZE),
+    Hyper(script.LEARNING_RATE, script.L2),
     jax.random.key(0),
     digits.train,
     {"test": digits.test},
 )
-reached("first_step")  # all steps are one program, which runs while Python goes on
-finish(1 - history.metrics["test"].error.item())
+script.reached("first_step")  # all steps are one program, which runs while Python goes on
+script.finish(1 - history.metrics["test"].error.item())

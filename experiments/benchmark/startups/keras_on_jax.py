@@ -3,21 +3,19 @@
 # pyright: reportMissingImports=false, reportArgumentType=false
 import keras
 
-from experiments.benchmark.startups import L2, LEARNING_RATE, STEPS
-from experiments.benchmark.startups.digits import load, minibatches
-from experiments.benchmark.startups.stopwatch import finish, reached
+from experiments.benchmark.startups import script
 
-reached("imports")
-x_train, y_train, x_test, y_test = load()
+script.reached("imports")
+x_train, y_train, x_test, y_test = script.load()
 keras.utils.set_random_seed(0)
 model = keras.Sequential(
     [
         keras.Input((64,)),
-        keras.layers.Dense(10, kernel_regularizer=keras.regularizers.L2(L2 / 2)),
+        keras.layers.Dense(10, kernel_regularizer=keras.regularizers.L2(script.L2 / 2)),
     ]
 )
 model.compile(
-    optimizer=keras.optimizers.SGD(LEARNING_RATE),
+    optimizer=keras.optimizers.SGD(script.LEARNING_RATE),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
 )
 
@@ -28,10 +26,10 @@ class FirstStep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Called after every step."""
         if batch == 0:
-            reached("first_step")
+            script.reached("first_step")
 
 
-batches = ((x_train[rows], y_train[rows]) for rows in minibatches(len(y_train)))
-model.fit(batches, steps_per_epoch=STEPS, verbose=0, callbacks=[FirstStep()])
+batches = ((x_train[rows], y_train[rows]) for rows in script.minibatches(len(y_train)))
+model.fit(batches, steps_per_epoch=script.STEPS, verbose=0, callbacks=[FirstStep()])
 predicted = model.predict_on_batch(x_test).argmax(axis=1)
-finish((predicted == y_test).mean())
+script.finish((predicted == y_test).mean())

@@ -2,22 +2,20 @@
 
 import numpy as np
 
-from experiments.benchmark.startups import BATCH_SIZE, L2, LEARNING_RATE
-from experiments.benchmark.startups.digits import load, minibatches
-from experiments.benchmark.startups.stopwatch import finish, reached
+from experiments.benchmark.startups import script
 
-reached("imports")
-x_train, y_train, x_test, y_test = load()
+script.reached("imports")
+x_train, y_train, x_test, y_test = script.load()
 one_hot = np.eye(10, dtype=np.float32)[y_train]
 weight = np.random.default_rng(0).standard_normal((64, 10)).astype(np.float32) / 8
 bias = np.zeros(10, np.float32)
-for step, rows in enumerate(minibatches(len(y_train))):
+for step, rows in enumerate(script.minibatches(len(y_train))):
     x = x_train[rows]
     logits = x @ weight + bias
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     delta = exponentials / exponentials.sum(axis=1, keepdims=True) - one_hot[rows]
-    weight -= LEARNING_RATE * (x.T @ delta / BATCH_SIZE + L2 * weight)
-    bias -= LEARNING_RATE * delta.mean(axis=0)
+    weight -= script.LEARNING_RATE * (x.T @ delta / script.BATCH_SIZE + script.L2 * weight)
+    bias -= script.LEARNING_RATE * delta.mean(axis=0)
     if step == 0:
-        reached("first_step")
-finish((np.argmax(x_test @ weight + bias, axis=1) == y_test).mean())
+        script.reached("first_step")
+script.finish((np.argmax(x_test @ weight + bias, axis=1) == y_test).mean())

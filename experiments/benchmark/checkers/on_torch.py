@@ -1,20 +1,23 @@
 """PyTorch: ``torch.autograd.gradcheck`` of an ``autograd.Function`` with the claimed backward.
 
-Every entry of the Jacobian against centred differences; all other arguments are the defaults.
+Every entry of the Jacobian against centred differences, or with ``fast_mode`` one random direction;
+all other arguments are the defaults.
 """
 
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from experiments.benchmark.checkers import Checker
 from experiments.benchmark.checkers.statement import Point, Statement, compiled
 
 
-def check_of(statement: Statement, *, fast_mode: bool = False) -> Callable[[Point], None]:
+def check_of(statement: Statement, *, fast_mode: bool) -> Callable[[Point], None]:
     """Checks a statement at a point."""
     function, derivative = compiled(statement)
 
@@ -44,7 +47,7 @@ def arrays(tensors: Iterable[torch.Tensor]) -> list[np.ndarray]:
 
 
 def tensor(array: Any) -> torch.Tensor:
-    """A copy of what JAX computed."""
+    """A copy of a JAX array."""
     return torch.tensor(np.asarray(array))
 
 
@@ -65,7 +68,13 @@ class Softmax(torch.autograd.Function):
         return (torch.diag(p) - torch.outer(p, p)) @ p_gradient
 
 
-def check_softmax(z: np.ndarray, *, fast_mode: bool = False) -> None:
+def check_softmax(z: np.ndarray, *, fast_mode: bool) -> None:
     """Checks the Jacobian of the softmax."""
     logits = torch.tensor(z, requires_grad=True)
     torch.autograd.gradcheck(Softmax.apply, (logits,), fast_mode=fast_mode)
+
+
+CHECKERS = {
+    name: Checker(partial(check_of, fast_mode=fast), partial(check_softmax, fast_mode=fast))
+    for name, fast in {"torch_gradcheck": False, "torch_gradcheck_fast": True}.items()
+}

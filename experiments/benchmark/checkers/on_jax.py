@@ -1,32 +1,36 @@
-"""JAX: ``jax.test_util.check_grads`` of a ``custom_jvp`` function, first order, both modes.
+"""JAX and Chex: ``custom_jvp`` functions with the claimed derivative, first order.
 
-One random direction against centred differences; all other arguments are the defaults.
+``jax.test_util.check_grads``, in both modes: one random direction against centred differences.
+``chex.assert_numerical_grads``: JAX's checker with an absolute tolerance of 0.01 per entry of the
+first argument. All other arguments are the defaults.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 
+from experiments.benchmark.checkers import Checker
 from experiments.benchmark.checkers.statement import Point, Statement
 
+NumericalCheck = Callable[..., object]  # of a function, its arguments, and the order
 
-def check_of(statement: Statement) -> Callable[[Point], None]:
+
+def check_of(checker: NumericalCheck, statement: Statement) -> Callable[[Point], None]:
     """Checks a statement at a point."""
     function = with_derivative(statement)
 
     def check(point: Point) -> None:
-        jax.test_util.check_grads(
-            lambda *parts: function(parts, point.inputs), point.parts, order=1
-        )
+        checker(lambda *parts: function(parts, point.inputs), point.parts, order=1)
 
     return check
 
 
-@lru_cache(maxsize=1)  # compiled once for JAX's checker and Chex's
+@lru_cache(maxsize=1)  # compiled once for both checkers
 def with_derivative(statement: Statement) -> Callable[..., jax.Array]:
     """The function, which JAX differentiates by the claimed derivative."""
 
@@ -62,6 +66,15 @@ def _(primals, tangents):
 compiled_softmax = jax.jit(softmax)
 
 
-def check_softmax(z: np.ndarray) -> None:
+def check_softmax(checker: NumericalCheck, z: np.ndarray) -> None:
     """Checks the Jacobian of the softmax, diag(p) - p p^T (S1.1)."""
-    jax.test_util.check_grads(compiled_softmax, (z,), order=1)
+    checker(compiled_softmax, (z,), order=1)
+
+
+CHECKERS = {
+    name: Checker(partial(check_of, checker), partial(check_softmax, checker))
+    for name, checker in {
+        "jax_check_grads": jax.test_util.check_grads,
+        "chex_numerical_grads": chex.assert_numerical_grads,
+    }.items()
+}

@@ -1,21 +1,22 @@
-"""The checker that students write themselves (S4.6), in NumPy.
+"""The checker that students write (S4.6), in NumPy.
 
 Every entry of the gradient of a scalar function against centred differences with h = 1e-4; a
-relative difference above 1e-5 fails. As in the assignment several parameters are one long vector.
-Of a Jacobian every row is checked as a gradient.
+relative difference above 1e-5 fails. As in the assignment, several parameters are one long vector.
+Every row of a Jacobian is checked as a gradient.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+from experiments.benchmark.checkers import Checker
 from experiments.benchmark.checkers.statement import Parts, Point, Statement, compiled
 
 ValueAndGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 def gradcheck_naive(f: ValueAndGradient, x: np.ndarray) -> None:
-    """Compares the gradient that ``f`` states at x with differences of its value.
+    """Compares the gradient of ``f`` at x with differences of the value of ``f``.
 
     Raises:
       AssertionError: an entry is off.
@@ -75,3 +76,6 @@ def check_softmax(z: np.ndarray) -> None:
 
     for i in range(len(z)):
         gradcheck_naive(lambda z, i=i: row(z, i), z)
+
+
+CHECKERS = {"gradcheck_naive": Checker(check_of, check_softmax)}

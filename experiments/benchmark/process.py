@@ -1,0 +1,112 @@
+"""A Python module in a process that answers in lines of JSON.
+
+Contenders, searches, start-up scripts and the cases of scale all run this way.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from experiments.processes import ProcessError
+
+
+class MissingError(Exception):
+    """A package that the module imports is not installed; the text names the package."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A running process; its failure is a MissingError, or a ProcessError of its last line."""
+
+    name: str
+    process: "subprocess.Popen[str]"
+    errors: IO[str]
+    began: float  # time.time()
+
+    def lines(self) -> Iterator[tuple[float, str]]:
+        """Each line of standard output, with the seconds from the start until its arrival."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            yield time.time() - self.began, line
+        if self.process.wait():
+            raise self.failure()
+
+    def ask(self, rates: Sequence[float], epochs: int, seed: int, evaluate: bool = False) -> None:
+        """Requests a training of a contender; ``answer`` notices a process that has ended."""
+        request = {"rates": list(rates), "epochs": epochs, "seed": seed, "evaluate": evaluate}
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line of JSON: of a contender ``seconds`` and ``accuracies`` [K, epochs]."""
+        for _, line in self.lines():
+            return json.loads(line)
+        raise self.failure()
+
+    def train(
+        self, rates: Sequence[float], epochs: int, seed: int, *, evaluate: bool = False
+    ) -> dict[str, Any]:
+        """``ask`` and ``answer``."""
+        self.ask(rates, epochs, seed, evaluate)
+        return self.answer()
+
+    def failure(self) -> Exception:
+        """The error of a process that has ended."""
+        status = self.process.wait()
+        self.errors.seek(0)
+        *_, last = ("", *self.errors.read().strip().splitlines())
+        kind, _, text = last.partition(": ")
+        if kind == "ModuleNotFoundError":
+            return MissingError(text)
+        return ProcessError(f"{self.name} ended with exit status {status}: {last}")
+
+
+@contextmanager
+def running(
+    module: str,
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    name: str | None = None,
+) -> Iterator[Program]:
+    """``python -m MODULE ARGUMENTS``; the process and its children end with the block."""
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            name = name or module.removeprefix("experiments.benchmark.")
+            yield Program(name, process, errors, time.time())
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            assert process.stdin
+            with suppress(BrokenPipeError):  # a request that an ended process has not read
+                process.stdin.close()
+
+
+@contextmanager
+def hired(name: str, sizes: Sequence[int], data: Path, cores: Sequence[int]) -> Iterator[Program]:
+    """A contender in a process on some cores, ready to train."""
+    job = {"contender": name, "sizes": sizes, "data": str(data), "cores": list(cores)}
+    with running("experiments.benchmark.worker", json.dumps(job), name=name) as program:
+        program.answer()  # ready
+        yield program
