@@ -70,7 +70,7 @@ def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, An
 
 
 def observations(settings: Mapping[str, Setting]) -> list[dict[str, str]]:
-    """The observations that S1.4 prints, beside the measured means over seeds."""
+    """The observations printed in S1.4, beside the measured means over seeds."""
     return [
         _drops_fastest("cross-entropy of (a) drops fastest and of (c) slowest", settings),
         _all_close(settings, "cross-entropy", "train_cross_entropy", 5000, 0.15),

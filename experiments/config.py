@@ -2,10 +2,10 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, Parameter, Token
 
@@ -13,7 +13,7 @@ from jaxnn.data import NAMES
 
 
 def _whole_number(_: object, tokens: Sequence[Token]) -> int:
-    """Refuses 2.5 where cyclopts would round it."""
+    """Refuses 2.5; cyclopts would round to 2."""
     text = tokens[0].value
     try:
         return int(text)
@@ -36,34 +36,30 @@ class Config:
         self.validate()
 
     def validate(self) -> None:
-        """Raises ValueError for the first bad flag: its name, its value, the expected values."""
+        """Raises ValueError with name, value and expectation of the first bad flag."""
 
     def at_least(self, least: int, *fields: str) -> None:
         """Checks that each field is None or a whole number of at least ``least``."""
-        for field in fields:
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise self.refusal(field, f"at least {least}")
+        self._check(fields, lambda value: value >= least, f"at least {least}")
 
     def positive(self, *fields: str) -> None:
         """Checks that each field is None or a finite number above 0."""
-        for field in fields:
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise self.refusal(field, "a positive number")
+        self._check(fields, lambda value: math.isfinite(value) and value > 0, "a positive number")
 
     def not_negative(self, *fields: str) -> None:
         """Checks that each field is None or a finite number, 0 or above."""
-        for field in fields:
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise self.refusal(field, "0 or a positive number")
+        expected = "0 or a positive number"
+        self._check(fields, lambda value: math.isfinite(value) and value >= 0, expected)
 
     def one_of(self, choices: Sequence[str], *fields: str) -> None:
         """Checks that each field is among the choices."""
+        self._check(fields, lambda value: value in choices, "one of " + ", ".join(choices))
+
+    def _check(self, fields: Sequence[str], is_valid: Callable[[Any], bool], expected: str) -> None:
         for field in fields:
-            if getattr(self, field) not in choices:
-                raise self.refusal(field, "one of " + ", ".join(choices))
+            value = getattr(self, field)
+            if value is not None and not is_valid(value):
+                raise self.refusal(field, expected)
 
     def only_with(self, condition: bool, text: str, *fields: str) -> None:
         """Checks that each field is None unless the condition, in words ``text``, is met."""
@@ -72,7 +68,7 @@ class Config:
                 raise self.refusal(field, f"only with {text}")
 
     def refusal(self, field: str, expected: str) -> ValueError:
-        """The error for a flag: its name, its value and the expected values."""
+        """The error with name, value and expectation of a flag."""
         flag = "--" + field.replace("_", "-")
         value = getattr(self, field)
         return ValueError(
@@ -107,7 +103,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class DistributedConfig(DataConfig):
-    """The flags of an experiment that several processes can share."""
+    """The flags of an experiment on several processes."""
 
     distributed: bool = False
     """Use the devices of all processes of the job; SLURM, Open MPI, Kubernetes and TPUs are

@@ -1,4 +1,4 @@
-"""Every derivative, identity and update rule of the sources: which statements hold as printed?
+"""Every derivative, identity and update rule of the sources, verified as printed.
 
 ``experiments/claims`` has the statements, ``jaxnn.verify`` judges them, and the report shows the
 correct statement below every statement that does not hold.
@@ -24,7 +24,7 @@ FILES = tuple(
 
 
 class Judged(NamedTuple):
-    """A statement with its verdicts, one per seed."""
+    """A statement with a verdict per seed."""
 
     claimed: Claim
     verdicts: tuple[Verdict, ...]
@@ -54,7 +54,7 @@ def outcome(verdict: Verdict) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DerivationsConfig(Config):
-    """Every derivative, identity and update rule of the sources (S1 to S5): which ones hold?
+    """Verify every derivative, identity and update rule of the sources (S1 to S5).
 
     The statements are verified as printed, on random inputs. Exit status 1 when a corrected
     statement does not hold, or a printed statement has another verdict than the recorded verdict.
@@ -84,7 +84,7 @@ class DerivationsConfig(Config):
 
 
 def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Verifies the statements, shows the verdicts, and checks them against the record."""
+    """Verifies the statements, shows the verdicts, and compares the verdicts with the record."""
     statements = judge(config, run)
     run.table(
         "The sources' statements",
@@ -137,7 +137,7 @@ def _check_record(run: harness.Run, source: str, statements: Sequence[Judged]) -
 
 
 def _check_corrections(run: harness.Run, statements: Sequence[Judged]) -> None:
-    """Checks that corrected statements hold, and that every failing statement has a correction."""
+    """Checks that corrections hold, and that every failing statement has a correction."""
     corrected = [s for s in statements if s.claimed.corrects is not None]
     failed = [s.claimed.name for s in corrected if not all(v.holds for v in s.verdicts)]
     detail = f"refuted: {', '.join(failed)}" if failed else f"{len(corrected)} hold"

@@ -23,10 +23,10 @@ def seconds_of(
     Args:
       command: program and arguments.
       environment: variables to add to the environment of the current process.
-      allowed: exit statuses that are no failure.
+      allowed: exit statuses that count as success.
 
     Raises:
-      ProcessError: the process ended with an exit status that is not allowed.
+      ProcessError: the process ended with any further exit status.
     """
     began = time.perf_counter()
     done = subprocess.run(

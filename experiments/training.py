@@ -1,4 +1,4 @@
-"""Common parts of the experiments that train networks: flags, and the training of a setting."""
+"""Common parts of the experiments on networks: flags, and the training of a setting."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -119,7 +119,7 @@ def show(config: SpeedConfig, run: harness.Run, measured: Mapping[str, Summary])
 
 
 def measure_claim(config: SpeedConfig, seed: int) -> dict[str, float]:
-    """One repetition of all measurements of the single claim."""
+    """A repetition of all measurements of the single claim."""
     comparison = seconds(compare, config.trials, seed)
     return {
         "comparison": 1e3 * comparison,
