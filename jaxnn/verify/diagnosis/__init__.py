@@ -1,8 +1,8 @@
-"""The mistake that a refuted formula most likely contains.
+"""The most likely mistake in a refuted formula.
 
 Every hypothesis predicts the whole formula, and is believed only if the prediction is right to 1e-9
 in all trials, also at sizes that did not make the hypothesis: a wrong diagnosis does harm.
-Hypotheses are (1) the right derivative, (2) the derivative in another layout, or its diagonal, (3)
+Hypotheses are (1) the right derivative, (2) the derivative in other layouts, or the diagonal, (3)
 the derivative with one or two mistakes in the backward pass, all with coefficients of the terms of
 the objective; and (4) an exchanged value in the formula. A diagnosis has at most two mistakes.
 """
@@ -40,14 +40,14 @@ ONLY_SPECIAL = Finding(
 
 
 class Diagnosis(NamedTuple):
-    """The mistakes in a formula, and an input that tells alternatives apart."""
+    """The mistakes in a formula, and an input at which alternatives differ."""
 
     findings: tuple[Finding, ...]
     detail: str = ""
 
 
 class Explanation(NamedTuple):
-    """Mistakes that together predict the formula."""
+    """Mistakes, and the formula values predicted by the mistakes."""
 
     findings: frozenset[Finding]
     predict: Callable[[Sample], Leaves | None] = lambda sample: None
@@ -84,8 +84,8 @@ def diagnose(claim: Claim, seed: int = 0) -> Diagnosis:
 
     Returns:
       The mistakes, or ``unknown``, also if the diagnosis raises an exception: the verdict stands
-      without a diagnosis. Where the claim's inputs cannot tell several explanations apart: all
-      explanations, and in ``detail`` an input that can.
+      without a diagnosis. Where several explanations agree at the claim's inputs: all
+      explanations, and in ``detail`` an input at which the explanations differ.
     """
     try:
         return _diagnose(claim, seed)
@@ -119,7 +119,7 @@ def _diagnose(claim: Claim, seed: int) -> Diagnosis:
 
 
 def _samples(claim: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample]:
-    """Trials at several choices of sizes; a choice with a value that is not finite is left out."""
+    """Trials at several choices of sizes; choices without finite values are left out."""
     for choice in choices:
         try:
             at = sample(claim, choice, seed)
@@ -135,7 +135,7 @@ def _right(at: Sample) -> Leaves:
 
 
 def _share_right(at: Sample) -> float:
-    """The share of trials with a right formula; large where one branch of the formula is wrong."""
+    """The share of trials with a right formula; large where a single branch is wrong."""
     pairs = zip(zip(*at.formula, strict=True), zip(*_right(at), strict=True), strict=True)
     return float(np.mean([all(map(same, formula, right)) for formula, right in pairs]))
 
@@ -206,7 +206,7 @@ def _simplest(claim: Claim, found: Sequence[Explanation], seed: int) -> Diagnosi
 
 
 def _distinguishing_input(claim: Claim, explanations: Sequence[Explanation], seed: int) -> str:
-    """An input, outside of the claim's generators, that tells explanations apart."""
+    """An input, outside of the claim's generators, at which explanations differ."""
     at = sample(claim, 0, seed, unconstrained=True)
     predictions = [explanation.predict(at) for explanation in explanations]
     for a, b in combinations(predictions, 2):

@@ -1,7 +1,7 @@
-"""Derivatives of a function, each with one mistake in the backward pass.
+"""Derivatives of a function, each with a mistake in the backward pass.
 
 The function's graph is evaluated unchanged, but with knobs. A knob at zero does nothing; a turned
-knob keeps all values and changes one derivative: the derivative is dropped, negated, or taken at a
+knob keeps all values and changes a derivative: the derivative is dropped, negated, or taken at a
 wrong argument. All mistakes are thus one program, mapped over the settings of the knobs.
 """
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxnn.types import Array
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, word, words
 from jaxnn.verify.graph import Name, Node, apply, evaluate
+from jaxnn.verify.verdict import Finding
 
 CROSS_ENTROPY_GRADIENT = "the gradient by the logits is taken for the cross-entropy's, p - y"
 
@@ -24,7 +25,7 @@ _ARITHMETIC = _LINEAR | words(
     "mul stop_gradient broadcast_in_dim reshape squeeze transpose expand_dims log exp integer_pow "
     "square sqrt div pow abs"
 )
-"""Arithmetic, powers, logarithms and exponentials, which make no activation in a chain."""
+"""Arithmetic, powers, logarithms and exponentials: a chain of only operations is no activation."""
 
 _STRUCTURAL = words(
     "broadcast_in_dim reshape squeeze transpose expand_dims convert_element_type copy slice "
@@ -37,15 +38,13 @@ Change = Callable[[Known, Known], Any]
 """(All values as constants, the values so far) -> an addend: zero, with a derivative."""
 
 Place = Name | tuple[int, int]
-"""A value, or one operand: (position of the node, place of the operand)."""
+"""A value, or an operand: (position of the node, place of the operand)."""
 
 
 class Mistake(NamedTuple):
-    """A knob's setting, and the mistake that the setting makes."""
+    """A mistake, and the setting of the knob that makes the mistake."""
 
-    code: str
-    where: str
-    detail: str
+    finding: Finding
     knob: int
     setting: float
 
@@ -53,13 +52,13 @@ class Mistake(NamedTuple):
 class Knob(NamedTuple):
     """Changes of derivatives, in proportion to a setting."""
 
-    mistakes: Sequence[tuple[str, str, str, float]]  # (code, where, detail, setting)
+    mistakes: Sequence[tuple[Finding, float]]  # (mistake, setting)
     changes: Sequence[tuple[Place, Change]]
 
 
 def _knob(code: str, where: str, detail: str, *changes: tuple[Place, Change]) -> Knob:
     """A knob for one mistake."""
-    return Knob([(code, where, detail, 1.0)], changes)
+    return Knob([(Finding(code, where, detail), 1.0)], changes)
 
 
 class Ablation:
@@ -75,8 +74,7 @@ class Ablation:
         self.knobs = 0
         self._changes: dict[Place, list[tuple[int, Change]]] = {}
         for knob in _knobs(evaluated):
-            for code, where, detail, setting in knob.mistakes:
-                self.mistakes.append(Mistake(code, where, detail, self.knobs, setting))
+            self.mistakes += [Mistake(f, self.knobs, setting) for f, setting in knob.mistakes]
             for place, change in knob.changes:
                 self._changes.setdefault(place, []).append((self.knobs, change))
             self.knobs += 1
@@ -131,8 +129,8 @@ def _scaling(name: Name, factor: Callable[[Known], Any]) -> Change:
 def _tame(slope: Any) -> Any:
     """The slope, or an odd number where the slope is not finite.
 
-    A number that is not finite would spoil the derivatives of all other knobs; a zero would look
-    like a dropped derivative.
+    Infinity or NaN would spoil the derivatives of all knobs; a zero would look like a dropped
+    derivative.
     """
     return jnp.where(jnp.isfinite(slope), slope, 0.7390851332)
 
@@ -144,14 +142,14 @@ def _operand_knobs(evaluated: EvaluatedGraph, position: int, node: Node) -> Iter
         if name not in evaluated.active or node.primitive.name in _STRUCTURAL:
             continue
         subject = f"the derivative of the {word(node)} by {evaluated.described(name)}"
-        dropped = ("unknown", where, f"{subject} is taken for constant", -1.0)
+        dropped = Finding("unknown", where, f"{subject} is taken for constant")
         if _normalises(evaluated, node, place):
-            dropped = ("normaliser_constant", where, "the normaliser is held constant", -1.0)
+            dropped = Finding("normaliser_constant", where, "the normaliser is held constant")
         mistakes = [
-            dropped,
-            ("sign", where, f"{subject} has the wrong sign", -2.0),
-            ("factor", where, f"{subject} is doubled", 1.0),
-            ("factor", where, f"{subject} is halved", -0.5),
+            (dropped, -1.0),
+            (Finding("sign", where, f"{subject} has the wrong sign"), -2.0),
+            (Finding("factor", where, f"{subject} is doubled"), 1.0),
+            (Finding("factor", where, f"{subject} is halved"), -0.5),
         ]
         yield Knob(mistakes, [((position, place), _scaling(name, lambda fixed: 2.0))])
 
@@ -170,7 +168,7 @@ def _normalises(evaluated: EvaluatedGraph, node: Node, place: int) -> bool:
 
 
 def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
-    """An elementwise function's derivative missing, or taken of another value."""
+    """An elementwise function's derivative missing, or taken at a wrong value."""
     after = node.results[0]
     before = evaluated.roots[after]
     if before is None or before == after or before not in evaluated.active:
@@ -207,7 +205,7 @@ def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
 
 
 def _slope(chain: Sequence[Node], before: Name, after: Name, argument: Name, fixed: Known) -> Any:
-    """The derivative of a chain of elementwise operations at another argument."""
+    """The derivative of a chain of elementwise operations at a wrong argument."""
 
     def function(argument: Any) -> Any:
         known = {**fixed, before: argument}
@@ -221,7 +219,7 @@ def _slope(chain: Sequence[Node], before: Name, after: Name, argument: Name, fix
 
 
 def _factor_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
-    """A product's derivative, multiplied by another value in place of the other factor."""
+    """A product's derivative, multiplied by a wrong value in place of a factor."""
     if node.primitive.name not in ("dot_general", "mul"):
         return
     line = evaluated.line(node)
@@ -248,7 +246,7 @@ def _substitutes(
 
 
 def _factor_change(node: Node, place: int, instead: Callable[[Known], Any]) -> Change:
-    """In a product's derivative by the operand at ``place``, another value for the factor."""
+    """In a product's derivative by the operand at ``place``, a wrong value for the factor."""
     variable, factor = node.operands[place], node.operands[1 - place]
 
     def change(fixed: Known, live: Known) -> Any:
@@ -282,7 +280,7 @@ def _softmax_knobs(evaluated: EvaluatedGraph) -> Iterator[Knob]:
         if kind == "softmax":
             for code, entry, rest in _OFF_DIAGONAL:
                 detail = f"the softmax's Jacobian has {entry} off the diagonal, expected -p_i p_j"
-                change = _off_diagonal_change(logits, value, axis, rest)
+                change = _replacing(logits, value, partial(_off_diagonal, value, axis, rest))
                 yield _knob(code, where, detail, (value, change))
             for changes in _loss_changes(evaluated, logits, value):
                 yield _knob("softmax_jacobian_skipped", where, CROSS_ENTROPY_GRADIENT, *changes)
@@ -304,17 +302,15 @@ def _jacobian_changes(
     return [(logits, scale), (value, _scaling(value, lambda fixed: 0.0))]
 
 
-def _off_diagonal_change(
-    logits: Name, p: Name, axis: int, rest: Callable[[Any, Any, int], Any]
-) -> Change:
-    return _replacing(logits, p, lambda fixed, d: fixed[p] * d + rest(fixed[p], d, axis))
+def _off_diagonal(p: Name, axis: int, rest: Callable[..., Any], fixed: Known, d: Any) -> Any:
+    return fixed[p] * d + rest(fixed[p], d, axis)
 
 
 def _loss_changes(
     evaluated: EvaluatedGraph, logits: Name, p: Name
 ) -> Iterator[list[tuple[Place, Change]]]:
     """The gradient of any loss by the logits becomes p - y, for every input y of p's shape."""
-    uncut = "uncut", logits  # the logits before their derivative is cut off
+    uncut = "uncut", logits  # the logits with the derivative that ``cut`` removes
 
     def cut(fixed: Known, live: Known) -> Any:
         live[uncut] = live[logits]

@@ -1,4 +1,4 @@
-"""Coefficients of a formula in the terms of the objective, and the mistakes that they mean.
+"""Coefficients of a formula in the terms of the objective, and the mistakes behind.
 
 ``fit`` solves for the coefficients; ``recognise`` reads sizes and scalars off the values; and
 ``findings`` names the mistakes: a factor n is a missing mean, a penalty times 0 a missing penalty.
@@ -42,7 +42,7 @@ class Coefficient(NamedTuple):
 ZERO, ONE = Coefficient(0.0), Coefficient(1.0)
 
 Coefficients = dict[str, Coefficient]
-"""The coefficients of one leaf by the name of the term; a term that is zero has no coefficient."""
+"""The coefficients of a leaf by the name of the term; a zero term has no coefficient."""
 
 
 def fit(
@@ -117,7 +117,7 @@ def _monomials(names: Sequence[str]) -> Iterator[tuple[tuple[str, int], ...]]:
 def coefficients(
     samples: Sequence[Sample], varied: Sequence[Sequence[Leaves]], leaf: int
 ) -> Coefficients | None:
-    """The coefficients with which terms, given at every sample, are one leaf of the formula."""
+    """The coefficients of a leaf of the formula in terms at every sample, None without any."""
     values: dict[str, list[float]] = {}
     contexts: dict[str, list[dict[str, float]]] = {}
     for sample, terms in zip(samples, varied, strict=True):
@@ -159,7 +159,7 @@ def predicted(
     known: Mapping[str, Coefficients],
     sample: Sample,
 ) -> Leaves | None:
-    """The formula that a hypothesis with coefficients predicts; None: nothing at this sample."""
+    """The formula values predicted by a hypothesis with coefficients, if defined at the sample."""
     terms = terms_at(sample)
     if not terms:
         return None
@@ -178,16 +178,16 @@ def _combined(
 
 
 def _columns(sample: Sample, terms: Sequence[Leaves], leaf: int) -> dict[str, np.ndarray]:
-    """The arrays of which a leaf may be a combination, by name: terms, then added penalties."""
+    """The arrays to combine to a leaf, by name: terms, then added penalties."""
     known = zip(sample.program.terms, terms, strict=True)
     return {term.name: part[leaf] for term, part in known} | _added_penalties(sample, leaf)
 
 
 def _added_penalties(sample: Sample, leaf: int) -> dict[str, np.ndarray]:
-    """Gradients by one leaf of penalties that a formula may add to the objective, by name.
+    """Gradients by a leaf of penalties that the objective lacks, by name.
 
-    For an objective with a penalty on other leaves: a penalty of equal strength, as on a bias. For
-    an objective without: the parameter, to be multiplied by a scalar.
+    For an objective with a penalty on the weights: a penalty of equal strength on a bias. For an
+    objective without a penalty: the parameter, to be multiplied by a scalar.
     """
     parameters = sample.parameters
     if parameters is None or parameters[leaf].shape != sample.formula[leaf].shape:
@@ -214,10 +214,10 @@ def _scaled(factors: np.ndarray, array: np.ndarray) -> np.ndarray:
 
 
 def _is_plausible(term: str, coefficient: Coefficient, strengths: Collection[str]) -> bool:
-    """Whether an added penalty has a coefficient that a person would write.
+    """Whether a person would write an added penalty with the coefficient.
 
-    The penalty on a bias has the strength of the penalty on the weights, perhaps over a size; a
-    penalty that the objective lacks has a scalar that enters nothing else as the strength.
+    The penalty on a bias has the strength of the penalty on the weights, perhaps over a size; the
+    strength of a penalty in an objective without a penalty is a scalar unknown to the objective.
     """
     if coefficient.value == 0 or term not in (_PENALTY_ON_BIAS, _NEW_PENALTY):
         return True
@@ -226,9 +226,9 @@ def _is_plausible(term: str, coefficient: Coefficient, strengths: Collection[str
 
 
 def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Finding, ...]:
-    """The mistakes that the coefficients of leaves, by name, mean.
+    """The mistakes behind the coefficients of leaves, by name of the leaf.
 
-    A mistake in several leaves is one finding; a mistake in all leaves names no leaf.
+    A mistake in several leaves is a single finding; a mistake in all leaves names no leaf.
     """
     penalty = {term.name: term.penalty for term in sample.program.terms}
     scalars = sample.scalars[0]

@@ -1,10 +1,11 @@
 """The values of a function's graph: activations, probabilities, sums of exponentials.
 
-Values are recognised by their numbers at random inputs, not by the way the function is written: a
-value is a sigmoid of another value if all numbers say so.
+Numbers at random inputs identify a value, not the way of writing the function: h is the sigmoid of
+z if all numbers of h and z agree with a sigmoid.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -32,22 +33,14 @@ _OF_A_SUM = words(
 )
 """Operations between a sum and a division by the sum."""
 
-_PRIMITIVES = {
-    "product": "dot_general mul",
-    "quotient": "div",
-    "sum": "add reduce_sum",
-    "difference": "sub",
-    "negative": "neg",
-    "sigmoid": "logistic",
-    "power": "integer_pow pow",
-    "maximum": "max reduce_max",
-    "minimum": "min",
-    "choice": "select_n",
-    "exponential": "exp",
-    "logarithm": "log",
-    "square root": "sqrt",
-}
-_WORDS = {name: word for word, names in _PRIMITIVES.items() for name in names.split()}
+_WORDS = dict(
+    pair.split("=")
+    for pair in words(
+        "dot_general=product mul=product div=quotient add=sum reduce_sum=sum sub=difference "
+        "neg=negative logistic=sigmoid integer_pow=power pow=power max=maximum reduce_max=maximum "
+        "min=minimum select_n=choice exp=exponential log=logarithm sqrt=root"
+    )
+)
 
 
 def word(node: Node) -> str:
@@ -56,23 +49,23 @@ def word(node: Node) -> str:
 
 
 class EvaluatedGraph:
-    """A graph with all its values at a few random trials."""
+    """A graph with all values at a few random trials."""
 
     def __init__(self, program: Program, graph: Graph):
         """Evaluates the graph of a function of the claim's inputs."""
         self.graph = graph
-        self._input_names = input_names(program.one)
+        self._input_names = input_names(program.shapes)
         self.values = every_value(graph, program.few_trials())
         self.producer = {name: node for node in graph.nodes for name in node.results}
         self.roots = _roots(graph)
         self.active = _on_derivative_paths(graph, program.claim)
 
     def shape(self, name: Name) -> tuple[int, ...]:
-        """The shape of a value in one trial."""
+        """The shape of a value, without the axis of trials."""
         return tuple(self.graph.shapes[name].shape)
 
     def significant(self) -> list[Name]:
-        """The values that a derivation gives a letter: inputs, sums, products, activations.
+        """The values with a letter in a derivation: inputs, sums, products, activations.
 
         Steps within an elementwise function have no letter; scalars are left out.
         """
@@ -81,24 +74,21 @@ class EvaluatedGraph:
 
         def has_letter(name: Name) -> bool:
             root = self.roots[name]
-            return root == name or (
-                root is not None
-                and (name in factors or self.derivative_by_value(name, root) is not None)
-            )
+            if root is None or root == name:
+                return root == name
+            return name in factors or self.derivative_by_value(name, root) is not None
 
         arrays = [name for name, value in self.values.items() if value.ndim > 1]
         return [name for name in arrays if _is_float(self.graph, name) and has_letter(name)]
 
     def of_equal_shape(self, name: Name) -> list[Name]:
         """All distinct float values of the shape of ``name``."""
-        found: list[Name] = []
-        for other in sorted(self.values):
-            if self.shape(other) != self.shape(name) or not _is_float(self.graph, other):
-                continue
-            value = self.values[other]
-            if not any(np.array_equal(value, self.values[seen]) for seen in found):
-                found.append(other)
-        return found
+        found: dict[Name, np.ndarray] = {}
+        for other, value in sorted(self.values.items(), key=itemgetter(0)):
+            comparable = self.shape(other) == self.shape(name) and _is_float(self.graph, other)
+            if comparable and not any(np.array_equal(value, seen) for seen in found.values()):
+                found[other] = value
+        return list(found)
 
     def chain(self, after: Name, before: Name) -> list[Node]:
         """The elementwise operations from ``before`` to ``after``."""
@@ -111,7 +101,7 @@ class EvaluatedGraph:
         return chain[::-1]
 
     def derivative_by_value(self, after: Name, before: Name) -> Callable[[Any], Any] | None:
-        """sigmoid' or tanh' as a function of the value ``after``, if one of them fits."""
+        """The derivative of a sigmoid or tanh as a function of the value, ``after``."""
         z, value = self.values[before], self.values[after]
         with np.errstate(over="ignore"):
             if np.allclose(value, 1 / (1 + np.exp(-z)), rtol=1e-9):
@@ -140,7 +130,7 @@ class EvaluatedGraph:
         return summands.primitive.name if summands else "", applied
 
     def softmaxes(self) -> Iterator[tuple[str, Name, Name, int]]:
-        """Softmaxes, log-softmaxes and log-sum-exps: (kind, logits, value, axis in one trial)."""
+        """Softmaxes, log-softmaxes and log-sum-exps: (kind, logits, value, axis of a trial)."""
         computed = sorted(self.active & self.producer.keys())
         for name in computed:
             value = self.values[name]
@@ -151,11 +141,10 @@ class EvaluatedGraph:
                         yield kind, logits, name, axis - 1
         for name in computed:
             if self.producer[name].primitive.name in ("log", "add"):
-                for logits in sorted(self.active):
-                    axis = _log_sum_exp_axis(self.values[logits], self.values[name])
-                    if logits < name and axis is not None:
-                        yield "log_sum_exp", logits, name, axis - 1
-                        break
+                before = [value for value in sorted(self.active) if value < name]
+                axes = [_log_sum_exp_axis(self.values[z], self.values[name]) for z in before]
+                found = [(z, axis) for z, axis in zip(before, axes, strict=True) if axis]
+                yield from (("log_sum_exp", z, name, axis - 1) for z, axis in found[:1])
 
     def _logits(self, name: Name, p: np.ndarray, axis: int) -> Name | None:
         """The first value before ``name`` with softmax p along an axis."""
@@ -175,11 +164,8 @@ class EvaluatedGraph:
 
     def line(self, node: Node) -> str:
         """The node's line; in a loop over layers also the number of the node on the line."""
-        alike = [
-            other.results
-            for other in self.graph.nodes
-            if (other.primitive, other.where) == (node.primitive, node.where)
-        ]
+        kind = node.primitive, node.where
+        alike = [n.results for n in self.graph.nodes if (n.primitive, n.where) == kind]
         number = alike.index(node.results) + 1
         return f"{node.where} (number {number} there)" if len(alike) > 1 else node.where
 
@@ -200,7 +186,7 @@ def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> dict[Name, np.
 
 
 def _roots(graph: Graph) -> dict[Name, Name | None]:
-    """For each value the value of which it is an elementwise function; None for constants."""
+    """For every elementwise function of a single value the value, else the name; None: constant."""
     roots: dict[Name, Name | None] = {name: name for name in graph.inputs}
     roots |= dict.fromkeys(graph.constants)
     for node in graph.nodes:

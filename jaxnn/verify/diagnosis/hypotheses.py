@@ -1,8 +1,8 @@
-"""Wrong derivatives: in another layout, cut down to the diagonal, with a mistake on the way."""
+"""Wrong derivatives: in a wrong layout, cut down to the diagonal, with a mistake on the way."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class Hypothesis(NamedTuple):
     """A wrong derivative, to be combined with coefficients of the terms."""
 
     findings: tuple[Finding, ...]  # none: the right derivative
-    terms: Callable[[Sample], list[Leaves]]  # in the claim's layout; empty: not at this sample
+    terms: Callable[[Sample], list[Leaves]]  # in the claim's layout; may be empty
 
 
 RIGHT = Hypothesis((), lambda sample: [_stated(sample, term) for term in sample.terms])
@@ -35,10 +35,8 @@ RIGHT = Hypothesis((), lambda sample: [_stated(sample, term) for term in sample.
 
 
 def _stated(sample: Sample, term: Leaves) -> Leaves:
-    layout = sample.program.claim.layout
-    return _each_leaf(
-        sample, term, lambda leaf, rank: arranged(declared_layout(layout, rank), leaf)
-    )
+    layout = partial(declared_layout, sample.program.claim.layout)
+    return _each_leaf(sample, term, lambda leaf, rank: arranged(layout(rank), leaf))
 
 
 def _each_leaf(
@@ -56,7 +54,7 @@ def _each_leaf(
 
 
 def rearranged(sample: Sample) -> Iterator[Hypothesis]:
-    """The derivative in every other layout, and the derivative's diagonal."""
+    """The derivative in every wrong layout, and the derivative's diagonal."""
     ranks = sample.program.value_ranks
     widest = max((leaf.shape[1:] for leaf in sample.terms[0]), key=len, default=())
 
@@ -85,7 +83,7 @@ def _diagonal(leaf: np.ndarray, rank: int) -> np.ndarray | None:
 
 
 def shape_problem(sample: Sample) -> Finding | None:
-    """The mistake in a formula whose shape is the derivative's in no layout."""
+    """The mistake in a formula with the shape of the derivative in no layout."""
     ready = sample.program
     gradients = [np.sum(leaves, axis=0) for leaves in zip(*sample.terms, strict=True)]
     if len(sample.formula) != len(gradients):
@@ -114,11 +112,11 @@ def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndar
 
 
 def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
-    """The derivative with one mistake, or two, in the backward pass.
+    """The derivative with a mistake, or two, in the backward pass.
 
     Args:
-      sample: only mistakes that explain a leaf of the formula at the sample are hypotheses.
-      two: two mistakes rather than one.
+      sample: mistakes have to explain a leaf of the formula at the sample.
+      two: two mistakes at once.
     """
 
     @cache
@@ -139,7 +137,7 @@ def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
             not unchanged(varied, true, leaf) and _fits(target, varied, leaf)
             for leaf, target in enumerate(sample.formula)
         ):
-            findings = tuple(Finding(m.code, m.where, m.detail) for m in key[1:])
+            findings = tuple(mistake.finding for mistake in key[1:])
             yield Hypothesis(findings, lambda sample, key=key: terms(sample, key))
 
 
@@ -160,13 +158,13 @@ def _mistaken_gradients(sample: Sample, two: bool) -> dict[tuple, tuple[int, Lea
     for term, ablation, run in _ablations(sample.program):
         combined = [(mistake,) for mistake in ablation.mistakes]
         if two:
-            named = [m for m in ablation.mistakes if m.code not in _NOT_IN_PAIRS]
+            named = [m for m in ablation.mistakes if m.finding.code not in _NOT_IN_PAIRS]
             pairs = (pair for pair in combinations(named, 2) if pair[0].knob != pair[1].knob)
             combined = list(pairs)[:MOST_PAIRS]
         rows = len(ablation.mistakes)
         for start in range(0, len(combined), max(1, rows)):
             chunk = combined[start : start + rows]
-            # Every chunk has equally many rows: one program serves all chunks.
+            # Every chunk has equally many rows, and the compiled program serves all chunks.
             settings = np.zeros((rows, ablation.knobs))
             for row, mistakes in enumerate(chunk):
                 for mistake in mistakes:
@@ -181,7 +179,7 @@ def _mistaken_gradients(sample: Sample, two: bool) -> dict[tuple, tuple[int, Lea
 def _ablations(ready: Program) -> list[tuple[int, Ablation, Callable[..., Any]]]:
     """(Term, knobs, compiled gradient of settings and flat inputs) for the terms of the data."""
     claim = ready.claim
-    if claim.kind == "value" or is_rule(claim, ready.one):
+    if claim.kind == "value" or is_rule(claim, ready.shapes):
         return []
     hessian = claim.kind == "hessian"
     differentiated = replace(claim, kind="jacobian") if hessian else gradient_claim(claim, False)
@@ -190,7 +188,9 @@ def _ablations(ready: Program) -> list[tuple[int, Ablation, Callable[..., Any]]]
         if not term.penalty:
             graph = term.graph
             if hessian:  # the mistake is made in differentiating the gradient
-                graph = build_graph(reference(replace(claim, kind="gradient"), of=term), ready.one)
+                graph = build_graph(
+                    reference(replace(claim, kind="gradient"), of=term), ready.shapes
+                )
             if len(graph.outputs) == 1 or not hessian:
                 ablation = Ablation(EvaluatedGraph(ready, graph))
                 ablations.append((number, ablation, _compiled(ready, ablation, differentiated)))
@@ -199,7 +199,7 @@ def _ablations(ready: Program) -> list[tuple[int, Ablation, Callable[..., Any]]]
 
 def _compiled(ready: Program, ablation: Ablation, differentiated: Any) -> Callable[..., Any]:
     """(Settings [S, knobs], flat inputs [T, ...]) -> leaves [T, S, ...] of the derivative."""
-    structure = jax.tree.structure(ready.one)
+    structure = jax.tree.structure(ready.shapes)
 
     def gradient(settings, *flat):
         def of(inputs: Any) -> Any:

@@ -1,12 +1,12 @@
 """Mistakes in the formula's graph: a value exchanged for another value, a factor not transposed.
 
-A candidate replaces an operand of the formula by a value that the function computes, such as
-sigmoid(z) by z; the candidate that makes the formula right names the mistake.
+A candidate replaces an operand of the formula by a value of the function, such as sigmoid(z) by z;
+the candidate that makes the formula right names the mistake.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -48,6 +48,11 @@ class Donor(NamedTuple):
         """The donor from the named value."""
         return _FUNCTIONS[self.function](value)
 
+    def described(self, function: EvaluatedGraph) -> str:
+        """The donor in words."""
+        value = function.described(self.name)
+        return f"the {self.function} of {value}" if self.function else value
+
 
 class Exchange(NamedTuple):
     """A value of the formula to be exchanged for a donor."""
@@ -78,22 +83,21 @@ def _right_exchanges(sample: Sample) -> list[Finding]:
 
 @lru_cache(maxsize=8)
 def _candidate_program(ready: Program) -> tuple[list[Exchange], Callable[..., Any]]:
-    """The candidates, and the compiled formula with each candidate beside the reference.
+    """The candidates, and (selections [S, candidates], flat inputs [T, ...]) -> leaves compiled.
 
-    The program maps a selection [S, candidates] and flat inputs [T, ...] to leaves [T, S, ...] and
-    the reference's leaves [T, ...].
+    The leaves of the formula are [T, S, ...], the leaves of the reference [T, ...].
     """
-    claim, one = ready.claim, ready.one
-    formula = build_graph(claim.evaluate, one)
-    function = build_graph(lambda inputs: call(claim.of, inputs), one)
+    claim, shapes = ready.claim, ready.shapes
+    formula = build_graph(claim.evaluate, shapes)
+    function = build_graph(partial(call, claim.of), shapes)
     known = EvaluatedGraph(ready, function)
     candidates = list(_candidates(formula, known, ready.few_trials()))
     donors = list(dict.fromkeys(exchange.donor for exchange in candidates))
     wanted = function._replace(outputs=tuple(donor.name for donor in donors))
 
     def exchanged(selection: Array, *flat: Any) -> list[Any]:
-        values = evaluate(wanted, flat)
-        given = {donor: donor.of(v) for donor, v in zip(donors, values, strict=True)}
+        values = zip(donors, evaluate(wanted, flat), strict=True)
+        given = {donor: donor.of(value) for donor, value in values}
 
         def operand(place: Place, name: Name, value: Any) -> Any:
             new = value
@@ -105,7 +109,7 @@ def _candidate_program(ready: Program) -> tuple[list[Exchange], Callable[..., An
         return _evaluate(formula, flat, operand)
 
     def run(selections: Array, *flat: Any) -> tuple[list[Any], list[Any]]:
-        inputs = jax.tree.unflatten(jax.tree.structure(one), flat)
+        inputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
         leaves = jax.vmap(lambda selection: exchanged(selection, *flat))(selections)
         return leaves, jax.tree.leaves(reference(claim)(inputs))
 
@@ -144,14 +148,14 @@ def _candidates(
             # sigma'(h) in place of sigma'(z) has a wrong argument; z in place of h is any value.
             is_argument = not donor.function and function.roots[present.name] == donor.name
             code = "activation_derivative_wrong_argument" if is_argument else "wrong_value"
-            detail = f"has {_described(present, function)} where {_described(donor, function)}"
+            detail = f"has {present.described(function)} where {donor.described(function)}"
             everywhere = (None, places[0][1])
             for place, line in (everywhere, *(places if len(places) > 1 else ())):
                 yield Exchange(name, place, donor, Finding(code, line, f"{line} {detail} belongs"))
 
 
 def _donors(function: EvaluatedGraph) -> dict[Donor, np.ndarray]:
-    """The distinct values that a formula may use, at a few trials."""
+    """The distinct values for use in a formula, at a few trials."""
     exponentials = any(node.primitive.name == "exp" for node in function.graph.nodes)
     donors: dict[Donor, np.ndarray] = {}
     for through in _FUNCTIONS if exponentials else ("",):
@@ -163,20 +167,15 @@ def _donors(function: EvaluatedGraph) -> dict[Donor, np.ndarray]:
     return donors
 
 
-def _described(donor: Donor, function: EvaluatedGraph) -> str:
-    value = function.described(donor.name)
-    return f"the {donor.function} of {value}" if donor.function else value
-
-
 _SHAPE_ERROR = re.compile(r"dot_general|[Ii]ncompatible shapes|broadcast|contracting|matmul|concat")
-"""Words of JAX's messages on shapes that do not fit."""
+"""Words of JAX's messages on shapes."""
 
 _EQUAL = (4, 5)
 """With all sizes equal, the shapes of any formula fit."""
 
 
 def diagnose_shapes(claim: Claim, error: BaseException, where: str) -> tuple[Finding, ...]:
-    """Names the mistake in a formula that cannot be evaluated at distinct sizes.
+    """Names the mistake in a formula that fails at distinct sizes.
 
     Args:
       claim: the claim.

@@ -1,13 +1,13 @@
 """The trials of a diagnosis: formula values, and the gradient of every term of the objective.
 
-The sizes are distinct, so that a factor read off a formula names its size. Trials come in groups
-with equal scalar inputs, so that a factor that depends on a scalar can be read, too.
+Sizes are distinct: a factor in the formula names the size. Trials come in groups with equal scalar
+inputs: a factor that depends on a scalar has a value per group.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ _PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
 _CONFIRMATION_SIZES = (11, 2, 4, 3, 6, 8, 9)
 
 Leaves = list[np.ndarray]
-"""Arrays [T, ...], one for each leaf of the parameters."""
+"""Arrays [T, ...], for each leaf of the parameters."""
 
 
 class Term(NamedTuple):
@@ -46,11 +46,11 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A claim at one choice of sizes, compiled."""
+    """A claim at a choice of sizes, compiled."""
 
     claim: Claim
     sizes: dict[str, int]
-    one: dict[str, PyTree]  # the shapes of the inputs of one trial
+    shapes: dict[str, PyTree]  # the shapes of the inputs of a trial
     terms: list[Term]
     run: Callable[..., Any]  # flat inputs [T, ...] -> formula values, gradients of every term
     names: tuple[str, ...]
@@ -64,14 +64,14 @@ class Program:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Formula values and gradients at the trials of one choice of sizes."""
+    """Formula values and gradients at trials of a program."""
 
     program: Program
     scalars: list[dict[str, float]]  # per group
     formula: Leaves  # for an update: the gradient that the step implies
     terms: list[Leaves]  # the gradient of each term of the objective
     parameters: Leaves | None  # where gradients have the shapes of the parameters
-    flat: list[np.ndarray]  # the flat inputs
+    flat: list[np.ndarray]  # inputs
 
     def context(self, group: int) -> dict[str, float]:
         """The sizes, then the scalars, of a group of trials by name."""
@@ -99,16 +99,16 @@ def diagnosis_sizes(claim: Claim, choice: int) -> dict[str, int]:
 def program(claim: Claim, choice: int) -> Program:
     """Compiles a claim and the terms of the claim's objective."""
     sizes = diagnosis_sizes(claim, choice)
-    one = one_trial(claim, sizes)
+    shapes = one_trial(claim, sizes)
     traced = trace_claim(claim, tuple(sizes.items()), both_modes=False)
-    terms = split(claim, one)
-    rule = is_rule(claim, one)
+    terms = split(claim, shapes)
+    rule = is_rule(claim, shapes)
     if rule:
         terms = [terms[0]._replace(name=name) for name in ("the parameter", "the step")]
     differentiated = gradient_claim(claim, rule)
 
     def run(*flat: Any) -> tuple[PyTree, list[PyTree]]:
-        inputs = jax.tree.unflatten(jax.tree.structure(one), flat)
+        inputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
         value = core.jaxpr_as_fun(traced.formula)(*flat)
         gradients = [jax.tree.leaves(reference(differentiated, of=t)(inputs)) for t in terms]
         old = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claim.wrt])]
@@ -117,7 +117,7 @@ def program(claim: Claim, choice: int) -> Program:
         return _implied_gradient(claim, inputs, old, value), gradients
 
     names, ranks = traced.names, traced.value_ranks
-    return Program(claim, sizes, one, terms, jit(jax.vmap(run)), names, ranks)
+    return Program(claim, sizes, shapes, terms, jit(jax.vmap(run)), names, ranks)
 
 
 def gradient_claim(claim: Claim, rule: bool) -> Claim:
@@ -136,13 +136,13 @@ def _implied_gradient(claim: Claim, inputs: PyTree, old: Sequence[Any], new: Seq
 
 
 def sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
-    """Trials of one choice of sizes.
+    """Trials of a claim at a choice of sizes.
 
     Args:
       claim: the claim.
       choice: of the sizes: 0, 1 or 2.
       seed: of the trials.
-      unconstrained: any numbers in place of probabilities, one-hot vectors and zeros and ones.
+      unconstrained: real numbers in place of probabilities, one-hot vectors and binary values.
     """
     ready = program(claim, choice)
     rng = np.random.default_rng([seed, choice])
@@ -159,11 +159,11 @@ def sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) ->
     value, terms = ready.run(*jax.tree.leaves(drawn))
     trials = _away_from_kinks(ready, jax.tree.leaves(drawn), terms, rng)
     drawn, value, terms = jax.tree.map(lambda a: np.asarray(a)[trials], (drawn, value, terms))
-    parameters = jax.tree.leaves([at_path(drawn, path) for path in claim.wrt])
-    has_parameters = claim.kind in ("gradient", "update")
+    parameters = None
+    if claim.kind in ("gradient", "update"):
+        parameters = jax.tree.leaves([at_path(drawn, path) for path in claim.wrt])
     scalars = [{name: float(v[group]) for name, v in shared.items()} for group in range(GROUPS)]
-    flat = jax.tree.leaves(drawn)
-    return Sample(ready, scalars, value, terms, parameters if has_parameters else None, flat)
+    return Sample(ready, scalars, value, terms, parameters, jax.tree.leaves(drawn))
 
 
 def _unconstrained(generator: Input) -> Input:
@@ -174,7 +174,7 @@ def _unconstrained(generator: Input) -> Input:
 def _away_from_kinks(
     ready: Program, flat: list[np.ndarray], terms: list[Leaves], rng: np.random.Generator
 ) -> np.ndarray:
-    """Numbers of trials [T]: a trial at a kink is replaced by a smooth trial of the same group."""
+    """Numbers of trials [T]; a smooth trial of the group replaces a trial at a kink."""
 
     def beside(v: np.ndarray) -> np.ndarray:
         return v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
@@ -194,31 +194,29 @@ def _away_from_kinks(
     return trials
 
 
-def split(claim: Claim, one: Mapping[str, PyTree]) -> list[Term]:
+def split(claim: Claim, shapes: Mapping[str, PyTree]) -> list[Term]:
     """The claim's ``terms``, or the summands of ``of`` as a data term and a penalty."""
+
+    def term(name: str, graph: Graph) -> Term:
+        return Term(name, graph, _is_penalty(claim, shapes, graph))
+
     if claim.terms is not None:
-        graphs = {
-            name: build_graph(lambda inputs, term=term: call(term, inputs), dict(one))
-            for name, term in claim.terms.items()
-        }
-        return [Term(n, g, _is_penalty(claim, one, g)) for n, g in graphs.items()]
-    whole = build_graph(lambda inputs: call(claim.of, inputs), dict(one))
-    penalties: list[tuple[Name, float]] = []
-    data: list[tuple[Name, float]] = []
-    if claim.kind not in ("value", "jacobian") and len(whole.outputs) == 1:
-        for summand in _summands(whole, whole.outputs[0], 1.0):
-            penalty = _is_penalty(claim, one, combined(whole, [summand]))
-            (penalties if penalty else data).append(summand)
+        parts = {name: partial(call, part) for name, part in claim.terms.items()}
+        return [term(name, build_graph(part, dict(shapes))) for name, part in parts.items()]
+    whole = build_graph(partial(call, claim.of), dict(shapes))
+    if claim.kind in ("value", "jacobian") or len(whole.outputs) != 1:
+        return [Term("", whole, False)]
+    summands = list(_summands(whole, whole.outputs[0], 1.0))
+    penalties = [s for s in summands if term("", combined(whole, [s])).penalty]
+    data = [s for s in summands if s not in penalties]
     if not penalties or not data:
         return [Term("", whole, False)]
-    return [
-        Term("the data term", combined(whole, data), False),
-        Term("the penalty", combined(whole, penalties), True),
-    ]
+    data_term = Term("the data term", combined(whole, data), False)
+    return [data_term, Term("the penalty", combined(whole, penalties), True)]
 
 
 def _summands(graph: Graph, name: Name, sign: float) -> Iterator[tuple[Name, float]]:
-    """The values whose signed sum an output is."""
+    """The values with a signed sum equal to a value."""
     node = next((node for node in graph.nodes if name in node.results), None)
     kind = node.primitive.name if node and graph.shapes[name].shape == () else ""
     if node is None or kind not in ("convert_element_type", "copy", "neg", "add", "sub"):
@@ -229,30 +227,27 @@ def _summands(graph: Graph, name: Name, sign: float) -> Iterator[tuple[Name, flo
         yield from _summands(graph, operand, operand_sign)
 
 
-def _is_penalty(claim: Claim, one: Mapping[str, PyTree], graph: Graph) -> bool:
+def _is_penalty(claim: Claim, shapes: Mapping[str, PyTree], graph: Graph) -> bool:
     """Whether only parameters and scalars enter, and doubled parameters quadruple the value."""
     wrt = {re.split(r"[.\[]", path)[0] for path in claim.wrt}
-    inputs = [
-        (name.split(".")[0] in wrt, value)
-        for name, value in zip(input_names(one), graph.inputs, strict=True)
-    ]
-    needed = ancestors(graph)
-    entering = [(parameter, graph.shapes[v].shape) for parameter, v in inputs if v in needed]
-    data_enter = any(shape != () for parameter, shape in entering if not parameter)
-    if data_enter or not any(parameter for parameter, _ in entering):
+    named = zip(graph.inputs, input_names(shapes), strict=True)
+    parameters = {value for value, name in named if name.split(".")[0] in wrt}
+    entering = ancestors(graph) & set(graph.inputs)
+    data = [value for value in entering - parameters if graph.shapes[value].shape != ()]
+    if data or not entering & parameters:
         return False
     rng = np.random.default_rng(0)
     pairs = []
-    for parameter, value in inputs:
+    for value in graph.inputs:
         shape = graph.shapes[value]
         drawn = rng.uniform(0.5, 1.5, size=shape.shape).astype(shape.dtype)
-        pairs.append(np.stack([drawn, 2 * drawn if parameter else drawn]))
+        pairs.append(np.stack([drawn, 2 * drawn if value in parameters else drawn]))
     once, twice = jit(jax.vmap(lambda *flat: evaluate(graph, flat)[0]))(*pairs)
     return bool(np.isclose(4 * once, twice, rtol=1e-9, atol=0.0)) and bool(once != 0)
 
 
 def ancestors(graph: Graph) -> set[Name]:
-    """The values on which the outputs depend, the outputs included."""
+    """The values behind the outputs, the outputs included."""
     found = set(graph.outputs)
     for node in reversed(graph.nodes):
         if found & set(node.results):
@@ -260,9 +255,9 @@ def ancestors(graph: Graph) -> set[Name]:
     return found
 
 
-def input_names(one: Mapping[str, PyTree]) -> list[str]:
+def input_names(shapes: Mapping[str, PyTree]) -> list[str]:
     """The names of the flat inputs, such as ``params.0.weight``."""
     return [
         jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, _ in jax.tree.flatten_with_path(dict(one))[0]
+        for path, _ in jax.tree.flatten_with_path(dict(shapes))[0]
     ]
