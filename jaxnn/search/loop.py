@@ -261,9 +261,8 @@ class Loop:
                 if not self._replaying:
                     for program in programs[place : place + 2]:  # the next while this one trains
                         if program not in compiling:
-                            compiling[program] = compiler.submit(
-                                self._compile, self._trace(program)
-                            )
+                            traced = self._trace(program)
+                            compiling[program] = compiler.submit(self._compile, traced)
                     compiling[bucket.program].result()
                 self._run_segment(number, bucket)
 

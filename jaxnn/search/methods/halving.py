@@ -39,7 +39,6 @@ class SuccessiveHalving:
 
     def work(self, space: Space, evaluations: int) -> int:
         """The evaluations of all rungs."""
-        del space
         return _work(self.rungs(evaluations))
 
     def describe(self) -> dict[str, Any]:
@@ -87,7 +86,6 @@ class Hyperband:
 
     def work(self, space: Space, evaluations: int) -> int:
         """The evaluations of all brackets."""
-        del space
         return sum(map(_work, self.brackets(evaluations)))
 
     def describe(self) -> dict[str, Any]:

@@ -97,7 +97,6 @@ class PopulationBased:
 
     def work(self, space: Space, evaluations: int) -> int:
         """Full training of every member."""
-        del space
         return self.count * evaluations
 
     def describe(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Methods with one round, decided before any training: grid, random, Sobol'."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,51 +13,33 @@ from jaxnn.spec import require_count
 
 
 @dataclass(frozen=True)
-class Grid:
-    """All combinations; see ``grid``."""
+class OneRound:
+    """Configurations that are decided before any training, and train in full.
 
-    points: int | None = None
-    by_name: tuple[tuple[str, int], ...] = ()
+    Attributes:
+      name: the name of the method.
+      settings: the arguments of the method, in JSON's types.
+      draw: (space, seed) -> configurations.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    draw: Callable[[Space, int], list[Config]] = field(repr=False, compare=False)
 
     def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """One round of all combinations."""
-        del seed
-        yield Round(fresh(self.configurations(space)), evaluations)
+        """One round of all configurations."""
+        yield Round(fresh(self.draw(space, seed)), evaluations)
 
     def work(self, space: Space, evaluations: int) -> int:
-        """Full training of every combination."""
-        return len(self.configurations(space)) * evaluations
-
-    def configurations(self, space: Space) -> list[Config]:
-        """The combinations.
-
-        Raises:
-          SpaceError: an interval without a number of points, a number for a name that has options
-            or is not in the space, or too many combinations.
-        """
-        given = dict(self.by_name)
-        for name in given:
-            if name not in space or space[name].options:
-                spaced = [n for n in space if not space[n].options]
-                raise SpaceError(
-                    f"grid: points are given for {name!r}, expected one of {spaced}: intervals and "
-                    "whole numbers"
-                )
-        points = {name: given.get(name, self.points) for name in space}
-        for name, domain in space.items():
-            if domain.is_interval and points[name] is None:
-                raise SpaceError(
-                    f"grid: {name} has no end of values, expected a number of points such as "
-                    f"grid({name}=5)"
-                )
-        return space.grid(points)
+        """Full training of every configuration."""
+        return len(self.draw(space, 0)) * evaluations
 
     def describe(self) -> dict[str, Any]:
         """The method in JSON's types."""
-        return {"method": "grid", "points": self.points, **dict(self.by_name)}
+        return {"method": self.name, **self.settings}
 
 
-def grid(points: int | None = None, **by_name: int) -> Grid:
+def grid(points: int | None = None, **by_name: int) -> OneRound:
     """Every combination of evenly spaced values (evenly in the logarithm for ``log_uniform``).
 
     Args:
@@ -66,48 +49,41 @@ def grid(points: int | None = None, **by_name: int) -> Grid:
     for name, count in {"points": points, **by_name}.items():
         if count is not None and require_count(name, count) < 2:
             raise SpaceError(f"grid: {name} is {count}, expected at least 2 points")
-    return Grid(points, tuple(by_name.items()))
+    settings = {"points": points, **by_name}
+    return OneRound("grid", settings, lambda space, _: _combinations(space, points, by_name))
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Configurations that train in full, drawn before any training: ``random`` and ``sobol``.
-
-    Attributes:
-      name: the name of the method.
-      draw: (space, seed, count) -> configurations.
-      count: how many to draw.
-    """
-
-    name: str
-    draw: Callable[[Space, int, int], list[Config]] = field(repr=False)
-    count: int
-
-    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """One round of all configurations."""
-        yield Round(fresh(self.draw(space, seed, self.count)), evaluations)
-
-    def work(self, space: Space, evaluations: int) -> int:
-        """Full training of every configuration."""
-        del space
-        return self.count * evaluations
-
-    def describe(self) -> dict[str, Any]:
-        """The method in JSON's types."""
-        return {"method": self.name, "count": self.count}
-
-
-def random(count: int) -> Sample:
+def random(count: int) -> OneRound:
     """``count`` independent random configurations (Bergstra and Bengio, 2012)."""
-    return Sample("random", random_configurations, require_count("count", count))
+    count = require_count("count", count)
+    return OneRound("random", {"count": count}, partial(random_configurations, count=count))
 
 
-def sobol(count: int) -> Sample:
+def sobol(count: int) -> OneRound:
     """The first ``count`` points of a scrambled Sobol' sequence (Owen, 1998): no gaps, no clusters.
 
     A power of two makes the points most even.
     """
-    return Sample("sobol", sobol_configurations, require_count("count", count))
+    count = require_count("count", count)
+    return OneRound("sobol", {"count": count}, partial(sobol_configurations, count=count))
+
+
+def _combinations(space: Space, points: int | None, by_name: Mapping[str, int]) -> list[Config]:
+    for name in by_name:
+        if name not in space or space[name].options:
+            spaced = [n for n in space if not space[n].options]
+            raise SpaceError(
+                f"grid: points are given for {name!r}, expected one of {spaced}: intervals and "
+                "whole numbers"
+            )
+    counts = {name: by_name.get(name, points) for name in space}
+    for name, domain in space.items():
+        if domain.is_interval and counts[name] is None:
+            raise SpaceError(
+                f"grid: {name} has no end of values, expected a number of points such as "
+                f"grid({name}=5)"
+            )
+    return space.grid(counts)
 
 
 def random_configuration(space: Space, seed: int, number: int) -> Config:

@@ -74,7 +74,6 @@ class Optuna:
 
     def work(self, space: Space, evaluations: int) -> int:
         """Full training of every configuration."""
-        del space
         return self.count * evaluations
 
     def describe(self) -> dict[str, Any]:
