@@ -28,7 +28,7 @@ from jaxnn.figures import log_scale
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / ".github" / "pictures"
 RATES = np.geomspace(1e-3, 10, 64)
-WIDTH = 760
+WIDTH = 820
 """Pixels of a picture, almost twice the width of a picture in the README, for fine screens."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -141,8 +141,8 @@ def readme_block(name: str) -> str:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Writes a PNG file of 32 colours, a quarter of the bytes of all colours."""
-    few = image.quantize(32, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    """Writes a PNG file of 64 colours, a third of the bytes of all colours."""
+    few = image.quantize(64, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     print(f"wrote {path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} KB")
 
