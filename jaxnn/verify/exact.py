@@ -1,9 +1,9 @@
-"""Claim and truth at single points, in high precision: is it wrong there, or only inaccurate?
+"""Formula and reference at single points in high precision: wrong, or only inaccurate?
 
-A formula evaluated in float64 is off for three reasons: it is wrong; the function has no derivative
-there; or its rounding errors grow. Autodiff in float64 cannot tell them apart, since at logits
-(37.4, 0, -1, -2) it loses the same 50 bits as the textbook's softmax Jacobian. Here the formula
-and autodiff's own operations are evaluated with 1200 bits.
+A formula in float64 is off for three reasons: the formula is wrong; the function has no derivative;
+or rounding errors grow. Autodiff in float64 cannot tell the reasons apart: at logits
+(37.4, 0, -1, -2) autodiff loses the same 50 bits as the textbook's softmax Jacobian. A judge
+evaluates the formula and autodiff's operations with 1200 bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,30 +19,30 @@ from jaxnn.verify.inputs import REAL_KINDS, Input
 from jaxnn.verify.verdict import MANTISSA
 
 BITS = 1200
-"""Of the high precision: enough for the smallest float64 beside 1."""
+"""Bits of the high precision: enough for 1 + the smallest float64."""
 
 RETRIES = 4
-"""Points of a claim that are judged again with 16 times the bits: that takes seconds."""
+"""Points of a claim judged again with 16 times the bits, which takes seconds."""
 
 HAIR = 2.0**-200
-"""One-sided derivatives are taken at its square to either side; kinks are larger than it."""
+"""One-sided derivatives are evaluated at x ± HAIR²; smaller jumps are ignored."""
 
 _SINGULAR = 2.0**150
-"""A one-sided derivative larger than this has no limit."""
+"""A larger one-sided derivative has no limit."""
 
 _SMALLEST = 2.0**-1022
-"""Nothing below counts: float64 has no relative accuracy there."""
+"""Smaller numbers count as zero: float64 loses relative accuracy below."""
 
 Exact = list[np.ndarray]
 """Leaves as object arrays of high-precision numbers."""
 
 
 class Judgement(NamedTuple):
-    """What is so at one point."""
+    """The result at one point."""
 
     outcome: str  # right, wrong, kink or undefined
-    bits_lost: float = 0.0  # of the formula in float64, beyond what rounding its inputs explains
-    leaf: int = 0  # the worst entry
+    bits_lost: float = 0.0  # of the formula in float64, beyond the effect of rounding the inputs
+    leaf: int = 0  # of the worst entry
     index: tuple[int, ...] = ()
     formula: float = np.nan
     reference: float = np.nan
@@ -58,26 +58,26 @@ class Judge:
         generators: Sequence[Input],
         arrange: Sequence[Callable[[np.ndarray], np.ndarray]],
         tolerance: float,
-        exactly: bool = False,
+        is_value: bool = False,
     ):
-        """Compiles both sides.
+        """Compiles formula and reference.
 
         Args:
           traced: the traced claim.
-          generators: what the flat inputs are drawn from.
-          arrange: per leaf, from this package's layout to the formula's.
+          generators: of the flat inputs.
+          arrange: per leaf, from jaxnn's layout to the formula's.
           tolerance: the largest relative error, by norm, of a right formula.
-          exactly: the claim is about a value, which is what it is even where the function jumps.
+          is_value: the claim states a value, which exists even where the function jumps.
 
         Raises:
-          precise.Unsupported: an operation of either side is unknown to the high precision.
+          Unsupported: formula or reference has an operation unknown to the high precision.
         """
         self._formula = precise.compile(traced.formula)
         self._reverse = precise.compile(traced.reverse)
         self._generators = generators
         self._arrange = arrange
         self._tolerance = tolerance
-        self._exactly = exactly
+        self._is_value = is_value
         self._retries = RETRIES
 
     def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
@@ -85,7 +85,7 @@ class Judge:
 
         Args:
           point: the flat inputs.
-          computed: the formula's leaves there, in float64.
+          computed: the formula's leaves at the point, in float64.
         """
         bits = BITS
         while True:
@@ -99,80 +99,97 @@ class Judge:
                     return judgement
             self._retries -= 1
             if bits > BITS or self._retries < 0:
-                # More bits do not help: of 1 - p there may be nothing left with any number of them.
+                # More bits do not help: 1 - p may vanish with any number of bits.
                 largest = max(np.max(np.abs(value), initial=0.0) for value in point)
                 ordinary = largest <= 100 and not _finite(self._formula(exactly, bits))
                 return judgement if ordinary else Judgement("undefined")
             bits *= 16
 
     def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray], bits: int) -> Judgement:
-        claimed, true = self._formula(point, bits), self._true(point, bits)
-        if self._exactly and _finite(true) and _finite(claimed):
-            if self._differs(claimed, true, None):
-                return self._worst("wrong", claimed, true)
-        elif not _finite(true) or not _finite(claimed) or self._differs(claimed, true, None):
-            sides = self._beside(point)
-            one_sided = self._true(sides[0], bits), self._true(sides[1], bits)
+        formula, reference = self._formula(point, bits), self._reference(point, bits)
+        movement = partial(self._movement, point, reference, bits)
+        if self._is_value and _finite(reference) and _finite(formula):
+            if self._differs(formula, reference, None) and (
+                self._jumps(point, reference, bits)
+                or self._differs(formula, reference, movement(of_formula=False))
+            ):
+                return self._worst("wrong", formula, reference)
+        elif (
+            not _finite(reference)
+            or not _finite(formula)
+            or self._differs(formula, reference, None)
+        ):
+            below, above = self._beside(point)
+            one_sided = self._reference(below, bits), self._reference(above, bits)
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
                 return Judgement("undefined")
             if self._differs(*one_sided, None, 1e-6, HAIR):
-                if not _finite(true) or not self._differs(claimed, true, None):
+                if not _finite(reference) or not self._differs(formula, reference, None):
                     return Judgement("undefined")
-                return self._worst("kink", claimed, true, one_sided)
-            true = one_sided[0]  # the derivative's limit, where autodiff's own value is not
-            if not _finite(claimed):  # 0/0 in the formula: its limit may be right
-                claimed = self._formula(sides[0], bits)
-            if self._differs(claimed, true, None) and self._differs(
-                claimed, true, self._movement(point, true, bits)
+                return self._worst("kink", formula, reference, one_sided)
+            # The derivative's limit, where autodiff at the point has another value or none.
+            reference = one_sided[0]
+            movement = partial(self._movement, point, reference, bits)
+            if not _finite(formula):  # 0/0 in the formula: the formula's limit may be right
+                formula = self._formula(below, bits)
+            if self._differs(formula, reference, None) and self._differs(
+                formula, reference, movement()
             ):
-                return self._worst("wrong", claimed, true)
-        return self._accuracy(computed, true, partial(self._movement, point, true, bits))
+                return self._worst("wrong", formula, reference)
+        return self._accuracy(computed, reference, movement)
 
     def _in_doubt(self, point: Sequence[Any], bits: int) -> bool:
-        """Whether either side has lost its bits, at the point or beside it, even with so many.
+        """Whether formula or reference lost all bits to cancellation, at the point or beside.
 
-        Then it depends on which way sums are rounded.
+        Lost bits depend on the direction in which sums are rounded.
         """
         for where in (point, *self._beside(point)):
-            for side in (self._formula, self._reverse):
-                down, up = side(where, bits), side(where, bits, away=True)
+            for program in (self._formula, self._reverse):
+                down, up = program(where, bits), program(where, bits, away=True)
                 if not _finite(down):
-                    if where is point:  # 0/0 in one point only
+                    if where is point:  # 0/0 at the point alone
                         continue
                     return True
                 if self._differs(down, up, None, 1e-9):
                     return True
         return False
 
-    def _true(self, point: Sequence[Any], bits: int) -> Exact:
+    def _reference(self, point: Sequence[Any], bits: int) -> Exact:
         leaves = self._reverse(point, bits)
         return [
             arrange(np.asarray(leaf, object))
             for arrange, leaf in zip(self._arrange, leaves, strict=True)
         ]
 
-    def _movement(self, point: Sequence[Any], true: Exact, bits: int) -> Exact:
-        """How much either side moves when every input is rounded once: what none can avoid.
+    def _jumps(self, point: Sequence[Any], reference: Exact, bits: int) -> bool:
+        """Whether the reference at the point differs from the reference a hair beside."""
+        return any(
+            self._differs(self._reference(beside, bits), reference, None, 1e-6, HAIR)
+            for beside in self._beside(point)
+        )
 
-        Both, for only within its constraints need they move alike: p - y and p sum(y) - y do not.
+    def _movement(
+        self, point: Sequence[Any], reference: Exact, bits: int, of_formula: bool = True
+    ) -> Exact:
+        """The change of formula and reference when every input is rounded once: unavoidable.
+
+        Formula and reference need to change alike only within the inputs' constraints:
+        p - y and p sum(y) - y do not.
+
+        Args:
+          point: the flat inputs.
+          reference: at the point.
+          bits: of the high precision.
+          of_formula: whether the formula's change counts.
         """
-        claimed = self._formula(point, bits)
-        moved = [np.zeros(leaf.shape, object) for leaf in true]
-        for nudge in range(2):
-            rng = np.random.default_rng(nudge)
-            nudged = []
-            for value, generator in zip(point, self._generators, strict=True):
-                if generator.kind in REAL_KINDS:
-                    size = np.asarray(value, float)
-                    unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
-                    nudge = unit * _direction(rng, size.shape)
-                    inwards = (size == 0) & (generator.kind != "real")
-                    value = _exact(value) + _exact(np.where(inwards, np.abs(nudge), nudge))
-                nudged.append(value)
-            for here, there in (
-                (true, self._true(nudged, bits)),
-                (claimed, self._formula(nudged, bits)),
-            ):
+        programs = [(reference, self._reference)]
+        if of_formula:
+            programs.append((self._formula(point, bits), self._formula))
+        moved = [np.zeros(leaf.shape, object) for leaf in reference]
+        for seed in range(2):
+            nudged = self._nudged(point, np.random.default_rng(seed))
+            for here, program in programs:
+                there = program(nudged, bits)
                 if _finite(here) and _finite(there):
                     moved = [
                         np.asarray(np.maximum(m, _absolute(b - a)), object)
@@ -180,80 +197,86 @@ class Judge:
                     ]
         return moved
 
+    def _nudged(self, point: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+        """The point with every real number changed by at most a rounding error of float64."""
+        nudged = []
+        for value, generator in zip(point, self._generators, strict=True):
+            if generator.kind in REAL_KINDS:
+                size = np.asarray(value, float)
+                unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
+                nudge = unit * _direction(rng, size.shape)
+                inwards = (size == 0) & (generator.kind != "real")
+                value = _exact(value) + _exact(np.where(inwards, np.abs(nudge), nudge))
+            nudged.append(value)
+        return nudged
+
     def _beside(self, point: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The points a hair to either side, in a random direction, within the inputs' domain."""
+        """Two points a hair apart from the point, opposite, within the inputs' domain."""
         rng = np.random.default_rng(0)
-        before, after = [], []
+        below, above = [], []
         for value, generator in zip(point, self._generators, strict=True):
             if generator.kind not in REAL_KINDS:
-                before.append(value)
-                after.append(value)
+                below.append(value)
+                above.append(value)
                 continue
             hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
             value = _exact(value)
             width = _absolute(hair)
             edge = (value <= width) & (generator.kind != "real")
-            before.append(np.where(edge, value + width / 2, value - hair))
-            after.append(np.where(edge, value + width, value + hair))
-        return before, after
+            below.append(np.where(edge, value + width / 2, value - hair))
+            above.append(np.where(edge, value + width, value + hair))
+        return below, above
 
     def _differs(
         self,
-        claimed: Exact,
-        true: Exact,
+        value: Exact,
+        reference: Exact,
         moved: Exact | None,
         tolerance: float | None = None,
         least: float = _SMALLEST,
     ) -> bool:
-        """Whether any leaf is off, by norm, by more than the tolerance, and at least by so much."""
+        """Whether a leaf is off, by norm, by more than tolerance, movement and ``least`` allow."""
         tolerance = self._tolerance if tolerance is None else tolerance
-        for leaf, (c, t) in enumerate(zip(claimed, true, strict=True)):
-            allowed = tolerance * _norm(t) + least
+        for leaf, (v, r) in enumerate(zip(value, reference, strict=True)):
+            allowed = tolerance * _norm(r) + least
             if moved is not None:
                 allowed += 1024 * _norm(moved[leaf])
-            if not _norm(c - t) <= allowed:
+            if not _norm(v - r) <= allowed:
                 return True
         return False
 
     def _worst(
         self,
         outcome: str,
-        claimed: Exact,
-        true: Exact,
+        formula: Exact,
+        reference: Exact,
         one_sided: tuple[Exact, Exact] | None = None,
     ) -> Judgement:
-        """The judgement that names the entry where two sides differ most."""
+        """A judgement that names the entry with the largest difference."""
         leaf, index, _ = max(
             (
-                (leaf, index, _size(c[index] - t[index]))
-                for leaf, (c, t) in enumerate(zip(claimed, true, strict=True))
-                for index in np.ndindex(c.shape)
+                (leaf, index, _size(f[index] - r[index]))
+                for leaf, (f, r) in enumerate(zip(formula, reference, strict=True))
+                for index in np.ndindex(f.shape)
             ),
             key=lambda entry: entry[2],
         )
-        sides = None
+        limits = None
         if one_sided is not None:
-            before, after = (_rounded(side[leaf][index]) for side in one_sided)
-            sides = (min(before, after), max(before, after))
-        return Judgement(
-            outcome,
-            0.0,
-            leaf,
-            index,
-            _rounded(claimed[leaf][index]),
-            _rounded(true[leaf][index]),
-            sides,
-        )
+            below, above = sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
+            limits = below, above
+        values = _rounded(formula[leaf][index]), _rounded(reference[leaf][index])
+        return Judgement(outcome, 0.0, leaf, index, *values, limits)
 
     def _accuracy(
-        self, computed: Sequence[np.ndarray], true: Exact, movement: Callable[[], Exact]
+        self, computed: Sequence[np.ndarray], reference: Exact, movement: Callable[[], Exact]
     ) -> Judgement:
-        """How many bits the formula loses in float64, in its worst entry.
+        """The bits that the formula loses in float64, in the worst entry.
 
-        Bits that rounding the inputs once would lose are not counted; how many those are is only
-        asked where there is a loss to explain.
+        Bits that rounding the inputs would lose do not count; the movement is computed only where
+        bits are lost.
         """
-        nearest = [leaf.astype(float) for leaf in true]
+        nearest = [leaf.astype(float) for leaf in reference]
         lost = [_bits_lost(f, t) for f, t in zip(computed, nearest, strict=True)]
         if max((bits.max(initial=0.0) for bits in lost), default=0.0) > MANTISSA / 2:
             moved = movement()
@@ -261,9 +284,9 @@ class Judge:
                 for index in map(tuple, np.argwhere(bits > MANTISSA / 2)):
                     if not np.isfinite(computed[leaf][index]):
                         continue
-                    moves = float(moved[leaf][index])
+                    unavoidable = float(moved[leaf][index])
                     error = abs(float(computed[leaf][index]) - nearest[leaf][index])
-                    beyond = _bits(error / moves) if 0 < moves < np.inf else MANTISSA
+                    beyond = _bits(error / unavoidable) if 0 < unavoidable < np.inf else MANTISSA
                     bits[index] = min(bits[index], MANTISSA if beyond > MANTISSA / 2 else beyond)
         leaf = max(range(len(lost)), key=lambda leaf: lost[leaf].max(initial=0.0))
         if not lost[leaf].size:
@@ -274,20 +297,20 @@ class Judge:
 
 
 def _rounded(number: Any) -> float:
-    """To float64; what is left of a hair is zero."""
+    """To float64; a remainder below a hair is zero."""
     value = float(number)
     return 0.0 if abs(value) < HAIR else value
 
 
-def _bits_lost(computed: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Per entry, of a value in float64 and the true one rounded to it."""
+def _bits_lost(computed: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """Per entry, of a value in float64, against the reference rounded to float64."""
     with np.errstate(all="ignore"):
-        error = np.abs(computed - true)
+        error = np.abs(computed - nearest)
         bits = np.log2(
-            np.maximum(1.0, error / np.maximum(np.abs(true) * 2.0**-MANTISSA, _SMALLEST))
+            np.maximum(1.0, error / np.maximum(np.abs(nearest) * 2.0**-MANTISSA, _SMALLEST))
         )
     bits = np.where(np.isfinite(computed), bits, MANTISSA)
-    beyond_range = ~np.isfinite(true)  # no formula in float64 can give that
+    beyond_range = ~np.isfinite(nearest)  # no formula in float64 reaches the value
     return np.asarray(np.minimum(MANTISSA, np.where(beyond_range, 0.0, bits)))
 
 
@@ -296,7 +319,7 @@ def _bits(ratio: Any) -> float:
 
 
 def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Random numbers of either sign, none of them small."""
+    """Random numbers of either sign, from 0.5 to 1 in size."""
     return rng.uniform(0.5, 1.0, size=shape) * rng.choice([-1.0, 1.0], size=shape)
 
 
@@ -305,7 +328,7 @@ def _exact(array: np.ndarray) -> np.ndarray:
 
 
 def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
-    """Probabilities that sum to one exactly, rather than to rounding."""
+    """Probabilities with a sum of exactly one, not one up to rounding."""
     if generator.kind != "simplex":
         return value
     exactly = _exact(value)
@@ -325,10 +348,10 @@ def _largest(leaves: Exact) -> Any:
 
 
 def _size(number: Any) -> float:
-    """For ordering: not a number counts as infinite."""
+    """For ordering; NaN counts as infinite."""
     return float(abs(number)) if mpmath.isfinite(number) else float("inf")
 
 
 def _norm(leaf: np.ndarray) -> Any:
-    entries = np.asarray(leaf, object).flat  # the difference of two arrays of rank 0 is none
+    entries = np.asarray(leaf, object).flat  # arrays of rank 0 differ by a plain number
     return mpmath.sqrt(sum((entry * entry for entry in entries), start=mpmath.mpf(0)))

@@ -101,6 +101,7 @@ MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
     ],
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
+    "name": _same,
     "optimization_barrier": _same,
     "pad": _pad,
     "reshape": _same,

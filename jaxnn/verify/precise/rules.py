@@ -115,6 +115,20 @@ def _convert(eqn) -> Run:
     return lambda prec, x: [np.array([whole(a) for a in x], new).reshape(shape)]
 
 
+def _bitcast(eqn) -> Run:
+    """The bits of float64 numbers as integers of 64 bits, or the reverse."""
+    (atom,), new = eqn.invars, np.dtype(parameter(eqn, "new_dtype"))
+    shape, old = atom.aval.shape, np.dtype(atom.aval.dtype)
+    if old.itemsize != new.itemsize:
+        raise Unsupported(f"bitcast_convert_type from {old} to {new} is unknown to jaxnn")
+    if not is_float(atom):
+        numbers = to_raw if is_float(eqn.outvars[0]) else np.asarray
+        return lambda prec, x: [numbers(np.asarray(x).view(new))]
+    return lambda prec, x: [
+        np.array([libmp.to_float(a, rnd="n") for a in x], old).view(new).reshape(shape)
+    ]
+
+
 def _narrowed(x: list[Raw], dtype: np.dtype) -> list[Raw]:
     with np.errstate(over="ignore"):
         return to_raw(np.array([libmp.to_float(a, rnd="n") for a in x]).astype(dtype))
@@ -266,11 +280,14 @@ FUNCTIONS: dict[str, Callable[..., Raw]] = {
     "floor": libmp.mpf_floor,
     "log": scalars.log,
     "log1p": scalars.log1p,
+    "log2": scalars.log2,
     "logistic": scalars.logistic,
     "max": scalars.maximum,
     "min": scalars.minimum,
     "mul": mpf_mul,
     "neg": libmp.mpf_neg,
+    "one_minus_square": scalars.one_minus_square,
+    "polynomial": scalars.polynomial,
     "pow": scalars.power,
     "rem": scalars.rem,
     "rsqrt": scalars.rsqrt,
@@ -301,12 +318,13 @@ EXACT: dict[str, Callable[..., Run]] = {
 }
 """Primitives that do not round: on numbers known beforehand they are run beforehand."""
 
-ANY_TYPE = {*MOVEMENTS, "convert_element_type", "select_n"}
+ANY_TYPE = {*MOVEMENTS, "bitcast_convert_type", "convert_element_type", "select_n"}
 """Primitives whose rule here is for integers too."""
 
 RULES: dict[str, Callable[..., Run]] = {
     **{name: _elementwise(function) for name, function in FUNCTIONS.items()},
     **EXACT,
+    "bitcast_convert_type": _bitcast,
     "cumlogsumexp": _cumulative(scalars.logaddexp),
     "cummax": _cumulative(scalars.maximum),
     "cummin": _cumulative(scalars.minimum),

@@ -69,7 +69,7 @@ def truncated(x: Raw) -> int:
     """The whole part of a finite number."""
     sign, mantissa, exponent, _ = x
     whole = mantissa << exponent if exponent >= 0 else mantissa >> -exponent
-    return -whole if sign else whole
+    return int(-whole if sign else whole)  # with gmpy2 the mantissa is no int
 
 
 def _quiet(function: Callable[..., Raw]) -> Callable[..., Raw]:
@@ -169,6 +169,20 @@ def square(x: Raw, prec: int) -> Raw:
     return mpf_mul(x, x, prec)
 
 
+def one_minus_square(x: Raw, prec: int) -> Raw:
+    """1 - x x."""
+    return sub(fone, mpf_mul(x, x), prec)
+
+
+def polynomial(x: Raw, *coefficients_and_prec) -> Raw:
+    """c_0 + c_1 x + c_2 x^2 + ..., the coefficients before the precision."""
+    *rest, last, prec = coefficients_and_prec
+    total = last
+    for coefficient in reversed(rest):
+        total = add(mpf_mul(total, x, prec), coefficient, prec)
+    return total
+
+
 def rsqrt(x: Raw, prec: int) -> Raw:
     """1 / sqrt(x)."""
     return div(fone, sqrt(x, prec + 4), prec)
@@ -220,6 +234,11 @@ def log(x: Raw, prec: int) -> Raw:
     if not x[1]:
         return fninf if x == fzero else x if x == finf else fnan
     return fnan if x[0] else _ln(x, prec)
+
+
+def log2(x: Raw, prec: int) -> Raw:
+    """The logarithm to base 2."""
+    return div(log(x, prec + 4), libmp.mpf_ln2(prec + 4), prec)
 
 
 def log1p(x: Raw, prec: int) -> Raw:
