@@ -1,5 +1,5 @@
-"""jaxnn beside its peers: same data, model, minibatch and steps.
+"""jaxnn beside its peers: equal data, models, minibatches and numbers of steps.
 
-Every contender trains in a process of its own (``worker.py``) and waits for requests, so that the
-contenders take turns and a ratio compares measurements of the same minutes.
+Every contender trains in a process (``worker.py``) and waits for requests: the contenders take
+turns, and a ratio compares measurements of the same minutes.
 """

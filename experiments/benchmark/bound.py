@@ -4,15 +4,15 @@ For one model and step:
 
 - arithmetic: the matrix products (``problem.flops_per_step``); elementwise functions are free.
 - minibatch: the rows are read once, from the training examples in memory or in the cache that holds
-  the examples: 1 byte per pixel for jaxnn, 4 for the peers, which keep floating point. Models that
-  train together share one reading: a block on jaxnn's devices, all models under ``vmap``.
+  the examples: 1 byte per pixel for jaxnn, 4 for the peers, which keep floating point. Models
+  trained together share a reading: a block on jaxnn's devices, all models under ``vmap``.
 - parameters: read once and written once, 8 bytes each, in the cache that holds the parameters of
   the models that a core has in hand.
-- activations and gradients: free. A program that fused everything would never write them.
+- activations and gradients: free. A fully fused program would write none.
 
 The bound is the longer of two times: arithmetic at the measured peak, and bytes at the measured
 bandwidth of their working sets. A row has the peak and the caches of its cores, but all of the
-bandwidth to the examples, which lie where any core may read them. The distance is the measured time
+bandwidth to the examples, which any core may read. The distance is the measured time
 over the bound. The model is Williams, Waterman and Patterson's (2009).
 """
 
@@ -64,7 +64,7 @@ def bound(row: Mapping[str, Any], machine: Mapping[str, Any]) -> Bound:
 
     Args:
       row: a training: ``sizes``, ``contender``, ``models``, ``cores``, ``microseconds``, and
-        ``models_on_a_core`` where jaxnn's default has been another.
+        ``models_on_a_core`` where jaxnn's default has been different.
       machine: the ceilings, as measured by ``parts.roofline``.
     """
     sizes, ours = tuple(row["sizes"]), row["contender"] == "jaxnn"
@@ -100,7 +100,7 @@ def company(row: Mapping[str, Any], platform: str) -> tuple[int, int]:
 
 
 class Line(NamedTuple):
-    """A row of a part with its bound, as the roofline page and figure show it."""
+    """A row of a part with its bound, for the roofline page and figure."""
 
     part: str
     row: Mapping[str, Any]
@@ -108,7 +108,7 @@ class Line(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The title of the lines that are shown together."""
+        """The title of the lines shown together."""
         if self.part == "scale":
             return f"Scale, {self.row.get('question', 'population')}"
         models = self.row["models"]
@@ -116,7 +116,7 @@ class Line(NamedTuple):
 
     @property
     def series(self) -> str:
-        """Contender and place; within a group, lines of one series differ in ``models``."""
+        """Contender and place; within a group, lines of a series differ in ``models``."""
         cores, processes = self.row["cores"], self.row.get("processes", 1)
         words = [self.row["label"] + (f" {self._network}" if self.part == "scale" else "")]
         if cores is not None:  # None: an accelerator

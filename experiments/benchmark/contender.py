@@ -3,8 +3,8 @@
 A contender is a function ``prepare(problem)`` that gets the examples ready and returns
 ``train(rate, epochs, seed, evaluate)``: draws a network, trains for whole epochs and returns the
 finished parameters and, if ``evaluate``, the accuracy on the validation examples after each epoch.
-A contender for a whole population takes all learning rates [K] at once; each of its accuracies has
-an entry per network.
+A contender for a whole population takes all learning rates [K] at once; an accuracy then has an
+entry per network.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""What the machine can do, measured with JAX on all its devices at once.
+"""The machine's peak and bandwidth, measured with JAX on all devices at once.
 
 - The peak: float32 matrix products of 2048 x 2048.
-- The matrix products of a training step alone: the time that training a population can come down
-  to with XLA's kernels, without gathering, activations, loss or update.
+- The matrix products of a training step alone: the least time of a population's training with XLA's
+  kernels, without gathering, activations, loss or update.
 - The bandwidth by working set: STREAM's triad, a = b + s c (McCalpin, 1995). A small working set
   stays in a core's first cache, a large one comes from memory every time.
 """
@@ -13,7 +13,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,18 +36,17 @@ SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
 def description() -> dict[str, Any]:
     """Name, cores, devices and system of this machine, and the date."""
-    device = jax.devices()[0]
     return {
         "processor": processor(),
         "cores": len(usable_cores()),
-        "device": f"{len(jax.devices())} x {device.device_kind}",
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
 def usable_cores() -> tuple[int, ...]:
-    """The numbers of the cores that this process may run on."""
+    """The numbers of the process's cores."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
@@ -65,7 +63,7 @@ def processor() -> str:
 
 
 def seconds_of_call(function: Callable[[], Any], repeats: int) -> list[float]:
-    """The wall times of calls with a finished result, after one call that compiles."""
+    """The wall times of calls with a finished result, after a first call for compilation."""
     jax.block_until_ready(function())
     taken = []
     for _ in range(repeats):
@@ -78,8 +76,7 @@ def seconds_of_call(function: Callable[[], Any], repeats: int) -> list[float]:
 def peak_gflops(repeats: int = 5) -> float:
     """The median rate of a float32 2048 x 2048 matrix product on every device at once."""
     mesh = population_mesh()
-    shape = (mesh.size, PEAK_SIZE, PEAK_SIZE)
-    matrix = np.random.default_rng(0).random(shape, np.float32)
+    matrix = np.random.default_rng(0).random((mesh.size, PEAK_SIZE, PEAK_SIZE), np.float32)
     square = jax.jit(lambda a: a @ a)
     sharded = jax.device_put(matrix, NamedSharding(mesh, SPLIT))
     taken = median(seconds_of_call(lambda: square(sharded), repeats))
@@ -88,28 +85,25 @@ def peak_gflops(repeats: int = 5) -> float:
 
 def products_microseconds(sizes: tuple[int, ...], models: int, repeats: int = 5) -> float:
     """The matrix products of a step, per model, with ``models`` models on each device at once."""
-    mesh = population_mesh()
-    draw = np.random.default_rng(0)
+    mesh, generator = population_mesh(), np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
-        return draw.normal(size=shape).astype(np.float32)
+        return generator.normal(size=shape).astype(np.float32)
 
-    weights = [normal(mesh.size * models, o, i) for i, o in pairwise(sizes)]
+    count = mesh.size * models
+    weights = [normal(count, o, i) for i, o in pairwise(sizes)]
     minibatch = normal(BATCH_SIZE, sizes[0])
-    hidden = [normal(mesh.size * models, width, BATCH_SIZE) for width in sizes[1:]]
+    hidden = [normal(count, o, BATCH_SIZE) for o in sizes[1:]]
     specs = {"in_specs": (SPLIT, WHOLE, SPLIT), "out_specs": SPLIT, "check_vma": False}
     program = jax.jit(jax.shard_map(repeated_products, mesh=mesh, **specs))
     taken = median(seconds_of_call(lambda: program(weights, minibatch, hidden), repeats))
-    return 1e6 * taken / STEPS / models / mesh.size
+    return 1e6 * taken / STEPS / count
 
 
 def repeated_products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> Array:
-    """The products of several steps, reduced to a number [1] per device.
+    """The products of several steps, reduced to a number [1] per device."""
 
-    The barriers make every step compute all products again, and whole.
-    """
-
-    def step(_: Array, carry: tuple) -> tuple:
+    def step(_: Array, carry: tuple) -> tuple:  # barriers: every step computes all products, whole
         held, total = jax.lax.optimization_barrier(carry)
         found = jax.lax.optimization_barrier(products(*held))
         return held, total + sum(each[0, 0, :1] for each in found)
@@ -119,57 +113,42 @@ def repeated_products(weights: list[Array], minibatch: Array, hidden: list[Array
 
 
 def products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> list[Array]:
-    """The matrix products of one step.
+    """The matrix products of one step: forward, of the weights' gradient, and backward.
 
     Args:
       weights: per layer [K, out, in].
       minibatch: the inputs [B, in] of all models.
       hidden: per layer [K, out, B], in place of activations and of the gradients to them.
-
-    Returns:
-      Per layer the pre-activations [K, out, B] and the weights' gradient [K, out, in]; from the
-      second layer on also the gradient to the inputs [K, in, B].
     """
     found = [
         jnp.einsum("koi,bi->kob", weights[0], minibatch),
         jnp.einsum("kob,bi->koi", hidden[0], minibatch),
     ]
     for weight, inputs, outputs in zip(weights[1:], hidden, hidden[1:], strict=False):
-        found += [
-            jnp.einsum("koi,kib->kob", weight, inputs),
-            jnp.einsum("kob,kib->koi", outputs, inputs),
-            jnp.einsum("koi,kob->kib", weight, outputs),
-        ]
+        found.append(jnp.einsum("koi,kib->kob", weight, inputs))
+        found.append(jnp.einsum("kob,kib->koi", outputs, inputs))
+        found.append(jnp.einsum("koi,kob->kib", weight, outputs))
     return found
 
 
 def bandwidth(
     working_sets: Sequence[int], *, moved: int = MOVED, repeats: int = 5
 ) -> list[dict[str, Any]]:
-    """The rate of all devices together, for each working set.
+    """The rate of all devices together, for each working set: bytes of a device's three arrays.
 
-    Args:
-      working_sets: bytes of the three arrays of one device.
-      moved: least bytes that a device moves in a timed call.
-      repeats: timed calls.
-
-    Returns:
-      Per working set its ``bytes``, and ``gigabytes_per_second``: 12 bytes per element and triad,
-      without the reading of overwritten lines that some processors do.
+    A triad counts as 12 bytes per element, without the reading of overwritten lines that some
+    processors do. A timed call moves at least ``moved`` bytes per device.
     """
-    mesh = population_mesh()
-    rates = {
-        size: triad_rates(mesh, size, math.ceil(moved / size), repeats) for size in working_sets
-    }
-    return [
-        {"bytes": size, "gigabytes_per_second": figures(found)} for size, found in rates.items()
-    ]
+    found = []
+    for size in working_sets:
+        rates = triad_rates(population_mesh(), size, math.ceil(moved / size), repeats)
+        found.append({"bytes": size, "gigabytes_per_second": figures(rates)})
+    return found
 
 
 def triad_rates(mesh: Mesh, working_set: int, triads: int, repeats: int) -> list[float]:
     """Gigabytes per second of all devices, one rate per timed call."""
-    count = working_set // 12
-    sharding = NamedSharding(mesh, SPLIT)
+    count, sharding = working_set // 12, NamedSharding(mesh, SPLIT)
     a, b, c = (jnp.full((mesh.size, count), value, device=sharding) for value in (0.0, 1.0, 2.0))
     program = repeated_triad(mesh, triads)
 
@@ -182,26 +161,23 @@ def triad_rates(mesh: Mesh, working_set: int, triads: int, repeats: int) -> list
 
 
 def repeated_triad(mesh: Mesh, triads: int) -> Callable[[Array, Array, Array], Array]:
-    """``triads`` triads one after another on every device, on arrays [devices, count].
-
-    The result takes the place of ``a``: fresh memory would have to be paged in first.
-    """
-
-    def triad(number: Array, _: Array, b: Array, c: Array) -> Array:
-        return b + number.astype(c.dtype) * c  # a new s every time leaves nothing to reuse
+    """``triads`` triads in a row on every device, on arrays [devices, count]; ``a`` is reused."""
 
     def repeat(a: Array, b: Array, c: Array) -> Array:
-        return jax.lax.fori_loop(0, triads, partial(triad, b=b, c=c), a)
+        def triad(number: Array, _: Array) -> Array:
+            return b + number.astype(c.dtype) * c  # a new s every time leaves nothing to reuse
+
+        return jax.lax.fori_loop(0, triads, triad, a)
 
     sharded = jax.shard_map(repeat, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT)
-    return jax.jit(sharded, donate_argnums=0)
+    return jax.jit(sharded, donate_argnums=0)  # fresh memory would have to be paged in first
 
 
 def bandwidth_at(measured: Sequence[Mapping[str, Any]], working_set: float) -> float:
     """Gigabytes per second for a working set: the best rate of the sets at least as large.
 
-    A set fits wherever a larger one does; the smallest ones seem slower by the cost of starting
-    each triad. Beyond the largest measured set, its rate.
+    A set fits wherever a larger set does; the smallest sets seem slower by the cost of starting
+    each triad. Beyond the largest measured set, the rate of the largest.
     """
     rate = {entry["bytes"]: entry["gigabytes_per_second"]["median"] for entry in measured}
     return max(rate[size] for size in rate if size >= min(working_set, max(rate)))

@@ -1,4 +1,4 @@
-"""The benchmark as an experiment: prepares the examples, runs the parts, prints their tables."""
+"""The benchmark as an experiment: prepares the examples, runs the parts, prints the tables."""
 
 import json
 import tempfile
@@ -26,10 +26,10 @@ GOAL_COLUMNS = ("what", "required", "measured", "reached")
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig(DataConfig):
-    """Measure jaxnn and its peers on the same data, model, minibatch and steps, in turn.
+    """Measure jaxnn and its peers in turn, on equal data, models, minibatches and steps.
 
-    Peers that are not installed are left out (extra "benchmark" has them all). Figures are medians;
-    ratios are within one run. The exit status does not depend on them.
+    Missing peers are left out (extra "benchmark" brings all peers). Figures are medians; ratios are
+    within a run. The exit status does not depend on the figures.
     """
 
     dataset: str = "mnist"
@@ -48,7 +48,7 @@ class BenchmarkConfig(DataConfig):
     """Shorter runs of fewer cases: to see that everything works; the figures mean little."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the flag, its value and what was expected."""
+        """Raises ValueError with the flag, the value and the expectation."""
         super().validate()
         if not self.parts or not set(self.parts) <= set(PARTS):
             raise self.refusal("parts", "some of " + ", ".join(PARTS))
@@ -95,12 +95,12 @@ def load(name: str) -> Part:
 
 
 def goals(results: Results) -> list[Goal]:
-    """The required figures of all parts that were measured."""
+    """The required figures of all measured parts."""
     return [goal for name in measured(results) for goal in load(name).goals(results)]
 
 
 def versions() -> dict[str, str]:
-    """The versions of all contenders' packages that are installed."""
+    """The versions of the contenders' installed packages."""
     packages = [p for entry in CONTENDERS.values() for p in entry.packages.split()]
     found = {}
     for package in dict.fromkeys([*packages, *PEERS]):
@@ -125,7 +125,7 @@ def repetitions(results: Any, path: tuple[str, ...] = ()) -> Iterator[dict[str, 
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A results.json of the benchmark; raises ValueError, with the reason, if it is none."""
+    """A results.json of the benchmark; ValueError, with the reason, for any different file."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -141,7 +141,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def kept(path: Path, config: BenchmarkConfig, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts in a results.json, if there is one; ValueError if flags or machine differ."""
+    """The parts in a results.json, if the file exists; ValueError if flags or machine differ."""
     if not path.exists():
         return {}
     content = read(path)

@@ -1,4 +1,4 @@
-"""Tables as GitHub's Markdown has them."""
+"""Tables in GitHub's Markdown."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -45,5 +45,5 @@ def numbers(cells: Sequence[str]) -> bool:
 
 
 def plain(text: str) -> str:
-    """Text in one line that Markdown shows unchanged."""
+    """Text in a single line, escaped so that Markdown shows the text unchanged."""
     return " ".join(_ACTIVE.sub(r"\\\1", text).split())

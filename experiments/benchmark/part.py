@@ -1,4 +1,4 @@
-"""The common ground of the benchmark's parts: what they measure with, tables, required figures."""
+"""The common ground of the benchmark's parts: tools to measure, tables, required figures."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ Results = Mapping[str, Any]
 
 
 class Bench(NamedTuple):
-    """What a part measures with."""
+    """The tools of a part's measurements."""
 
     config: Any  # main.BenchmarkConfig
     run: Any  # harness.Run
@@ -37,7 +37,7 @@ def table(
 
 
 class Goal(NamedTuple):
-    """A required figure beside the measured one.
+    """A required figure beside the measured figure.
 
     ``share`` says how near the measured speed is to the machine's limit, in percent of the peak.
     Where the limit forbids the required speed, the distance from the limit is shown instead.
@@ -71,7 +71,7 @@ class Goal(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One question: how to measure, and the views of results.json."""
+    """A question: how to measure, and the views of results.json."""
 
     measure: Callable[[Bench], Results]  # the part's entry in results.json
     tables: Callable[[Results], list[Table]]  # of all entries, as are the next two

@@ -74,7 +74,7 @@ def flops_per_step(sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> int:
 
 
 def mnist_shaped(data: Any, count: int) -> Examples:
-    """``count`` images of 784 pixels from a ``jaxnn.Data``; small ones are enlarged and repeated.
+    """``count`` images of 784 pixels from a ``jaxnn.Data``; small images are enlarged and repeated.
 
     Raises:
       ValueError: the images are neither 784 pixels nor a smaller square.

@@ -20,12 +20,12 @@ from experiments.processes import ProcessError
 
 
 class MissingError(Exception):
-    """A package that the module imports is not installed; the text names the package."""
+    """A package of the module is not installed; the text names the package."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A running process; its failure is a MissingError, or a ProcessError of its last line."""
+    """A running process; a failure is a MissingError, or a ProcessError with the last line."""
 
     name: str
     process: "subprocess.Popen[str]"
@@ -41,7 +41,7 @@ class Program:
             raise self.failure()
 
     def ask(self, rates: Sequence[float], epochs: int, seed: int, evaluate: bool = False) -> None:
-        """Requests a training of a contender; ``answer`` notices a process that has ended."""
+        """Requests a training of a contender; ``answer`` notices the end of a process."""
         request = {"rates": list(rates), "epochs": epochs, "seed": seed, "evaluate": evaluate}
         assert self.process.stdin
         with suppress(BrokenPipeError):
@@ -62,7 +62,7 @@ class Program:
         return self.answer()
 
     def failure(self) -> Exception:
-        """The error of a process that has ended."""
+        """The error of an ended process."""
         status = self.process.wait()
         self.errors.seek(0)
         *_, last = ("", *self.errors.read().strip().splitlines())

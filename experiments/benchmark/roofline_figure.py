@@ -17,11 +17,11 @@ ANNOTATION: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "c
 
 
 def roofline_figure(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Line]]) -> Figure:
-    """A panel for each group of lines, one below the other.
+    """A panel for each group of lines, in a column.
 
     Args:
       machine: the ceilings, as measured by ``parts.roofline``.
-      groups: the lines by the title of their panel.
+      groups: the lines by the panel's title.
     """
     inner = [max(3.0, NAME_HEIGHT * len({line.series for line in g})) for g in groups.values()]
     heights = [FRAME + height for height in inner]
@@ -33,13 +33,13 @@ def roofline_figure(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Li
 
 
 def rate(line: Line, machine: Mapping[str, Any]) -> float:
-    """GFLOP/s of one of the line's devices."""
+    """GFLOP/s of a device of the line."""
     bound = line.bound
     return bound.flops / bound.measured / 1e3 / (bound.share * machine["devices"])
 
 
 def panel(axes: Axes, machine: Mapping[str, Any], title: str, lines: Sequence[Line]) -> None:
-    """The roofs and the lines' points; points of one series are joined."""
+    """The roofs and the lines' points; points of a series are joined."""
     peak = machine["peak_gflops"]["median"] / machine["devices"]
     intensities = [line.bound.intensity for line in lines]
     rates = [rate(line, machine) for line in lines]

@@ -1,7 +1,7 @@
-"""The process of one case of the part ``scale``: its peak memory is the memory of the case alone.
+"""The process of a case of the part ``scale``: the peak memory is the memory of the case alone.
 
 The argument is a JSON object: ``sizes``, ``models``, ``steps``, ``repetitions``, ``data`` (the
-folder of the examples) and ``cores`` (null on an accelerator). The module prints one line of JSON.
+folder of the examples) and ``cores`` (null on an accelerator). The module prints a line of JSON.
 """
 
 import json
@@ -16,7 +16,7 @@ RATES = 1e-3, 1e-1  # smallest and largest learning rate
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Trains the population several times, and measures the peak after each training."""
-    # Imported after ``confine``: libraries choose their number of threads on import.
+    # Imported after ``confine``: libraries choose the number of threads on import.
     import jax
     import numpy as np
 
@@ -54,7 +54,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_megabytes() -> float:
-    """The most memory held so far: the accelerator's, or this process's on CPUs."""
+    """The highest use of memory so far: of the accelerator, or of the process on CPUs."""
     import resource
 
     import jax

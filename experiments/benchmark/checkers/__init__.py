@@ -1,6 +1,6 @@
-"""Other gradient checkers, used as their documentation has it, with their default tolerances.
+"""Peers of ``jaxnn.verify``: gradient checkers after their documentation, with default tolerances.
 
-Each is given the same claims at the same points, in float64.
+All checkers are given equal claims at equal points, in float64.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def load(name: str) -> Checker:
 
 
 def present() -> dict[str, Checker]:
-    """The installed checkers; a line is printed about each of the others."""
+    """The installed checkers; a line is printed about each missing checker."""
     found = {}
     for name, label in LABELS.items():
         try:

@@ -1,8 +1,8 @@
 """JAX and Chex: ``custom_jvp`` functions with the claimed derivative, first order.
 
-``jax.test_util.check_grads``, in both modes: one random direction against centred differences.
+``jax.test_util.check_grads``, in both modes: a random direction against centred differences.
 ``chex.assert_numerical_grads``: JAX's checker with an absolute tolerance of 0.01 per entry of the
-first argument. All other arguments are the defaults.
+first argument. Further arguments are the defaults.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def check_of(checker: NumericalCheck, statement: Statement) -> Callable[[Point],
 
 @lru_cache(maxsize=1)  # compiled once for both checkers
 def with_derivative(statement: Statement) -> Callable[..., jax.Array]:
-    """The function, which JAX differentiates by the claimed derivative."""
+    """The function with the claimed derivative as JAX's rule."""
 
     @jax.custom_jvp
     def function(parts, inputs):

@@ -1,7 +1,7 @@
-"""The checker that students write (S4.6), in NumPy.
+"""The students' checker (S4.6), in NumPy.
 
 Every entry of the gradient of a scalar function against centred differences with h = 1e-4; a
-relative difference above 1e-5 fails. As in the assignment, several parameters are one long vector.
+relative difference above 1e-5 fails. As in the assignment, several parameters are a long vector.
 Every row of a Jacobian is checked as a gradient.
 """
 
@@ -54,7 +54,7 @@ def check_of(statement: Statement) -> Callable[[Point], None]:
 
 
 def as_one(parts: Parts) -> np.ndarray:
-    """Several arrays as one vector, one array as it is."""
+    """Several arrays as a vector; a single array unchanged."""
     return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
 
 

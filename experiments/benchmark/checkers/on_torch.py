@@ -1,7 +1,7 @@
 """PyTorch: ``torch.autograd.gradcheck`` of an ``autograd.Function`` with the claimed backward.
 
-Every entry of the Jacobian against centred differences, or with ``fast_mode`` one random direction;
-all other arguments are the defaults.
+Every entry of the Jacobian against centred differences, or with ``fast_mode`` a random direction;
+further arguments are the defaults.
 """
 
 # pyright: reportMissingImports=false

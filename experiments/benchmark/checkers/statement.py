@@ -1,4 +1,4 @@
-"""A claim as a gradient checker takes it: a function and its derivative by hand, at a point."""
+"""A claim for a gradient checker: a function and a derivative by hand, at a point."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ from jaxnn.verify.inputs import draw, draw_sizes
 Inputs = Mapping[str, PyTree]
 Parts = Sequence[Any]
 """The variables of differentiation, array by array."""
+
+ORDERS = {None: "C", "vec": "F", "vec_rows": "C", "transpose": "C"}  # of a matrix as a vector
 
 
 class Point(NamedTuple):
@@ -67,34 +69,27 @@ def compiled(statement: Statement) -> Statement:
 
 
 def at_parts(claim: Claim, inputs: Inputs, parts: Parts) -> Inputs:
-    """The inputs with other values of the variables of differentiation."""
+    """The inputs with new values of the variables of differentiation, back in their shapes."""
     old = tuple(at_path(inputs, path) for path in claim.wrt)
     leaves, structure = jax.tree.flatten(old)
-    new = [as_declared(claim, part, leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    new = [
+        part.reshape(leaf.shape, order=ORDERS[claim.layout])
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
     for path, value in zip(claim.wrt, jax.tree.unflatten(structure, new), strict=True):
         inputs = with_path(inputs, path, value)
     return inputs
 
 
-def as_declared(claim: Claim, part: Any, shape: tuple[int, ...]) -> Any:
-    """The array behind a part, which is a vector where the claim declares that layout."""
-    return part.reshape(shape, order="F") if claim.layout == "vec" else part.reshape(shape)
-
-
 def points(claim: Claim, count: int, seed: int) -> list[Point]:
-    """Random points, all of the same sizes, as ``jaxnn.verify`` draws them."""
+    """Random points of equal sizes, drawn by ``jaxnn.verify``; matrices as the claim declares."""
     sizes = draw_sizes(claim.inputs, seed)
     drawn = draw(dict(claim.inputs), sizes, count, np.random.default_rng(seed))
     found = []
     for trial in range(count):
         inputs = jax.tree.map(lambda value, trial=trial: np.asarray(value[trial]), drawn)
         leaves = jax.tree.leaves(tuple(at_path(inputs, path) for path in claim.wrt))
-        found.append(Point([as_part(claim, leaf) for leaf in leaves], inputs))
+        if claim.layout is not None:
+            leaves = [leaf.ravel(order=ORDERS[claim.layout]) for leaf in leaves]
+        found.append(Point(leaves, inputs))
     return found
-
-
-def as_part(claim: Claim, leaf: np.ndarray) -> np.ndarray:
-    """The inverse of ``as_declared``."""
-    if claim.layout is None:
-        return leaf
-    return leaf.ravel(order="F" if claim.layout == "vec" else "C")

@@ -1,1 +1,1 @@
-"""One question each: how to measure, tables, required figures; every module has a ``PART``."""
+"""A question per module: how to measure, tables, required figures, together in ``PART``."""

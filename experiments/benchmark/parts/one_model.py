@@ -1,7 +1,7 @@
 """One model: microseconds per step, and the time to a stated validation accuracy.
 
-Every contender is tried on one core, on two and on all, and continues with the number of cores on
-which it was fastest. Then the contenders take turns.
+Every contender is tried on one core, on two and on all, and continues with the fastest number of
+cores. Then the contenders take turns.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ NAMES = tuple(n for n, entry in CONTENDERS.items() if not entry.whole_population
 
 
 class Line(NamedTuple):
-    """A way to train: a contender in one or several processes."""
+    """A way to train: a contender in a process or several."""
 
     name: str
     programs: Sequence[Program]
@@ -43,7 +43,7 @@ class Line(NamedTuple):
         return max(program.answer()["seconds"] for program in self.programs)
 
     def row(self, network: str, models: int) -> dict[str, Any]:
-        """What is trained, by which contender, where."""
+        """The network, the contender, the number of cores."""
         return {
             "network": network,
             "sizes": NETWORKS[network],
@@ -67,7 +67,7 @@ def measure(bench: Bench) -> Results:
 
 
 def measure_network(bench: Bench, network: str, tick: Callable[[], None]) -> list[dict[str, Any]]:
-    """A row per installed contender; ``tick`` follows its start and each training."""
+    """A row per installed contender; ``tick`` follows every start and training."""
     seeds, sizes = range(bench.config.seeds), NETWORKS[network]
     target = ACCURACIES.get(bench.config.dataset, {}).get(network)
     steps = EPOCHS * restore(bench.data, sizes).steps_per_epoch
@@ -106,7 +106,7 @@ def started(
     epochs: int,
     tick: Callable[[], None],
 ) -> list[Line]:
-    """The contender on its fastest number of cores, warm; nothing if it is not installed."""
+    """The contender on the fastest number of cores, warm; nothing if not installed."""
     counts = sorted({1, min(2, len(bench.cores)), len(bench.cores)})
     seconds: dict[int, list[float]] = {count: [] for count in counts}
     programs: dict[int, Program] = {}
@@ -135,7 +135,7 @@ def started(
 def seconds_to(program: Program, target: float, seed: int) -> float:
     """The time to the first epoch with the accuracy; infinite if no epoch reaches the accuracy.
 
-    All epochs do the same work: the time is the share of the epochs that were needed.
+    All epochs do equal work: the time is the needed share of the epochs.
     """
     found = program.train([RATE], MOST_EPOCHS, seed, evaluate=True)
     enough = np.flatnonzero(np.array(found["accuracies"][0]) >= target)
@@ -155,7 +155,7 @@ def by_speed(rows: Iterable[Results], network: str) -> tuple[list[dict[str, Any]
 
 
 def tables(results: Results) -> list[Table]:
-    """Microseconds per step and seconds to the accuracy, one table a network."""
+    """Microseconds per step and seconds to the accuracy, a table per network."""
     return [network_table(results["one_model"]["rows"], network) for network in NETWORKS]
 
 

@@ -1,4 +1,4 @@
-"""64 configurations: one after another, over two processes, and all at once.
+"""64 configurations: in turn, over two processes, and all at once.
 
 Microseconds per model and step, and the share of the machine's matrix-product peak, which is
 measured before and after each training.
@@ -120,7 +120,7 @@ def hire(
 
 
 def tables(results: Results) -> list[Table]:
-    """The ways by speed, one table a network."""
+    """The ways by speed, a table per network."""
     found = results["population"]
     shown = []
     for network, sizes in NETWORKS.items():
@@ -142,7 +142,7 @@ def manner(row: Results) -> str:
 
 
 def goals(results: Results) -> list[Goal]:
-    """Against peers one by one over two processes, against torch.func, and the share of peak."""
+    """Against peers over two processes, against torch.func, and the share of peak."""
     reached = []
     for network, sizes in NETWORKS.items():
         rows, ours = by_speed(results["population"]["rows"], network)

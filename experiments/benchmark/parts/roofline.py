@@ -1,4 +1,4 @@
-"""The distance of every row from what the machine allows.
+"""The distance of every row from the machine's limit.
 
 The machine's ceilings are measured here; the bound of a row is ``experiments.benchmark.bound``'s.
 """
@@ -18,8 +18,8 @@ from experiments.benchmark.problem import NETWORKS, restore
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARTS = ("one_model", "population", "scale")  # whose rows are trainings
-NEEDED = {"sizes", "models", "cores", "microseconds"}  # of such a row
+PARTS = ("one_model", "population", "scale")  # with rows of trainings
+NEEDED = {"sizes", "models", "cores", "microseconds"}  # of a training's row
 COLUMNS = {
     "": "{line.name}",
     "MFLOP": "{mflop:.2f}",
@@ -63,7 +63,7 @@ def measure(bench: Bench) -> Results:
 
 
 def lines(results: Results) -> list[Line]:
-    """Every training that was measured on JAX's devices, with its bound."""
+    """Every training on JAX's devices, with its bound."""
     ceilings = results["roofline"]
     on_cpu = ceilings["platform"] == "cpu"
     return [
@@ -74,7 +74,7 @@ def lines(results: Results) -> list[Line]:
 
 
 def trainings(results: Results) -> Iterator[tuple[str, Results]]:
-    """The rows of the other parts that are trainings, and the names of the parts."""
+    """The rows of PARTS that are trainings, with the names of the parts."""
     for part in PARTS:
         found = results.get(part) or {}
         for row in found.get("rows", ()):

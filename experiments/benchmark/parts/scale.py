@@ -1,6 +1,6 @@
 """Scale: 1 to 4,096 models, 1 to 3 hidden layers of 10 to 512 units, on one core and on two.
 
-Time per model and step, compilation and memory; on JAX's accelerator where there is one. Every case
+Time per model and step, compilation and memory; on JAX's accelerator if present. Every case
 has a process (``scale_case.py``) without compiled programs of earlier cases.
 """
 
@@ -58,7 +58,7 @@ def measure(bench: Bench) -> Results:
 
 
 def cases(available: int, platform: str, *, quick: bool) -> list[Case]:
-    """All of them, or with ``quick`` a single small one."""
+    """All cases, or with ``quick`` a single small case."""
     places = [count for count in CORES if count <= available] if platform == "cpu" else [None]
     if quick:
         return [Case("population", NETWORKS["softmax"], 4, places[-1])]

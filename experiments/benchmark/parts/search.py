@@ -1,9 +1,8 @@
 """A search from the start of its process to a good model, cold and warm.
 
-All search the same space with the same budget, at most. The accuracy to be reached is the best one
-that the slowest search finds: every search that is worth its time reaches it. A peer that does not
-is counted with all of its time, as if it had found such a model at the very end; jaxnn, with
-infinity.
+All search an equal space with at most an equal budget. The target is the best accuracy of
+the slowest search: every search worth its time reaches the target. A peer below the target counts
+with all of its time, as if the peer had found a good model at the very end; jaxnn, with infinity.
 """
 
 import json
@@ -77,16 +76,16 @@ class Watched(NamedTuple):
 
     @property
     def best(self) -> int:
-        """Validation examples that the best model predicts rightly."""
+        """Rightly predicted validation examples of the best model."""
         return max((right for _, right in self.moments), default=0)
 
     @property
     def first_score(self) -> float:
-        """The time of the first accuracy; the whole time if there is none."""
+        """The time of the first accuracy; the whole time without any."""
         return self.moments[0][0] if self.moments else self.whole
 
     def reached(self, right: int) -> float | None:
-        """The time of the first model at least as good, if there is one."""
+        """The time of the first model at least as good, or None."""
         return next((seconds for seconds, found in self.moments if found >= right), None)
 
 
@@ -94,7 +93,7 @@ Runs = Mapping[str, Mapping[str, Watched]]  # of a repetition: by searcher, then
 
 
 def measure(bench: Bench) -> Results:
-    """Every search that is installed, in turn; a search that compiles twice, then warm."""
+    """Every installed search, in turn; a search that compiles runs twice, then warm."""
     examples = len(restore(bench.data, SIZES).validation.targets)
     names, runs = list(SEARCHERS), []
     with bench.run.progress("searches") as report:
@@ -163,7 +162,7 @@ def better(
 
 
 def target(runs: Runs) -> int:
-    """The best model of the slowest search of a repetition; of equally slow ones, the better."""
+    """The best model of a repetition's slowest search; of equally slow searches, the better."""
     return max((run["cold"].whole, run["cold"].best) for run in runs.values())[1]
 
 
@@ -189,7 +188,7 @@ def compared(repetitions: Sequence[Runs], examples: int) -> dict[str, Any]:
 
 
 def seconds_to(found: Results, name: str, start: str) -> float:
-    """A search's median time to the accuracy, with what counts where it was not reached."""
+    """A search's median time to the accuracy, or the substitute where not reached."""
     row = found["searches"][name][start]
     return median(
         (math.inf if name in OURS else whole) if reached is None else reached
@@ -220,7 +219,7 @@ def duels(found: Results) -> dict[str, tuple[str, str, float]]:
 
 
 def tables(results: Results) -> list[Table]:
-    """The searches by their time to the accuracy, started cold."""
+    """The searches by the time to the accuracy, started cold."""
     found = results["search"]
     names = sorted(found["searches"], key=lambda name: seconds_to(found, name, "cold"))
     rows = [
@@ -246,7 +245,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def cell(found: Results, name: str, start: str) -> str:
-    """The time to the accuracy, with the number of repetitions that reached it unless all did."""
+    """The time to the accuracy, with the number of successful repetitions unless all were."""
     values = found["searches"][name][start]["to_target"]["values"]
     often, taken = sum(value is not None for value in values), seconds_to(found, name, start)
     text = f"{taken:.1f}" if often and math.isfinite(taken) else "not reached"

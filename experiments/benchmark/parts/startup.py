@@ -1,7 +1,7 @@
-"""Start-up: whole processes of the shortest real runs, from their start to their end, in turn.
+"""Start-up: whole processes of the shortest real runs, from start to end, in turn.
 
 Cold is with an empty compilation cache, warm with the cache of an earlier run; Python's bytecode is
-there in both. Every script may keep all its compiled programs.
+present in both. Scripts may keep all compiled programs.
 """
 
 import json
@@ -71,7 +71,7 @@ class Timed(NamedTuple):
 
 
 def measure(bench: Bench) -> Results:
-    """Every script that is installed: once to fill its cache, then in turn."""
+    """Every installed script: first to fill the cache, then in turn."""
     wanted = PROGRAMS[:2] if bench.config.quick else PROGRAMS
     repetitions = 1 if bench.config.quick else 2 * bench.config.seeds + 1
     with tempfile.TemporaryDirectory() as name, bench.run.progress("start-up") as report:
@@ -100,14 +100,14 @@ def starts(program: Program, folder: Path) -> bool:
 
 
 def write_digits(path: Path) -> None:
-    """The digits in jaxnn's split: no script needs scikit-learn for its examples."""
+    """The digits in jaxnn's split: scripts need no scikit-learn for examples."""
     train, test = load("digits")
     y_train, y_test = (np.asarray(each.targets, np.int64) for each in (train, test))
     np.savez(path, x_train=train.inputs, y_train=y_train, x_test=test.inputs, y_test=y_test)
 
 
 def timed(program: Program, folder: Path, cache: str) -> Timed:
-    """One process with the compilation cache of that name, from its start to its end."""
+    """A process from start to end, with the compilation cache of the given name."""
     environment = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / cache / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -137,7 +137,7 @@ def row(program: Program, cold: list[Timed], warm: list[Timed]) -> dict[str, Any
 
 
 def rows_of(results: Results, run: str) -> list[dict[str, Any]]:
-    """A run's rows by their warm time, with its ``ratio`` to jaxnn's."""
+    """A run's rows by warm time, with the ``ratio`` to jaxnn's time."""
     rows = [row for row in results["startup"]["rows"] if row["run"] == run]
     ours = next((r["warm"]["median"] for r in rows if r["label"] == "jaxnn"), np.nan)
     rows = [row | {"ratio": row["warm"]["median"] / ours} for row in rows]
@@ -145,7 +145,7 @@ def rows_of(results: Results, run: str) -> list[dict[str, Any]]:
 
 
 def tables(results: Results) -> list[Table]:
-    """The scripts by their warm time, one table a run; stages where the scripts report them."""
+    """The scripts by warm time, a table per run; stages where scripts report stages."""
     found = []
     for run, (title, note) in TEXTS.items():
         rows = rows_of(results, run)

@@ -1,7 +1,7 @@
-"""Verification: trials per second, and which mistakes get past which checker.
+"""Verification: trials per second, and the mistakes that get past each checker.
 
-The trials are of one claim, the Jacobian of the softmax of ten logits. The mistakes are those of
-``experiments.mutants``; each checker sees all of them at the same random points.
+The trials are of a single claim, the Jacobian of the softmax of ten logits. The mistakes come from
+``experiments.mutants``; all checkers see all mistakes at equal random points.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,11 @@ from experiments.mutants.pool import over_processes
 from experiments.verification_speed import LOGITS, compare, seconds
 
 JAXNN = "jaxnn"
-TRIALS, QUICK_TRIALS = 10_000, 100  # of one claim
-CHECKS, QUICK_CHECKS = 50, 2  # of the checkers that take one trial at a time
+TRIALS, QUICK_TRIALS = 10_000, 100  # of a claim
+CHECKS, QUICK_CHECKS = 50, 2  # of checkers that take a trial at a time
 VERDICT_TRIALS, QUICK_VERDICT_TRIALS = 1_000, 100  # of every claim of the catalogue
-POINTS = 1, 10  # of the other checkers
-QUICK_STEP = 60  # one claim in so many
+POINTS = 1, 10  # of the peers
+QUICK_STEP = 60  # every 60th claim
 SEED = 0
 SUMS = "PyTorch sums a gradient over the axes that its parameter does not have"
 REASONS = {
@@ -58,7 +58,7 @@ def measure(bench: Bench) -> Results:
 
 
 def measure_rates(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[str, Any]]:
-    """Trials per second, one row per checker."""
+    """Trials per second, a row per checker."""
     quick = bench.config.quick
     trials, checks = (QUICK_TRIALS, QUICK_CHECKS) if quick else (TRIALS, CHECKS)
     timed: dict[str, Callable[[int], float]] = {JAXNN: lambda seed: compared(trials, seed)}
@@ -89,7 +89,7 @@ def compared(trials: int, seed: int) -> float:
 
 
 def checked(checker: Checker, checks: int, seed: int) -> float:
-    """Trials per second of a checker, which compares one trial with finite differences."""
+    """Trials per second of a checker, which compares a trial at a time with finite differences."""
     logits = np.random.default_rng(seed).normal(size=(checks, LOGITS))
     return checks / seconds(lambda: [checker.check_softmax(z) for z in logits])
 

@@ -1,1 +1,1 @@
-"""The contenders, each written as its library's documentation would write it."""
+"""The contenders, written after the documentation of each library."""

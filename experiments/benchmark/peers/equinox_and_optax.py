@@ -3,9 +3,9 @@
 Equinox's documentation advises flattened trees where a step is as short as here ("Tricks:
 low-overhead training loops"); since the trees hold nothing but arrays, ``jax.jit`` will do.
 
-Tried beside it (softmax regression, MLP 784-50-50-10: CPU time of a step on one core over this
-step's): ``eqx.filter_jit`` of the model and the optimizer's state (2.3, 1.8; donated or not), of
-flattened trees (1.9, 1.5); ``jax.jit`` of trees that are not flattened (1.1, 1.1).
+Tried as well (softmax regression, MLP 784-50-50-10: CPU time of a step on a core over the step's
+here): ``eqx.filter_jit`` of the model and the optimizer's state (2.3, 1.8; donated or not), of
+flattened trees (1.9, 1.5); ``jax.jit`` of trees not flattened (1.1, 1.1).
 """
 
 # pyright: reportMissingImports=false
@@ -25,7 +25,7 @@ from jaxnn.types import Array, PyTree
 
 
 class MLP(eqx.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with ReLU in between."""
 
     layers: list[eqx.nn.Linear]
 
@@ -35,14 +35,14 @@ class MLP(eqx.Module):
         self.layers = [eqx.nn.Linear(i, o, key=each) for (i, o), each in widths]
 
     def __call__(self, x: Array) -> Array:
-        """The logits [out] of one example [in]."""
+        """The logits [out] of an example [in]."""
         for layer in self.layers[:-1]:
             x = jax.nn.relu(layer(x))
         return self.layers[-1](x)
 
 
 def prepare(problem: Problem) -> Train:
-    """One network after another; the state is the list of leaves, in the order of ``create``."""
+    """A network at a time; the state is the list of leaves, in the order of ``create``."""
     optimizer = sgd(problem.l2)
 
     @jax.jit

@@ -1,7 +1,7 @@
 """Flax and optax: a jitted step on a ``TrainState``, called in a Python loop.
 
-Tried beside it (softmax regression, MLP 784-50-50-10: CPU time of a step on one core over this
-step's): minibatches from NumPy (1.4, 1.2); the state not donated (1.1, 1.05); L2 in the loss (1.0,
+Tried as well (softmax regression, MLP 784-50-50-10: CPU time of a step on a core over the step's
+here): minibatches from NumPy (1.4, 1.2); the state not donated (1.1, 1.05); L2 in the loss (1.0,
 1.0); 8-bit examples cast in the step (1.0, 0.96); Flax NNX with ``nnx.split`` and ``nnx.merge``
 around ``jax.jit`` (1.2, 1.2), with ``nnx.jit`` (1.8 to 4.6, 1.5 to 3.1). Not documented by Flax: an
 NNX state flattened by hand (0.93, 0.93), parameters without a ``TrainState`` (0.96, 0.95).
@@ -22,13 +22,13 @@ from jaxnn.types import Array, PyTree
 
 
 def prepare(problem: Problem) -> Train:
-    """One network after another."""
+    """A network at a time."""
     create = jax.jit(creator(problem))
     return loop(problem, lambda seed, rate: create(jax.random.key(seed), rate), step, accuracy)
 
 
 def vmapped(problem: Problem) -> Train:
-    """All networks in one step, the same functions under ``vmap``; they share the minibatch."""
+    """All networks in a step of the functions under ``vmap``; all share the minibatch."""
     create = jax.jit(jax.vmap(creator(problem), in_axes=(None, 0)))
     return loop(
         problem,
@@ -39,7 +39,7 @@ def vmapped(problem: Problem) -> Train:
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them."""
+    """Dense layers with ReLU in between."""
 
     widths: Sequence[int]
 
@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 
 def creator(problem: Problem) -> Callable[[Array, Array], TrainState]:
-    """A function that draws a network with a learning rate in its state."""
+    """A function ``(key, learning_rate)`` that draws a network with its optimizer's state."""
     network, optimizer = MLP(problem.sizes[1:]), sgd(problem.l2)
 
     def create(key: Array, learning_rate: Array) -> TrainState:
@@ -64,7 +64,7 @@ def creator(problem: Problem) -> Callable[[Array, Array], TrainState]:
 
 
 def step(state: TrainState, inputs: Array, targets: Array, rows: Array) -> TrainState:
-    """One minibatch of the training examples."""
+    """A step on a minibatch of the training examples."""
 
     def loss(params: PyTree) -> Array:
         logits = state.apply_fn({"params": params}, inputs[rows])
@@ -74,6 +74,6 @@ def step(state: TrainState, inputs: Array, targets: Array, rows: Array) -> Train
 
 
 def accuracy(state: TrainState, inputs: Array, targets: Array) -> Array:
-    """The share of examples whose class is predicted."""
+    """The share of rightly predicted examples."""
     logits = state.apply_fn({"params": state.params}, inputs)
     return jnp.mean(jnp.argmax(logits, axis=-1) == targets)

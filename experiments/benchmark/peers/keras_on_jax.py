@@ -1,7 +1,7 @@
 """Keras on its JAX backend, after the guide "Writing a training loop from scratch in JAX".
 
-Tried beside it (softmax regression, MLP 784-50-50-10: CPU time of a step on one core over this
-step's): minibatches from NumPy (1.4, 1.2); ``compile`` and ``fit`` with one step per execution
+Tried as well (softmax regression, MLP 784-50-50-10: CPU time of a step on a core over the
+step's here): minibatches from NumPy (1.4, 1.2); ``compile`` and ``fit`` with one step per execution
 (2.4, 1.7), with 100 or all of an epoch (1.6, 1.3), from arrays, a ``PyDataset`` or a generator.
 """
 
@@ -25,7 +25,7 @@ State = tuple[list[Array], list[Array]]  # of the network, of the optimizer
 
 
 def prepare(problem: Problem) -> Train:
-    """One network after another."""
+    """A network at a time."""
     model, optimizer = network(problem), keras.optimizers.SGD()
     optimizer.build(model.trainable_variables)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -56,7 +56,7 @@ def prepare(problem: Problem) -> Train:
 
 
 def network(problem: Problem) -> Any:
-    """Dense layers with ReLU between them; Keras's L2 has no half in it."""
+    """Dense layers with ReLU in between; Keras's L2 has no factor 1/2."""
     *hidden, classes = problem.sizes[1:]
     dense = partial(keras.layers.Dense, kernel_regularizer=keras.regularizers.L2(problem.l2 / 2))
     layers = [dense(width, activation="relu") for width in hidden]

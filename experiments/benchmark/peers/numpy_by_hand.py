@@ -11,7 +11,7 @@ Layers = list[tuple[np.ndarray, np.ndarray]]  # weight [in, out], bias [out]
 
 
 def prepare(problem: Problem) -> Train:
-    """One network after another."""
+    """A network at a time."""
     inputs, validation = problem.train.inputs, problem.validation.inputs
     one_hot = np.eye(problem.sizes[-1], dtype=np.float32)[problem.train.targets]
 
@@ -48,7 +48,7 @@ def forward(layers: Layers, x: np.ndarray) -> list[np.ndarray]:
 
 
 def update(layers: Layers, x: np.ndarray, y: np.ndarray, rate: np.float32, l2: float) -> None:
-    """One step of gradient descent, in place."""
+    """A step of gradient descent, in place."""
     *activations, logits = forward(layers, x)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     delta = (exponentials / exponentials.sum(axis=1, keepdims=True) - y) / len(x)

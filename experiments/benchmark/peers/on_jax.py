@@ -1,4 +1,4 @@
-"""The Python loop of the contenders on JAX: a jitted step that takes the minibatch's rows out.
+"""The Python loop of the contenders on JAX: a jitted step with gathering of the minibatch inside.
 
 As in Flax's MNIST example, the training examples stay on the device in floating point and an
 epoch's order is drawn at its start.

@@ -1,17 +1,17 @@
 """PyTorch on the CPU: eager, compiled, and many models at once by ``torch.func``.
 
-Tried, in microseconds of one core per step of one model (softmax / 784-50-50-10):
+Tried, in microseconds of a core per step and model (softmax / 784-50-50-10):
 
 * Eager: SGD as a loop over tensors 280 / 530, ``fused`` 290 / 550, ``foreach`` 310 / 590.
   ``index_select`` gathers a minibatch in 33, indexing in 81, a whole epoch at once in 170 a step.
 * ``torch.compile`` of the loss, with eager backward pass and optimizer 370 / 630; of all three, as
-  in the tutorial on compiled optimizers, 410 / 660; of the same step by ``torch.func.grad``, one
-  graph without autograd's records, 150 / 360. There max-autotune and reduce-overhead change no more
-  than noise does; without guards 110 / 300, and the C++ wrapper takes another 0 to 8 % off.
+  in the tutorial on compiled optimizers, 410 / 660; of the step by ``torch.func.grad``, a
+  graph without autograd's records, 150 / 360. Max-autotune and reduce-overhead change no more than
+  noise does; without guards 110 / 300, and the C++ wrapper takes 0 to 8 % off.
 * 64 models, per model and step: vmap 77 to 85 / 290 to 335, compiled 38 / 157; max-autotune, the
   C++ wrapper, and autograd of the summed losses are not faster.
 
-Threads follow OMP_NUM_THREADS, which the worker sets.
+The worker sets OMP_NUM_THREADS for PyTorch's threads.
 """
 
 # pyright: reportMissingImports=false
@@ -35,7 +35,7 @@ Parameters = dict[str, Tensor]  # "0.weight" [out, in], "0.bias" [out], "2.weigh
 
 
 class Examples:
-    """Examples as tensors, their inputs in float32."""
+    """Examples as tensors, with inputs in float32."""
 
     def __init__(self, examples: task.Examples):
         self.inputs = torch.from_numpy(examples.inputs)
@@ -48,12 +48,12 @@ class Examples:
             yield self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
 
     def accuracy(self, logits: Tensor) -> np.ndarray:
-        """The share whose largest logit is the logit of their class; logits [..., N, classes]."""
+        """The share of rightly predicted examples; logits [..., N, classes]."""
         return (logits.argmax(dim=-1) == self.targets).double().mean(dim=-1).numpy()
 
 
 def network(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them, with PyTorch's initial weights."""
+    """Linear layers with ReLU in between, with PyTorch's initial weights."""
     layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
@@ -92,7 +92,7 @@ def eager(problem: Problem) -> Train:
 
 
 def compiled(problem: Problem) -> Train:
-    """One graph from the minibatch to the new parameters.
+    """A graph from the minibatch to the new parameters.
 
     Sizes and types never change: nothing is checked before a step. The learning rate is an input.
     """
@@ -103,7 +103,7 @@ def compiled(problem: Problem) -> Train:
             "cpp_wrapper": True,
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         },
-        "isolate_recompiles": True,  # programs of another problem are not taken
+        "isolate_recompiles": True,  # no programs of a different problem
     }
     return functional(problem, lambda step: torch.compile(step, **settings))
 
@@ -114,7 +114,7 @@ def vmapped(problem: Problem) -> Train:
 
 
 def compiled_vmapped(problem: Problem) -> Train:
-    """The vmapped step, compiled, which the tutorial does not do."""
+    """The vmapped step, compiled: beyond the tutorial."""
     require_compiler()
 
     def transform(step: Callable) -> Callable:
@@ -169,7 +169,7 @@ def functional(
 
 
 def require_compiler() -> None:
-    """Raises ModuleNotFoundError without the C++ compiler that ``torch.compile`` needs on CPUs."""
+    """Raises ModuleNotFoundError without ``torch.compile``'s C++ compiler."""
     compiler = os.environ.get("CXX", "g++")
     if which(compiler) is None:
         raise ModuleNotFoundError(f"torch.compile needs the C++ compiler {compiler}")

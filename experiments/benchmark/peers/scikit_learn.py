@@ -1,9 +1,9 @@
 """scikit-learn: MLPClassifier with plain SGD.
 
-``fit`` for all epochs; ``partial_fit``, which is one epoch, where each epoch is evaluated. Every
-class has to be among the training labels: ``fit`` makes no outputs for others. scikit-learn divides
-its penalty by the size of the minibatch: alpha / (2 B) * sum of squared weights, biases free. Each
-of its epochs draws a new order; the inputs stay in float32.
+``fit`` for all epochs; ``partial_fit``, a single epoch, where every epoch is evaluated. Every class
+has to be among the training labels: ``fit`` makes no outputs for missing classes. The penalty is
+divided by the size of the minibatch: alpha / (2 B) * sum of squared weights, biases free. Every
+epoch draws a new order; the inputs stay in float32.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from experiments.benchmark.problem import Problem
 
 
 def prepare(problem: Problem) -> Train:
-    """One network after another."""
+    """A network at a time."""
     inputs, targets = problem.train.inputs, problem.train.targets
     validation, classes = problem.validation.inputs, np.arange(problem.sizes[-1])
 
@@ -40,7 +40,7 @@ def prepare(problem: Problem) -> Train:
 
 
 def classifier(problem: Problem, rate: float, epochs: int, seed: int) -> MLPClassifier:
-    """The problem's network, which never stops early."""
+    """The problem's network, without early stopping."""
     return MLPClassifier(
         hidden_layer_sizes=problem.sizes[1:-1],
         activation="relu",
@@ -53,6 +53,6 @@ def classifier(problem: Problem, rate: float, epochs: int, seed: int) -> MLPClas
         max_iter=epochs,
         n_iter_no_change=epochs,
         tol=0.0,
-        # A number would start every ``partial_fit`` with the same order.
+        # A number would start every ``partial_fit`` with an equal order.
         random_state=np.random.RandomState(seed),
     ).set_params(batch_size=problem.batch_size)

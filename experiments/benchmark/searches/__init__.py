@@ -1,5 +1,5 @@
-"""Searches as whole programs, each written as its library's documentation would write it.
+"""Searches as whole programs, written after the documentation of each library.
 
-``python -m experiments.benchmark.searches.NAME JOB`` prints the accuracies that it measures on the
-validation examples.
+``python -m experiments.benchmark.searches.NAME JOB`` prints every accuracy on the validation
+examples.
 """

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def show(status: Status) -> None:
-    """Prints the best accuracy so far."""
+    """Prints the best accuracy until now."""
     if status.best <= 1:  # infinite before the first evaluation
         tell(1 - status.best)
 

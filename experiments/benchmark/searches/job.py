@@ -19,13 +19,13 @@ class Job(NamedTuple):
     new random order.
     """
 
-    method: str  # one of the library's
+    method: str  # a method of the library
     data: str  # the folder of the examples, written by ``problem.store``
     sizes: tuple[int, ...]
     configurations: int
-    epochs: int  # at most, of one configuration
+    epochs: int  # at most, of a configuration
     seed: int
-    processes: int  # at most, at the same time
+    processes: int  # at most, at a time
     learning_rate: tuple[float, float]  # smallest and largest
     l2: tuple[float, float]
     momentum: float
@@ -33,13 +33,13 @@ class Job(NamedTuple):
 
     @classmethod
     def given(cls) -> "Job":
-        """The job of the command line, a JSON object; prints that all imports are done."""
+        """The job of the command line, a JSON object; prints the end of all imports."""
         write({"imported": True})
         return cls(**json.loads(sys.argv[1]))
 
     @property
     def examples(self) -> tuple[Examples, Examples]:
-        """Examples to train on, and examples that choose."""
+        """Training and validation examples."""
         problem = restore(Path(self.data), tuple(self.sizes))
         return problem.train, problem.validation
 
@@ -51,5 +51,5 @@ def tell(accuracy: float) -> None:
 
 def write(line: dict[str, bool | float]) -> None:
     """Prints a line of JSON."""
-    sys.stdout.write(json.dumps(line) + "\n")  # in one call: several processes share the pipe
+    sys.stdout.write(json.dumps(line) + "\n")  # in a single call: several processes share the pipe
     sys.stdout.flush()

@@ -46,7 +46,7 @@ def storage(journal: Path) -> JournalStorage:
 
 
 def work(index: int, job: Job, journal: Path, train: Examples, validation: Examples) -> None:
-    """Tries one process's share of the configurations."""
+    """Tries a process's share of the configurations."""
     seed = job.seed * job.processes + index
     torch.manual_seed(seed)
     study = optuna.load_study(
@@ -60,7 +60,7 @@ def work(index: int, job: Job, journal: Path, train: Examples, validation: Examp
 
 
 def objective(trial: optuna.Trial, job: Job, train: Examples, validation: Examples) -> float:
-    """Trains a configuration, unless it is worse than the median of the earlier ones."""
+    """Trains a configuration, unless the median of earlier configurations is better."""
     model = network(job.sizes)
     rate = trial.suggest_float("learning_rate", *job.learning_rate, log=True)
     optimizer = sgd(model, rate, trial.suggest_float("l2", *job.l2, log=True), job.momentum)
@@ -85,7 +85,7 @@ def sgd(model: nn.Module, rate: float, l2: float, momentum: float) -> torch.opti
 def train_epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch_size: int
 ) -> None:
-    """One pass over the training examples, gathered by index: a DataLoader takes far longer."""
+    """A pass over the training examples, gathered by index: a DataLoader takes far longer."""
     for inputs, targets in train.shuffled(batch_size):
         optimizer.zero_grad()
         cross_entropy(model(inputs), targets).backward()

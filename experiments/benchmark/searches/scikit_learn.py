@@ -16,7 +16,7 @@ from experiments.benchmark.searches.job import Job, tell
 
 
 def method(job: Job) -> tuple[type, dict[str, Any]]:
-    """The class of the search, and its budget."""
+    """The class of the search, and the budget."""
     if job.method == "randomized":
         return RandomizedSearchCV, {"n_iter": job.configurations}
     return HalvingRandomSearchCV, {
@@ -58,7 +58,7 @@ def alpha(job: Job, l2: float) -> float:
 
 
 def classifier(job: Job) -> MLPClassifier:
-    """The network; without hidden layers it is softmax regression."""
+    """The network; without hidden layers, softmax regression."""
     settings: dict[str, Any] = {
         "hidden_layer_sizes": tuple(job.sizes[1:-1]),
         "solver": "sgd",

@@ -40,7 +40,7 @@ def network(sizes: tuple[int, ...]) -> nn.Sequential:
 
 
 def train(model: nn.Module, rate: float, seed: int, data: tuple[Tensor, ...]) -> list[dict]:
-    """The measures of one network at every evaluated iteration."""
+    """The measures of a network at every evaluated iteration."""
     x, y, *_ = data
     weights = [p for p in model.parameters() if p.ndim > 1]
     biases = [p for p in model.parameters() if p.ndim == 1]
@@ -71,13 +71,13 @@ def evaluate(model: nn.Module, data: tuple[Tensor, ...]) -> dict[str, float]:
 
 
 def column(rows: list[dict], setting: str, measure: str) -> Tensor:
-    """A measure of one setting, [seeds, evaluated iterations]."""
+    """A measure of a setting, [seeds, evaluated iterations]."""
     values = torch.tensor([row[measure] for row in rows if row["setting"] == setting])
     return values.reshape(SEEDS, -1)
 
 
 def draw(rows: list[dict], measure: str, folder: Path) -> None:
-    """One line per setting, in a band of one standard deviation over the seeds."""
+    """A line per setting, in a band of a standard deviation over the seeds."""
     figure = Figure(figsize=(8, 5), dpi=150)
     axes = figure.add_subplot()
     for setting, sizes in SIZES.items():
@@ -112,7 +112,7 @@ def write(rows: list[dict], folder: Path) -> None:
 
 
 def main() -> None:
-    """Trains all networks, one after another."""
+    """Trains the networks in turn."""
     torch.set_num_threads(1)  # two are slower
     x_train, y_train, x_test, y_test = map(torch.from_numpy, script.load())
     rows = []

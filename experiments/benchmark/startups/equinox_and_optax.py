@@ -16,7 +16,7 @@ optimizer_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
 @eqx.filter_jit
 def train_step(model, optimizer_state, inputs, labels):
-    """One update by the gradient of cross-entropy and penalty."""
+    """An update by the gradient of cross-entropy and penalty."""
 
     @eqx.filter_grad
     def gradient(model):

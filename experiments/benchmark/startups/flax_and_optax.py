@@ -19,7 +19,7 @@ state = TrainState.create(
 
 @jax.jit
 def train_step(state, inputs, labels):
-    """One update by the gradient of cross-entropy and penalty."""
+    """An update by the gradient of cross-entropy and penalty."""
 
     def objective(params):
         logits = state.apply_fn({"params": params}, inputs)

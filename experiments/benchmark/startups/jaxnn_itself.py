@@ -17,5 +17,5 @@ _, history = train(
     digits.train,
     {"test": digits.test},
 )
-script.reached("first_step")  # all steps are one program, which runs while Python goes on
+script.reached("first_step")  # all steps are a single program, which runs while Python goes on
 script.finish(1 - history.metrics["test"].error.item())

@@ -1,6 +1,6 @@
 """The shortest real run with scikit-learn.
 
-Its ``fit`` goes through whole epochs, whose last minibatch is short: 34 epochs are 510 updates, on
+``fit`` goes through whole epochs with a short last minibatch: 34 epochs are 510 updates, on
 2 % fewer examples than the others see. 500 calls of ``partial_fit`` would take 0.6 s longer.
 """
 
@@ -16,9 +16,9 @@ model = MLPClassifier(
     solver="sgd",
     learning_rate_init=script.LEARNING_RATE,
     momentum=0,
-    alpha=script.L2 * script.BATCH_SIZE,  # it divides the penalty by the size of the minibatch
+    alpha=script.L2 * script.BATCH_SIZE,  # scikit-learn divides the penalty by the minibatch's size
     max_iter=epochs,
-    n_iter_no_change=epochs,  # it does not stop early
+    n_iter_no_change=epochs,  # no early stop
     random_state=0,
 ).set_params(batch_size=script.BATCH_SIZE)
 model.fit(x_train, y_train)
