@@ -1,118 +1,167 @@
-"""Optimizers and learning-rate schedules, ours and optax's.
+"""Optimizers and learning-rate schedules by name: every optimizer and every schedule of optax.
 
-SGD and momentum are written here, adam is optax's. Optax itself is imported where it is used, for
-that takes a tenth of a second.
+Optax is imported inside the functions, because the import takes a tenth of a second.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from inspect import Parameter, isfunction, signature
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax
-import jax.numpy as jnp
 
 from jaxnn.types import Array, ArrayLike, PyTree
 
+if TYPE_CHECKING:
+    from optax import GradientTransformation
 
-class GradientTransformation(Protocol):
-    """An optimizer as optax has them: pure functions around a state of its own."""
-
-    @property
-    def init(self) -> Callable[[PyTree], PyTree]:
-        """From the parameters to the first state."""
-        ...
-
-    @property
-    def update(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        """From (gradient, state, parameters) to what is added to the parameters, and the state."""
-        ...
-
-
-@dataclass(frozen=True)
-class Transformation:
-    """One of ours."""
-
-    init: Callable[[PyTree], PyTree]
-    update: Callable[..., tuple[PyTree, PyTree]]
-
-
-class TraceState(NamedTuple):
-    """What momentum remembers."""
-
-    trace: PyTree  # like the parameters
-
-
-def sgd(learning_rate: ArrayLike) -> Transformation:
-    """``optax.sgd``: update -learning_rate g."""
-
-    def update(updates: PyTree, state: tuple, params: PyTree = None) -> tuple[PyTree, tuple]:
-        del params
-        return jax.tree.map(lambda g: -(learning_rate * g), updates), state
-
-    return Transformation(lambda params: (), update)
-
-
-def momentum_sgd(
-    learning_rate: ArrayLike, momentum: ArrayLike, *, nesterov: bool = False
-) -> Transformation:
-    """``optax.sgd`` with momentum: t <- g + momentum t, update -learning_rate t.
-
-    With Nesterov's momentum the update is -learning_rate (g + momentum t). The trace t is complete
-    before anything is computed from it. Otherwise XLA computes parameters and trace both from the
-    old ones, and has to copy both in every step, a tenth of its time and more.
-    """
-
-    def update(
-        updates: PyTree, state: TraceState, params: PyTree = None
-    ) -> tuple[PyTree, TraceState]:
-        del params
-        trace = jax.tree.map(lambda g, t: g + momentum * t, updates, state.trace)
-        ahead = trace = jax.lax.optimization_barrier(trace)
-        if nesterov:
-            ahead = jax.tree.map(lambda g, t: g + momentum * t, updates, trace)
-        return jax.tree.map(lambda t: -(learning_rate * t), ahead), TraceState(trace)
-
-    return Transformation(lambda params: TraceState(jax.tree.map(jnp.zeros_like, params)), update)
-
-
-def adam(
-    learning_rate: ArrayLike, b1: ArrayLike, b2: ArrayLike, eps: ArrayLike
-) -> GradientTransformation:
-    """``optax.adam``."""
-    import optax
-
-    return optax.adam(learning_rate, b1, b2, eps)  # pyright: ignore[reportArgumentType]
-
-
-def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
-    """``optax.apply_updates``: the parameters with their updates added, in their own precision."""
-    return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-
-
-Optimizer = Callable[[Any], GradientTransformation]
-
-
-@dataclass(frozen=True)
-class NamedOptimizer:
-    """An ``Optimizer`` that says which hyperparameters it reads: the arguments of ``make``."""
-
-    make: Callable[..., GradientTransformation]
-    reads: tuple[str, ...]
-
-    def __call__(self, hyper: Any) -> GradientTransformation:
-        """At the values of these hyperparameters, and of no others."""
-        return self.make(*(getattr(hyper, name) for name in self.reads))
-
-
-OPTIMIZERS = {
-    "sgd": NamedOptimizer(sgd, ("learning_rate",)),
-    "momentum": NamedOptimizer(momentum_sgd, ("learning_rate", "momentum")),
-    "nesterov": NamedOptimizer(partial(momentum_sgd, nesterov=True), ("learning_rate", "momentum")),
-    "adam": NamedOptimizer(adam, ("learning_rate", "b1", "b2", "eps")),
-}
+Optimizer = Callable[[Any], "GradientTransformation"]
+"""From the traced hyperparameters to an ``optax.GradientTransformation``."""
 
 Schedule = Callable[[int], Callable[[Array], ArrayLike]]
+"""From the number of steps to an ``optax.Schedule`` of factors on the learning rate."""
+
+
+def sgd(learning_rate: ArrayLike) -> GradientTransformation:
+    """``optax.sgd`` without momentum."""
+    import optax
+
+    return optax.sgd(learning_rate)  # pyright: ignore[reportArgumentType]
+
+
+def momentum(
+    learning_rate: ArrayLike, momentum: ArrayLike = 0.9, *, nesterov: bool = False
+) -> GradientTransformation:
+    """``optax.sgd`` with momentum.
+
+    The barrier completes the momentum's trace before the parameters are computed. Without the
+    barrier XLA computes trace and parameters both from the old values, and has to copy both in
+    every step, which takes a tenth of the step's time and more.
+    """
+    import optax
+
+    def barrier(inner: GradientTransformation) -> GradientTransformation:
+        def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+            return jax.lax.optimization_barrier(inner.update(updates, state, params))
+
+        return optax.GradientTransformation(inner.init, update)
+
+    return optax.chain(
+        barrier(optax.trace(momentum, nesterov)),
+        optax.scale_by_learning_rate(learning_rate),  # pyright: ignore[reportArgumentType]
+    )
+
+
+_OURS = {"sgd": sgd, "momentum": momentum, "nesterov": partial(momentum, nesterov=True)}
+
+OPTIMIZERS = (*_OURS, "adam")
+"""The best-known names; every other optimizer of optax has a name too."""
+
+
+def check_optimizer(optimizer: str | Optimizer) -> None:
+    """ValueError unless the optimizer is a callable or has a known name."""
+    if not callable(optimizer) and optimizer not in OPTIMIZERS:
+        _named(optimizer)
+
+
+def optimizer_of(optimizer: str | Optimizer, hyper: Any) -> GradientTransformation:
+    """The optimizer at the values of the hyperparameters.
+
+    Args:
+      optimizer: a name, or a function of the hyperparameters.
+      hyper: a NamedTuple; fields that are None or missing stay at optax's default.
+    """
+    if callable(optimizer):
+        return optimizer(hyper)
+    given = {name: getattr(hyper, name, None) for name in defaults(optimizer)}
+    values = {name: value for name, value in given.items() if value is not None}
+    return _named(optimizer)(hyper.learning_rate, **values)
+
+
+def reads(optimizer: str | Optimizer) -> tuple[str, ...] | None:
+    """The traced hyperparameters that an optimizer reads; None, for unknown, of a callable."""
+    return None if callable(optimizer) else ("learning_rate", *defaults(optimizer))
+
+
+@lru_cache
+def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
+    """The traced hyperparameters of an optimizer besides the learning rate, and their defaults.
+
+    These are the parameters of optax's function that are scalars and that can be traced; every
+    other parameter stays at optax's default. For a callable: momentum and the parameters of Adam.
+    """
+    if callable(optimizer):
+        return {"momentum": 0.9, "b1": 0.9, "b2": 0.999, "eps": 1e-8}
+    make = _named(optimizer)
+    parameters = list(signature(make).parameters.values())[1:]
+    scalars = [p for p in parameters if _is_scalar(p) and _works(make, {p.name: 0.5})]
+    return {parameter.name: parameter.default for parameter in scalars}
+
+
+@lru_cache
+def hyper_class(optimizer: str) -> Any:
+    """The NamedTuple of all traced hyperparameters of a named optimizer.
+
+    Args:
+      optimizer: a name, such as "rmsprop".
+
+    Returns:
+      A class with the fields ``learning_rate``, ``l2`` and ``clip`` (as of ``jaxnn.Hyper``) and
+      every scalar parameter of the optimizer, with optax's defaults.
+
+    Raises:
+      ValueError: an unknown name.
+
+    Example:
+      >>> from jaxnn.optimizers import hyper_class
+      >>> hyper_class("adagrad")(learning_rate=0.1, eps=1e-6)
+      AdagradHyper(learning_rate=0.1, l2=0.0, clip=None, initial_accumulator_value=0.1, eps=1e-06)
+    """
+    values = {"l2": 0.0, "clip": None, **defaults(optimizer)}
+    name = f"{optimizer.title().replace('_', '')}Hyper"
+    return namedtuple(name, ("learning_rate", *values), defaults=tuple(values.values()))
+
+
+@lru_cache
+def _named(name: str) -> Callable[..., Any]:
+    """The function of ours or of optax that makes an optimizer from a learning rate."""
+    import optax
+
+    make = _OURS.get(name) or getattr(optax, str(name), None)
+    if str(name).startswith(("_", "scale_by_")) or not callable(make) or not _works(make, {}):
+        raise ValueError(
+            f"optimizer is {name!r}, expected one of {sorted(OPTIMIZERS)}, another optimizer of "
+            "optax such as 'adamw' or 'rmsprop', or a callable"
+        )
+    return make
+
+
+def _is_scalar(parameter: Parameter) -> bool:
+    default = parameter.default
+    if default is None:
+        return float in get_args(parameter.annotation) and parameter.name != "key"
+    return isinstance(default, int | float) and not isinstance(default, bool)
+
+
+def _works(make: Callable[..., Any], values: dict[str, float]) -> bool:
+    """Whether a function of a learning rate makes an optimizer when ``values`` are traced."""
+
+    def step(values: dict[str, float], params: PyTree) -> PyTree:
+        optimizer = make(**values)
+        return optimizer.update(params, optimizer.init(params), params)
+
+    try:
+        if next(iter(signature(make).parameters)) != "learning_rate":
+            return False
+        params = {"weight": jax.numpy.ones((2, 2)), "bias": jax.numpy.ones(2)}
+        jax.eval_shape(step, {"learning_rate": 0.5, **values}, params)
+    except Exception:  # whatever optax raises for what is no optimizer, or no traced value
+        return False
+    return True
 
 
 def cosine(steps: int) -> Callable[[Array], ArrayLike]:
@@ -134,3 +183,87 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "step": step,
 }
+"""The schedules of our names; ``schedule`` makes those of optax."""
+
+
+@dataclass(frozen=True)
+class OptaxSchedule:
+    """A schedule of optax and the arguments; hashable, so that ``Spec`` can hold the schedule."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(hash=False)
+
+    def __call__(self, steps: int) -> Callable[[Array], ArrayLike]:
+        """The ``optax.Schedule`` for a number of steps."""
+        import optax
+
+        make = getattr(optax, self.name)
+        fitting = {**_schedule_defaults(self.name, steps), **self.arguments}
+        names = signature(make).parameters
+        required = {name for name, p in names.items() if p.default is Parameter.empty}
+        wrong = [f"no {name}" for name in names if name in required - set(fitting)]
+        wrong += [name for name in self.arguments if name not in names]
+        if wrong:
+            raise ValueError(
+                f"schedule {self.name} is given {wrong[0]}, expected arguments of "
+                f"({', '.join(names)})"
+            )
+        return make(**fitting)
+
+
+def schedule(name: str, **arguments: Any) -> Schedule:
+    """A schedule by name: ours, or any of optax, with or without "_decay" and "_schedule".
+
+    Values are factors on the learning rate. Arguments that optax requires have these defaults:
+    peak_value and value 1; init_value 1, of a warm-up 0; end_value 0; decay_steps and
+    transition_steps the number of steps; warmup_steps a tenth of the number of steps; decay_rate
+    0.1; power 1.
+
+    Args:
+      name: such as "cosine", "warmup_cosine", "linear" or "exponential_decay".
+      **arguments: of optax's function, such as ``warmup_steps=100``.
+
+    Returns:
+      What ``Spec.schedule`` takes. Equal names and arguments make equal, hashable schedules.
+
+    Raises:
+      ValueError: an unknown name, or arguments that optax's function does not take.
+
+    Example:
+      >>> from jaxnn.optimizers import schedule
+      >>> factor = schedule("warmup_cosine", warmup_steps=20)(100)
+      >>> [round(float(factor(iteration)), 2) for iteration in (0, 10, 20, 60, 100)]
+      [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if name in SCHEDULES and not arguments:
+        return SCHEDULES[name]
+    import optax
+
+    for suffix in ("", "_schedule", "_decay", "_decay_schedule"):
+        if isfunction(getattr(optax.schedules, f"{name}{suffix}", None)):
+            found = OptaxSchedule(f"{name}{suffix}", arguments)
+            if callable(found(100)):
+                return found
+    raise ValueError(
+        f"schedule is {name!r}, expected one of {sorted(SCHEDULES)}, a schedule of optax such as "
+        "'warmup_cosine' or 'linear', or a callable"
+    )
+
+
+def _schedule_defaults(name: str, steps: int) -> dict[str, Any]:
+    """Values for the arguments that a schedule of optax requires."""
+    import optax
+
+    known = {
+        "value": 1.0,
+        "init_value": 0.0 if name.startswith("warmup") else 1.0,
+        "peak_value": 1.0,
+        "end_value": 0.0,
+        "decay_steps": steps,
+        "transition_steps": steps,
+        "warmup_steps": steps // 10,
+        "decay_rate": 0.1,
+        "power": 1.0,
+    }
+    parameters = signature(getattr(optax, name)).parameters.items()
+    return {n: known[n] for n, p in parameters if p.default is Parameter.empty and n in known}

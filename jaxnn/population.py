@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.spec import Spec, check_hyper, require_count
+from jaxnn.spec import Spec, check_hyper, require_count, with_defaults
 from jaxnn.train import NEVER, Metrics, check_data, run
 from jaxnn.types import Array, Data, Key, Model, PyTree
 
@@ -86,7 +86,7 @@ def train_population(
       ValueError: as ``jaxnn.train``; no seeds; or fields of hyper that differ in length.
     """
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
-    hyper = _as_columns(hyper)
+    hyper = _as_columns(with_defaults(spec, hyper))
     check_hyper(hyper)
     check_data(spec, data, evaluate_on)
     words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
@@ -231,9 +231,10 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> C
 
 
 def _as_columns(hyper: Any) -> Any:
-    """Every hyperparameter as a float array [K]."""
+    """Every hyperparameter that is not None as a float array [K]."""
     dtype = jnp.result_type(float)
-    columns = {name: np.asarray(value, dtype) for name, value in hyper._asdict().items()}
+    given = {name: value for name, value in hyper._asdict().items() if value is not None}
+    columns = {name: np.asarray(value, dtype) for name, value in given.items()}
     lengths = {name: column.shape for name, column in columns.items() if column.shape != ()}
     shapes = set(lengths.values())
     if len(shapes) > 1 or any(len(shape) != 1 or shape == (0,) for shape in shapes):
@@ -241,7 +242,7 @@ def _as_columns(hyper: Any) -> Any:
             f"hyper has fields of shapes {lengths}, expected scalars or one length [K]"
         )
     (size,) = shapes.pop() if shapes else (1,)
-    return type(hyper)(**{n: np.broadcast_to(column, (size,)) for n, column in columns.items()})
+    return hyper._replace(**{n: np.broadcast_to(column, (size,)) for n, column in columns.items()})
 
 
 class Block(NamedTuple):

@@ -1,29 +1,33 @@
-"""What is compiled into a training program, and what is traced through it.
+"""The static specification of a training program, and the checks of the traced hyperparameters.
 
 ``Spec`` is static, ``jaxnn.Hyper`` is traced; the two meet in ``optimizer_at``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.core import Tracer
 
 from jaxnn.mlp import get_loss
 from jaxnn.optimizers import (
-    OPTIMIZERS,
-    SCHEDULES,
-    GradientTransformation,
     Optimizer,
     Schedule,
+    check_optimizer,
+    defaults,
+    optimizer_of,
+    schedule,
 )
-from jaxnn.types import Array, Loss, Model
+from jaxnn.types import Array, ArrayLike, Loss, Model
+
+if TYPE_CHECKING:
+    from optax import GradientTransformation
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is compiled into a training program; each distinct spec is one program.
+    """The static part of a training: each distinct spec is compiled into one program.
 
     Attributes:
       model: ``jaxnn.MLP``, or any pair of pure functions ``init(key)`` and ``apply(params, x)``
@@ -31,13 +35,20 @@ class Spec:
       steps: iterations of minibatch SGD.
       batch_size: B, examples per minibatch.
       loss: "cross_entropy", "squared_error", "logistic", or any (logits, target) -> scalar.
-      optimizer: "sgd", "momentum", "nesterov", "adam", or any function from the traced
-        hyperparameters to an ``optax.GradientTransformation``.
+      optimizer: "sgd", "momentum", "nesterov", "adam", the name of any other optimizer of optax, or
+        any function from the traced hyperparameters to an ``optax.GradientTransformation``.
       schedule: "constant", "cosine" (to 0), "step" (a tenth at one half and again at three
-        quarters), or any function from the number of steps to an ``optax.Schedule`` of factors on
-        the learning rate.
+        quarters), the name of any schedule of optax such as "warmup_cosine" or the result of
+        ``jaxnn.optimizers.schedule``, or any function from the number of steps to an
+        ``optax.Schedule`` of factors on the learning rate.
       evaluate_at: the iterations (numbers of finished updates) at which to evaluate, from 0 to
-        steps; the last is always among them.
+        steps; the last is always evaluated.
+
+    Example:
+      >>> from jaxnn import MLP, Spec
+      >>> spec = Spec(MLP((784, 50, 10)), steps=600, optimizer="adamw", schedule="warmup_cosine")
+      >>> spec.batch_size, spec.evaluate_at
+      (100, (600,))
     """
 
     model: Model
@@ -52,14 +63,8 @@ class Spec:
         object.__setattr__(self, "steps", require_count("steps", self.steps))
         object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))
         get_loss(self.loss)
-        for name, value, table in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-        ):
-            if not callable(value) and value not in table:
-                raise ValueError(
-                    f"{name} is {value!r}, expected one of {sorted(table)} or a callable"
-                )
+        check_optimizer(self.optimizer)
+        get_schedule(self.schedule)
         whole = all(hasattr(point, "__index__") for point in self.evaluate_at)
         points = tuple(sorted({*map(int, self.evaluate_at), self.steps}))
         if not whole or points[0] < 0 or points[-1] > self.steps:
@@ -69,32 +74,50 @@ class Spec:
         object.__setattr__(self, "evaluate_at", points)
 
 
-def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> GradientTransformation:
+def get_schedule(name: str | Schedule) -> Schedule:
+    """The schedule by name, or the callable itself."""
+    return name if callable(name) else schedule(name)
+
+
+def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> "GradientTransformation":
     """The optimizer of one iteration, at the scheduled learning rate."""
-    schedule = spec.schedule if callable(spec.schedule) else SCHEDULES[spec.schedule]
-    optimizer = spec.optimizer if callable(spec.optimizer) else OPTIMIZERS[spec.optimizer]
-    factor = schedule(spec.steps)(iteration)
-    return optimizer(hyper._replace(learning_rate=hyper.learning_rate * factor))
+    factor = get_schedule(spec.schedule)(spec.steps)(iteration)
+    hyper = with_defaults(spec, hyper)
+    return optimizer_of(spec.optimizer, hyper._replace(learning_rate=hyper.learning_rate * factor))
+
+
+def with_defaults(spec: Spec, hyper: Any) -> Any:
+    """The hyperparameters with the optimizer's default in place of None."""
+    found = {n: v for n, v in defaults(spec.optimizer).items() if v is not None}
+    return hyper._replace(
+        **{n: found[n] for n in hyper._fields if getattr(hyper, n) is None and n in found}
+    )
 
 
 def check_hyper(hyper: Any) -> None:
-    """ValueError for a hyperparameter out of its range; traced values pass."""
-    ranges: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
-        "learning_rate": ("a finite number above 0", lambda v: v > 0),
-        "l2": ("a finite number of at least 0", lambda v: v >= 0),
-        "momentum": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
-        "b1": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
-        "b2": ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1)),
-        "eps": ("a finite number above 0", lambda v: v > 0),
-    }
+    """ValueError for a hyperparameter out of its range; None and traced values pass."""
     for name, value in hyper._asdict().items():
-        if isinstance(value, Tracer):
-            continue
-        expected, in_range = ranges.get(name, ("a finite number", np.isfinite))
-        values = np.asarray(value)
-        good = np.isfinite(values) & in_range(values)
-        if not np.all(good):
-            raise ValueError(f"{name} is {values[~good].flat[0]}, expected {expected}")
+        if not isinstance(value, Tracer) and (value is not None or name in ("learning_rate", "l2")):
+            check_range(name, value)
+
+
+def check_range(name: str, value: ArrayLike | None) -> None:
+    """ValueError for values of a traced hyperparameter out of the range of its name."""
+    expected, in_range = _RANGES.get(name, ("a finite number", np.isfinite))
+    values = np.asarray(value, float)
+    good = np.isfinite(values) & in_range(values)
+    if not np.all(good):
+        raise ValueError(f"{name} is {values[~good].flat[0]}, expected {expected}")
+
+
+_POSITIVE = ("a finite number above 0", lambda v: v > 0)
+_NOT_NEGATIVE = ("a finite number of at least 0", lambda v: v >= 0)
+_DECAY = ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1))
+_RANGES: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+    **dict.fromkeys(("learning_rate", "eps", "clip"), _POSITIVE),
+    **dict.fromkeys(("l2", "weight_decay", "eps_root"), _NOT_NEGATIVE),
+    **dict.fromkeys(("momentum", "b1", "b2", "b3", "decay", "decay_rate", "rho"), _DECAY),
+}
 
 
 def require_count(name: str, value: int) -> int:

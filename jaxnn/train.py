@@ -16,8 +16,7 @@ import numpy as np
 from jaxnn.losses import classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
-from jaxnn.optimizers import apply_updates
-from jaxnn.spec import Spec, check_hyper, optimizer_at
+from jaxnn.spec import Spec, check_hyper, optimizer_at, with_defaults
 from jaxnn.types import Array, ArrayLike, Data, Key, PyTree
 
 NEVER = -1
@@ -116,19 +115,31 @@ def train_step(
     Returns:
       The next state, and the unregularised loss on the minibatch before the update.
     """
+    import optax
+
     gradient, loss = jax.grad(partial(objective, columns=columns), argnums=1, has_aux=True)(
         spec, state.params, hyper.l2, batch
     )
     if batch_axis:
         gradient, loss = jax.lax.pmean((gradient, loss), batch_axis)
+    gradient = _clipped(gradient, getattr(hyper, "clip", None))
     optimizer = optimizer_at(spec, hyper, state.iteration)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    params = apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     state = mark_divergence(state, jnp.isfinite(loss))
     healthy = state.diverged_at == NEVER
     # A frozen model's optimizer state has no further use: only the parameters are kept.
     params = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), params, state.params)
     return State(params, optimizer_state, state.iteration + 1, state.diverged_at), loss
+
+
+def _clipped(gradient: PyTree, clip: ArrayLike | None) -> PyTree:
+    """The gradient, scaled down to the global norm ``clip`` where the norm is larger."""
+    if clip is None:
+        return gradient
+    import optax
+
+    return optax.clip_by_global_norm(clip).update(gradient, optax.EmptyState())[0]
 
 
 def init_state(spec: Spec, hyper: Any, key: Key) -> State:
@@ -228,7 +239,7 @@ def train(
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     check_hyper(hyper)
     check_data(spec, data, evaluate_on)
-    return _train_jit(spec, hyper, key, data, evaluate_on)
+    return _train_jit(spec, with_defaults(spec, hyper), key, data, evaluate_on)
 
 
 def run(

@@ -76,13 +76,22 @@ class Splits(NamedTuple):
 class Hyper(NamedTuple):
     """The traced hyperparameters: scalars, or arrays [K] for a population.
 
-    One program serves every value of these. An optimizer reads the fields that it has and ignores
-    the rest; any NamedTuple with ``learning_rate`` and ``l2`` can stand in for this one.
+    One program serves every value. An optimizer reads the fields that the optimizer knows and
+    ignores the rest; None stands for the optimizer's default. Any NamedTuple with
+    ``learning_rate`` and ``l2`` can take the place of ``Hyper``;
+    ``jaxnn.optimizers.hyper_class`` makes the NamedTuple of a named optimizer.
+
+    Example:
+      >>> from jaxnn import Hyper
+      >>> Hyper(learning_rate=0.1, momentum=0.9)._replace(l2=1e-4).l2
+      0.0001
     """
 
     learning_rate: ArrayLike
     l2: ArrayLike = 0.0  # strength of l2/2 * sum of squared weights
-    momentum: ArrayLike = 0.9  # momentum, nesterov
-    b1: ArrayLike = 0.9  # adam
-    b2: ArrayLike = 0.999  # adam
-    eps: ArrayLike = 1e-8  # adam
+    momentum: ArrayLike | None = None  # momentum, nesterov: 0.9
+    b1: ArrayLike | None = None  # adam: 0.9
+    b2: ArrayLike | None = None  # adam: 0.999
+    eps: ArrayLike | None = None  # adam: 1e-8
+    clip: ArrayLike | None = None  # the largest norm of the gradient; None: no clipping
+    weight_decay: ArrayLike | None = None  # adamw: 1e-4

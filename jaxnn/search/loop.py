@@ -31,10 +31,10 @@ from jaxnn.search.journal import (
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space, readable
-from jaxnn.search.task import Task, traced_values
+from jaxnn.search.task import Task
 from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
 from jaxnn.spec import Spec
-from jaxnn.types import Hyper, PyTree
+from jaxnn.types import PyTree
 
 Keep = Callable[[Mapping[int, Curve]], set[int]]
 """From the curves of finished trials to the candidates for the choice."""
@@ -59,11 +59,6 @@ class Bucket:
     trials: list[Trial]
     evaluation: int  # the evaluation that the trials have reached
     members: Members | None  # None while segments are read from the journal
-
-    @property
-    def hyper(self) -> Hyper:
-        """The traced hyperparameters, fields [K]."""
-        return traced_values([trial.config for trial in self.trials])
 
     def best(self, number: int) -> PyTree:
         """A copy of a trial's best parameters, leaves [R, ...]."""
@@ -363,9 +358,8 @@ class Loop:
                 self._report(self._status._replace(done=done))
 
         began = time.perf_counter()
-        metrics = self._trainer.advance(
-            bucket.program, bucket.hyper, bucket.members, start, stop, report
-        )
+        hyper = self._trainer.hyper(spec, [trial.config for trial in bucket.trials])
+        metrics = self._trainer.advance(bucket.program, hyper, bucket.members, start, stop, report)
         seconds, diverged_at = time.perf_counter() - began, bucket.members.diverged_at
         return segment_record(
             self._segment, number, evaluation, bucket.trials, metrics, diverged_at, seconds

@@ -97,7 +97,7 @@ def search(
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
     check(task, checked, method, arranged, mesh, seed)
-    trainer = make_trainer(arranged, words, jax.random.key_impl(key), mesh)
+    trainer = make_trainer(arranged, checked.traced, words, jax.random.key_impl(key), mesh)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, method, key, seeds, rule, mesh)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.optimizers import OPTIMIZERS
-from jaxnn.spec import check_hyper
+from jaxnn.optimizers import OPTIMIZERS, check_optimizer, reads
+from jaxnn.spec import check_range
 from jaxnn.types import Hyper
 
 Config = dict[str, Any]
@@ -225,8 +225,10 @@ class Space(Mapping[str, Domain]):
                     f"{name} is {domain!r}, expected uniform, log_uniform, integer, choice or "
                     "fixed(...)"
                 )
-            _check_name(name, (*Hyper._fields, *STATIC, *model_parameters))
-            (_check_range if name in Hyper._fields else _check_static)(name, domain)
+        self._traceable = _traceable(domains)
+        for name, domain in domains.items():
+            _check_name(name, (*self._traceable, *STATIC, *model_parameters))
+            (_check_range if name in self._traceable else _check_static)(name, domain)
         if "learning_rate" not in domains or domains["learning_rate"].conditions:
             raise SpaceError(
                 "learning_rate is not in every configuration of the space, expected a domain "
@@ -252,12 +254,12 @@ class Space(Mapping[str, Domain]):
     @property
     def traced(self) -> tuple[str, ...]:
         """The names of traced hyperparameters, of which no value causes a compilation."""
-        return tuple(name for name in self if name in Hyper._fields)
+        return tuple(name for name in self if name in self._traceable)
 
     @property
     def static(self) -> tuple[str, ...]:
         """The names of compiled hyperparameters."""
-        return tuple(name for name in self if name not in Hyper._fields)
+        return tuple(name for name in self if name not in self._traceable)
 
     def static_part(self, config: Config) -> Config:
         """The compiled values: configurations with equal static parts share a program."""
@@ -326,12 +328,17 @@ class Space(Mapping[str, Domain]):
                 found |= {condition for condition, _ in self[name].conditions}
         return found
 
+    @property
+    def _optimizers(self) -> Sequence[Any]:
+        return self["optimizer"].values if "optimizer" in self else (SEARCH_OPTIMIZER,)
+
     def _check_readers(self) -> None:
         for name in self.traced:
             for config in self.grid({}, self._with_conditions([name, "optimizer"]) - {name}):
                 optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
                 if applies(self[name], config) and not _is_read(name, optimizer):
-                    readers = tuple(o for o in OPTIMIZERS if _is_read(name, o))
+                    candidates = dict.fromkeys((*OPTIMIZERS, *self._optimizers))
+                    readers = tuple(o for o in candidates if _is_read(name, o))
                     raise SpaceError(
                         f"{name} means nothing to the optimizer {optimizer!r}, expected "
                         f"conditional(..., optimizer={readers})"
@@ -361,6 +368,20 @@ def _interval(name: str, low: float, high: float) -> tuple[float, float]:
             f"{name}({low:g}, {high:g}): expected two finite numbers, the smaller one first"
         )
     return low, high
+
+
+def _traceable(domains: Mapping[str, Domain]) -> tuple[str, ...]:
+    """The names of traced hyperparameters, with all that the optimizers of the space read."""
+    names = dict.fromkeys(Hyper._fields)
+    optimizer = domains.get("optimizer", fixed(SEARCH_OPTIMIZER))
+    for value in () if optimizer.is_interval else optimizer.values:
+        try:
+            check_optimizer(value)
+        except ValueError as error:
+            reason = str(error).partition(", expected ")[2]
+            raise SpaceError(f"optimizer can be {value!r}, expected {reason}") from None
+        names |= dict.fromkeys(reads(value) or ())
+    return tuple(names)
 
 
 def _check_name(name: str, known: tuple[str, ...]) -> None:
@@ -402,7 +423,7 @@ def _check_range(name: str, domain: Domain) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise SpaceError(f"{name} can be {value!r}, expected numbers")
         try:
-            check_hyper(Hyper(0.1)._replace(**{name: value}))
+            check_range(name, value)
         except ValueError as error:
             raise SpaceError(f"the space: {error}") from None
 
@@ -413,14 +434,11 @@ def _check_static(name: str, domain: Domain) -> None:
             f"{name} is {domain.kind}({domain.low:g}, {domain.high:g}), expected an integer, "
             "choice or fixed: each of its values is compiled"
         )
-    for value in domain.values if name == "optimizer" else ():
-        if not callable(value) and value not in OPTIMIZERS:
-            raise SpaceError(f"optimizer can be {value!r}, expected one of {sorted(OPTIMIZERS)}")
 
 
 def _is_read(name: str, optimizer: Any) -> bool:
-    """Whether a traced hyperparameter changes the training; the objective itself reads ``l2``.
+    """Whether a traced hyperparameter changes the training; the training reads ``l2`` and ``clip``.
 
     A function that makes an optimizer may read every hyperparameter.
     """
-    return name == "l2" or callable(optimizer) or name in OPTIMIZERS[optimizer].reads
+    return name in ("l2", "clip") or name in (reads(optimizer) or (name,))

@@ -5,6 +5,7 @@ are neighbours. Fold f validates on the rows from ``f * held_out`` on and trains
 so a fold is a number, and cross-validation an axis of the population.
 """
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.mlp import MLP
+from jaxnn.optimizers import defaults
 from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
 from jaxnn.types import Data, Hyper, Model
@@ -196,15 +198,35 @@ def _built(model: Callable[..., Model], values: tuple[tuple[str, Any], ...]) -> 
     return model(**dict(values))
 
 
-def traced_values(configs: list[dict[str, Any]]) -> Hyper:
-    """The traced hyperparameters of some configurations, fields [K]."""
-    defaults, dtype = Hyper(learning_rate=np.nan), jnp.result_type(float)
-    return Hyper(
-        *(
-            np.array([config.get(name, getattr(defaults, name)) for config in configs], dtype)
-            for name in Hyper._fields
-        )
-    )
+def traced_values(spec: Spec, names: tuple[str, ...], configs: list[dict[str, Any]]) -> Any:
+    """The traced hyperparameters of configurations that share a program.
+
+    Args:
+      spec: the program.
+      names: the traced names of the space.
+      configs: K configurations; the optimizer's default takes the place of a missing value.
+
+    Returns:
+      A NamedTuple of arrays [K], None for a field that the program does not read.
+    """
+    known = {"learning_rate": np.nan, "l2": 0.0, "clip": np.inf} | dict(defaults(spec.optimizer))
+    if callable(spec.optimizer):
+        known = dict.fromkeys(names) | known
+    always = set(Hyper._fields) - {"clip"}
+    columns = {
+        name: np.array([config.get(name, default or 0.0) for config in configs], float)
+        for name, default in known.items()
+        if name in names or (name in always and default is not None)
+    }
+    dtype = jnp.result_type(float)
+    empty = _hyper_type(tuple(dict.fromkeys((*Hyper._fields, *columns))))
+    return empty._replace(**{name: column.astype(dtype) for name, column in columns.items()})
+
+
+@lru_cache
+def _hyper_type(fields: tuple[str, ...]) -> Any:
+    """A NamedTuple of some fields, all None."""
+    return namedtuple("SearchedHyper", fields)(*(None for _ in fields))
 
 
 class Arranged(NamedTuple):

@@ -34,7 +34,7 @@ from jaxnn.train import (
     init_state,
     mark_divergence,
 )
-from jaxnn.types import Array, Data, Hyper, Key, PyTree
+from jaxnn.types import Array, Data, Key, PyTree
 
 _OVERHEAD = 1.7  # cost of a block beyond its members, in members
 _COMPILING = 40e9  # cost of a program for a search that starts cold, in operations of training
@@ -88,18 +88,22 @@ def seed_words(key: Key, seeds: int) -> Array:
     )
 
 
-def make_trainer(arranged: Arranged, words: Array, key_kind: Any, mesh: Mesh) -> "Trainer":
+def make_trainer(
+    arranged: Arranged, names: tuple[str, ...], words: Array, key_kind: Any, mesh: Mesh
+) -> "Trainer":
     """A trainer with the examples on all devices.
 
     Args:
       arranged: the examples.
+      names: the traced names of the space.
       words: the key of each seed, from ``seed_words``; members of a seed share minibatches.
       key_kind: ``jax.random.key_impl`` of the key behind ``words``.
       mesh: the devices.
     """
     fold = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))
     replicates = Replicates(np.repeat(np.asarray(words), arranged.folds, axis=0), fold, key_kind)
-    return Trainer(arranged, population.place_whole(mesh, arranged.data), replicates, mesh)
+    on_device = population.place_whole(mesh, arranged.data)
+    return Trainer(arranged, names, on_device, replicates, mesh)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Trainer:
     """Trains all buckets of a search, on given examples and devices."""
 
     arranged: Arranged
+    names: tuple[str, ...]  # the traced names of the space
     on_device: Data  # the arranged examples, on every device
     replicates: Replicates
     mesh: Mesh
@@ -123,6 +128,10 @@ class Trainer:
             platform=self.mesh.devices.flat[0].platform,
         )
 
+    def hyper(self, spec: Spec, configs: list[dict[str, Any]]) -> Any:
+        """The traced hyperparameters of configurations that share a program, fields [K]."""
+        return traced_values(spec, self.names, configs)
+
     def waves(self, program: Program, trials: int) -> list[Wave]:
         """The blocks of a bucket, dealt out to the devices."""
         devices = self.mesh.shape["population"]
@@ -130,7 +139,7 @@ class Trainer:
 
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members whose parameters are not yet drawn: zeros of the right shapes."""
-        hyper = jax.tree.map(lambda column: column[0], traced_values([{}]))
+        hyper = jax.tree.map(lambda column: column[0], self.hyper(spec, [{}]))
         state = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
         shape = self.replicates.count, trials
         params, optimizer_state, best = (
@@ -144,7 +153,7 @@ class Trainer:
         if program not in self._traced:
             spec, members = program.spec, self.empty(program.spec, 1)
             wave = self.waves(program, 1)[0]
-            arguments = self._arguments(traced_values([{}]), members, wave, 0, 0)
+            arguments = self._arguments(self.hyper(spec, [{}]), members, wave, 0, 0)
             batch_axis = check_mesh(self.mesh, spec)
             held_out, kind = self.arranged.held_out, self.replicates.key_kind
             static = (spec, self.mesh, kind, batch_axis, held_out)
@@ -155,7 +164,7 @@ class Trainer:
     def advance(
         self,
         program: Program,
-        hyper: Hyper,
+        hyper: Any,
         members: Members,
         start: int,
         stop: int,
@@ -194,9 +203,7 @@ class Trainer:
         waves = self.waves(program, members.diverged_at.shape[1])
         return population.gather(members, waves, self.mesh)
 
-    def _arguments(
-        self, hyper: Hyper, members: Members, wave: Wave, start: int, steps: int
-    ) -> tuple:
+    def _arguments(self, hyper: Any, members: Members, wave: Wave, start: int, steps: int) -> tuple:
         rows = np.stack([block.rows for block in wave])  # [D, block_size]
         replicate = np.array([block.replicate for block in wave])
         per_device = (
@@ -224,7 +231,7 @@ def segment_program(
     """
 
     def train_block(
-        hyper: Hyper,
+        hyper: Any,
         states: tuple[PyTree, PyTree, Array],
         words: Array,
         fold: Array,
@@ -244,7 +251,7 @@ def segment_program(
         )
         validation = Data(inputs, targets, data.scale)
 
-        def member(hyper: Hyper, params: PyTree, memory: PyTree, diverged_at: Array) -> Any:
+        def member(hyper: Any, params: PyTree, memory: PyTree, diverged_at: Array) -> Any:
             state = State(params, memory, iteration, diverged_at)
             state = advance(spec, hyper, key, state, steps, data, withheld=withheld, **options)
             if not held_out:
