@@ -125,7 +125,7 @@ def test_a_segment_lowers_for_every_platform(optimizer, monkeypatch):
     monkeypatch.setattr(population, "trace_once", lambda *program: traced.append(program))
     arranged = arrange(folds(3), TRAIN, seed=0)
     kind = jax.random.key_impl(KEY)
-    train = make_trainer(arranged, seed_words(KEY, 2), kind, population_mesh(1))
+    train = make_trainer(arranged, (), seed_words(KEY, 2), kind, population_mesh(1))
     train.traced(Program(Spec(MLP((12, 6, 3)), 40, batch_size=20, optimizer=optimizer), 4))
     ((build, static, signature),) = traced
     arguments = jax.tree.unflatten(signature.structure, signature.leaves)
