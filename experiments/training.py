@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config import DataConfig, Whole
 from experiments.report import summary
 from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
-from jaxnn.optimizers import OPTIMIZERS, SCHEDULES
+from jaxnn.optimizers import OPTIMIZERS, SCHEDULES, reads
 
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 
@@ -55,7 +55,7 @@ class TrainingConfig(DataConfig):
         self.not_negative("l2")
         self.one_of(sorted(OPTIMIZERS), "optimizer")
         self.one_of(sorted(SCHEDULES), "schedule")
-        reads = OPTIMIZERS[self.optimizer].reads
+        reads = reads(self.optimizer)
         self.only_with("momentum" in reads, "--optimizer momentum or nesterov", "momentum")
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise self.refusal("momentum", "a number from 0 to below 1")
