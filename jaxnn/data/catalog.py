@@ -75,10 +75,8 @@ def load(
     folder = data_dir / dataset.name
     missing = [file for file in dataset.files if idx.find(folder, file.name) is None]
     if missing and not download_missing:
-        raise MissingDataError(
-            f"{dataset.name} is not complete in {folder}: "
-            + download.by_hand(missing, dataset.mirrors, folder)
-        )
+        remedy = download.by_hand(missing, dataset.mirrors, folder)
+        raise MissingDataError(f"{dataset.name} is not complete in {folder}: {remedy}")
     if missing:
         download.fetch(missing, dataset.mirrors, folder, progress=progress)
     with ThreadPoolExecutor(len(dataset.files)) as pool:

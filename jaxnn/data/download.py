@@ -19,8 +19,7 @@ Report = Callable[[str, int, int | None], None]
 """(file name, received bytes, total bytes or None if the server announces no size) -> None."""
 
 _CHUNK = 2**18
-_LEAST_IN_TIMEOUT = 2**14
-"""Fewer bytes within the timeout: the connection counts as stalled."""
+_LEAST_IN_TIMEOUT = 2**14  # fewer bytes within the timeout: the connection counts as stalled
 
 
 class RemoteFile(NamedTuple):
@@ -70,10 +69,8 @@ def fetch(
                 mirrors = [mirror, *(other for other in mirrors if other != mirror)]
                 break
         else:
-            raise MissingDataError(
-                f"cannot download {file.name}.gz ({'; '.join(failures)}): "
-                + by_hand(files[done:], mirrors, folder)
-            )
+            reasons, remedy = "; ".join(failures), by_hand(files[done:], mirrors, folder)
+            raise MissingDataError(f"cannot download {file.name}.gz ({reasons}): {remedy}")
         with _writing_to(folder), atomic_write(folder / f"{file.name}.gz") as out:
             out.write(content)
 
@@ -126,9 +123,10 @@ def _writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        expected = "a writable folder (data_dir or the environment variable JAXNN_DATA)"
+        reason = error.strerror or error
         raise DataError(
-            f"cannot write into the data folder {folder}: {error.strerror or error}, expected a "
-            "writable folder (data_dir or the environment variable JAXNN_DATA)"
+            f"cannot write into the data folder {folder}: {reason}, expected {expected}"
         ) from None
 
 

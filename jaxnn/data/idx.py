@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
@@ -25,19 +25,6 @@ NAMES = {
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _LONGEST_HEADER = 4 + 4 * 255
 _GZIP = b"\x1f\x8b"
-
-
-class Header(NamedTuple):
-    """The first bytes of an IDX file: type and shape of the values."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int  # bytes before the first value
-
-    @property
-    def size(self) -> int:
-        """The bytes of the whole file."""
-        return self.offset + self.dtype.itemsize * math.prod(self.shape)
 
 
 def find(folder: Path, name: str) -> Path | None:
@@ -68,32 +55,28 @@ def read(
     with path.open("rb") as file:
         head, size = file.read(_LONGEST_HEADER), os.fstat(file.fileno()).st_size
         file.seek(0)
-        if head.startswith(_GZIP):
-            header = parse_header(gunzip(file, _LONGEST_HEADER, path, whole=False), path)
-            if header.size > limit:
-                claimed = f"{header.size} bytes {header.shape}"
-                raise DataError(
-                    f"{path}: the header claims {claimed}, expected at most {limit} in a "
-                    "compressed file"
-                )
+        compressed = head.startswith(_GZIP)
+        if compressed:
+            head = gunzip(file, _LONGEST_HEADER, path, whole=False)
             file.seek(0)
-            content = gunzip(file, header.size, path)
-            check_size(len(content), header.size, f"the shape {header.shape}", path)
-        else:
-            header = parse_header(head, path)
-            check_size(size, header.size, f"the shape {header.shape}", path)
-            content = file.read()
+        dtype, shape, offset = parse_header(head, path)
+        claimed, claim = offset + dtype.itemsize * math.prod(shape), f"the shape {shape}"
+        if compressed and claimed > limit:
+            found = f"the header claims {claimed} bytes {shape}"
+            raise DataError(f"{path}: {found}, expected at most {limit} in a compressed file")
+        if not compressed:
+            check_size(size, claimed, claim, path)
+        content = gunzip(file, claimed, path) if compressed else file.read()
+    check_size(len(content), claimed, claim, path)
     verify(content)
-    return np.frombuffer(content, header.dtype, offset=header.offset).reshape(header.shape)
+    return np.frombuffer(content, dtype, offset=offset).reshape(shape)
 
 
-def parse_header(head: bytes, name: object) -> Header:
-    """The header at the start of ``head``; ``name`` is for messages."""
+def parse_header(head: bytes, name: object) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type, shape and offset of the values by the bytes ``head``; ``name`` is for messages."""
     if len(head) < 4 or head[:2] != b"\0\0":
-        raise DataError(
-            f"{name}: starts with the bytes {head[:4].hex(' ') or '(none)'}, expected an IDX file: "
-            "00 00, the type, the rank"
-        )
+        found = f"starts with the bytes {head[:4].hex(' ') or '(none)'}"
+        raise DataError(f"{name}: {found}, expected an IDX file: 00 00, the type, the rank")
     code, rank = head[2], head[3]
     if code not in _DTYPES:
         known = ", ".join(f"{known:#04x}" for known in _DTYPES)
@@ -105,7 +88,7 @@ def parse_header(head: bytes, name: object) -> Header:
         found = f"truncated after {len(head)} bytes"
         raise DataError(f"{name}: {found}, expected an IDX header of {offset}")
     shape = tuple(np.frombuffer(head, ">u4", rank, offset=4).tolist())
-    return Header(np.dtype(_DTYPES[code]), shape, offset)
+    return np.dtype(_DTYPES[code]), shape, offset
 
 
 def gunzip(file: IO[bytes], limit: int, name: object, *, whole: bool = True) -> bytes:

@@ -1,11 +1,10 @@
 """Checks of four arrays, which become a pair of training and test examples."""
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 
-from jaxnn.types import Array, Data, Splits
+from jaxnn.types import Data, Splits
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -45,25 +44,23 @@ def make_splits(
       DataError: the first problem found.
     """
     train, test = (_examples(arrays, origin, split, scale) for split in ("train", "test"))
-    (_, width), (_, test_width) = train.inputs.shape, test.inputs.shape
-    if width != test_width:
-        found = f"test_images have {test_width} values each"
-        raise DataError(f"{origin}: {found}, expected {width} as in train_images")
-    if train.inputs.dtype != test.inputs.dtype:
-        found = f"test_images become {test.inputs.dtype}"
-        raise DataError(f"{origin}: {found}, expected {train.inputs.dtype} as train_images")
-    highest, top = int(test.targets.max()), int(train.targets.max())
-    if highest > top:
+    found, expected = (f"{data.inputs.shape[1]} values each" for data in (test, train))
+    if found != expected:
+        raise DataError(f"{origin}: test_images have {found}, expected {expected} as train_images")
+    found, expected = test.inputs.dtype, train.inputs.dtype
+    if found != expected:
         raise DataError(
-            f"{origin}: test_labels hold {highest}, expected 0..{top}, the range of train_labels"
+            f"{origin}: test_images become {found}, expected {expected} as train_images"
         )
-    for split, data in (("train", train), ("test", test)):
-        found = np.unique(data.targets).tolist()
-        if classes is not None and found != list(range(classes)):
-            raise DataError(
-                f"{origin}: {split}_labels holds the labels {found}, expected exactly "
-                f"0..{classes - 1}"
-            )
+    found, top = int(test.targets.max()), int(train.targets.max())
+    if found > top:
+        expected = f"0..{top}, the range of train_labels"
+        raise DataError(f"{origin}: test_labels hold {found}, expected {expected}")
+    for name, data in (("train_labels", train), ("test_labels", test)):
+        labels = np.unique(data.targets).tolist()
+        if classes is not None and labels != list(range(classes)):
+            expected = f"exactly 0..{classes - 1}"
+            raise DataError(f"{origin}: {name} holds the labels {labels}, expected {expected}")
     return Splits(train, test)
 
 
@@ -74,22 +71,17 @@ def _examples(
     inputs, natural_scale = _inputs(arrays[images], f"{origin}: {images}")
     targets = _targets(arrays[labels], f"{origin}: {labels}")
     if len(inputs) != len(targets):
-        raise DataError(
-            f"{origin}: {images} holds {len(inputs)} examples and {labels} {len(targets)}, "
-            "expected equal numbers"
-        )
-    # NumPy arrays stand in for JAX arrays: the data stay on the host until training.
-    used = np.float32(natural_scale if scale is None else scale)
-    return Data(cast(Array, inputs), cast(Array, targets), used)
+        found = f"{images} holds {len(inputs)} examples and {labels} {len(targets)}"
+        raise DataError(f"{origin}: {found}, expected equal numbers")
+    # The data stay NumPy arrays, on the host, until training.
+    return Data(inputs, targets, np.float32(natural_scale if scale is None else scale))
 
 
 def _inputs(images: np.ndarray, name: str) -> tuple[np.ndarray, float]:
     """The images as rows, [N, in] in uint8 or float32, and the scale for the type."""
     if images.ndim < 2 or images.size == 0:
-        raise DataError(
-            f"{name} has the shape {images.shape}, expected [N, ...] with at least one example and "
-            "one value in each"
-        )
+        expected = "[N, ...] with at least one example and one value in each"
+        raise DataError(f"{name} has the shape {images.shape}, expected {expected}")
     rows = images.reshape(len(images), -1)
     if rows.dtype.kind == "f":
         return _finite(rows, name), 1.0
