@@ -110,10 +110,10 @@ def _starts_lower(says: str, settings: Mapping[str, Setting]) -> dict[str, str]:
 
 
 def _all_close(
-    settings: Mapping[str, Setting], what: str, measure: str, at: int, value: float
+    settings: Mapping[str, Setting], name: str, measure: str, at: int, value: float
 ) -> dict[str, str]:
     """Every setting's mean is within a quarter of the value printed by the source."""
-    says = f"{what} of all three is close to {value} close to iteration {at:,}"
+    says = f"{name} of all three is close to {value} close to iteration {at:,}"
     iterations = settings["a"].iteration
     if iterations[-1] < at:
         measured = f"only {iterations[-1]:,} iterations were run"

@@ -44,7 +44,7 @@ BATCH_SIZE = 100
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedConfig(DataConfig):
-    """Measure hyperparameter searches: wall time, what halving saves, share of the peak."""
+    """Measure hyperparameter searches: wall time, time saved by halving, share of the peak."""
 
     seeds: Whole = 3
     """Number of repetitions with different seeds; medians are reported."""
@@ -64,7 +64,7 @@ class SpeedConfig(DataConfig):
 class Measure(NamedTuple):
     """A row of the table."""
 
-    what: str
+    description: str
     unit: str
     required: str = ""  # for data of MNIST's size on 2 cores
 
@@ -94,9 +94,15 @@ def experiment(config: SpeedConfig, run: harness.Run) -> Mapping[str, Any]:
     run.table(
         f"{config.dataset}, {len(jax.devices())} x {jax.devices()[0].device_kind}, "
         f"{config.configurations} configurations, {config.epochs} epochs",
-        ("what", "unit", f"median of {config.seeds}", "mean ± standard deviation", "required"),
+        ("measure", "unit", f"median of {config.seeds}", "mean ± standard deviation", "required"),
         [
-            (m.what, m.unit, f"{medians[name]:.3g}", mean_and_std(summaries[name], 2), m.required)
+            (
+                m.description,
+                m.unit,
+                f"{medians[name]:.3g}",
+                mean_and_std(summaries[name], 2),
+                m.required,
+            )
             for name, m in MEASURES.items()
         ],
     )

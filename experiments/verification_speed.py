@@ -37,7 +37,7 @@ DERIVATIONS = (sys.executable, "-m", "experiments.derivations")
 class Measure(NamedTuple):
     """A row of the table."""
 
-    what: str
+    description: str
     unit: str
     required: str = ""  # for 10,000 trials on 2 cores
 
@@ -110,7 +110,7 @@ def show(config: SpeedConfig, run: harness.Run, measured: Mapping[str, Summary])
     for name, found in measured.items():
         median = np.median(found["values"])
         digits = 0 if median >= 100 else 1
-        body.append((MEASURES[name].what, f"{median:.{digits}f}", *MEASURES[name][1:]))
+        body.append((MEASURES[name].description, f"{median:.{digits}f}", *MEASURES[name][1:]))
     run.table(
         f"{config.trials} trials, {core_count()} cores",
         ("", "median", "unit", "required"),
