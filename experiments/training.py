@@ -55,8 +55,11 @@ class TrainingConfig(DataConfig):
         self.not_negative("l2")
         self.one_of(sorted(OPTIMIZERS), "optimizer")
         self.one_of(sorted(SCHEDULES), "schedule")
-        reads = reads(self.optimizer)
-        self.only_with("momentum" in reads, "--optimizer momentum or nesterov", "momentum")
+        self.only_with(
+            "momentum" in (reads(self.optimizer) or ()),
+            "--optimizer momentum or nesterov",
+            "momentum",
+        )
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise self.refusal("momentum", "a number from 0 to below 1")
 
