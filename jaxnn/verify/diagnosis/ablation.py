@@ -127,11 +127,7 @@ def _scaling(name: Name, factor: Callable[[Known], Any]) -> Change:
 
 
 def _tame(slope: Any) -> Any:
-    """The slope, or an odd number where the slope is not finite.
-
-    Infinity or NaN would spoil the derivatives of all knobs; a zero would look like a dropped
-    derivative.
-    """
+    """The slope; where not finite an odd number, which spoils and imitates no derivative."""
     return jnp.where(jnp.isfinite(slope), slope, 0.7390851332)
 
 
@@ -174,34 +170,38 @@ def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
     if before is None or before == after or before not in evaluated.active:
         return
     chain = evaluated.chain(after, before)
-    operations = {node.primitive.name for node in chain}
-    if operations <= _LINEAR or evaluated.shape(before) != evaluated.shape(after):
+    linear = all(n.primitive.name in _LINEAR for n in chain)
+    if linear or evaluated.shape(before) != evaluated.shape(after):
         return
-    rule = evaluated.derivative_by_value(after, before)
-    plain = operations <= _ARITHMETIC and rule is None
     where, line = evaluated.where(node), evaluated.line(node)
-    derivative = f"the derivative of the elementwise function in {line}"
-
-    def knob(code: str, detail: str, slope: Callable[[Known], Any]) -> Knob:
-        change = _replacing(before, after, lambda fixed, d: slope(fixed) * d)
-        return _knob(code, where, f"{derivative} {detail}", (after, change))
-
-    missing, wrong = "activation_derivative_missing", "activation_derivative_wrong_argument"
-    yield knob("unknown" if plain else missing, "is missing", lambda fixed: 1.0)
+    for code, detail, slope in _wrong_slopes(evaluated, chain, before, after):
+        detail = f"the derivative of the elementwise function in {line} {detail}"
+        change = _replacing(before, after, lambda fixed, d, slope=slope: slope(fixed) * d)
+        yield _knob(code, where, detail, (after, change))
     if evaluated.is_log_sigmoid(after, before):
         # In a loss of log sigmoid(z) every derivative by z has the factor sigmoid'(z).
         change = _scaling(before, lambda fixed: 2 + 2 * jnp.cosh(fixed[before]))  # 1 / sigmoid'
         detail = f"the derivative of the sigmoid in {line} is missing"
-        yield _knob(missing, where, detail, (before, change))
+        yield _knob("activation_derivative_missing", where, detail, (before, change))
+
+
+def _wrong_slopes(
+    evaluated: EvaluatedGraph, chain: Sequence[Node], before: Name, after: Name
+) -> Iterator[tuple[str, str, Callable[[Known], Any]]]:
+    """(Code, detail, slope) of wrong derivatives of an elementwise function."""
+    wrong_argument = "activation_derivative_wrong_argument"
+    rule = evaluated.derivative_by_value(after, before)
+    plain = rule is None and all(node.primitive.name in _ARITHMETIC for node in chain)
+    yield "unknown" if plain else "activation_derivative_missing", "is missing", lambda fixed: 1.0
     for other in evaluated.of_equal_shape(after):
         if rule and other != after:
             detail = f"is taken of {evaluated.described(other)} in place of the function's value"
-            yield knob(wrong, detail, lambda fixed, other=other: rule(fixed[other]))
+            yield wrong_argument, detail, lambda fixed, other=other: rule(fixed[other])
     for other in evaluated.of_equal_shape(before):
         if not plain and other != before:
-            place = evaluated.described(other) if other != after else "the function's value"
+            value = "the function's value" if other == after else evaluated.described(other)
             slope = partial(_slope, chain, before, after, other)
-            yield knob(wrong, f"is taken at {place} in place of the argument", slope)
+            yield wrong_argument, f"is taken at {value} in place of the argument", slope
 
 
 def _slope(chain: Sequence[Node], before: Name, after: Name, argument: Name, fixed: Known) -> Any:

@@ -155,9 +155,7 @@ def _fit_leaf(
 
 
 def predicted(
-    terms_at: Callable[[Sample], list[Leaves]],
-    known: Mapping[str, Coefficients],
-    sample: Sample,
+    terms_at: Callable[[Sample], list[Leaves]], known: Mapping[str, Coefficients], sample: Sample
 ) -> Leaves | None:
     """The formula values predicted by a hypothesis with coefficients, if defined at the sample."""
     terms = terms_at(sample)
@@ -171,9 +169,9 @@ def _combined(
 ) -> np.ndarray:
     columns = _columns(sample, terms, leaf)
     total = np.zeros(sample.formula[leaf].shape)
+    contexts = [sample.context(group) for group in range(GROUPS) for _ in range(PER_GROUP)]
     for name, coefficient in known.items():
-        factors = [coefficient.at(sample.context(group)) for group in range(GROUPS)]
-        total = total + _scaled(np.repeat(factors, PER_GROUP), columns[name])
+        total = total + _scaled([coefficient.at(context) for context in contexts], columns[name])
     return total
 
 
@@ -199,18 +197,15 @@ def _added_penalties(sample: Sample, leaf: int) -> dict[str, np.ndarray]:
             return {}
         for weight, gradient in zip(parameters, gradients, strict=True):
             if np.any(gradient):
-                strength = _dot(gradient, weight) / _dot(weight, weight)
-                return {_PENALTY_ON_BIAS: _scaled(strength, parameters[leaf])}
+                trials = zip(weight, gradient, strict=True)
+                strengths = [np.vdot(g, w) / np.vdot(w, w) for w, g in trials]
+                return {_PENALTY_ON_BIAS: _scaled(strengths, parameters[leaf])}
     return {} if penalties else {_NEW_PENALTY: parameters[leaf]}
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.sum((a * b).reshape(len(a), -1), axis=1)
-
-
-def _scaled(factors: np.ndarray, array: np.ndarray) -> np.ndarray:
+def _scaled(factors: Sequence[float], array: np.ndarray) -> np.ndarray:
     """An array [T, ...] times a factor [T] per trial."""
-    return factors.reshape(-1, *[1] * (array.ndim - 1)) * array
+    return np.reshape(factors, (-1, *[1] * (array.ndim - 1))) * array
 
 
 def _is_plausible(term: str, coefficient: Coefficient, strengths: Collection[str]) -> bool:
@@ -244,23 +239,32 @@ def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Findin
         return tuple(_mistakes(common.pop(), place, "the formula", scalars))
     found: list[Finding] = []
     for (term, coefficient), where in different.items():
-        place = ", ".join(where)
-        if term in penalty:
-            everywhere = where == [name for name, leaf in leaves.items() if term in leaf]
-            place = term if whole and everywhere else joined(place, term)
-        if term == _PENALTY_ON_BIAS:
-            found.append(Finding("l2_on_bias", place, "the penalty is applied to the bias, too"))
-        if term == _NEW_PENALTY:
-            detail = f"the formula adds a penalty, {coefficient} times the parameter"
-            found.append(Finding("wrong_l2", place, detail))
-        elif not penalty.get(term, True):
+        everywhere = where == [name for name, leaf in leaves.items() if term in leaf]
+        place = term if whole and everywhere else joined(", ".join(where), term)
+        if penalty.get(term):
+            found += _penalty_mistakes(coefficient, place)
+        elif term in penalty:
             found += _mistakes(coefficient, place, "the term", scalars)
-        elif coefficient.value == 0:
-            found.append(Finding("missing_l2", place, "the penalty's gradient is missing"))
-        elif coefficient != ONE:
-            detail = f"the penalty's gradient is multiplied by {coefficient}"
-            found.append(Finding("wrong_l2", place, detail))
+        else:
+            found += _added_mistakes(term, coefficient, ", ".join(where))
     return tuple(dict.fromkeys(found))
+
+
+def _added_mistakes(term: str, coefficient: Coefficient, where: str) -> Iterator[Finding]:
+    """The mistakes behind an added penalty."""
+    if term == _PENALTY_ON_BIAS:
+        yield Finding("l2_on_bias", where, "the penalty is applied to the bias, too")
+        yield from _penalty_mistakes(coefficient, where)
+    else:
+        detail = f"the formula adds a penalty, {coefficient} times the parameter"
+        yield Finding("wrong_l2", where, detail)
+
+
+def _penalty_mistakes(coefficient: Coefficient, where: str) -> Iterator[Finding]:
+    if coefficient.value == 0:
+        yield Finding("missing_l2", where, "the penalty's gradient is missing")
+    elif coefficient != ONE:
+        yield Finding("wrong_l2", where, f"the penalty's gradient is multiplied by {coefficient}")
 
 
 def _mistakes(

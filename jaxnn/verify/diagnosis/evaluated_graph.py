@@ -65,10 +65,7 @@ class EvaluatedGraph:
         return tuple(self.graph.shapes[name].shape)
 
     def significant(self) -> list[Name]:
-        """The values with a letter in a derivation: inputs, sums, products, activations.
-
-        Steps within an elementwise function have no letter; scalars are left out.
-        """
+        """The arrays with a letter in a derivation: inputs, sums, products, activations."""
         products = [n for n in self.graph.nodes if n.primitive.name == "dot_general"]
         factors = {name for node in products for name in node.operands}
 
@@ -114,9 +111,9 @@ class EvaluatedGraph:
         return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
 
     def sum_within(self, name: Name) -> tuple[str | None, list[str]]:
-        """(Primitive of the summands, primitives applied to the sum), of a function of a sum.
+        """Of a function of a sum: primitive of the summands, primitives applied to the sum.
 
-        The primitive is "" for an input, and None for a value that is no function of a sum.
+        The primitive is "" for an input, None without a sum.
         """
         applied: list[str] = []
         node = self.producer.get(name)
@@ -134,8 +131,10 @@ class EvaluatedGraph:
         computed = sorted(self.active & self.producer.keys())
         for name in computed:
             value = self.values[name]
+            with np.errstate(over="ignore"):
+                exponential = np.exp(value)
             for axis in range(1, value.ndim):
-                for kind, p in (("softmax", value), ("log_softmax", _exp(value))):
+                for kind, p in (("softmax", value), ("log_softmax", exponential)):
                     logits = self._logits(name, p, axis)
                     if logits is not None:
                         yield kind, logits, name, axis - 1
@@ -153,7 +152,7 @@ class EvaluatedGraph:
         for other in self.of_equal_shape(name):
             if other < name and other in self.active:
                 value = self.values[other]
-                e = _exp(value - value.max(axis=axis, keepdims=True))
+                e = np.exp(value - value.max(axis=axis, keepdims=True))
                 if np.allclose(e / e.sum(axis=axis, keepdims=True), p, rtol=1e-9, atol=1e-12):
                     return other
         return None
@@ -224,9 +223,3 @@ def _log_sum_exp_axis(z: np.ndarray, value: np.ndarray) -> int | None:
             if fits and np.allclose(value.reshape(total.shape), total, rtol=1e-9, atol=1e-12):
                 return axis
     return None
-
-
-def _exp(value: np.ndarray) -> np.ndarray:
-    """e^value, infinite where too large."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.exp(value)

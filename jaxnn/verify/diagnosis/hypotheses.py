@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxnn.verify.comparison import alternative_layouts, arranged, declared_layout, same_shape
-from jaxnn.verify.diagnosis.ablation import Ablation
+from jaxnn.verify.diagnosis.ablation import Ablation, Mistake
 from jaxnn.verify.diagnosis.coefficients import fit
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph
 from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, gradient_claim, same
@@ -21,6 +21,10 @@ from jaxnn.verify.verdict import Finding
 MOST_PAIRS = 2000
 _NOT_IN_PAIRS = ("unknown", "factor", "sign", "wrong_value")
 """Coefficients explain factors and signs; two exchanged values explain too much."""
+
+
+Mistakes = tuple[Mistake, ...]
+"""Mistakes made at once."""
 
 
 class Hypothesis(NamedTuple):
@@ -40,13 +44,12 @@ def _stated(sample: Sample, term: Leaves) -> Leaves:
 
 
 def _each_leaf(
-    sample: Sample, term: Leaves, arrange: Callable[[np.ndarray, int], np.ndarray | None]
+    sample: Sample, term: Leaves, arrange: Callable[[np.ndarray, int], np.ndarray]
 ) -> Leaves:
-    """Leaves arranged by a function of (leaf, rank of the value); None: the leaf is kept."""
+    """Leaves arranged by a function of (leaf, rank of the value), with the formula's unit axes."""
 
     def like(formula: np.ndarray, leaf: np.ndarray, rank: int) -> np.ndarray:
         other = arrange(leaf, rank)
-        other = leaf if other is None else other
         fits = same_shape(other.shape[1:], formula.shape[1:])
         return other.reshape(formula.shape) if fits else other
 
@@ -58,28 +61,25 @@ def rearranged(sample: Sample) -> Iterator[Hypothesis]:
     ranks = sample.program.value_ranks
     widest = max((leaf.shape[1:] for leaf in sample.terms[0]), key=len, default=())
 
-    def everywhere(
-        code: str, detail: str, arrange: Callable[[np.ndarray, int], np.ndarray | None]
-    ) -> Hypothesis:
-        def terms(sample: Sample) -> list[Leaves]:
-            return [_each_leaf(sample, term, arrange) for term in sample.terms]
-
-        return Hypothesis((Finding(code, "", detail),), terms)
+    def terms(arrange: Callable[[np.ndarray, int], np.ndarray], sample: Sample) -> list[Leaves]:
+        return [_each_leaf(sample, term, arrange) for term in sample.terms]
 
     for number, layout in enumerate(alternative_layouts(widest, max(ranks, default=0))):
-
-        def other(leaf: np.ndarray, rank: int, number: int = number) -> np.ndarray | None:
-            every = list(alternative_layouts(leaf.shape[1:], rank))
-            return arranged(every[number].arrange, leaf) if number < len(every) else None
-
-        yield everywhere(layout.code, f"the formula is {layout.name}", other)
-    yield everywhere("diagonal_only", "the entries off the diagonal are dropped", _diagonal)
+        finding = Finding(layout.code, "", f"the formula is {layout.name}")
+        yield Hypothesis((finding,), partial(terms, partial(_in_layout, number)))
+    finding = Finding("diagonal_only", "", "the entries off the diagonal are dropped")
+    yield Hypothesis((finding,), partial(terms, _diagonal))
 
 
-def _diagonal(leaf: np.ndarray, rank: int) -> np.ndarray | None:
+def _in_layout(number: int, leaf: np.ndarray, rank: int) -> np.ndarray:
+    every = list(alternative_layouts(leaf.shape[1:], rank))
+    return arranged(every[number].arrange, leaf) if number < len(every) else leaf
+
+
+def _diagonal(leaf: np.ndarray, rank: int) -> np.ndarray:
     del rank
     square = leaf.ndim == 3 and leaf.shape[1] == leaf.shape[2]
-    return leaf * np.eye(leaf.shape[1]) if square else None
+    return leaf * np.eye(leaf.shape[1]) if square else leaf
 
 
 def shape_problem(sample: Sample) -> Finding | None:
@@ -92,10 +92,8 @@ def shape_problem(sample: Sample) -> Finding | None:
     leaves = zip(ready.names, ready.value_ranks, sample.formula, gradients, strict=True)
     for name, rank, formula, gradient in leaves:
         layouts = [layout.arrange for layout in alternative_layouts(gradient.shape[1:], rank)]
-        known = [
-            arranged(arrange, gradient).shape[1:]
-            for arrange in (declared_layout(ready.claim.layout, rank), *layouts)
-        ]
+        layouts.append(declared_layout(ready.claim.layout, rank))
+        known = [arranged(arrange, gradient).shape[1:] for arrange in layouts]
         if not any(same_shape(formula.shape[1:], shape) for shape in known):
             return Finding("shape", name, _shapes_differ(ready.sizes, formula, gradient))
     return None
@@ -112,33 +110,24 @@ def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndar
 
 
 def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
-    """The derivative with a mistake, or two, in the backward pass.
+    """The derivative with a mistake, or two, if the mistake explains a leaf of the formula."""
+    gradients = cache(partial(_mistaken_gradients, two))
 
-    Args:
-      sample: mistakes have to explain a leaf of the formula at the sample.
-      two: two mistakes at once.
-    """
-
-    @cache
-    def gradients(sample: Sample) -> dict[tuple, tuple[int, Leaves]]:
-        return _mistaken_gradients(sample, two)
-
-    def terms(sample: Sample, key: tuple) -> list[Leaves]:
-        if key not in gradients(sample):
+    def terms(key: tuple[int, Mistakes], sample: Sample) -> list[Leaves]:
+        leaves = gradients(sample).get(key)
+        if leaves is None:
             return []
-        number, leaves = gradients(sample)[key]
-        varied = [*sample.terms[:number], leaves, *sample.terms[number + 1 :]]
+        varied = [leaves if i == key[0] else term for i, term in enumerate(sample.terms)]
         return [_stated(sample, term) for term in varied]
 
     true = RIGHT.terms(sample)
     for key in gradients(sample):
-        varied = terms(sample, key)
+        varied = terms(key, sample)
         if any(
             not unchanged(varied, true, leaf) and _fits(target, varied, leaf)
             for leaf, target in enumerate(sample.formula)
         ):
-            findings = tuple(mistake.finding for mistake in key[1:])
-            yield Hypothesis(findings, lambda sample, key=key: terms(sample, key))
+            yield Hypothesis(tuple(mistake.finding for mistake in key[1]), partial(terms, key))
 
 
 def unchanged(varied: Sequence[Leaves], true: Sequence[Leaves], leaf: int) -> bool:
@@ -152,11 +141,11 @@ def _fits(target: np.ndarray, terms: Sequence[Leaves], leaf: int) -> bool:
     return comparable and fit(target, columns, GROUPS) is not None
 
 
-def _mistaken_gradients(sample: Sample, two: bool) -> dict[tuple, tuple[int, Leaves]]:
-    """(Term, mistake, ...) -> (term, the term's gradient with the mistakes)."""
-    table: dict[tuple, tuple[int, Leaves]] = {}
+def _mistaken_gradients(two: bool, sample: Sample) -> dict[tuple[int, Mistakes], Leaves]:
+    """(Term, mistakes) -> the term's gradient with the mistakes."""
+    table: dict[tuple[int, Mistakes], Leaves] = {}
     for term, ablation, run in _ablations(sample.program):
-        combined = [(mistake,) for mistake in ablation.mistakes]
+        combined: list[Mistakes] = [(mistake,) for mistake in ablation.mistakes]
         if two:
             named = [m for m in ablation.mistakes if m.finding.code not in _NOT_IN_PAIRS]
             pairs = (pair for pair in combinations(named, 2) if pair[0].knob != pair[1].knob)
@@ -171,7 +160,7 @@ def _mistaken_gradients(sample: Sample, two: bool) -> dict[tuple, tuple[int, Lea
                     settings[row, mistake.knob] = mistake.setting
             leaves = [np.asarray(leaf) for leaf in run(settings, *sample.flat)]
             for row, mistakes in enumerate(chunk):
-                table.setdefault((term, *mistakes), (term, [leaf[:, row] for leaf in leaves]))
+                table.setdefault((term, mistakes), [leaf[:, row] for leaf in leaves])
     return table
 
 

@@ -36,10 +36,7 @@ _FUNCTIONS = {
 
 
 class Donor(NamedTuple):
-    """A value of the function under test, or the softmax, sigmoid or exponential of a value.
-
-    A loss may use a softmax without computing it: log-sum-exp is such a loss.
-    """
+    """A value of ``of``, or of a function that ``of`` may imply: log-sum-exp implies a softmax."""
 
     name: Name
     function: str = ""
@@ -180,7 +177,7 @@ def diagnose_shapes(claim: Claim, error: BaseException, where: str) -> tuple[Fin
     Args:
       claim: the claim.
       error: raised by the formula.
-      where: the line.
+      where: the line of the error.
 
     Returns:
       ``shape``, and ``transpose`` if transposing one or two factors makes the formula right.
@@ -227,12 +224,11 @@ def _transpositions(claim: Claim, size: int) -> list[tuple[str, ...]]:
             jax.tree.leaves(point),
             lambda place, name, value: jnp.transpose(value) if place in chosen else value,
         )
-        return len(values) == len(true) and all(map(_equal, values, true))
+        return len(values) == len(true) and all(
+            a.shape == b.shape and jnp.allclose(a, b, rtol=1e-9, atol=1e-12)
+            for a, b in zip(values, true, strict=True)
+        )
 
     chosen = (*combinations(places, 1), *combinations(places, 2))
     right = filter(makes_right, chosen)
     return [tuple(formula.nodes[position].where for position, _ in some) for some in right]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return a.shape == b.shape and bool(jnp.allclose(a, b, rtol=1e-9, atol=1e-12))

@@ -136,13 +136,9 @@ def _implied_gradient(claim: Claim, inputs: PyTree, old: Sequence[Any], new: Seq
 
 
 def sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
-    """Trials of a claim at a choice of sizes.
+    """Trials of a claim at a choice (0, 1 or 2) of sizes.
 
-    Args:
-      claim: the claim.
-      choice: of the sizes: 0, 1 or 2.
-      seed: of the trials.
-      unconstrained: real numbers in place of probabilities, one-hot vectors and binary values.
+    Unconstrained inputs are real numbers in place of probabilities, one-hot vectors, binary values.
     """
     ready = program(claim, choice)
     rng = np.random.default_rng([seed, choice])
