@@ -30,6 +30,12 @@ def softmax_jacobian(p: Array) -> Array:
     Raises:
       ValueError: p is not a vector.
 
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnn.closed_form import softmax_jacobian
+      >>> softmax_jacobian(jnp.array([0.25, 0.75])).tolist()
+      [[0.1875, -0.1875], [-0.1875, 0.1875]]
+
     Source: S1.1. S4.3 prints the off-diagonal entries as -S_i S_i; they are -S_i S_j.
     """
     _check_rank("softmax_jacobian", "p", p, 1)

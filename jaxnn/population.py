@@ -84,6 +84,18 @@ def train_population(
 
     Raises:
       ValueError: as ``jaxnn.train``; no seeds; or fields of hyper that differ in length.
+
+    Example:
+      >>> import jax
+      >>> from jaxnn import MLP, Hyper, Spec, train_population
+      >>> from jaxnn.data import load
+      >>> examples, test = load("digits")
+      >>> hyper = Hyper(learning_rate=[1e-4, 1e-1], l2=1e-4)  # 2 configurations,
+      >>> keys = jax.random.split(jax.random.key(0), 3)  # of 3 seeds each
+      >>> spec = Spec(MLP((64, 10)), steps=100)
+      >>> population = train_population(spec, hyper, keys, examples)
+      >>> population.metrics["train"].error.shape
+      (3, 2, 1)
     """
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     hyper = _as_columns(with_defaults(spec, hyper))

@@ -235,6 +235,17 @@ def train(
     Raises:
       ValueError: the data do not fit each other or the model, the minibatch is larger than the
         data, or a hyperparameter is out of range.
+
+    Example:
+      >>> import jax
+      >>> from jaxnn import MLP, Hyper, Spec, train
+      >>> from jaxnn.data import load
+      >>> examples, test = load("digits")
+      >>> spec = Spec(MLP((64, 10)), steps=200, optimizer="momentum", evaluate_at=(0, 100))
+      >>> key = jax.random.key(0)
+      >>> state, history = train(spec, Hyper(0.05), key, examples, {"test": test})
+      >>> history.iteration.tolist(), bool(history.metrics["test"].error[-1] < 0.1)
+      ([0, 100, 200], True)
     """
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     check_hyper(hyper)

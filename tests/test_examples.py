@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxnn import data, verify
+import jaxnn
+from jaxnn import closed_form, data, saved_model, search, verify
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -15,7 +16,16 @@ MODULES = sorted(
     if ">>> " in path.read_text(encoding="utf-8")
 )
 
-FIRST = (verify.verify, data.load)
+FIRST = (
+    jaxnn.train,
+    jaxnn.train_population,
+    search.search,
+    verify.verify,
+    verify.claim,
+    data.load,
+    saved_model.save_model,
+    closed_form.softmax_jacobian,
+)
 """Functions that a newcomer calls first."""
 
 

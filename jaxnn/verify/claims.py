@@ -90,6 +90,15 @@ def claim(
     Raises:
       ValueError: anything of this is not what it should be; the text says what.
 
+    Example:
+      >>> import jax
+      >>> from jaxnn.verify import claim, real
+      >>> @claim(of=jax.nn.softplus, wrt="x", kind="gradient", inputs={"x": real()})
+      ... def derivative(x):
+      ...     return jax.nn.sigmoid(x)
+      >>> derivative.kind, float(derivative(0.0))
+      ('gradient', 0.5)
+
     Source: S4.6 asks for a checker of gradients; this is what a checker can say beyond yes or no.
     """
     single = isinstance(wrt, str)
