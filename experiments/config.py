@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from cyclopts import App, Parameter, Token
 
 from jaxnn.data import NAMES
+from jaxnn.optimizers import check_optimizer, schedule
 
 
 def _whole_number(_: object, tokens: Sequence[Token]) -> int:
@@ -60,6 +61,15 @@ class Config:
             value = getattr(self, field)
             if value is not None and not is_valid(value):
                 raise self.refusal(field, expected)
+
+    def optax_names(self) -> None:
+        """Checks that the flags --optimizer and --schedule are names known to jaxnn or optax."""
+        for field, check in (("optimizer", check_optimizer), ("schedule", schedule)):
+            try:
+                check(getattr(self, field))
+            except ValueError as error:
+                expected = str(error).partition("expected ")[2].removesuffix(", or a callable")
+                raise self.refusal(field, expected) from None
 
     def only_with(self, condition: bool, text: str, *fields: str) -> None:
         """Checks that each field is None unless the condition, in words ``text``, is met."""

@@ -14,7 +14,6 @@ import jax
 
 from experiments import harness
 from experiments.config import DistributedConfig, Whole
-from jaxnn.optimizers import OPTIMIZERS, SCHEDULES
 from jaxnn.search import (
     Domain,
     FinalScores,
@@ -94,10 +93,11 @@ class SearchConfig(DistributedConfig):
     """Candidate minibatch sizes; every size needs a compiled program."""
 
     optimizer: str = "momentum"
-    """sgd, momentum, nesterov or adam."""
+    """sgd, momentum, nesterov, or an optimizer of optax: adam, adamw, rmsprop, lion, ..."""
 
     schedule: str = "cosine"
-    """Of the learning rate: constant, cosine or step."""
+    """Schedule of the learning rate: constant, cosine, step, or a schedule of optax:
+    warmup_cosine, linear, ..."""
 
     measure: str = "cross_entropy"
     """The validation measure that chooses: cross_entropy or accuracy."""
@@ -141,8 +141,7 @@ class SearchConfig(DistributedConfig):
         self.at_least(0, "seed")
         self.one_of((*HIDDEN, "all"), "architecture")
         self.one_of(tuple(METHODS), "method")
-        self.one_of(sorted(OPTIMIZERS), "optimizer")
-        self.one_of(sorted(SCHEDULES), "schedule")
+        self.optax_names()
         self.one_of(tuple(MEASURES), "measure")
         self.one_of(RULES, "rule")
         for name in ("learning_rate", "l2"):

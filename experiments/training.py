@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config import DataConfig, Whole
 from experiments.report import summary
 from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
-from jaxnn.optimizers import OPTIMIZERS, SCHEDULES, reads
+from jaxnn.optimizers import reads
 
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 
@@ -34,13 +34,17 @@ class TrainingConfig(DataConfig):
     """Strength of the penalty l2/2 * sum of squared weights; biases are free."""
 
     optimizer: str = "momentum"
-    """sgd, momentum, nesterov or adam."""
+    """sgd, momentum, nesterov, or an optimizer of optax: adam, adamw, rmsprop, lion, ..."""
 
     momentum: float | None = None
-    """Momentum of an optimizer that has momentum; default: 0.9."""
+    """Momentum of an optimizer with momentum; default: 0.9, or the default of optax."""
+
+    clip: float | None = None
+    """Largest global norm of a gradient, longer gradients are clipped; default: no clipping."""
 
     schedule: str = "cosine"
-    """Schedule of the learning rate: constant, cosine or step."""
+    """Schedule of the learning rate: constant, cosine, step, or a schedule of optax:
+    warmup_cosine, linear, ..."""
 
     validation: Whole = 0
     """Hold the last N training examples out, and report on the held-out examples in place of the
@@ -51,15 +55,11 @@ class TrainingConfig(DataConfig):
         super().validate()
         self.at_least(1, "iterations", "batch_size")
         self.at_least(0, "validation")
-        self.positive("learning_rate")
+        self.positive("learning_rate", "clip")
         self.not_negative("l2")
-        self.one_of(sorted(OPTIMIZERS), "optimizer")
-        self.one_of(sorted(SCHEDULES), "schedule")
-        self.only_with(
-            "momentum" in (reads(self.optimizer) or ()),
-            "--optimizer momentum or nesterov",
-            "momentum",
-        )
+        self.optax_names()
+        has_momentum = "momentum" in (reads(self.optimizer) or ())
+        self.only_with(has_momentum, "an optimizer with momentum", "momentum")
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise self.refusal("momentum", "a number from 0 to below 1")
 
@@ -117,7 +117,7 @@ def train_setting(
     rate = learning_rate if config.learning_rate is None else config.learning_rate
     population = train_population(
         spec,
-        Hyper(rate, config.l2, 0.9 if config.momentum is None else config.momentum),
+        Hyper(rate, config.l2, config.momentum, clip=config.clip),
         seed_keys(config.seeds),
         splits.train,
         splits._asdict(),

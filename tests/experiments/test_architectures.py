@@ -213,8 +213,9 @@ def test_what_was_not_run_is_not_judged(small_run):
         (["--l2", "-1"], "--l2 is -1.0, expected 0 or a positive number"),
         (["--momentum", "1"], "--momentum is 1.0, expected a number from 0 to below 1"),
         (["--optimizer", "sgd", "--momentum", "0.5"], "--momentum is 0.5, expected only with"),
-        (["--optimizer", "newton"], "--optimizer is 'newton', expected one of adam, momentum"),
-        (["--schedule", "warm"], "--schedule is 'warm', expected one of constant, cosine, step"),
+        (["--optimizer", "newton"], "--optimizer is 'newton', expected one of ['adam', "),
+        (["--clip", "0"], "--clip is 0.0, expected a positive number"),
+        (["--schedule", "warm"], "--schedule is 'warm', expected one of ['constant', 'cosine', "),
         (["--validation", "1437"], "--validation is 1437, expected less than the 1437 training"),
         (["--validation", "-1"], "--validation is -1, expected at least 0"),
         (["--seeds", "0"], "--seeds is 0, expected at least 1"),
@@ -226,6 +227,14 @@ def test_bad_flags_are_one_line_and_status_two(flags, message, tmp_path, capsys)
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_an_optimizer_and_a_schedule_of_optax_train(tmp_path):
+    flags = ["--optimizer", "adamw", "--schedule", "warmup_cosine", "--clip", "1", "--hidden", "9"]
+    flags += ["--learning-rate", "0.03", "--iterations", "60", "--seeds", "1"]
+    status, written = run(loss_curves.main, tmp_path, *flags)
+    assert status == 0
+    assert written["results"]["test_error"]["mean"] < 0.2
 
 
 def test_a_hidden_layer_of_nothing_is_refused(tmp_path, capsys):

@@ -127,6 +127,8 @@ def test_architectures_folds_and_the_simplest_of_the_best(tmp_path):
         (["--learning-rate", "1", "0.1"], "--learning-rate is (1.0, 0.1), expected two positive"),
         (["--l2", "0", "1"], "--l2 is (0.0, 1.0), expected two positive numbers"),
         (["--method", "guess"], "--method is 'guess', expected one of grid, random, sobol"),
+        (["--optimizer", "newton"], "--optimizer is 'newton', expected one of"),
+        (["--schedule", "warm"], "--schedule is 'warm', expected one of"),
         (["--architecture", "d"], "--architecture is 'd', expected one of a, b, c, all"),
         (["--measure", "loss"], "--measure is 'loss', expected one of cross_entropy, accuracy"),
         (["--validation", "1"], "--validation is 1.0, expected a number above 0 and below 1"),
