@@ -1,13 +1,15 @@
 """The hand-derived gradients of the sources, in their correct form.
 
-One function per derivation, in this package's layout z = Wx + b with weight [out, in]; a gradient
-has the shape of what it is the gradient of. ``jax.vmap`` the functions of one example over a
-minibatch. Where a source prints something else, the docstring says so.
+One function per derivation, in this package's layout z = Wx + b with weight [out, in]; the gradient
+by an array has the shape of the array. ``jax.vmap`` the functions of one example over a minibatch.
+The docstrings name the misprints of the sources.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -36,7 +38,7 @@ def softmax_jacobian(p: Array) -> Array:
       >>> softmax_jacobian(jnp.array([0.25, 0.75])).tolist()
       [[0.1875, -0.1875], [-0.1875, 0.1875]]
 
-    Source: S1.1. S4.3 prints the off-diagonal entries as -S_i S_i; they are -S_i S_j.
+    Source: S1.1. S4.3 prints the off-diagonal entries as -S_i S_i; correct is -S_i S_j.
     """
     _check_rank("softmax_jacobian", "p", p, 1)
     return jnp.diag(p) - jnp.outer(p, p)
@@ -84,7 +86,7 @@ def softmax_backward(p: Array, p_gradient: Array) -> Array:
 def cross_entropy_gradient(z: Array, y: ArrayLike) -> Array:
     """The gradient of the softmax cross-entropy by the logits: p - y with p = softmax(z).
 
-    For a y that does not sum to one it is p sum_j y_j - y, and that is what is computed.
+    The result is p sum_j y_j - y, which is p - y for a y that sums to 1.
 
     Args:
       z: logits, shape [C].
@@ -168,7 +170,7 @@ ACTIVATION_DERIVATIVES: dict[str, Callable[[Array], Array]] = {
 
 
 def affine_composition(layers: Params, x: Array) -> tuple[Array, ...]:
-    """All activations of affine maps applied one after the other: z_i = W_i z_{i-1} + b_i, z_0 = x.
+    """The activations of successive affine maps: z_i = W_i z_{i-1} + b_i, z_0 = x.
 
     Args:
       layers: (W_1, b_1), ..., (W_n, b_n), the first applied first.
@@ -178,7 +180,7 @@ def affine_composition(layers: Params, x: Array) -> tuple[Array, ...]:
       z_1, ..., z_n.
 
     Raises:
-      ValueError: no layers, or a layer that does not fit what it is applied to.
+      ValueError: no layers, or a layer that does not fit the layer before or x.
 
     Source: S2.5, whose program computes every z_i from the original x instead of z_{i-1}.
     """
@@ -191,7 +193,7 @@ def affine_composition(layers: Params, x: Array) -> tuple[Array, ...]:
 
 
 def affine_weight_jacobian(x: Array, out: int) -> Array:
-    """The Jacobian of z = Wx + b by vec[W], the rows of W one after the other.
+    """The Jacobian of z = Wx + b by vec[W], the rows of W in succession.
 
     x^T along the block diagonal: dz_i / dW_kj = 1{i = k} x_j.
 
@@ -221,21 +223,18 @@ def affine_jacobians(layers: Params, x: Array) -> Params:
       x: the input, shape [in of the first layer].
 
     Returns:
-      For every layer the Jacobian by its weight, in the weight's own shape [out, in], and by its
-      bias [out].
+      For every layer the Jacobians by weight [out, in] and bias [out].
 
     Raises:
       ValueError: the layers do not fit each other or x, or z_n is not a scalar.
 
-    Source: S2.5. Its unvec of the Jacobian by vec[W] is the transpose, [in, out]: for the first of
-    two layers x W_2, of shape 2 x 3 where "3 x 2" is printed. dz_2/db_2 is the 1 x 1 identity,
-    printed also as 1_{1x3}. Its program returns nothing.
+    Source: S2.5, whose unvec of the Jacobian by vec[W] is the transpose, [in, out]: for the first
+    of two layers x W_2, of shape 2 x 3 where "3 x 2" is printed. dz_2/db_2 is the 1 x 1 identity,
+    printed also as 1_{1x3}. The program of S2.5 returns nothing.
     """
     inputs = (x, *affine_composition(layers, x))
-    if inputs[-1].shape != (1,):
-        raise ValueError(
-            f"affine_jacobians takes a last layer of one output, got {inputs[-1].shape[0]}"
-        )
+    with _explained(f"affine_jacobians takes a last layer of one output, got {len(inputs[-1])}"):
+        chex.assert_shape(inputs[-1], (1,))
     jacobian = jnp.ones_like(inputs[-1])
     gradients = []
     for layer, z in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
@@ -245,7 +244,7 @@ def affine_jacobians(layers: Params, x: Array) -> Params:
 
 
 class TwoLayerValues(NamedTuple):
-    """What the two-layer network computes for one example."""
+    """The activations of the two-layer network for one example."""
 
     hidden: Array  # [N1] H
     output: Array  # [K] y-hat, the softmax
@@ -305,8 +304,8 @@ def two_layer_gradients(
     Raises:
       ValueError: not two layers, shapes that do not fit, or an unknown activation.
 
-    Source: S3.1, S3.2, S3.3. S3.3 prints dH[k]/dW1_i of a ReLU layer as X[k] if i = k; it is the
-    whole vector X.
+    Source: S3.1, S3.2, S3.3. S3.3 prints dH[k]/dW1_i of a ReLU layer as X[k] if i = k; correct is
+    the whole vector X.
     """
     hidden, output = two_layer_values(params, x, activation=activation)
     output_delta = softmax_backward(output, loss_gradient(output))
@@ -330,8 +329,9 @@ def input_gradient(params: Params, x: Array, y: ArrayLike, *, activation: str = 
     Raises:
       ValueError: not two layers, shapes that do not fit, or an unknown activation.
 
-    Source: S4.4, which writes one example per row and h = sigma(x W_1 + b_1). In that layout it is
-    delta_2 W_1^T with delta_2 = delta_3 W_2^T * sigma'; printed are delta_2 W_1 and W_2 delta_3.
+    Source: S4.4, which writes one example per row and h = sigma(x W_1 + b_1). In the layout of S4.4
+    dJ/dx = delta_2 W_1^T with delta_2 = delta_3 W_2^T * sigma'; printed are delta_2 W_1 and
+    W_2 delta_3.
     """
     hidden, _ = two_layer_values(params, x, activation=activation)
     first, second = params
@@ -343,7 +343,7 @@ def input_gradient(params: Params, x: Array, y: ArrayLike, *, activation: str = 
 def log_softmax_sum_gradient(z: Array) -> Array:
     """The gradient of J = sum_i log softmax(z)_i by z [C]: 1 - C softmax(z).
 
-    Source: S5.2, which prints the opposite sign, that of -J.
+    Source: S5.2, which prints the gradient of -J.
     """
     _check_rank("log_softmax_sum_gradient", "z", z, 1)
     return 1 - z.shape[0] * softmax(z)
@@ -364,7 +364,7 @@ def log_softmax_sum_gradients(layer: Layer, x: Array) -> Layer:
     Raises:
       ValueError: x does not fit the layer.
 
-    Source: S5.2, which prints the opposite sign, that of -J.
+    Source: S5.2, which prints the gradient of -J.
     """
     return layer_gradient(log_softmax_sum_gradient(affine(layer, x)), x)
 
@@ -415,8 +415,8 @@ def logistic_update(
     Raises:
       ValueError: the shapes do not fit each other.
 
-    Source: S5.3. Its combined form, theta (1 - l2/N) - alpha sum_i (h_i - y_i) x_i, is another
-    step: it loses the learning rate of the penalty, and that the sum is a mean.
+    Source: S5.3, whose combined form, theta (1 - l2/N) - alpha sum_i (h_i - y_i) x_i, is a
+    different step: the learning rate of the penalty and the mean over the examples are lost.
     """
     return theta - learning_rate * logistic_gradient(theta, x, y, l2)
 
@@ -444,11 +444,20 @@ def _check_two_layers(name: str, params: Params, activation: str) -> None:
 
 
 def _check_rank(name: str, argument: str, value: Array, rank: int) -> None:
-    if value.ndim != rank:
-        kind = {1: "a vector", 2: "a matrix, one example per row"}[rank]
-        raise ValueError(f"{name} takes {argument} as {kind}, got shape {value.shape}")
+    kind = {1: "a vector", 2: "a matrix, one example per row"}[rank]
+    with _explained(f"{name} takes {argument} as {kind}, got shape {value.shape}"):
+        chex.assert_rank(value, rank)
 
 
 def _check_shape(name: str, argument: str, value: Array, shape: tuple[int, ...]) -> None:
-    if value.shape != shape:
-        raise ValueError(f"{name} takes {argument} of shape {shape}, got {value.shape}")
+    with _explained(f"{name} takes {argument} of shape {shape}, got {value.shape}"):
+        chex.assert_shape(value, shape)
+
+
+@contextmanager
+def _explained(message: str) -> Iterator[None]:
+    """A failed assertion of chex as a ValueError with a message for the caller."""
+    try:
+        yield
+    except AssertionError:
+        raise ValueError(message) from None

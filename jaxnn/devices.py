@@ -1,25 +1,60 @@
 """The devices a population is spread over: GPUs or TPUs where there are any, else CPU cores."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import jax
 import numpy as np
 
+_MEMBERSHIP, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
 
 def core_count() -> int:
-    """The CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPU cores that this process may use.
+
+    PYTHON_CPU_COUNT where set; else the cores of the process's affinity, but no more than the whole
+    cores of a container's CPU quota (of the control groups of the process and of their parents).
+    """
+    given = os.environ.get("PYTHON_CPU_COUNT", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        allowed = os.process_cpu_count() or 1  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        affinity = getattr(os, "sched_getaffinity", None)
+        allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min([allowed, *map(int, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """The CPU quotas of the control groups of this process, in cores."""
+    with suppress(OSError):
+        for line in _MEMBERSHIP.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            root = _CGROUPS / (controllers and "cpu")
+            group = root / path.lstrip("/")
+            for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
+                yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """The CPU quota of one control group, of version 1 or 2, in cores; nothing if unlimited."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            if int(quota) > 0:  # "max" (version 2) and -1 (version 1): unlimited
+                yield int(quota) / int(period)
 
 
 def use_all_cores() -> None:
     """Makes every CPU core a JAX device; call it before JAX's first use.
 
-    A small network is too little work to share between threads: one device per core, each with its
-    own members of the population, does away with the synchronisation inside every operation.
+    A small network is too little work to share between threads: with one device per core, each
+    training other members of the population, no operation waits for a second thread.
 
     Raises:
       RuntimeError: JAX has been used already, with another number of CPU devices.
@@ -41,13 +76,13 @@ def population_mesh(count: int | None = None, *, batch: int = 1) -> jax.sharding
 
     Args:
       count: how many devices.
-      batch: over how many devices each minibatch is spread; the rest are along ``population``.
+      batch: how many devices share each minibatch, along an axis ``batch``.
 
     Returns:
-      A mesh with the axis ``population``, and the axis ``batch`` if that is more than 1.
+      A mesh with the axis ``population``, and the axis ``batch`` if ``batch`` is more than 1.
 
     Raises:
-      ValueError: the devices cannot be dealt out like that.
+      ValueError: ``batch`` does not divide the number of devices.
     """
     devices = np.array(jax.devices()[:count])
     if batch == 1:
