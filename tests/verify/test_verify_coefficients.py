@@ -39,14 +39,14 @@ def test_a_coefficient_is_recognised_by_how_it_changes_with_the_sizes(name):
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
-def test_a_coefficient_is_the_number_it_stands_for(name):
+def test_a_coefficient_has_a_value_in_every_context(name):
     rule, coefficient = COEFFICIENTS[name]
     for context in SIZES:
         assert coefficient.at(context) == pytest.approx(rule(**context), rel=1e-15)
 
 
 @pytest.mark.parametrize("name", sorted(set(COEFFICIENTS) - {"rate/m"}))
-def test_a_coefficient_is_written_as_one_reads_it(name):
+def test_a_coefficient_prints_as_a_factor(name):
     assert str(COEFFICIENTS[name][1]) == name
 
 
@@ -61,11 +61,11 @@ NO_COEFFICIENTS = {
 
 
 @pytest.mark.parametrize("name", NO_COEFFICIENTS)
-def test_what_is_no_such_coefficient_is_not_recognised(name):
+def test_an_unknown_coefficient_is_not_recognised(name):
     assert recognise([NO_COEFFICIENTS[name](**context) for context in SIZES], SIZES) is None
 
 
-def test_a_plain_number_is_preferred_to_one_with_sizes():
+def test_a_plain_number_is_preferred_to_a_product_with_sizes():
     contexts = [{"n": 2.0}, {"n": 2.0}]
     assert recognise([2.0, 2.0], contexts) == Coefficient(2.0)
 
@@ -78,12 +78,12 @@ def columns(seed=0, trials=12):
 @pytest.mark.parametrize("factors", [(1.0, 0.0, 0.0), (-1.0, 2.0, 0.5), (0.3, -7.0, 1e-3)], ids=str)
 def test_the_coefficients_of_a_combination_are_found_in_every_group(factors):
     parts = columns()
-    claimed = sum(f * part for f, part in zip(factors, parts, strict=True))
-    found = fit(np.asarray(claimed), parts, groups=3)
+    target = sum(f * part for f, part in zip(factors, parts, strict=True))
+    found = fit(np.asarray(target), parts, groups=3)
     np.testing.assert_allclose(np.array(found, float), [factors] * 3, rtol=0, atol=1e-12)
 
 
-def test_groups_have_coefficients_of_their_own():
+def test_every_group_has_separate_coefficients():
     data, penalty, _ = columns()
     strength = np.repeat([0.1, 2.0, 30.0], 4)[:, None, None]
     found = fit(-data + strength * penalty, [data, penalty], groups=3)
@@ -98,7 +98,7 @@ def test_a_column_of_zeros_has_no_coefficient():
     np.testing.assert_allclose(np.array([row[0] for row in found], float), [2.0, 2.0])
 
 
-def test_nothing_is_nothing_of_columns_of_zeros():
+def test_zero_is_the_only_combination_of_columns_of_zeros():
     zeros = np.zeros((4, 3))
     assert fit(zeros, [zeros], groups=2) == [[None], [None]]
     assert fit(zeros + 1, [zeros], groups=2) is None
@@ -109,9 +109,9 @@ def off_by_a_ten_millionth(parts):
 
 
 NO_COMBINATIONS = {
-    "something else": lambda parts: (parts[2], parts[:2]),
+    "an independent array": lambda parts: (parts[2], parts[:2]),
     "a ten-millionth off": lambda parts: (off_by_a_ten_millionth(parts), parts[:2]),
-    "its square": lambda parts: (parts[0] ** 2, parts[:2]),
+    "the square of a column": lambda parts: (parts[0] ** 2, parts[:2]),
     "not a number": lambda parts: (parts[0] * np.nan, parts[:2]),
     "infinite": lambda parts: (parts[0], [parts[0], parts[1] + np.inf]),
     "more than one combination": lambda parts: (parts[0], [parts[0], 2 * parts[0]]),
@@ -119,6 +119,6 @@ NO_COMBINATIONS = {
 
 
 @pytest.mark.parametrize("what", NO_COMBINATIONS)
-def test_what_is_no_combination_or_several_has_no_coefficients(what):
-    claimed, parts = NO_COMBINATIONS[what](columns())
-    assert fit(claimed, parts, groups=3) is None
+def test_no_combination_and_several_combinations_have_no_coefficients(what):
+    target, parts = NO_COMBINATIONS[what](columns())
+    assert fit(target, parts, groups=3) is None

@@ -1,4 +1,4 @@
-"""The catalogue of mutants: its derivations in float64, its claims' verdicts and diagnoses.
+"""The catalogue of mutants: derivations in float64, verdicts, diagnoses.
 
 All derivations are compared with autodiff. ``verify`` judges every seventh claim here;
 ``confusion_matrix.py``, which ``.ci/run`` runs, judges every claim.
@@ -66,7 +66,7 @@ def reference(claim: Claim, inputs: Mapping[str, Any]) -> Any:
 
 
 def as_vectors(derivative: jax.Array, layout: str) -> jax.Array:
-    """A derivative by a matrix as one by its columns, or its rows, one after the other."""
+    """A derivative by a matrix as a derivative by the vector of all columns, or of all rows."""
     if layout == "vec":
         derivative = derivative.swapaxes(-1, -2)
     return derivative.reshape(*derivative.shape[:-2], -1)
@@ -208,7 +208,7 @@ def test_mutants_that_are_the_same_function_may_be_explained_alike(family: Famil
 
 
 def every_seventh(claims):
-    """(Number of the claim in the catalogue, which is also the seed, claim or mutant) as cases."""
+    """Every seventh claim or mutant as a case, with the place in the catalogue as the seed."""
     return [pytest.param(seed, case, id=name) for seed, (case, name) in enumerate(claims)][::7]
 
 

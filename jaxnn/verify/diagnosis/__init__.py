@@ -105,9 +105,7 @@ def _diagnose(claim: Claim, seed: int) -> Diagnosis:
     found = _explanations(samples, [RIGHT, *hypotheses.rearranged(samples[0])])
     if found:
         confirming = list(_samples(claim, seed, (2,)))
-        found = [
-            explanation for explanation in found if all(map(explanation.confirmed, confirming))
-        ]
+        found = list(filter(lambda e: all(map(e.confirmed, confirming)), found))
     for two in (False, True):
         named = [explanation.rank for explanation in found if "unknown" not in explanation.codes]
         if not named or (not two and min(named)[1] > 1):
