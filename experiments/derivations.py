@@ -105,12 +105,12 @@ def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]
 
 def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
     """The verdicts of every seed on every statement, in the order of the sources."""
-    todo = runner.tasks(FILES)
+    claims = runner.load_files(FILES)
     by_seed = []
     for seed in range(config.seeds):
         with run.progress(f"seed {seed}") as report:
             verdicts = runner.judge(
-                todo,
+                claims,
                 trials=config.trials,
                 seed=seed,
                 timeout=config.timeout,
@@ -119,8 +119,8 @@ def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
             )
         by_seed.append(verdicts)
     return [
-        Judged(task.claimed, verdicts)
-        for task, *verdicts in zip(todo, *by_seed, strict=True)
+        Judged(loaded.claim, verdicts)
+        for loaded, *verdicts in zip(claims, *by_seed, strict=True)
         for verdicts in [tuple(verdicts)]
     ]
 

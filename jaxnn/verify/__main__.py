@@ -1,16 +1,16 @@
-"""``python -m jaxnn.verify FILE.py ...``: every claim of the files, and what is wrong with it."""
+"""``python -m jaxnn.verify FILE.py ...``: every claim of the files, and the mistakes in them."""
 
 import math
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from jaxnn.extras import require
+
 if TYPE_CHECKING:
-    from cyclopts import Token
+    from cyclopts import App, Token
 
     from jaxnn.verify.claims import Claim
     from jaxnn.verify.verdict import Verdict
@@ -18,60 +18,39 @@ if TYPE_CHECKING:
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 EXTRA = ("cyclopts", "jinja2", "latex2mathml", "mpmath", "pebble", "rich")
-"""What ``pip install "jaxnn[verify]"`` adds."""
+"""The packages of the extra ``verify``."""
 
 
 class UsageError(ValueError):
-    """A flag has a value that makes no sense; its text is one line."""
+    """A flag has a wrong value; the message is one line."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flags:
-    """The command line, checked."""
-
-    files: tuple[Path, ...]
-    trials: int | None
-    json: Path | None
-    html: Path | None
-    timeout: float
-    seed: int
-    workers: int | None
-
-    def __post_init__(self):
-        if not self.files:
-            raise UsageError("no files given, expected FILE.py ...")
-        for flag, least in (("trials", 1), ("seed", 0), ("workers", 0)):
-            value = getattr(self, flag)
-            if value is not None and value < least:
-                raise UsageError(f"--{flag} is {value}, expected at least {least}")
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise UsageError(f"--timeout is {self.timeout}, expected a positive number of seconds")
-        for flag in ("json", "html"):
-            _check_writable(flag, getattr(self, flag), self.files)
-        if self.json and self.html and self.json.resolve() == self.html.resolve():
-            raise UsageError(f"--json and --html are both {self.json}, expected two files")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.verify") -> int:
     """Verifies the claims of the files named on the command line.
 
     Args:
-      argv: the arguments; default: the process's own.
+      argv: the arguments; default: the process's.
+      program: the command's name in the help text.
 
     Returns:
-      The exit status: 0 all claims hold, 1 one is refuted or could not be judged, 2 bad usage or a
-      file that cannot be used (one line on standard error says which), 130 interrupted.
+      The exit status: 0 all claims hold; 1 a claim is refuted or could not be judged; 2 bad usage,
+      an unusable file or a missing package, with one line on standard error; 130 interrupted.
     """
-    missing = [name for name in EXTRA if find_spec(name) is None]
-    if missing:
-        return _complain(f'{", ".join(missing)} missing, try: pip install "jaxnn[verify]"')
+    try:
+        require("verify", *EXTRA)
+    except ModuleNotFoundError as error:
+        return _complain(str(error))
     from cyclopts import CycloptsError
 
     from jaxnn.verify.loading import UnusableFile
 
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        flags = parse(argv)
-        return HOLD if flags is None else verify_files(flags)
+        command, bound, _ = _app(program).parse_args(
+            arguments, exit_on_error=False, print_error=False
+        )
+        status = command(*bound.args, **bound.kwargs)
+        return status if isinstance(status, int) else HOLD  # a help text has no status
     except (CycloptsError, UnusableFile, UsageError, OSError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -79,20 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def parse(argv: Sequence[str] | None = None) -> Flags | None:
-    """The flags of a command line, or None if it only asked for help, which has been printed.
-
-    Raises:
-      CycloptsError: bad usage; its text is one line.
-      UsageError: a value that makes no sense.
-    """
+def _app(program: str) -> "App":
+    """The command line, whose command returns the exit status."""
     from cyclopts import App, Parameter
 
+    app = App(name=program, version_flags=[], default_parameter=Parameter(negative=()))
     whole = Parameter(converter=_whole_number)
-    app = App(
-        name="python -m jaxnn.verify", version_flags=[], default_parameter=Parameter(negative=())
-    )
 
+    @app.default
     def verify(
         *files: Path,
         trials: Annotated[int | None, whole] = None,
@@ -101,38 +74,45 @@ def parse(argv: Sequence[str] | None = None) -> Flags | None:
         timeout: float = 60.0,
         seed: Annotated[int, whole] = 0,
         workers: Annotated[int | None, whole] = None,
-    ) -> Flags:
-        """Verify the claims of Python files, and say what is wrong with those that do not hold.
+    ) -> int:
+        """Verify the claims of Python files, and name the mistakes in claims that do not hold.
 
-        The exit status is 0 if all hold, 1 if one does not, 2 if a file cannot be used.
+        The exit status is 0 if all claims hold, 1 if a claim does not, 2 if a file is unusable.
 
         Args:
           files: Python files with functions decorated with @claim.
-          trials: Random trials per claim; default: what each claim says, or 10000.
+          trials: Random trials per claim; default: as declared by each claim, or 10000.
           json: File to write the verdicts to, with all evidence, as JSON.
           html: File to write a report to, one self-contained page.
           timeout: Seconds after which a claim is given up.
           seed: Seed of the random trials.
-          workers: Processes to use; default: one per core; 0: none but this, without time limit.
+          workers: Processes to use; default: one per core; 0: this process alone, no time limit.
         """
-        return Flags(
-            files=files, trials=trials, json=json, html=html, timeout=timeout, seed=seed,
-            workers=workers,
-        )  # fmt: skip
+        if not files:
+            raise UsageError("no files given, expected FILE.py ...")
+        for flag, value, least in (("trials", trials, 1), ("seed", seed, 0), ("workers", workers, 0)):
+            if value is not None and value < least:
+                raise UsageError(f"--{flag} is {value}, expected at least {least}")
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise UsageError(f"--timeout is {timeout}, expected a positive number of seconds")
+        for flag, path in (("json", json), ("html", html)):
+            _check_writable(flag, path, files)
+        if json and html and json.resolve() == html.resolve():
+            raise UsageError(f"--json and --html are both {json}, expected two files")
+        entries = judge_files(files, trials, seed, timeout, workers)
+        _write(entries, json, html)
+        return HOLD if all(verdict.holds for _, verdict in entries) else REFUTED
 
-    app.default(verify)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    flags = command(*bound.args, **bound.kwargs)
-    return flags if isinstance(flags, Flags) else None
+    return app
 
 
-def verify_files(flags: Flags) -> int:
-    """Judges the claims, prints the table and writes what was asked for; the exit status.
+def judge_files(
+    files: Sequence[Path], trials: int | None, seed: int, timeout: float, workers: int | None
+) -> "list[tuple[Claim, Verdict]]":
+    """Judges the claims of the files, and prints the table and the evidence.
 
     Raises:
-      UnusableFile: a file that cannot be used.
-      OSError: a report cannot be written.
+      UnusableFile: a file cannot be used.
     """
     import jax
 
@@ -140,37 +120,42 @@ def verify_files(flags: Flags) -> int:
     from jaxnn.verify import runner, table
 
     jax.config.update("jax_platforms", "cpu")  # a file's own arrays need no accelerator
-    todo = runner.tasks(flags.files)
+    claims = runner.load_files(files)
     with Progress(unit="claims") as progress:
         verdicts = runner.judge(
-            todo,
-            trials=flags.trials,
-            seed=flags.seed,
-            timeout=flags.timeout,
-            workers=flags.workers,
+            claims,
+            trials=trials,
+            seed=seed,
+            timeout=timeout,
+            workers=workers,
             on_result=lambda done, total, verdict: progress.report(
                 "verifying", done, total, verdict.name
             ),
         )
-    entries = [(task.claimed, verdict) for task, verdict in zip(todo, verdicts, strict=True)]
+    entries = [(loaded.claim, verdict) for loaded, verdict in zip(claims, verdicts, strict=True)]
     table.print_verdicts(verdicts)
-    for claimed, verdict in entries:
+    for claim, verdict in entries:
         if verdict.verdict == "refuted":
-            table.print_evidence(claimed, verdict)
-    _write(flags, entries)
-    return HOLD if all(verdict.holds for verdict in verdicts) else REFUTED
+            table.print_evidence(claim, verdict)
+    return entries
 
 
-def _write(flags: Flags, entries: "list[tuple[Claim, Verdict]]") -> None:
-    """Writes the reports, each whole or not at all."""
+def _write(
+    entries: "list[tuple[Claim, Verdict]]", json: Path | None, html: Path | None
+) -> None:
+    """Writes the reports, each whole or not at all.
+
+    Raises:
+      OSError: a report cannot be written.
+    """
     from jaxnn.files import atomic_write
     from jaxnn.verify.report import to_html, to_json
 
     contents: dict[Path, str] = {}
-    if flags.json:
-        contents[flags.json] = to_json([verdict for _, verdict in entries])
-    if flags.html:
-        contents[flags.html] = to_html(entries)
+    if json:
+        contents[json] = to_json([verdict for _, verdict in entries])
+    if html:
+        contents[html] = to_html(entries)
     for path, content in contents.items():
         with atomic_write(path, "w") as file:
             file.write(content)
@@ -178,7 +163,7 @@ def _write(flags: Flags, entries: "list[tuple[Claim, Verdict]]") -> None:
 
 
 def _check_writable(flag: str, path: Path | None, files: Sequence[Path]) -> None:
-    """Refuses a file that could not be written, before any work is spent on what goes into it."""
+    """Refuses an unwritable file before any claim is judged."""
     if path is None:
         return
     refusal = f"--{flag} is {path}, expected a file to write to: "
@@ -194,7 +179,7 @@ def _check_writable(flag: str, path: Path | None, files: Sequence[Path]) -> None
 
 
 def _whole_number(_: object, tokens: "Sequence[Token]") -> int:
-    """Refuses 2.5 where cyclopts would round it."""
+    """Refuses 2.5, which cyclopts would round."""
     text = tokens[0].value
     try:
         return int(text)

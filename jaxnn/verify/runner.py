@@ -1,4 +1,4 @@
-"""Judges every claim of some files, each in a process that can be stopped."""
+"""Judges the claims of files, each in a process that can be stopped."""
 
 import os
 import pickle
@@ -20,123 +20,98 @@ from typing import NamedTuple
 
 from jaxnn.devices import core_count, use_compilation_cache
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.loading import UnusableFile, load_claims
+from jaxnn.verify.loading import load_claims
 from jaxnn.verify.verdict import Verdict
 
-__all__ = ["Task", "UnusableFile", "judge", "load_claims", "run", "tasks"]
 
-OnResult = Callable[[int, int, Verdict], object]
-"""(done, total, the verdict just reached)."""
-
-
-class Task(NamedTuple):
-    """A claim and where it was found."""
+class LoadedClaim(NamedTuple):
+    """A claim with the file that defines the claim."""
 
     path: Path
-    index: int  # among the claims of its file
-    claimed: Claim
+    index: int  # among the claims of the file
+    claim: Claim
 
 
-def tasks(files: Sequence[str | PathLike[str]]) -> list[Task]:
+def load_files(files: Sequence[str | PathLike[str]]) -> list[LoadedClaim]:
     """The claims of all files, in order of definition; a file named twice counts once.
 
     Raises:
-      UnusableFile: of the first file that cannot be used.
+      UnusableFile: from the first unusable file.
     """
     paths = {Path(file).resolve(): file for file in files}
     return [
-        Task(path, index, claimed)
+        LoadedClaim(path, index, claim)
         for path, file in paths.items()
-        for index, claimed in enumerate(load_claims(file))
+        for index, claim in enumerate(load_claims(file))
     ]
 
 
-def run(
-    files: Sequence[str | PathLike[str]],
+def judge(
+    claims: Sequence[LoadedClaim],
     *,
     trials: int | None = None,
     seed: int = 0,
     timeout: float = 60.0,
     workers: int | None = None,
-    on_result: OnResult | None = None,
+    on_result: Callable[[int, int, Verdict], object] | None = None,
 ) -> list[Verdict]:
-    """Verifies every claim of the files.
+    """Verifies claims in several processes.
 
     Args:
-      files: Python files with claims.
-      trials: random trials per claim; default: what each claim says.
+      claims: from ``load_files``.
+      trials: random trials per claim; default: as declared by each claim.
       seed: of the random trials.
       timeout: seconds after which a claim is given up; not enforced with ``workers=0``.
-      workers: processes; default: the cores of this process; 0: no others, all happens in this one.
-      on_result: called with every verdict as it comes.
+      workers: processes; default: the cores of this process; 0: this process alone.
+      on_result: called with (done, total, verdict) after every verdict.
 
     Returns:
-      The verdicts in order of definition. A claim that took too long, or whose process died, has
-      the verdict ``error``.
-
-    Raises:
-      UnusableFile: a file that cannot be used.
+      The verdicts in the order of the claims. A claim that took too long, or whose process died,
+      has the verdict ``error``.
     """
-    return judge(
-        tasks(files), trials=trials, seed=seed, timeout=timeout, workers=workers,
-        on_result=on_result,
-    )  # fmt: skip
-
-
-def judge(
-    todo: Sequence[Task],
-    *,
-    trials: int | None = None,
-    seed: int = 0,
-    timeout: float = 60.0,
-    workers: int | None = None,
-    on_result: OnResult | None = None,
-) -> list[Verdict]:
-    """The verdicts on the tasks, in their order; see ``run``."""
     if workers is None:
         workers = core_count()
     found: dict[int, Verdict] = {}
     arrivals = (
-        _in_processes(todo, trials, seed, timeout, min(workers, len(todo)))
+        _in_processes(claims, trials, seed, timeout, min(workers, len(claims)))
         if workers
-        else ((i, _verified(task.claimed, trials, seed)) for i, task in enumerate(todo))
+        else ((i, _verified(loaded.claim, trials, seed)) for i, loaded in enumerate(claims))
     )
     with closing(arrivals):
         for number, verdict in arrivals:
             found[number] = verdict
             if on_result is not None:
-                on_result(len(found), len(todo), verdict)
-    return [found[number] for number in range(len(todo))]
+                on_result(len(found), len(claims), verdict)
+    return [found[number] for number in range(len(claims))]
 
 
 def _in_processes(
-    todo: Sequence[Task], trials: int | None, seed: int, timeout: float, workers: int
+    claims: Sequence[LoadedClaim], trials: int | None, seed: int, timeout: float, workers: int
 ) -> Generator[tuple[int, Verdict], None, None]:
-    """The verdicts as they come, each with its task's number."""
-    waiting = dict(enumerate(todo))
+    """The verdicts in order of arrival, each with the claim's number."""
+    waiting = dict(enumerate(claims))
     for _ in range(2):  # a process that dies on its first claim can take the pool with it
-        with _pool(workers, {str(task.path) for task in todo}) as schedule:
+        with _pool(workers, {str(loaded.path) for loaded in claims}) as schedule:
             futures: dict[Future[bytes], int] = {
-                schedule(_work, (str(task.path), task.index, trials, seed), timeout=timeout): number
-                for number, task in waiting.items()
+                schedule(_work, (str(path), index, trials, seed), timeout=timeout): number
+                for number, (path, index, _) in waiting.items()
             }
             for future in as_completed(futures):
                 number = futures[future]
                 if not isinstance(future.exception(), BrokenProcessPool):
-                    claimed = waiting.pop(number).claimed
-                    yield number, _result(future, claimed, timeout)
+                    yield number, _result(future, waiting.pop(number).claim, timeout)
         if not waiting:
             return
-    for number, task in waiting.items():
-        yield number, _error(task.claimed, "the process that was to judge it could not start", 0.0)
+    for number, loaded in waiting.items():
+        yield number, _error(loaded.claim, "the process that was to judge it could not start")
 
 
 @contextmanager
 def _pool(workers: int, paths: set[str]) -> Iterator[Callable[..., Future[bytes]]]:
-    """Processes that have loaded the files; stopped, whatever they are doing, if anything fails."""
+    """Processes that have loaded the files; busy processes are stopped at the end, too."""
     from pebble import ProcessPool
 
-    pool = ProcessPool(workers, initializer=_start, initargs=(sorted(paths),), context=Spawn())
+    pool = ProcessPool(workers, initializer=_start, initargs=(sorted(paths),), context=_Spawn())
     try:
         yield pool.schedule
     finally:
@@ -144,18 +119,18 @@ def _pool(workers: int, paths: set[str]) -> Iterator[Callable[..., Future[bytes]
         pool.join()
 
 
-def _result(future: Future[bytes], claimed: Claim, timeout: float) -> Verdict:
-    """What became of a claim in its process."""
+def _result(future: Future[bytes], claim: Claim, timeout: float) -> Verdict:
+    """The verdict that a process returned, or ``error`` with the end of the process."""
     from pebble import ProcessExpired
 
     try:
         return pickle.loads(future.result())
     except TimeoutError:
-        return _error(claimed, f"stopped after {timeout:g} s", timeout)
+        return _error(claim, f"stopped after {timeout:g} s", timeout)
     except ProcessExpired as error:
-        return _error(claimed, f"the process died ({_cause(error.exitcode or 0)})", 0.0)
+        return _error(claim, f"the process died ({_cause(error.exitcode or 0)})")
     except Exception as error:
-        return _error(claimed, f"its verdict was lost: {_described(error)}", 0.0)
+        return _error(claim, f"its verdict was lost: {_described(error)}")
 
 
 def _cause(exitcode: int) -> str:
@@ -165,14 +140,14 @@ def _cause(exitcode: int) -> str:
 
 
 def _start(paths: Sequence[str]) -> None:
-    """Makes a new process ready, so that no claim's time is spent on imports."""
+    """Imports and loads everything in a new process, before the time of a claim runs."""
     import jax
 
-    os.dup2(2, 1)  # what claims print must not end up in the table
+    os.dup2(2, 1)  # keeps prints of claims out of the table
     jax.config.update("jax_platforms", "cpu")
     use_compilation_cache()
     jax.devices()
-    # Whatever is wrong will be said of the claims; what the files print has been seen already.
+    # Failures come again with the claims; the files' prints were shown by the first process.
     with suppress(Exception), open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         import_module("jaxnn.verify.verification")
         for path in paths:
@@ -183,25 +158,25 @@ _claims = cache(load_claims)
 
 
 def _work(path: str, index: int, trials: int | None, seed: int) -> bytes:
-    """The pickled verdict on a claim, in a process of its own."""
-    claimed = _claims(path)[index]
-    verdict = _verified(claimed, trials, seed)
+    """The pickled verdict on a claim, computed in a worker process."""
+    claim = _claims(path)[index]
+    verdict = _verified(claim, trials, seed)
     try:
         return pickle.dumps(verdict)
     except Exception as error:
         text = f"its verdict, {verdict.verdict}, cannot leave its process: {_described(error)}"
-        return pickle.dumps(_error(claimed, text, verdict.seconds))
+        return pickle.dumps(_error(claim, text, verdict.seconds))
 
 
-def _verified(claimed: Claim, trials: int | None, seed: int) -> Verdict:
+def _verified(claim: Claim, trials: int | None, seed: int) -> Verdict:
     """The verdict; ``error`` where verification itself fails."""
     began = time.perf_counter()
     try:
         from jaxnn.verify.verification import verify
 
-        return verify(claimed, trials=trials, seed=seed)
+        return verify(claim, trials=trials, seed=seed)
     except (Exception, SystemExit) as error:
-        return _error(claimed, _described(error), time.perf_counter() - began)
+        return _error(claim, _described(error), time.perf_counter() - began)
 
 
 def _described(error: BaseException) -> str:
@@ -211,64 +186,42 @@ def _described(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()) + where
 
 
-def _error(claimed: Claim, detail: str, seconds: float) -> Verdict:
+def _error(claim: Claim, detail: str, seconds: float = 0.0) -> Verdict:
     return Verdict(
-        claimed.name,
-        claimed.source,
-        claimed.kind,
-        "error",
-        0,
-        None,
-        None,
-        None,
-        (),
-        seconds,
-        detail,
-    )
+        claim.name, claim.source, claim.kind, "error", trials=0, bits_lost=None, worst=None,
+        counterexample=None, diagnosis=(), seconds=seconds, detail=detail,
+    )  # fmt: skip
 
 
-class Process(SpawnProcess):
-    """A process for JAX on one CPU core, deaf to the interrupt key, which its parent acts on."""
+class _Process(SpawnProcess):
+    """A fresh process for JAX on the CPU; only the parent acts on the interrupt key."""
 
     def start(self) -> None:
-        """Starts it."""
         blocked = hasattr(signal, "pthread_sigmask")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocked else ()
         try:
-            with _environment({"JAX_PLATFORMS": "cpu"}), _no_main():
-                super().start()
+            with _replaced(os.environ, "JAX_PLATFORMS", "cpu"):
+                # Without its main module a worker does not run the user's script again.
+                with _replaced(sys.modules, "__main__", ModuleType("__main__")):
+                    super().start()
         finally:
             if blocked:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Spawn(SpawnContext):
-    """Starts such processes."""
-
-    Process = Process
+class _Spawn(SpawnContext):
+    Process = _Process
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """The variables are set for the processes started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+def _replaced(mapping, key: str, value) -> Iterator[None]:
+    """A mapping has another value for a key meanwhile."""
+    before = mapping.get(key)
+    mapping[key] = value
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """Processes started inside do not run the main module again: they only need the files."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+        if before is None:
+            del mapping[key]
+        else:
+            mapping[key] = before

@@ -121,7 +121,7 @@ RECORD = {"slope_printed": "refuted: sign", "slope": "holds", "slope_as_sum": "h
 
 @cache
 def statements():
-    return [task.claimed for task in runner.tasks(derivations.FILES)]
+    return [loaded.claim for loaded in runner.load_files(derivations.FILES)]
 
 
 def test_the_record_is_this_table():

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxnn.__main__
 from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, table
 
 CLAIMS = """\
@@ -127,19 +128,51 @@ def test_bad_usage_is_status_2_and_one_line(argv, says, claims, capsys):
     assert sorted(claims.parent.iterdir()) == before
 
 
-def test_a_missing_extra_is_named_with_its_remedy(claims, monkeypatch, capsys):
-    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == "pebble" else name)
-    assert __main__.main([str(claims)]) == 2
-    assert capsys.readouterr().err == (
-        'jaxnn.verify: pebble missing, try: pip install "jaxnn[verify]"\n'
-    )
-
-
 def test_help_explains_every_flag(capsys):
     assert __main__.main(["--help"]) == 0
     printed = capsys.readouterr().out
     for flag in ("--trials", "--json", "--html", "--timeout", "--seed", "--workers", "FILES"):
         assert flag in printed
+
+
+def test_the_help_of_the_console_command_names_the_console_command(capsys):
+    assert jaxnn.__main__.main(["verify", "--help"]) == 0
+    assert "jaxnn verify" in capsys.readouterr().out
+
+
+def test_the_console_command_verifies(claims, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "judge", lambda *_, **__: [HOLDS, REFUTED])
+    assert jaxnn.__main__.main(["verify", str(claims), "--workers", "0"]) == 1
+    assert "refuted" in capsys.readouterr().out
+
+
+def test_the_console_command_alone_prints_its_usage(capsys):
+    assert jaxnn.__main__.main([]) == 0
+    printed = capsys.readouterr().out
+    assert "jaxnn verify FILE.py" in printed
+    assert "jaxnn --version" in printed
+
+
+def test_the_console_command_tells_the_version(capsys):
+    assert jaxnn.__main__.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxnn {jaxnn.__version__}\n"
+
+
+def test_an_unknown_command_is_status_2_and_one_line(capsys):
+    assert jaxnn.__main__.main(["derive", "x.py"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "jaxnn: 'derive' is no command, expected verify or --version\n",
+    )
+
+
+def test_a_table_that_is_no_terminal_wraps_at_100_columns(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stream = io.StringIO()
+    table.print_verdicts([HOLDS._replace(verdict="error", detail="word " * 80)], stream)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert stream.getvalue().count("word") == 80
 
 
 def test_the_table_has_a_row_for_every_claim(main, capsys):

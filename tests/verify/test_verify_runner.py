@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jaxnn.verify import Verdict, runner
-from jaxnn.verify.runner import UnusableFile, load_claims, run
+from jaxnn.verify.loading import UnusableFile, load_claims
 
 HEAD = """\
 import jax.numpy as jnp
@@ -42,6 +42,10 @@ if parent_process():
 """Imported by a file of claims: in a process started for it, verification is this."""
 
 GOOD = "@claim(**about)\ndef {name}(z):\n    return 2 * z\n\n"
+
+
+def run(files, **flags) -> list[Verdict]:
+    return runner.judge(runner.load_files(files), **flags)
 
 
 def judged(name, **fields) -> Verdict:
@@ -274,8 +278,8 @@ def test_processes_that_cannot_start_are_verdicts_too(write, monkeypatch):
 def test_a_script_may_verify_itself_without_a_guard(write):
     write(FAKE, "fake_of_script.py")
     text = HEAD + "import fake_of_script\n@claim(**about)\ndef one(z):\n    print('judged')\n"
-    text += "from jaxnn.verify.runner import run\nif 'main' in __name__:\n"
-    text += "    print([verdict.verdict for verdict in run([__file__])])\n"
+    text += "from jaxnn.verify.runner import judge, load_files\nif 'main' in __name__:\n"
+    text += "    print([verdict.verdict for verdict in judge(load_files([__file__]))])\n"
     done = subprocess.run(
         [sys.executable, write(text)], capture_output=True, text=True, check=False, timeout=60
     )
