@@ -90,7 +90,11 @@ def _app(program: str) -> "App":
         """
         if not files:
             raise UsageError("no files given, expected FILE.py ...")
-        for flag, value, least in (("trials", trials, 1), ("seed", seed, 0), ("workers", workers, 0)):
+        for flag, value, least in (
+            ("trials", trials, 1),
+            ("seed", seed, 0),
+            ("workers", workers, 0),
+        ):
             if value is not None and value < least:
                 raise UsageError(f"--{flag} is {value}, expected at least {least}")
         if not (math.isfinite(timeout) and timeout > 0):
@@ -140,9 +144,7 @@ def judge_files(
     return entries
 
 
-def _write(
-    entries: "list[tuple[Claim, Verdict]]", json: Path | None, html: Path | None
-) -> None:
+def _write(entries: "list[tuple[Claim, Verdict]]", json: Path | None, html: Path | None) -> None:
     """Writes the reports, each whole or not at all.
 
     Raises:

@@ -38,7 +38,7 @@ class TracedClaim(NamedTuple):
     reverse: core.ClosedJaxpr  # flat inputs -> leaves of the reference by reverse mode
     names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
     value_ranks: tuple[int, ...]  # per leaf of the reference: leading axes of the value of `of`
-    run: Callable[..., Any]  # inputs [T, ...] -> leaves of formula, forward, reverse [T, ...]
+    run: jax.stages.Wrapped  # inputs [T, ...] -> leaves of formula, forward, reverse [T, ...]
 
     @property
     def reference_shapes(self) -> list[tuple[int, ...]]:

@@ -248,7 +248,7 @@ _QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_e
 """Compiles 5 to 8 times as fast; at the sizes of claims the programs are hardly slower."""
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any]) -> jax.stages.Wrapped:
     """``jax.jit`` for the CPU with little optimisation: verification compiles most of the time."""
     return jax.jit(function, compiler_options=_compiler_options())
 

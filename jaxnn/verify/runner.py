@@ -200,10 +200,12 @@ class _Process(SpawnProcess):
         blocked = hasattr(signal, "pthread_sigmask")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocked else ()
         try:
-            with _replaced(os.environ, "JAX_PLATFORMS", "cpu"):
-                # Without its main module a worker does not run the user's script again.
-                with _replaced(sys.modules, "__main__", ModuleType("__main__")):
-                    super().start()
+            # With an empty main module a worker does not run the user's script again.
+            with (
+                _replaced(os.environ, "JAX_PLATFORMS", "cpu"),
+                _replaced(sys.modules, "__main__", ModuleType("__main__")),
+            ):
+                super().start()
         finally:
             if blocked:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)

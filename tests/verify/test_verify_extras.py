@@ -11,7 +11,7 @@ CLAIM = """
 import jax.numpy as jnp
 from jaxnn.verify import claim, real
 
-@claim(of=jnp.sin, wrt="x", kind="gradient", inputs={"x": real()})
+@claim(of=lambda x: jnp.sin(x), wrt="x", kind="gradient", inputs={"x": real()})
 def derivative(x):
     return jnp.cos(x)
 """
@@ -56,7 +56,9 @@ def test_the_module_says_the_same_as_the_console_command(tmp_path):
 
 
 def test_without_mpmath_claims_are_made_and_verifying_names_the_extra(tmp_path):
-    program = CLAIM + """
+    program = (
+        CLAIM
+        + """
 from jaxnn.verify import assert_holds, gradcheck, precise, verify
 import jax
 assert gradcheck(jnp.sin, 0.5).passed
@@ -70,6 +72,7 @@ for uses in (
     except ModuleNotFoundError as error:
         print(error)
 """
+    )
     done = without("mpmath", program, tmp_path)
     assert done.stderr == ""
     assert done.stdout == 3 * one_line("mpmath")

@@ -1,13 +1,19 @@
 """Functions as primitive operations: custom derivative rules are dropped, calls inlined."""
 
+from importlib import import_module
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from samples import verdict_on
+from jax.export import export
+from samples import made, verdict_on
 
-from jaxnn.verify.graph import build_graph, by_primitives, evaluate
+from jaxnn.verify import verify
+from jaxnn.verify.comparison import trace_claim
+from jaxnn.verify.graph import build_graph, by_primitives, evaluate, is_library
+from jaxnn.verify.loading import load_claims
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -142,3 +148,46 @@ def test_trees_go_in_and_come_out_as_they_were():
 def test_a_loop_that_has_no_reverse_mode_is_judged_by_forward_mode():
     assert verdict_on(lambda x: 2 * x, of=looped).verdict == "holds"
     assert verdict_on(lambda x: -2 * x, of=looped).verdict == "refuted"
+
+
+FOLDERS = ("jax/jaxlib/numpy", "jaxnn/verify", "numpy/jax")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_claim_file_below_a_folder_named_like_a_library_is_the_users(folder, tmp_path):
+    file = tmp_path / folder / "claims.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "import jax.numpy as jnp\n"
+        "from jaxnn.verify import claim, real\n"
+        "\n"
+        "def f(w, x):\n"
+        "    return jnp.sum(jnp.tanh(w @ x) ** 2)\n"
+        "\n"
+        '@claim(of=f, wrt="x", kind="gradient", inputs={"w": real("m", "n"), "x": real("n")})\n'
+        "def gradient(w, x):\n"
+        "    return w.T @ (2 * jnp.tanh(w @ x))\n"
+    )
+    (claim,) = load_claims(file)
+    judged = verify(claim, trials=100)
+    assert judged.verdict == "refuted"
+    assert [finding.code for finding in judged.diagnosis] == ["activation_derivative_missing"]
+    assert "line 5" in judged.diagnosis[0].where + judged.diagnosis[0].detail
+
+
+@pytest.mark.parametrize("module", ["jax.numpy", "jax._src.lax.lax", "numpy", "jaxnn.verify.graph"])
+def test_files_of_the_libraries_are_not_the_users(module):
+    assert is_library(str(import_module(module).__file__))
+
+
+def test_files_of_jaxnn_outside_of_verification_are_functions_like_the_users():
+    assert not is_library(str(import_module("jaxnn.losses").__file__))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_program_of_the_random_trials_lowers_for_every_platform(platform):
+    claim = made(lambda x: 3 * x**2, of=lambda x: jnp.sum(x**3))
+    traced = trace_claim(claim, (("n", 3),))
+    exported = export(traced.run, platforms=[platform])(jnp.ones((100, 3)))
+    assert exported.platforms == (platform,)
+    assert [aval.shape for aval in exported.out_avals] == [(100, 3)] * 3
