@@ -1,8 +1,7 @@
 """Files that are written whole or not at all, and arrays in safetensors files with a digest.
 
-The metadata of a safetensors file is a manifest in JSON: what the arrays are, their types and
-shapes, and the SHA-256 of the manifest and all bytes. Reading compares the digest; nothing is ever
-unpickled.
+The metadata of a safetensors file has a JSON manifest: types and shapes of the arrays, further
+entries, and the digest, the SHA-256 of the manifest and all bytes. Nothing is ever unpickled.
 """
 
 import errno
@@ -25,13 +24,12 @@ from jaxnn.types import PyTree
 Arrays = Mapping[str, np.ndarray]
 Manifest = dict[str, Any]
 
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 _STORED = re.compile("bool|u?int(8|16|32|64)|b?float16|float(32|64)")
-"""The types that every version of safetensors knows; arrays of other types are stored as bytes."""
+"""The types of all safetensors versions; arrays of further types are stored as bytes."""
 
 
 class DamagedFileError(ValueError):
-    """The content of a file is not the content that was written."""
+    """The content of a file differs from the written content."""
 
 
 @contextmanager
@@ -39,18 +37,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     """Opens a temporary file beside ``path`` and moves the file onto ``path`` on success.
 
     On any exception, KeyboardInterrupt included, the temporary file is removed and ``path`` keeps
-    the earlier content. Every temporary name is unique, so several processes may write ``path`` at
-    once: the last process to finish wins.
+    the earlier content. Several processes may write ``path`` at once: the last to finish wins.
 
     Args:
-      path: the file to create or replace; the folder must exist.
-      mode: "wb", or "w" for UTF-8 text with line ends as written (as the csv module wants them).
-
-    Returns:
-      A context manager that yields the open file.
+      path: the file to create or replace, in an existing folder.
+      mode: "wb", or "w" for UTF-8 text with line ends as written (as the csv module expects).
 
     Raises:
-      ValueError: another mode.
+      ValueError: an unknown mode.
       OSError: the file cannot be written; the message names the file.
     """
     if mode not in ("wb", "w"):
@@ -74,11 +68,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Waits until the names in a folder are on the disk, where the system offers that.
-
-    Raises:
-      OSError: the disk fails.
-    """
+    """Waits until the names in a folder are on the disk, where the system offers the wait."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     try:
@@ -88,23 +78,19 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
             raise
 
 
 def save_arrays(path: Path, arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> str:
-    """Writes arrays as a safetensors file, atomically.
-
-    Args:
-      path: the file; the folder must exist.
-      arrays: numbers of any type, bfloat16 included, by name.
-      manifest: anything else worth knowing, in JSON's types.
+    """Writes arrays of any number type and a manifest in JSON's types, atomically.
 
     Returns:
-      The digest in the manifest, in hexadecimal.
+      The digest, in hexadecimal.
 
     Raises:
-      ValueError: an array of another type than numbers.
+      ModuleNotFoundError: safetensors is not installed.
+      ValueError: an array of objects or texts.
       OSError: the file cannot be written; the earlier content stays.
     """
     content, digest = pack(arrays, manifest)
@@ -114,21 +100,18 @@ def save_arrays(path: Path, arrays: Arrays, manifest: Mapping[str, Any] | None =
 
 
 def load_arrays(path: Path, digest: str | None = None) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """The manifest and the arrays of a file that ``save_arrays`` wrote.
-
-    Args:
-      path: the file.
-      digest: what ``save_arrays`` returned; None compares with the digest in the file alone.
+    """The manifest and the arrays in a file by ``save_arrays``, compared with a recorded digest.
 
     Raises:
-      DamagedFileError: the content has another digest, or ``save_arrays`` did not write the file.
+      ModuleNotFoundError: safetensors is not installed.
+      DamagedFileError: the digest differs, or ``save_arrays`` did not write the file.
       OSError: the file cannot be read.
     """
     return unpack(path.read_bytes(), str(path), digest)
 
 
 def pack(arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> tuple[bytes, str]:
-    """The content of the file that ``save_arrays`` writes, and the digest."""
+    """The content and the digest of the file by ``save_arrays``."""
     require("safetensors", "safetensors")
     from safetensors.numpy import save
 
@@ -145,7 +128,7 @@ def pack(arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> tuple[byt
 def unpack(
     content: bytes, origin: str, digest: str | None = None
 ) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """``load_arrays``, from the content of the file ``origin``."""
+    """``load_arrays`` for the content of the file ``origin``."""
     require("safetensors", "safetensors")
     from safetensors import SafetensorError, deserialize
 
@@ -157,9 +140,7 @@ def unpack(
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedFileError(f"{origin} is damaged, or no file of arrays by jaxnn") from None
     if written != _digest(manifest, raw) or digest not in (None, written):
-        raise DamagedFileError(
-            f"{origin} is damaged: its checksum is not the one that was recorded"
-        )
+        raise DamagedFileError(f"{origin} is damaged: its checksum is not the recorded checksum")
     return manifest, {
         name: np.frombuffer(raw[name], dtype).reshape(shape)
         for name, (dtype, *shape) in manifest.pop("arrays").items()
@@ -182,22 +163,20 @@ def _digest(manifest: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def named_leaves(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
-    """The leaves of a tree by their places in the tree, such as ``params[0].weight``."""
+def named_leaves(prefix: str, tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by place: ``params[0].weight``."""
     leaves = jax.tree.leaves_with_path(tree)
-    return {prefix + jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return {prefix + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def restore(prefix: str, template: PyTree, arrays: Arrays) -> PyTree:
-    """A tree like the template, of the leaves that ``named_leaves`` named.
+    """A tree like the template, of arrays that ``named_leaves`` named.
 
     Raises:
-      DamagedFileError: a leaf is missing.
+      DamagedFileError: an array is missing.
     """
-    leaves = []
-    for path, _ in jax.tree.leaves_with_path(template):
-        name = prefix + jax.tree_util.keystr(path)
-        if name not in arrays:
-            raise DamagedFileError(f"there is no array {name!r}")
-        leaves.append(arrays[name])
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    names = named_leaves(prefix, template)
+    if missing := names.keys() - arrays.keys():
+        raise DamagedFileError(f"there is no array {min(missing)!r}")
+    structure = jax.tree.structure(template)
+    return jax.tree.unflatten(structure, [arrays[name] for name in names])

@@ -1,8 +1,8 @@
 """Trained models, saved and ready to predict.
 
-A saved model is a folder with the file ``model.safetensors``: arrays ``params[0].weight``, ... with
-an axis of replicates in front, and a manifest that says what the model is. The file is written
-whole or not at all, so a crash leaves the model before or the model after.
+The folder of a model has the file ``model.safetensors``: arrays ``params[0].weight``, ... with a
+leading axis of replicates, and a manifest with sizes, activation and loss. The file is written
+whole or not at all, so a crash leaves the earlier model or the new model.
 """
 
 from collections.abc import Mapping
@@ -32,15 +32,15 @@ _EARLIER = "model.json"  # the manifest of version 1
 class SavedModel:
     """Models of one architecture, ready to predict; from ``load_model``.
 
-    A search saves the chosen model once per replicate (seed or fold): ``replicate`` says which
-    replicate answers. The answer for an example has the same bits whatever the other examples.
+    A search saves the chosen model once per replicate (seed and fold); ``replicate`` selects a
+    model. No bit of an example's result depends on further examples.
 
     Attributes:
       model: sizes and activation.
       params: leaves [R, ...].
       loss: the name of the loss; None for a custom loss.
       scale: the network sees inputs * scale.
-      about: what ``save_model`` was told about the model, such as hyperparameters.
+      about: notes given to ``save_model``, such as hyperparameters.
     """
 
     model: MLP
@@ -51,29 +51,26 @@ class SavedModel:
 
     @property
     def replicates(self) -> int:
-        """R, how many models there are."""
+        """R, the number of models."""
         return len(jax.tree.leaves(self.params)[0])
 
     def predict(self, inputs: Array | np.ndarray, *, replicate: int = 0) -> np.ndarray:
-        """Class indices, [N]: of the largest logit; of one logit z, whether z > 0."""
+        """Class indices [N]: the largest logit; with a single logit z, 1 where z > 0."""
         logits = self.logits(inputs, replicate=replicate)
         if logits.shape[1] == 1:
             return (logits[:, 0] > 0).astype(np.int32)
         return np.argmax(logits, axis=1).astype(np.int32)
 
     def probabilities(self, inputs: Array | np.ndarray, *, replicate: int = 0) -> np.ndarray:
-        """Class probabilities [N, C]: the softmax of the logits; of one logit, 1 - h and h.
-
-        h = sigmoid(z) is the probability of class 1.
+        """Class probabilities [N, C]: softmax(z); with a single logit, 1 - sigmoid(z), sigmoid(z).
 
         Raises:
-          ValueError: as ``logits``; or the model was trained with a custom loss, and custom losses
-            define no probabilities.
+          ValueError: as ``logits``; or a custom loss: custom losses define no probabilities.
         """
         if self.loss is None:
             raise ValueError(
-                "the model was trained with a custom loss, expected logits() or predict(): its "
-                "probabilities are unknown"
+                "the loss of the model is a custom function, which defines no probabilities: "
+                "expected logits() or predict()"
             )
         return self._map(_probabilities, inputs, replicate)
 
@@ -81,12 +78,12 @@ class SavedModel:
         """Logits [N, C].
 
         Args:
-          inputs: [N, in], stored as the training examples were: 8-bit pixels, or floats of the same
-            range, for both are multiplied by ``scale``.
-          replicate: which model, from 0.
+          inputs: [N, in], in the range of the training examples, such as 8-bit pixels; the network
+            sees inputs * scale.
+          replicate: the number of the model, from 0.
 
         Raises:
-          ValueError: another shape than [N, in], inputs that are no numbers, or no such replicate.
+          ValueError: the shape is not [N, in], the inputs are no numbers, or an unknown replicate.
         """
         return self._map(_logits, inputs, replicate)
 
@@ -131,24 +128,22 @@ def save_model(
     scale: ArrayLike = 1.0,
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Saves trained models in a folder; a model that is there already is replaced.
+    """Saves trained models in a folder, in place of an earlier model.
 
     Args:
-      folder: made if need be.
-      spec: what was trained.
-      params: one model's parameters, or several models', leaves [R, ...].
-      scale: of the training examples: a number, or one number per input.
-      about: anything else worth knowing, in JSON's types.
+      folder: created if missing.
+      spec: the trained program.
+      params: parameters of a single model, or of R models, leaves [R, ...].
+      scale: the factor of the training inputs, a number or [in].
+      about: notes, such as hyperparameters.
 
     Raises:
       ModuleNotFoundError: safetensors is not installed.
-      ValueError: parameters of another model.
-      OSError: the folder cannot be written; a model that was there still is.
+      ValueError: the parameters do not fit ``spec.model``.
+      OSError: the folder cannot be written; an earlier model stays.
 
     Example:
-      >>> import tempfile
-      >>> import jax, jaxnn
-      >>> from jaxnn.saved_model import load_model, save_model
+      >>> import tempfile, jax, jaxnn
       >>> spec = jaxnn.Spec(model=jaxnn.MLP((4, 3)), steps=1)
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     save_model(folder, spec, spec.model.init(jax.random.key(0)), scale=1 / 255)
@@ -172,21 +167,30 @@ def save_model(
 
 
 def load_model(folder: Path | str) -> SavedModel:
-    """The models that ``save_model`` saved; the example is there.
+    """The models in a folder by ``save_model``, ready to predict.
 
     Raises:
       ModuleNotFoundError: safetensors is not installed.
       FileNotFoundError: the folder holds no model.
-      DamagedFileError: the content of the file is not what was written.
-      ValueError: another version of the format; or a model that is no MLP of this library, so that
-        only ``load_params`` can restore the parameters.
+      DamagedFileError: the content of the file differs from the saved content.
+      ValueError: an unknown version of the format; or a model other than ``jaxnn.MLP``, for
+        ``load_params``.
+
+    Example:
+      >>> import tempfile, jax, jaxnn
+      >>> spec = jaxnn.Spec(model=jaxnn.MLP((4, 3)), steps=1)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save_model(folder, spec, spec.model.init(jax.random.key(0)))
+      ...     model = load_model(folder)
+      >>> model.model.sizes, model.loss, model.replicates
+      ((4, 3), 'cross_entropy', 1)
     """
     manifest, arrays = _read(Path(folder))
     model = manifest["model"]
     if model["kind"] != "mlp":
         raise ValueError(
-            f"{folder} holds a model that is no MLP of this library: expected "
-            "load_params(folder, template), with parameters of the model as the template"
+            f"{folder} holds a model other than jaxnn.MLP: expected load_params(folder, template), "
+            "with parameters of the model as the template"
         )
     mlp = MLP(tuple(model["sizes"]), activation=model["activation"])
     params = _restore(folder, manifest, arrays, jax.eval_shape(mlp.init, jax.random.key(0)))
@@ -195,14 +199,14 @@ def load_model(folder: Path | str) -> SavedModel:
 
 
 def load_params(folder: Path | str, template: PyTree) -> PyTree:
-    """The parameters of any model, such as Flax's: leaves [R, ...].
+    """The parameters of any model, such as a Flax module: leaves [R, ...].
 
     Args:
-      folder: where ``save_model`` saved the model.
-      template: one model's parameters, or their shapes: ``jax.eval_shape(model.init, key)``.
+      folder: the folder given to ``save_model``.
+      template: parameters of a single model, or shapes: ``jax.eval_shape(model.init, key)``.
 
     Raises:
-      ValueError: the template is not of this model; and as ``load_model``.
+      ValueError: the template does not fit the saved parameters; and as ``load_model``.
     """
     return _restore(folder, *_read(Path(folder)), template)
 
@@ -227,7 +231,7 @@ def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
 
 
 def _describe(spec: Spec) -> dict[str, Any]:
-    """What a model can be built from again, if words can say that."""
+    """The arguments that build the model; custom models and activations have none in JSON."""
     model = spec.model
     if not isinstance(model, MLP) or model.activation not in ACTIVATIONS:
         return {"kind": "other"}
@@ -235,11 +239,7 @@ def _describe(spec: Spec) -> dict[str, Any]:
 
 
 def _with_replicates(params: PyTree, template: PyTree) -> PyTree:
-    """Parameters of one model or of several models as leaves [R, ...].
-
-    Raises:
-      ValueError: parameters of another model.
-    """
+    """Parameters of a single model, or of R models, as leaves [R, ...]."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(template)]
     found = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
     if jax.tree.structure(params) == jax.tree.structure(template):
@@ -253,15 +253,13 @@ def _with_replicates(params: PyTree, template: PyTree) -> PyTree:
 def _restore(
     folder: Path | str, manifest: files.Manifest, arrays: files.Arrays, template: PyTree
 ) -> PyTree:
-    expected = {
-        "params" + jax.tree_util.keystr(path): (manifest["replicates"], *leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(template)
-    }
+    leaves = files.named_leaves("params", template)
+    expected = {name: (manifest["replicates"], *leaf.shape) for name, leaf in leaves.items()}
     found = {name: array.shape for name, array in arrays.items()}
-    if found != expected:
-        name = next(n for n in [*found, *expected] if found.get(n) != expected.get(n))
-        raise ValueError(
-            f"{folder}: {name} has the shape {found.get(name)}, expected {expected.get(name)} as "
-            "the template has it"
-        )
+    for name in {**found, **expected}:
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"{folder}: {name} has the shape {found.get(name)}, expected {expected.get(name)} "
+                "as in the template"
+            )
     return files.restore("params", template, arrays)

@@ -34,7 +34,7 @@ from jaxnn.search import (
     search,
     successive_halving,
 )
-from jaxnn.search.journal import SharedJournal, open_journal
+from jaxnn.search.journal import Journal
 from jaxnn.search.trainer import Trainer
 
 LENGTHS = (0, 1, 63, 65, 1000, 1014, 1015, 1016, 1017, 2016, 5000)
@@ -152,7 +152,7 @@ def mistakes(folder: Path) -> dict[str, Callable[[], object]]:
     mesh = population_mesh()
 
     def other_record() -> None:
-        with open_journal(None, {}) as journal:
+        with Journal() as journal:
             journal.append({"number": jax.process_index(), "seconds": 0.1})
 
     def full_disk() -> None:
@@ -195,14 +195,14 @@ def halved(folder: Path) -> dict[str, Any]:
 
 def killed(folder: Path) -> dict[str, Any]:
     """``halved``, but process 1 is killed after the first checkpoint."""
-    save = SharedJournal.save
+    save = Journal.save
 
-    def save_and_die(self: SharedJournal, segment: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def save_and_die(self: Journal, segment: int, arrays: Mapping[str, np.ndarray]) -> None:
         save(self, segment, arrays)
         if not distributed.is_first():
             os.kill(os.getpid(), signal.SIGKILL)
 
-    SharedJournal.save = save_and_die
+    Journal.save = save_and_die
     distributed.fail.__defaults__ = (0.5,)
     return halved(folder)
 

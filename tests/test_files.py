@@ -239,7 +239,7 @@ def test_an_intact_file_with_another_content_has_another_digest(changed):
     _, digest = files.pack(ARRAYS, MANIFEST)
     content, _ = changed
     files.unpack(content, "a")
-    with pytest.raises(DamagedFileError, match="a is damaged: its checksum is not the one"):
+    with pytest.raises(DamagedFileError, match="a is damaged: its checksum is not the recorded"):
         files.unpack(content, "a", digest)
 
 

@@ -158,7 +158,7 @@ def test_a_loss_of_somebody_else_gives_no_probabilities(tmp_path):
     save_model(tmp_path, spec, several(spec))
     model = load_model(tmp_path)
     assert model.predict(INPUTS).shape == (7,)
-    with pytest.raises(ValueError, match="its probabilities are unknown"):
+    with pytest.raises(ValueError, match="which defines no probabilities"):
         model.probabilities(INPUTS)
 
 

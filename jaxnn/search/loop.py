@@ -23,7 +23,6 @@ from jaxnn.population import Traced
 from jaxnn.search.journal import (
     Journal,
     Record,
-    Recorder,
     measured,
     round_record,
     segment_record,
@@ -203,7 +202,7 @@ class Loop:
           checkpoint_seconds: the shortest time between two checkpoints.
         """
         self._task, self._space, self._trainer = task, space, trainer
-        self._journal, self._recorder, self._report = journal, Recorder(journal), report
+        self._journal, self._report = journal, report
         self._population = PopulationState(trainer, keep)
         self._curves: dict[int, Curve] = {}
         self._programs: set[Program] = set()
@@ -241,7 +240,7 @@ class Loop:
         )
 
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> None:
-        self._recorder.add("round", number, round_record(number, current))
+        self._journal.confirm("round", number, round_record(number, current))
         self._population.begin_round(self._curves, {trial.number for trial in current.trials})
         by_name: dict[str, list[Trial]] = {}
         for trial in current.trials:
@@ -323,10 +322,10 @@ class Loop:
         """Trains a bucket to the next evaluation, or reads the scores in the journal."""
         read = len(bucket.trials) if self._replaying else 0
         if read:
-            record = self._recorder.read("segment", self._segment)
+            record = self._journal.known("segment")[self._segment]
         else:
             record = self._train(number, bucket)
-            self._recorder.add("segment", self._segment, record)
+            self._journal.confirm("segment", self._segment, record)
         bucket.evaluation += 1
         self._segment += 1
         self._train_seconds += record["seconds"]

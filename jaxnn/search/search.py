@@ -17,7 +17,7 @@ import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.population import check_axes, check_mesh
-from jaxnn.search.journal import open_journal
+from jaxnn.search.journal import Journal
 from jaxnn.search.loop import Loop, Status
 from jaxnn.search.methods import Method
 from jaxnn.search.result import RULES, Result, may_be_chosen
@@ -101,7 +101,7 @@ def search(
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, method, key, seeds, rule, mesh)
-    journal = open_journal(folder, question)
+    journal = Journal(folder, question)
     from jaxnn.search.report import reporting
 
     shown = progress if distributed.is_first() else None

@@ -129,7 +129,7 @@ def test_damaged_checkpoints_are_noted_and_the_result_is_the_same(
         flip(path)
     found = outcome(small.run(tmp_path))
     assert len(found["notes"]) == damaged
-    assert all("is damaged: its checksum is not the one" in note for note in found["notes"])
+    assert all("is damaged: its checksum is not the recorded" in note for note in found["notes"])
     assert [record.getMessage() for record in caplog.records] == found["notes"]
     assert found | {"notes": []} == expected
 
@@ -171,7 +171,7 @@ def test_scores_that_training_does_not_give_again_are_an_error(small, tmp_path):
     with pytest.raises(s.ReproducibilityError) as raised:
         small.run(tmp_path, None, 1e9)
     message = str(raised.value)
-    assert f"segment {logged[-1]['segment']} is not what the record has: loss[1][0] is" in message
+    assert f"segment {logged[-1]['segment']} is not as recorded: loss[1][0] is" in message
     assert "\n" not in message
     assert len(message) < 200
     assert stored(tmp_path) == before
