@@ -29,62 +29,38 @@ from jaxnn.population import default_block_size
 
 
 class Bound(NamedTuple):
-    """A row's arithmetic, bytes and least time, per model and step."""
+    """A row's work and least time, per model and step; times in microseconds."""
 
     flops: int
     bytes: float
-    arithmetic: float  # microseconds
-    memory: float  # microseconds
-    measured: float  # microseconds
+    intensity: float  # FLOP per byte
+    arithmetic: float
+    memory: float
+    least: float  # the bound: the longer of the two times
+    binds: str  # "arithmetic" or "memory"
+    measured: float
+    distance: float  # measured over least
     share: float  # the row's part of the machine's devices
-
-    @property
-    def intensity(self) -> float:
-        """Floating-point operations per byte."""
-        return self.flops / self.bytes
-
-    @property
-    def least(self) -> float:
-        """The bound, in microseconds."""
-        return max(self.arithmetic, self.memory)
-
-    @property
-    def binds(self) -> str:
-        """The longer of the two times, by name."""
-        return "arithmetic" if self.arithmetic >= self.memory else "memory"
-
-    @property
-    def distance(self) -> float:
-        """Measured time over the bound."""
-        return self.measured / self.least
 
 
 def bound(row: Mapping[str, Any], machine: Mapping[str, Any]) -> Bound:
-    """The bound of one row.
-
-    Args:
-      row: a training: ``sizes``, ``contender``, ``models``, ``cores``, ``microseconds``, and
-        ``models_on_a_core`` where jaxnn's default has been different.
-      machine: the ceilings, as measured by ``parts.roofline``.
-    """
-    sizes, ours = tuple(row["sizes"]), row["contender"] == "jaxnn"
+    """The bound of a training, on a machine with the ceilings of ``parts.roofline``."""
+    sizes, measured = tuple(row["sizes"]), row["microseconds"]["median"]
     flops = flops_per_step(sizes)
     on_cpu = machine["platform"] == "cpu"
     share = min(1.0, row["cores"] / machine["devices"]) if on_cpu else 1.0
     sharing, in_hand = company(row, machine["platform"])
-    pixels = sizes[0] * (1 if ours else 4)  # bytes of an example
+    pixels = sizes[0] * (1 if row["contender"] == "jaxnn" else 4)  # bytes of an example
     parameters = sum(o * (i + 1) for i, o in pairwise(sizes))
     examples_bytes, parameter_bytes = BATCH_SIZE * pixels / sharing, 8 * parameters
     examples_rate = bandwidth_at(machine["bandwidth"], machine["training_examples"] * pixels)
     parameter_rate = bandwidth_at(machine["bandwidth"], 4 * parameters * in_hand) * share
-    return Bound(
-        flops=flops,
-        bytes=examples_bytes + parameter_bytes,
-        arithmetic=flops / machine["peak_gflops"]["median"] / share / 1e3,
-        memory=(examples_bytes / examples_rate + parameter_bytes / parameter_rate) / 1e3,
-        measured=row["microseconds"]["median"],
-        share=share,
-    )
+    moved = examples_bytes + parameter_bytes
+    arithmetic = flops / machine["peak_gflops"]["median"] / share / 1e3
+    memory = (examples_bytes / examples_rate + parameter_bytes / parameter_rate) / 1e3
+    least, binds = max((arithmetic, "arithmetic"), (memory, "memory"))
+    times = arithmetic, memory, least, binds, measured, measured / least
+    return Bound(flops, moved, flops / moved, *times, share)
 
 
 def company(row: Mapping[str, Any], platform: str) -> tuple[int, int]:
@@ -105,31 +81,20 @@ class Line(NamedTuple):
     part: str
     row: Mapping[str, Any]
     bound: Bound
+    group: str  # the title of the lines shown together
+    series: str  # contender and place; within a group, lines of a series differ in ``models``
+    name: str  # different for all lines of a group
 
-    @property
-    def group(self) -> str:
-        """The title of the lines shown together."""
-        if self.part == "scale":
-            return f"Scale, {self.row.get('question', 'population')}"
-        models = self.row["models"]
-        return f"{'One model' if models == 1 else f'{models} models'} {self._network}"
 
-    @property
-    def series(self) -> str:
-        """Contender and place; within a group, lines of a series differ in ``models``."""
-        cores, processes = self.row["cores"], self.row.get("processes", 1)
-        words = [self.row["label"] + (f" {self._network}" if self.part == "scale" else "")]
-        if cores is not None:  # None: an accelerator
-            words.append(cores_name(cores))
-        if processes > 1:
-            words.append(f"{processes} processes")
-        return ", ".join(words)
-
-    @property
-    def name(self) -> str:
-        """Different for all lines of a group."""
-        return self.series + (f", models: {self.row['models']:,}" if self.part == "scale" else "")
-
-    @property
-    def _network(self) -> str:
-        return network_name(self.row["sizes"])
+def line(part: str, row: Mapping[str, Any], machine: Mapping[str, Any]) -> Line:
+    """The line of a row, which takes fewer entries from ``scale``."""
+    network, models = network_name(row["sizes"]), row["models"]
+    cores, processes = row["cores"], row.get("processes", 1)
+    words = [row["label"] + (f" {network}" if part == "scale" else "")]
+    words += [cores_name(cores)] if cores is not None else []  # None: an accelerator
+    words += [f"{processes} processes"] if processes > 1 else []
+    name = series = ", ".join(words)
+    group = f"{'One model' if models == 1 else f'{models} models'} {network}"
+    if part == "scale":
+        name, group = f"{series}, models: {models:,}", f"Scale, {row.get('question', 'population')}"
+    return Line(part, row, bound(row, machine), group, series, name)

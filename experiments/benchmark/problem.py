@@ -74,11 +74,7 @@ def flops_per_step(sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> int:
 
 
 def mnist_shaped(data: Any, count: int) -> Examples:
-    """``count`` images of 784 pixels from a ``jaxnn.Data``; small images are enlarged and repeated.
-
-    Raises:
-      ValueError: the images are neither 784 pixels nor a smaller square.
-    """
+    """``count`` images of 784 pixels from a ``jaxnn.Data``, enlarged and repeated if need be."""
     pixels = np.asarray(data.inputs)
     width = int(pixels.shape[1] ** 0.5)
     if pixels.shape[1] != 784 and width * width == pixels.shape[1] and width < 28:

@@ -203,10 +203,7 @@ def test_a_population_is_dealt_out_to_the_processes(played, capsys):
     assert ("jaxnn", 2) not in by_name
     rates = np.geomspace(1e-3, 1e-1, 4).tolist()
     numpy_split = [each for each in requests if each[0] == "numpy" and len(each[2]) == 2]
-    assert [each[2] for each in numpy_split[:2]] == [
-        (rates[0], rates[2]),
-        (rates[1], rates[3]),
-    ]
+    assert [each[2] for each in numpy_split[:2]] == [(rates[0], rates[2]), (rates[1], rates[3])]
     row = by_name["numpy", 2]
     assert row["cores"] == 2
     # a second for 3 steps of 4 models

@@ -188,12 +188,7 @@ def test_goals_come_first_reached_or_not(monkeypatch):
         Goal("mutants", 0, 2, "slipped", at_most=True),
         Goal("too fast", 2, 1.5, share=90),
     ]
-    part(
-        monkeypatch,
-        "startup",
-        Table("Start-up", ["a"], [["1"]], ["A note."]),
-        lambda _: goals,
-    )
+    part(monkeypatch, "startup", Table("Start-up", ["a"], [["1"]], ["A note."]), lambda _: goals)
     texts = section(content({"startup": {}})).split("\n\n")
     title, table, where, limit, *rest = texts[2:]
     assert title == "**Required and measured**"

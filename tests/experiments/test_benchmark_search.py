@@ -93,7 +93,7 @@ def heavy_ball(some, weight, bias, *, rate, l2, momentum, steps):
 def scikit_learns_steps(asked, some, rate, l2):
     from experiments.benchmark.searches import scikit_learn
 
-    model = scikit_learn.classifier(asked).set_params(
+    model = scikit_learn.network(asked).set_params(
         alpha=scikit_learn.alpha(asked, l2), learning_rate_init=rate, warm_start=True
     )
     model.set_params(max_iter=1).fit(some.inputs, some.targets)

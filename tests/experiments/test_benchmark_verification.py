@@ -60,10 +60,7 @@ def gradient(of, formula, wrt: str | tuple[str, ...] = "x", inputs=X, **more):
 
 
 KINDS = {
-    "gradient": (
-        gradient(squares, lambda x: 2 * x),
-        lambda x: 2.01 * x,
-    ),
+    "gradient": (gradient(squares, lambda x: 2 * x), lambda x: 2.01 * x),
     "gradient by two": (
         gradient(bilinear, lambda w, a, x: (jnp.outer(a, x), a @ w), ("w", "x"), W),
         lambda w, a, x: (jnp.outer(a, x), w @ x),

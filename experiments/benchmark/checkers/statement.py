@@ -65,7 +65,7 @@ def state(claim: Claim) -> Statement | None:
 
 def compiled(statement: Statement) -> Statement:
     """The statement for many evaluations."""
-    return Statement(jit(statement.function), jit(statement.derivative))
+    return Statement(*map(jit, statement))
 
 
 def at_parts(claim: Claim, inputs: Inputs, parts: Parts) -> Inputs:

@@ -4,26 +4,23 @@ The machine's ceilings are measured here; the bound of a row is ``experiments.be
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 
 from experiments.benchmark import machine
-from experiments.benchmark.bound import Line, bound
+from experiments.benchmark.bound import Line, line
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.machine import bandwidth_at, peak_gflops, size_name
 from experiments.benchmark.part import Bench, Part, Results, Table, figures, table
 from experiments.benchmark.problem import NETWORKS, restore
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PARTS = ("one_model", "population", "scale")  # with rows of trainings
 NEEDED = {"sizes", "models", "cores", "microseconds"}  # of a training's row
 COLUMNS = {
     "": "{line.name}",
     "MFLOP": "{mflop:.2f}",
-    "KB": "{kilobytes:.1f}",
+    "KB": "{kb:.1f}",
     "FLOP per byte": "{bound.intensity:.1f}",
     "bound (µs)": "{bound.least:.2f}",
     "by": "{bound.binds}",
@@ -33,7 +30,7 @@ COLUMNS = {
 CEILINGS = {
     "": "{name}",
     "median": "{median:.1f}",
-    "least to most": "{least:.1f} to {most:.1f}",
+    "least to most": "{ends}",
     "unit": "{unit}",
     "FLOP per byte at which both take as long": "{ridge}",
 }
@@ -65,11 +62,10 @@ def measure(bench: Bench) -> Results:
 def lines(results: Results) -> list[Line]:
     """Every training on JAX's devices, with its bound."""
     ceilings = results["roofline"]
-    on_cpu = ceilings["platform"] == "cpu"
     return [
-        Line(part, row, bound(row, ceilings))
+        line(part, row, ceilings)
         for part, row in trainings(results)
-        if on_cpu or "jax" in CONTENDERS[row["contender"]].packages
+        if ceilings["platform"] == "cpu" or "jax" in CONTENDERS[row["contender"]].packages.split()
     ]
 
 
@@ -87,56 +83,52 @@ def trainings(results: Results) -> Iterator[tuple[str, Results]]:
 def groups(results: Results) -> dict[str, list[Line]]:
     """The lines by group, nearest to the bound first; lines of ``scale`` in the order measured."""
     found: dict[str, list[Line]] = {}
-    for line in lines(results):
-        found.setdefault(line.group, []).append(line)
+    for each in lines(results):
+        found.setdefault(each.group, []).append(each)
     for group in found.values():
-        group.sort(key=lambda line: line.part != "scale" and line.bound.distance)
+        group.sort(key=lambda each: each.part != "scale" and each.bound.distance)
     return found
 
 
 def tables(results: Results) -> list[Table]:
-    """The ceilings, then a table for each group of lines."""
-    return [
-        ceilings_table(results["roofline"]),
-        *(group_table(title, group) for title, group in groups(results).items()),
-    ]
+    """The ceilings, then a table for each group of lines, per model and step."""
+    found = [ceilings_table(results["roofline"])]
+    for title, group in groups(results).items():
+        rows = [
+            {
+                "line": li,
+                "bound": li.bound,
+                "mflop": li.bound.flops / 1e6,
+                "kb": li.bound.bytes / 1e3,
+            }
+            for li in group
+        ]
+        found.append(table(f"{title}, per model and step", rows, COLUMNS))
+    return found
 
 
 def ceilings_table(ceilings: Results) -> Table:
     """Peak and bandwidths, and the intensities above which arithmetic is the longer work."""
     peak = ceilings["peak_gflops"]
-    first = {"name": "2048 x 2048 matrix product, float32", "unit": "GFLOP/s", "ridge": ""}
-    rows = [first | spread_of(peak)]
+    rows = [("2048 x 2048 matrix product, float32", "GFLOP/s", "", peak)]
     for entry in ceilings["bandwidth"]:
         ridge = peak["median"] / bandwidth_at(ceilings["bandwidth"], entry["bytes"])
         name = f"a = b + s c, {size_name(entry['bytes'])} per device"
-        row = {"name": name, "unit": "GB/s", "ridge": f"{ridge:.1f}"}
-        rows.append(row | spread_of(entry["gigabytes_per_second"]))
-    title = f"What the machine can do, {ceilings['devices']} devices at once"
-    return table(title, rows, CEILINGS, NOTES)
-
-
-def spread_of(measured: Results) -> dict[str, float]:
-    """A measure's median and extremes."""
-    values = measured["values"]
-    return {"median": measured["median"], "least": min(values), "most": max(values)}
-
-
-def group_table(title: str, group: Sequence[Line]) -> Table:
-    """Arithmetic, bytes, bound and distance of each line, per model and step."""
-    rows = [
-        {
-            "line": line,
-            "bound": line.bound,
-            "mflop": line.bound.flops / 1e6,
-            "kilobytes": line.bound.bytes / 1e3,
-        }
-        for line in group
+        rows.append((name, "GB/s", f"{ridge:.1f}", entry["gigabytes_per_second"]))
+    body = [
+        dict(measured, name=name, unit=unit, ridge=ridge, ends=ends(measured["values"]))
+        for name, unit, ridge, measured in rows
     ]
-    return table(f"{title}, per model and step", rows, COLUMNS)
+    title = f"What the machine can do, {ceilings['devices']} devices at once"
+    return table(title, body, CEILINGS, NOTES)
 
 
-def drawings(results: Results) -> dict[str, "Figure"]:
+def ends(values: Sequence[float]) -> str:
+    """The least and the largest value."""
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
+def drawings(results: Results) -> dict[str, Any]:
     """The figure of the page, if there is anything to show."""
     from experiments.benchmark.roofline_figure import roofline_figure
 

@@ -99,10 +99,7 @@ def compiled(problem: Problem) -> Train:
     require_compiler()
     settings: dict[str, Any] = {
         "dynamic": False,
-        "options": {
-            "cpp_wrapper": True,
-            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-        },
+        "options": {"cpp_wrapper": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe},
         "isolate_recompiles": True,  # no programs of a different problem
     }
     return functional(problem, lambda step: torch.compile(step, **settings))

@@ -7,6 +7,7 @@ epoch draws a new order; the inputs stay in float32.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn import config_context
@@ -25,7 +26,12 @@ def prepare(problem: Problem) -> Train:
     def train(
         rate: float, epochs: int, seed: int, evaluate: bool
     ) -> tuple[MLPClassifier, list[float]]:
-        model, accuracies = classifier(problem, float(rate), epochs, seed), []
+        settings: dict[str, Any] = {"learning_rate_init": float(rate), "momentum": 0.0}
+        settings["alpha"] = problem.l2 * problem.batch_size
+        # A number would start every ``partial_fit`` with an equal order.
+        settings["random_state"] = np.random.RandomState(seed)
+        model = classifier(problem.sizes, problem.batch_size, epochs, **settings)
+        accuracies = []
         with warnings.catch_warnings(), config_context(assume_finite=True):
             # The number of epochs is given: a warning of no convergence would say nothing.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -39,20 +45,16 @@ def prepare(problem: Problem) -> Train:
     return train
 
 
-def classifier(problem: Problem, rate: float, epochs: int, seed: int) -> MLPClassifier:
-    """The problem's network, without early stopping."""
+def classifier(sizes: tuple[int, ...], batch_size: int, epochs: int, **more: Any) -> MLPClassifier:
+    """SGD for a number of epochs, without early stopping; without hidden layers, softmax."""
     return MLPClassifier(
-        hidden_layer_sizes=problem.sizes[1:-1],
+        hidden_layer_sizes=tuple(sizes[1:-1]),
         activation="relu",
         solver="sgd",
-        alpha=problem.l2 * problem.batch_size,
         learning_rate="constant",
-        learning_rate_init=rate,
-        momentum=0.0,
         nesterovs_momentum=False,
         max_iter=epochs,
         n_iter_no_change=epochs,
         tol=0.0,
-        # A number would start every ``partial_fit`` with an equal order.
-        random_state=np.random.RandomState(seed),
-    ).set_params(batch_size=problem.batch_size)
+        **more,
+    ).set_params(batch_size=batch_size)

@@ -12,6 +12,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import HalvingRandomSearchCV, PredefinedSplit, RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier
 
+from experiments.benchmark.peers.scikit_learn import classifier
 from experiments.benchmark.searches.job import Job, tell
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     fold = np.repeat([always, held_out], [len(train.targets), len(validation.targets)])
     kind, budget = method(job)
     search = kind(
-        classifier(job),
+        network(job),
         {
             "learning_rate_init": loguniform(*job.learning_rate),
             "alpha": loguniform(*(alpha(job, l2) for l2 in job.l2)),
@@ -57,19 +58,10 @@ def alpha(job: Job, l2: float) -> float:
     return l2 * job.batch_size
 
 
-def classifier(job: Job) -> MLPClassifier:
-    """The network; without hidden layers, softmax regression."""
-    settings: dict[str, Any] = {
-        "hidden_layer_sizes": tuple(job.sizes[1:-1]),
-        "solver": "sgd",
-        "batch_size": job.batch_size,
-        "momentum": job.momentum,
-        "nesterovs_momentum": False,
-        "max_iter": job.epochs,
-        "n_iter_no_change": job.epochs,  # no early stop
-        "random_state": job.seed,
-    }
-    return MLPClassifier(**settings)
+def network(job: Job) -> MLPClassifier:
+    """The network, with heavy-ball momentum."""
+    settings = {"momentum": job.momentum, "random_state": job.seed}
+    return classifier(job.sizes, job.batch_size, job.epochs, **settings)
 
 
 def score(model: MLPClassifier, inputs: np.ndarray, targets: np.ndarray) -> float:

@@ -42,9 +42,10 @@ def network(sizes: tuple[int, ...]) -> nn.Sequential:
 def train(model: nn.Module, rate: float, seed: int, data: tuple[Tensor, ...]) -> list[dict]:
     """The measures of a network at every evaluated iteration."""
     x, y, *_ = data
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    biases = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": weights, "weight_decay": script.L2}, {"params": biases}]
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": script.L2},
+        {"params": [p for p in model.parameters() if p.ndim == 1]},
+    ]
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, script.STEPS)
     history = [{"iteration": 0} | evaluate(model, data)]
@@ -78,12 +79,11 @@ def column(rows: list[dict], setting: str, measure: str) -> Tensor:
 
 def draw(rows: list[dict], measure: str, folder: Path) -> None:
     """A line per setting, in a band of a standard deviation over the seeds."""
-    figure = Figure(figsize=(8, 5), dpi=150)
+    figure, at = Figure(figsize=(8, 5), dpi=150), sorted(EVALUATE_AT)
     axes = figure.add_subplot()
     for setting, sizes in SIZES.items():
         values = column(rows, setting, measure)
         mean, std = values.mean(dim=0), values.std(dim=0)
-        at = sorted(EVALUATE_AT)
         axes.fill_between(at, mean - std, mean + std, alpha=0.2)
         axes.plot(at, mean, label=f"({setting}) {'-'.join(map(str, sizes))}")
     axes.set(title=f"{measure}, digits", xlabel="iteration", ylabel=measure, yscale="log")
