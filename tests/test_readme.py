@@ -96,7 +96,7 @@ def is_run(command: str) -> bool:
 def run_command(command: str, folder: Path, **variables: str) -> str:
     """What a command prints; ``jaxnn`` is the package of this checkout."""
     interpreter = f'"{sys.executable}" -W error'
-    program = re.sub(r"^jaxnn verify\b", f"{interpreter} -m jaxnn.verify", command)
+    program = re.sub(r"^jaxnn\b", f"{interpreter} -m jaxnn", command)
     program = re.sub(r"^python\b", interpreter, program)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"} | variables
     done = subprocess.run(
