@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jax
@@ -90,12 +92,14 @@ def search(
         raise ValueError(f"rule is {rule!r}, expected one of {list(RULES)}")
     if rule == "one_standard_error" and seeds * task.validation.count < 2:
         raise ValueError("rule is 'one_standard_error', expected at least 2 seeds or folds")
-    checked = Space(space, task.model_parameters)
+    # Optax takes a tenth of a second to import: in the background while keys are drawn.
+    Thread(target=import_module, args=("optax",), daemon=True).start()
     mesh = mesh or population_mesh()
     check_axes(mesh)
     bits, replicate_key, words = _draw(key, seeds)
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
+    checked = Space(space, task.model_parameters)
     check(task, checked, method, arranged, mesh, seed)
     trainer = make_trainer(arranged, checked.traced, words, jax.random.key_impl(key), mesh)
     question = {}  # in the memory of one process nobody asks whether the search is the same
