@@ -51,7 +51,7 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def use_all_cores() -> None:
-    """Makes every CPU core a JAX device; call it before JAX's first use.
+    """Makes every CPU core a JAX device; before the first use of JAX.
 
     A small network is too little work to share between threads: with one device per core, each
     training other members of the population, no operation waits for a second thread.
@@ -93,7 +93,7 @@ def population_mesh(count: int | None = None, *, batch: int = 1) -> jax.sharding
 
 
 def use_compilation_cache() -> None:
-    """Keeps every compiled program on disk, so that a second run need not compile.
+    """Keeps every compiled program on disk, so that a second run loads the programs.
 
     The folder is JAX_COMPILATION_CACHE_DIR, else ``jaxnn/xla`` in the user's cache folder.
     """

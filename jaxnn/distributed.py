@@ -1,7 +1,7 @@
-"""Several processes, perhaps on several hosts, that work as one, on JAX's distributed runtime.
+"""One job of several processes, perhaps on several hosts, by JAX's distributed runtime.
 
-Every process runs the same program with the same arguments, and has some of the devices. Whatever
-is said here to happen between processes, all of them have to take part in, in the same order.
+Every process runs an equal program with equal arguments, and has some of the devices. Every
+function that exchanges values is collective: call it on all processes, in equal order.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ import numpy as np
 from jaxnn.spec import require_count
 
 _SHORT = 1024  # bytes of a message that takes a single exchange
-_CHUNK = 2**26  # bytes exchanged at once: a power of 2, so that only the last piece is padded
+_CHUNK = 2**26  # bytes per exchange: a power of 2, so that only the last piece is padded
 
 
 class LostProcessError(ConnectionError):
-    """A process of the job has ended before its time."""
+    """A process of the job ended early."""
 
 
 def join(
@@ -36,27 +36,25 @@ def join(
     *,
     timeout_seconds: int = 300,
 ) -> None:
-    """Makes this process one of several; call it before JAX's first use, in all of them.
+    """Joins the job; call ``join`` in every process, before the first use of JAX.
 
-    Without arguments JAX finds out from the environment of SLURM, Open MPI, Kubernetes or a TPU.
-
-    A process that is told to stop (SIGTERM) stops, and one that fails ends within seconds, so that
-    the others do not wait for it.
+    Without arguments JAX reads the environment of SLURM, Open MPI, Kubernetes or a TPU. SIGTERM
+    stops a process, and a process that fails ends within seconds, so that no process waits long.
 
     Args:
-      coordinator_address: "host:port", at which the others reach process 0; any free port.
-      process_count: how many processes there are.
-      process_id: which one this is, from 0.
-      timeout_seconds: how long to wait for the others; then the process is aborted.
+      coordinator_address: "host:port" of process 0; any free port.
+      process_count: the number of processes.
+      process_id: the number of this process, from 0.
+      timeout_seconds: how long to wait for the remaining processes before aborting.
 
     Raises:
-      ValueError: arguments that are missing or out of range, or an environment that says nothing.
-      RuntimeError: JAX has been used already, or this process has joined.
+      ValueError: arguments are missing or out of range, or the environment names no cluster.
+      RuntimeError: JAX is in use, or the process has joined already.
     """
     if jax.distributed.is_initialized():
         raise RuntimeError("this process has joined already, expected join() once")
     given = _checked(coordinator_address, process_count, process_id)
-    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
+    jax.config.update("jax_enable_preemption_service", False)  # swallows SIGTERM
     try:
         jax.distributed.initialize(*given, initialization_timeout=timeout_seconds)
     except (ValueError, RuntimeError) as error:
@@ -93,26 +91,26 @@ def _checked(
 
 
 def process_count() -> int:
-    """How many processes there are; 1 without ``join``."""
+    """The number of processes; 1 without ``join``."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def process_index() -> int:
-    """Which process this is, from 0."""
+    """The number of this process, from 0."""
     return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this is process 0: the one that prints and writes files."""
+    """Whether this process is process 0, which prints and writes files."""
     return process_index() == 0
 
 
 def fail(status: int, patience: float = 10.0) -> None:
-    """Says that this process has failed and is about to end, with an exit status.
+    """Bounds the time that a failed process takes to end.
 
-    At its end a process waits for the others. If they have failed too, they come at once, and all
-    end in order. If not, they may be waiting for this one: after ``patience`` seconds it ends
-    regardless, and they notice.
+    A process that ends waits for all processes. Where all have failed, all end at once, in order.
+    Otherwise the failed process ends after ``patience`` seconds with the exit status, and JAX
+    reports the loss to the remaining processes.
     """
     if process_count() > 1:
         timer = Timer(patience, os._exit, [status])
@@ -129,10 +127,10 @@ def _report_and_fail(
 
 
 def from_first(work: Callable[[], bytes]) -> bytes:
-    """What ``work`` returns in process 0, in every process; it is called in no other.
+    """Calls ``work`` in process 0 and returns the result in every process.
 
     Raises:
-      Exception: the one that ``work`` raised in process 0, in every process.
+      Exception: in every process the exception of ``work`` in process 0.
     """
     if process_count() == 1:
         return work()
@@ -140,7 +138,7 @@ def from_first(work: Callable[[], bytes]) -> bytes:
     if is_first():
         try:
             answer = b"+" + work()
-        except Exception as error:  # whatever it is: the others wait for an answer
+        except Exception as error:  # all processes wait for the answer
             raised = error
             kind = type(error)
             answer = b"-" + json.dumps([kind.__module__, kind.__name__, str(error)]).encode()
@@ -153,15 +151,15 @@ def from_first(work: Callable[[], bytes]) -> bytes:
 
 
 def agree(flag: bool) -> bool:
-    """The answer of process 0, in every process."""
+    """The flag of process 0, in every process."""
     return bool(from_first(lambda: bytes([flag]))[0])
 
 
-def all_gather(own: np.ndarray) -> np.ndarray:
-    """The bytes of every process.
+def all_gather(content: np.ndarray) -> np.ndarray:
+    """The bytes of every process, in every process.
 
     Args:
-      own: [n] uint8, of one length in all processes.
+      content: the bytes of this process, [n] uint8; n is equal in all processes.
 
     Returns:
       [P, n].
@@ -176,52 +174,48 @@ def all_gather(own: np.ndarray) -> np.ndarray:
     if len(set(counts)) > 1:
         raise ValueError(f"the processes have {counts} devices, expected the same number each")
     with _noticing_losses():
-        received = [process_allgather(piece) for piece in _pieces(own)]
+        received = [process_allgather(piece) for piece in _pieces(content)]
     empty = np.zeros((process_count(), 0), np.uint8)
-    return np.concatenate([empty, *received], axis=1)[:, : len(own)]
+    return np.concatenate([empty, *received], axis=1)[:, : len(content)]
 
 
 @cache
 def _device_counts() -> tuple[int, ...]:
-    """The number of devices of each process; they are known everywhere."""
+    """The number of devices of each process, as every process knows."""
     return tuple(np.bincount([device.process_index for device in jax.devices()]).tolist())
 
 
 def unlike_first(value: bytes) -> list[int]:
-    """The processes that have another value than process 0; the same list in all of them."""
+    """The processes whose value differs from process 0's; every process gets an equal list."""
     digests = all_gather(np.frombuffer(hashlib.sha256(value).digest(), np.uint8))
     return np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
 
 
 def _broadcast(content: bytes) -> bytes:
-    """What process 0 has, of any length: its beginning with the length, then the rest."""
+    """The bytes of process 0, of any length: length and beginning first, then the rest."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     begin = (len(content).to_bytes(8) + content[: _SHORT - 8]).ljust(_SHORT, b"\0")
     begin = all_gather(np.frombuffer(begin, np.uint8))[0].tobytes()
     length = int.from_bytes(begin[:8])
     missing = max(0, length - (_SHORT - 8))
-    own = np.zeros(missing, np.uint8)
+    rest = np.zeros(missing, np.uint8)
     if is_first():
-        own = np.frombuffer(content[_SHORT - 8 :], np.uint8)
+        rest = np.frombuffer(content[_SHORT - 8 :], np.uint8)
     with _noticing_losses():
-        rest = [broadcast_one_to_all(piece).tobytes() for piece in _pieces(own)]
-    return b"".join([begin[8:], *rest])[:length]
+        received = [broadcast_one_to_all(piece).tobytes() for piece in _pieces(rest)]
+    return b"".join([begin[8:], *received])[:length]
 
 
-def _pieces(own: np.ndarray) -> list[np.ndarray]:
+def _pieces(content: np.ndarray) -> list[np.ndarray]:
     """Bytes cut into pieces of few different lengths: every length is a program to compile."""
-    pieces = [own[start : start + _CHUNK] for start in range(0, len(own), _CHUNK)]
-    return [np.pad(piece, (0, _padding(len(piece)))) for piece in pieces]
-
-
-def _padding(length: int) -> int:
-    return max(64, 1 << (length - 1).bit_length()) - length
+    pieces = [content[start : start + _CHUNK] for start in range(0, len(content), _CHUNK)]
+    return [np.pad(p, (0, max(64, 1 << (len(p) - 1).bit_length()) - len(p))) for p in pieces]
 
 
 @contextmanager
 def _noticing_losses() -> Iterator[None]:
-    """Says in one line what the death of another process looks like."""
+    """Turns JAX's errors about a lost process into a single line."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -232,9 +226,9 @@ def _noticing_losses() -> Iterator[None]:
 
 
 def _error(module: str, name: str, text: str) -> Exception:
-    """An exception of process 0, in another process."""
+    """An exception of process 0, rebuilt from type and text."""
     kind = getattr(import_module(module), name, RuntimeError)
     try:
         return kind(text)
-    except TypeError:  # one that is not made of a text
+    except TypeError:  # an exception that takes more than a text
         return RuntimeError(f"{name}: {text}")

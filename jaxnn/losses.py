@@ -1,8 +1,8 @@
-"""Losses of one example, the L2 penalty, and what their callers report.
+"""Losses of one example, the L2 penalty and the classification error.
 
-Every loss takes the logits z [C] of ONE example and its target; ``jax.vmap`` them over a minibatch.
-All are finite, with finite gradients, for logits up to +-1e30, and accept a logit of -inf wherever
-the target has none of its mass.
+Every loss takes the logits z [C] and the target of ONE example; ``jax.vmap`` them over a minibatch.
+All losses are finite, with finite gradients, for logits up to +-1e30, and accept a logit of -inf
+where the target is 0.
 """
 
 import jax
@@ -99,8 +99,8 @@ LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error, "logis
 def l2_penalty(params: PyTree) -> Array:
     """Half the sum of the squared weights: 1/2 sum_k w_k^T w_k. Biases do not count.
 
-    A weight is a leaf of rank 2 or more; biases (and scales) are vectors. That is so for ``Layer``
-    and for the parameters of Flax and Equinox alike.
+    A weight is a leaf of rank 2 or more; biases (and scales) are vectors, in ``Layer`` as in the
+    parameters of Flax and Equinox.
 
     Source: S2.4.
     """
@@ -123,7 +123,7 @@ def _weighted(weight: Array, value: Array) -> Array:
 
 
 def check_target(name: str, logits: Array, target: Array) -> None:
-    """Raises a ValueError, in the name of the caller, where logits and target do not fit."""
+    """ValueError, in the name of the caller, unless logits and target fit."""
     if logits.ndim != 1:
         raise ValueError(
             f"{name} takes the logits of one example, shape [C], got {logits.shape}: jax.vmap it "

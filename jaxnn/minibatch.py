@@ -1,9 +1,9 @@
-"""Which examples make up the minibatch of an iteration.
+"""The examples of an iteration's minibatch.
 
-A fresh shuffle per epoch, without ever storing one: the order of an epoch is a keyed pseudorandom
-permutation that is computed where it is needed, so an iteration's minibatch is a function of
-(key, iteration) alone. ``jax.random.permutation`` of 60,000 examples costs about as much on a CPU
-as the whole epoch of softmax regression that it shuffles, and would be one more array to carry.
+Every epoch has a fresh order: a keyed pseudorandom permutation, computed where needed and never
+stored, so an iteration's minibatch is a function of (key, iteration) alone. On a CPU
+``jax.random.permutation`` of 60,000 examples costs about as much as an epoch of softmax regression,
+and the permutation would be an additional array to carry.
 """
 
 import math
@@ -26,8 +26,8 @@ def shuffle_key(key: Key) -> Array:
 def minibatch_indices(shuffle: Array, iteration: Array, batch_size: int, n: int) -> Array:
     """The examples of one minibatch.
 
-    Minibatches follow each other through one long sequence of examples, epoch after epoch; one that
-    reaches the end of an epoch goes on in the next, so every example is visited exactly once per
+    Minibatches are consecutive pieces of the sequence of all epochs. A minibatch may contain the
+    end of an epoch and the beginning of the next, so every example is visited exactly once per
     epoch whether or not the batch size divides N.
 
     Args:
@@ -59,29 +59,29 @@ def _rows(x: Array, indices: Array) -> Array:
 
 
 def _rows_by_call(x: Array, indices: Array) -> Array:
-    """``_rows`` as a function that XLA leaves alone, so that whole rows are copied.
+    """``_rows`` as a function that XLA does not inline, so that whole rows are copied.
 
-    On a CPU it would fuse the gather with the cast that follows and compute both number by number.
-    That takes twice as long, a fifth of a whole step of a softmax regression.
+    On a CPU XLA would fuse the gather with the cast after the gather, number by number, which takes
+    twice as long: a fifth more for a whole step of a softmax regression.
     """
     with set_xla_metadata(inlineable="false"):
         return jax.jit(_rows)(x, indices)
 
 
 def as_float(inputs: Array, data: Data) -> Array:
-    """Stored inputs as the network sees them: floating point, scaled."""
+    """Stored inputs as the network's inputs: floating point, scaled."""
     dtype = jnp.promote_types(inputs.dtype, jnp.result_type(float)) if _is_int(inputs) else None
     return inputs.astype(dtype or inputs.dtype) * jnp.asarray(data.scale, dtype or inputs.dtype)
 
 
 def permutation(keys: Array, place: Array, n: int) -> Array:
-    """Where a keyed pseudorandom permutation of 0 .. n-1 sends each place.
+    """The images of places under a keyed pseudorandom permutation of 0 .. n-1.
 
-    A generalised Feistel network (Black and Rogaway, 2002): the places are written as pairs (l, r)
-    on a near-square grid that holds n of them, and each round adds a hash of one half to the other,
-    which is invertible whatever the hash. Where n has two divisors near its root, as 60,000 has,
-    they are the sides; else a pair beyond n, at most about one in sqrt(n) of them, is sent through
-    again until it lands below n.
+    A generalised Feistel network (Black and Rogaway, 2002): places are pairs (l, r) on a
+    near-square grid of at least n places, and each round adds a hash of l to r or of r to l, which
+    is invertible for any hash. Where n has two divisors near sqrt(n), as 60,000 has, the divisors
+    are the sides of the grid; else a place beyond n, at most about 1 in sqrt(n), is permuted again
+    until the image is below n.
 
     Args:
       keys: one uint32 per round, [rounds, ...], broadcast against place.
@@ -109,7 +109,7 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
 
 
 def _grid(n: int) -> tuple[int, int]:
-    """The sides of a near-square grid for n places, all of it theirs where n can be divided so."""
+    """The sides of a near-square grid for n places: divisors of n where n has suitable divisors."""
     side = math.isqrt(n)
     divisor = next(d for d in range(side, 0, -1) if n % d == 0)
     if divisor > max(side // 2, 1):

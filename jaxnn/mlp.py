@@ -18,8 +18,8 @@ from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, 
 def relu(x: Array) -> Array:
     """max(0, x), elementwise, with the derivative 0 at 0.
 
-    The derivative is a product with the mask rather than a select, which under ``vmap`` would move
-    the minibatch axis to the front and cost a transpose of every hidden layer.
+    The derivative is a product with the mask: under ``vmap`` a select would move the minibatch axis
+    to the front and cost a transpose of every hidden layer.
     """
     return jnp.maximum(x, 0)
 
@@ -83,7 +83,7 @@ def apply(params: Params, x: Array, *, activation: str | Activation = "relu") ->
       The logits z, shape [out of the last layer].
 
     Raises:
-      ValueError: x does not fit the first layer, a layer does not fit the one before it, or an
+      ValueError: x does not fit the first layer, a layer does not fit the layer before, or an
         unknown activation.
     """
     activate = get_activation(activation)
@@ -108,7 +108,7 @@ def loss(
     Args:
       params: one ``Layer`` per affine map.
       x: ONE example, shape [in].
-      target: what the loss takes: a class index, or a probability vector.
+      target: a class index, or a probability vector.
       activation: as in ``apply``.
       loss: "cross_entropy" (S1.2), "squared_error" (S3.4), "logistic" (S5.3), or any callable
         (logits, target) -> scalar.
@@ -155,7 +155,7 @@ class MLP:
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes as a tuple of ints, or a ValueError that names what is wrong with them."""
+    """The sizes as a tuple of ints; ValueError unless all sizes are positive integers."""
     sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if len(sizes) < 2:
         raise ValueError(f"sizes is {sizes}, expected at least two: (inputs, ..., classes)")

@@ -59,7 +59,7 @@ def momentum(
 _OURS = {"sgd": sgd, "momentum": momentum, "nesterov": partial(momentum, nesterov=True)}
 
 OPTIMIZERS = (*_OURS, "adam")
-"""The best-known names; every other optimizer of optax has a name too."""
+"""The best-known names; every optimizer of optax is known by name."""
 
 
 def check_optimizer(optimizer: str | Optimizer) -> None:
@@ -91,8 +91,8 @@ def reads(optimizer: str | Optimizer) -> tuple[str, ...] | None:
 def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
     """The traced hyperparameters of an optimizer besides the learning rate, and their defaults.
 
-    These are the parameters of optax's function that are scalars and that can be traced; every
-    other parameter stays at optax's default. For a callable: momentum and the parameters of Adam.
+    Traced hyperparameters are the scalar parameters of optax's function that JAX can trace; every
+    parameter besides stays at optax's default. For a callable: momentum and the parameters of Adam.
     """
     if callable(optimizer):
         return {"momentum": 0.9, "b1": 0.9, "b2": 0.999, "eps": 1e-8}
@@ -159,7 +159,7 @@ def _works(make: Callable[..., Any], values: dict[str, float]) -> bool:
             return False
         params = {"weight": jax.numpy.ones((2, 2)), "bias": jax.numpy.ones(2)}
         jax.eval_shape(step, {"learning_rate": 0.5, **values}, params)
-    except Exception:  # whatever optax raises for what is no optimizer, or no traced value
+    except Exception:  # optax raises many kinds of errors
         return False
     return True
 
@@ -188,7 +188,7 @@ SCHEDULES: dict[str, Schedule] = {
 
 @dataclass(frozen=True)
 class OptaxSchedule:
-    """A schedule of optax and the arguments; hashable, so that ``Spec`` can hold the schedule."""
+    """A schedule of optax with arguments; hashable for ``Spec``."""
 
     name: str
     arguments: Mapping[str, Any] = field(hash=False)
@@ -214,7 +214,7 @@ class OptaxSchedule:
 def schedule(name: str, **arguments: Any) -> Schedule:
     """A schedule by name: ours, or any of optax, with or without "_decay" and "_schedule".
 
-    Values are factors on the learning rate. Arguments that optax requires have these defaults:
+    Values are factors on the learning rate. Defaults of the arguments that optax requires:
     peak_value and value 1; init_value 1, of a warm-up 0; end_value 0; decay_steps and
     transition_steps the number of steps; warmup_steps a tenth of the number of steps; decay_rate
     0.1; power 1.

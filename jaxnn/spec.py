@@ -30,7 +30,7 @@ class Spec:
     """The static part of a training: each distinct spec is compiled into one program.
 
     Attributes:
-      model: ``jaxnn.MLP``, or any pair of pure functions ``init(key)`` and ``apply(params, x)``
+      model: ``jaxnn.MLP``, or pure functions ``init(key)`` and ``apply(params, x)``
         for one example, such as ``jaxnn.Network``.
       steps: iterations of minibatch SGD.
       batch_size: B, examples per minibatch.

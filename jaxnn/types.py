@@ -37,7 +37,7 @@ Loss = Callable[[Array, Array], Array]
 
 
 class Model(Protocol):
-    """A network as two pure functions; ``jaxnn.MLP`` is one, any ``(init, apply)`` pair another."""
+    """A network as two pure functions; such as ``jaxnn.MLP`` or ``Network``."""
 
     @property
     def init(self) -> Callable[[Key], PyTree]:
@@ -52,14 +52,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """Somebody else's network (Flax, Equinox, ...) as the pair of functions training needs."""
+    """A network of Flax, Equinox, ... as the pair of functions for training."""
 
     init: Callable[[Key], PyTree]
     apply: Callable[[PyTree, Array], Any]
 
 
 class Data(NamedTuple):
-    """Labelled examples as they are stored: pixels stay uint8 until the step that uses them."""
+    """Labelled examples as stored: pixels stay uint8 until a training step takes the pixels."""
 
     inputs: Array | np.ndarray  # [N, in] uint8 or float; the network sees inputs * scale
     targets: Array | np.ndarray  # [N] class indices, or [N, C] probability vectors
