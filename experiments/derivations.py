@@ -69,8 +69,8 @@ class DerivationsConfig(Config):
     trials: Whole | None = None
     """Random trials per statement; default: 10000."""
 
-    timeout: float = 60.0
-    """Seconds after which a statement is given up."""
+    timeout: float | None = None
+    """Seconds after which a statement is given up, with worker processes; default: 60."""
 
     workers: Whole | None = None
     """Worker processes; default: one per core; 0: no worker process and no time limit."""
@@ -81,6 +81,7 @@ class DerivationsConfig(Config):
         self.at_least(1, "seeds", "trials")
         self.at_least(0, "workers")
         self.positive("timeout")
+        self.only_with(self.workers != 0, "worker processes", "timeout")
 
 
 def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]:
@@ -113,7 +114,7 @@ def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
                 claims,
                 trials=config.trials,
                 seed=seed,
-                timeout=config.timeout,
+                timeout=config.timeout or 60.0,
                 workers=config.workers,
                 on_result=lambda done, total, _, report=report: report(done, total),
             )

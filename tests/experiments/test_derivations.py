@@ -273,6 +273,10 @@ def test_the_record_names_the_diagnosis_of_refuted_statements(verdict, codes, ex
         (["--trials", "0"], "--trials is 0, expected at least 1"),
         (["--workers", "-1"], "--workers is -1, expected at least 0"),
         (["--timeout", "0"], "--timeout is 0.0, expected a positive number"),
+        (
+            ["--timeout", "9", "--workers", "0"],
+            "--timeout is 9.0, expected only with worker processes",
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_status_2(tmp_path, capsys, arguments, message):
