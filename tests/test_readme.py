@@ -219,6 +219,20 @@ def test_the_first_page_is_short_and_begins_with_the_two_commands():
     assert 'pip install -e ".[test]" && pytest' in first_screen
 
 
+def test_the_figures_of_the_first_page_are_those_of_the_benchmark():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    benchmark = (ROOT / "experiments/benchmark/README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| job | jaxnn |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 6
+    for row in table:
+        _, ours, peer, ratio, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        figures = [re.findall(r"[\d,]*\d(?:\.\d+)?", text)[-1] for text in (ours, peer)]
+        for figure in figures:
+            assert re.search(rf"\| {figure} \|", benchmark), (row, figure)
+        faster, slower = sorted(float(figure.replace(",", "")) for figure in figures)
+        assert float(ratio) == pytest.approx(slower / faster, rel=0.03)
+
+
 def test_the_first_page_shows_two_to_four_pictures_and_all_pictures_are_small():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert 2 <= len(re.findall(r"<img|!\[", readme)) <= 4
