@@ -1,4 +1,4 @@
-"""A claim: a formula derived by hand, and the function whose derivative it says it is."""
+"""Claims: a formula derived by hand, with the function and the kind of derivative."""
 
 import ast
 import inspect
@@ -16,15 +16,15 @@ LAYOUTS = ("transpose", "vec", "vec_rows")
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """A formula with what it takes to judge it; made by the decorator ``claim``, called as before.
+    """A formula with the declaration; made by the decorator ``claim``, callable like the formula.
 
-    ``of`` and the formula are called by keyword, each with those inputs that it has parameters for.
+    Formula and ``of`` are called by keyword with the inputs among the function's parameters.
     """
 
     formula: Callable[..., PyTree]
     of: Callable[..., PyTree]
     wrt: tuple[str, ...]  # paths such as "z" or "params[0].weight"
-    single: bool  # whether wrt was one name, so that the formula's value is not a tuple
+    single: bool  # whether wrt was a string: the formula returns no tuple
     kind: str
     inputs: Mapping[str, PyTree]
     name: str
@@ -38,11 +38,11 @@ class Claim:
     corrects: "Claim | None"
 
     def __call__(self, *args, **kwargs) -> PyTree:
-        """The formula itself."""
+        """Calls the formula."""
         return self.formula(*args, **kwargs)
 
     def evaluate(self, inputs: Mapping[str, PyTree]) -> PyTree:
-        """The formula of the inputs it has parameters for."""
+        """The formula's value; inputs that are no parameters of the formula are left out."""
         return call(self.formula, inputs)
 
 
@@ -61,34 +61,33 @@ def claim(
     trials: int = 10_000,
     corrects: Claim | None = None,
 ) -> Callable[[Callable[..., PyTree]], Claim]:
-    """Declares that the decorated function computes a derivative (or the value) of ``of``.
+    """Declares the decorated formula to be a derivative (or the value) of ``of``.
 
     Args:
-      of: the function whose derivative is claimed, with the same parameter names.
-      kind: ``gradient`` of a scalar, ``jacobian`` (shape: that of the value, then that of the
-        parameter), ``hessian`` of a scalar, ``value`` (the two are equal), or ``update``: one step
-        of gradient descent on the objective ``of``, theta - rate * gradient; where ``of`` returns
-        the parameter's new value itself, the two are compared.
-      inputs: a generator (``real``, ``simplex``, ...) or a tree of them for each parameter.
+      of: the function; formula and function share parameter names.
+      kind: ``gradient`` of a scalar; ``jacobian``, of shape [*value, *parameter]; ``hessian`` of a
+        scalar; ``value``, equal to ``of``; ``update``, a step of gradient descent on the objective
+        ``of``, theta - rate * gradient, or equal to an ``of`` that returns the new parameter.
+      inputs: for each parameter a generator (``real``, ``simplex``, ...) or a tree of generators.
       wrt: the parameter of the derivative: a name, a path into a tree such as
-        ``"params[0].weight"``, or several, of which the formula returns a tuple.
-      source: where the formula is from, such as ``"S1.2"``.
+        ``"params[0].weight"``, or several; for several the formula returns a tuple.
+      source: the origin of the formula, such as ``"S1.2"``.
       statement: the formula as LaTeX.
-      terms: the objective as a sum of named parts, functions like ``of``. They name the part a
-        mistake is in; without them the sum is read off ``of``.
-      rate: for ``update``: the input that is the learning rate; default: the one scalar input that
-        ``of`` has no parameter for.
-      layout: the layout of the formula's value where it is not this package's: ``transpose``,
-        ``vec`` (of each array, columns one after the other) or ``vec_rows``.
+      terms: the objective as a sum of named functions like ``of``, for the diagnosis; default: the
+        sum in the program of ``of``.
+      rate: for ``update``: the learning rate among the inputs; default: the only scalar input that
+        is no parameter of ``of``.
+      layout: of the formula's value, if not jaxnn's: ``transpose``, ``vec`` (each array column by
+        column) or ``vec_rows`` (row by row).
       tolerance: the largest relative error, by norm, of a right formula in float64.
       trials: the number of random trials.
-      corrects: the claim, false as its source prints it, that this one puts right.
+      corrects: the claim as printed in the source, if wrong there.
 
     Returns:
-      A decorator from the formula to its ``Claim``.
+      A decorator from a formula to a ``Claim``.
 
     Raises:
-      ValueError: anything of this is not what it should be; the text says what.
+      ValueError: an argument is wrong; the message has the value and the expectation.
 
     Example:
       >>> import jax
@@ -99,7 +98,7 @@ def claim(
       >>> derivative.kind, float(derivative(0.0))
       ('gradient', 0.5)
 
-    Source: S4.6 asks for a checker of gradients; this is what a checker can say beyond yes or no.
+    Source: S4.6.
     """
     single = isinstance(wrt, str)
     paths = (wrt,) if isinstance(wrt, str) else tuple(wrt)
@@ -117,12 +116,12 @@ def claim(
 
 
 def call(function: Callable[..., PyTree], inputs: Mapping[str, PyTree]) -> PyTree:
-    """The function of those inputs that it has parameters for, by keyword."""
+    """Calls a function by keyword with the inputs among the function's parameters."""
     return function(**{name: inputs[name] for name in parameters(function) if name in inputs})
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, bool]:
-    """The names of the parameters, and whether each must be given.
+    """The names of a function's parameters, and whether each lacks a default.
 
     Raises:
       ValueError: a parameter cannot be given by keyword.
@@ -140,14 +139,14 @@ def parameters(function: Callable[..., Any]) -> dict[str, bool]:
     return names
 
 
-def learning_rate_name(claimed: Claim) -> str | None:
-    """The input that is the learning rate of an update, None if ``of`` is the rule itself."""
-    if claimed.kind != "update" or claimed.rate is not None:
-        return claimed.rate
-    known = parameters(claimed.of)
+def learning_rate_name(claim: Claim) -> str | None:
+    """The learning rate among the inputs of an update; None where ``of`` is the update rule."""
+    if claim.kind != "update" or claim.rate is not None:
+        return claim.rate
+    known = parameters(claim.of)
     scalars = [
         name
-        for name, generator in claimed.inputs.items()
+        for name, generator in claim.inputs.items()
         if is_input(generator) and generator.shape == () and name not in known
     ]
     return scalars[0] if len(scalars) == 1 else None
@@ -157,10 +156,10 @@ _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\[(-?\d+|'[^']*'|\"[^\"]*\")\])
 
 
 def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
-    """The part of the inputs that a path such as ``params[0].weight`` leads to.
+    """The part of the inputs at a path such as ``params[0].weight``.
 
     Raises:
-      ValueError: it leads nowhere.
+      ValueError: the inputs have no such part.
     """
     value: Any = inputs
     for step in _steps(path):
@@ -172,7 +171,7 @@ def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
 
 
 def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
-    """The inputs with the part that a path leads to replaced."""
+    """The inputs with a new part at a path."""
 
     def replaced(value: Any, steps: list[str | int]) -> Any:
         if not steps:
@@ -203,7 +202,7 @@ def _leads_nowhere(path: str, inputs: Mapping[str, PyTree]) -> ValueError:
 
 
 def _check(made: Claim) -> None:
-    """Raises a ValueError where the parts of a claim do not fit each other."""
+    """Raises a ValueError where the declaration contradicts formula, ``of`` or inputs."""
     if made.kind not in KINDS:
         raise ValueError(f"kind is {made.kind!r}, expected one of {', '.join(KINDS)}")
     if made.layout is not None and made.layout not in LAYOUTS:

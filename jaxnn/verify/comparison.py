@@ -99,7 +99,7 @@ def evaluate(traced: TracedClaim, inputs: PyTree) -> Values:
     chunk = max(1, min(trials, CHUNK // max(1, entries)))
     columns = []
     for start in range(0, trials, chunk):
-        # The last chunk overlaps the chunk before: all chunks have one shape and one program.
+        # The last chunk overlaps the chunk before: equal shapes share a program.
         first = min(start, trials - chunk)
         results = traced.run(*(value[first : first + chunk] for value in flat))
         columns.append([[np.asarray(leaf)[start - first :] for leaf in part] for part in results])

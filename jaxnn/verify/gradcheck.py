@@ -1,4 +1,4 @@
-"""The plain gradient checker: centred differences at one point, yes or no."""
+"""The plain gradient checker: centred differences at a point."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from jaxnn.verify.comparison import norms
 from jaxnn.verify.verdict import Worst
 
 CHUNK = 2**18
-"""The most numbers in the points that are visited at once: as many as a core's cache holds."""
+"""The most numbers in points evaluated at once: as many as a core's cache holds."""
 
 
 class GradientCheck(NamedTuple):
-    """How far a gradient is from centred differences."""
+    """The distance of a gradient from centred differences."""
 
     passed: bool
-    error: float  # by norm, as a share of the differences' norm, beyond what rounding explains
+    error: float  # by norm, relative to the differences, beyond rounding
     worst: Worst  # true: the difference quotient
 
 
@@ -32,27 +32,38 @@ def gradcheck(
     step: float = 1e-5,
     tolerance: float = 1e-5,
 ) -> GradientCheck:
-    """Compares a gradient with centred differences of the function, at one point, in float64.
+    """Compares a gradient with centred differences of the function, at a point, in float64.
 
-    df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2), every entry in one compiled program.
+    df/dx_i = (f(x + h e_i) - f(x - h e_i)) / 2h + O(h^2), every entry in the same program.
 
-    The differences are themselves off by h^2 f'''/6, and by the rounding of f, about eps |f| / h;
-    hence the tolerance, and a mistake smaller than it is not seen. Nor is one that vanishes at
-    this x, nor is it said which mistake it is, nor whether a right formula overflows elsewhere:
-    for these there is ``verify``.
+    The differences have an error of h^2 f'''/6 + eps |f| / h; smaller mistakes pass, and so do
+    mistakes that vanish at x. ``verify`` tries many inputs, names the mistake, and tells where a
+    right formula overflows.
 
     Args:
-      f: a function of x whose value is a scalar.
+      f: a function from x to a scalar.
       x: the point, an array or a tree of arrays.
-      gradient: a function of x or its value, shaped like x; default: ``jax.grad(f)``.
+      gradient: a function of x or the value at x, shaped like x; default: ``jax.grad(f)``.
       step: h, in units of x.
       tolerance: the largest error that passes.
 
     Returns:
-      Whether the gradient passed, its error by norm, and its worst entry.
+      Whether the gradient passed, the error by norm, and the worst entry.
 
     Raises:
-      ValueError: f, x or the gradient is not what it should be; the text says what.
+      ValueError: f, x or the gradient has the wrong shape or type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnn.verify import gradcheck
+      >>> def cubes(x):
+      ...     return jnp.sum(x**3)
+      >>> x = jnp.array([1.0, 2.0])
+      >>> gradcheck(cubes, x).passed
+      True
+      >>> check = gradcheck(cubes, x, lambda x: 3 * x)
+      >>> check.passed, check.worst.index, round(check.worst.true, 6)
+      (False, (1,), 12.0)
 
     Source: S4.6, ``gradcheck_naive``.
     """
@@ -68,13 +79,13 @@ def gradcheck(
         claimed = np.asarray(ravel_pytree(stated)[0])
         true, rounding = _differences(f, point, step)
     distance, size = norms(np.stack([claimed - true, true]))
-    beyond = np.maximum(0.0, distance - rounding)  # of NaN it is NaN, which does not pass
+    beyond = np.maximum(0.0, distance - rounding)  # NaN stays NaN and fails
     error = float(beyond / (size + np.finfo(float).tiny))
     return GradientCheck(error <= tolerance, error, _worst(point, claimed, true))
 
 
 def _differences(f: Callable[[Any], Any], point: PyTree, step: float) -> tuple[np.ndarray, float]:
-    """The difference quotients of all entries, and the norm of what rounding does to them."""
+    """The difference quotients of all entries, and the norm of the rounding errors."""
     flat, unflatten = ravel_pytree(point)
 
     def slope(entry):
@@ -85,13 +96,13 @@ def _differences(f: Callable[[Any], Any], point: PyTree, step: float) -> tuple[n
 
     at_once = min(flat.size, max(1, CHUNK // flat.size))
     slopes, values = jax.lax.map(slope, jnp.arange(flat.size), batch_size=at_once)
-    few = 10  # a value of f is the result of several rounded operations
+    few = 10  # roundings in a value of f
     rounding = few * np.finfo(float).eps * float(jnp.max(values)) / step
     return np.asarray(slopes), rounding * flat.size**0.5
 
 
 def _worst(point: PyTree, claimed: np.ndarray, true: np.ndarray) -> Worst:
-    """The entry that is furthest off, or not finite."""
+    """The entry with the largest distance, or not finite."""
     entry = int(np.argmax(np.abs(claimed - true)))
     values = float(claimed[entry]), float(true[entry])
     for keys, leaf in jax.tree.flatten_with_path(point)[0]:

@@ -1,8 +1,7 @@
-"""What a claim's parameters are drawn from: arrays of symbolic sizes, and the awkward values.
+"""Generators of a claim's inputs: random arrays of symbolic sizes, and awkward values.
 
-A generator says what kind of number a parameter is made of and which shape it has. Sizes are names
-(``"n"``), the same name being the same size everywhere in a claim, or fixed numbers. Everything is
-drawn with NumPy in float64, a leading axis holding the trials.
+A generator has a kind of numbers and a shape. A size is a fixed number or a name (``"n"``); equal
+names are equal sizes everywhere in a claim. NumPy draws in float64; the leading axis is the trials.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +15,10 @@ from jaxnn.types import PyTree
 
 Size = str | int
 Sizes = Mapping[str, int]
-"""The number behind every symbolic size."""
+"""The number for every symbolic size."""
 
 REAL_KINDS = ("real", "positive", "simplex")
-"""Kinds whose values vary continuously, the others are whole numbers or labels."""
+"""Kinds with continuous values; the remaining kinds are whole numbers or labels."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,12 @@ def simplex(*shape: Size, axis: int = -1) -> Input:
 
 
 def one_hot(*shape: Size, axis: int = -1) -> Input:
-    """Vectors of one 1 and otherwise 0 along an axis."""
+    """Vectors along an axis with a single 1 and zeros."""
     return Input("one_hot", shape, axis=axis)
 
 
 def label(*sizes: Size) -> Input:
-    """Class indices: ``label("C")`` is one of 0..C-1, ``label("B", "C")`` a vector [B] of them."""
+    """Class indices: ``label("C")`` is from 0 to C-1, ``label("B", "C")`` has shape [B]."""
     if not sizes:
         raise ValueError('label got no size, expected the number of classes, such as label("C")')
     return Input("label", sizes[:-1], classes=sizes[-1])
@@ -95,7 +94,7 @@ def binary(*shape: Size) -> Input:
 
 
 def is_input(value: object) -> bool:
-    """Whether it is a generator, a leaf of the tree of inputs."""
+    """Whether a value is a generator: a leaf of the tree of inputs."""
     return isinstance(value, Input)
 
 
@@ -105,7 +104,7 @@ def leaves(inputs: PyTree) -> list[Input]:
 
 
 def symbols(inputs: PyTree) -> tuple[str, ...]:
-    """The names of the symbolic sizes, in the order they first appear."""
+    """The names of the symbolic sizes, in order of first appearance."""
     sizes = [s for leaf in leaves(inputs) for s in (*leaf.shape, leaf.classes)]
     return tuple(dict.fromkeys(size for size in sizes if isinstance(size, str)))
 
@@ -117,10 +116,10 @@ def fixed_sizes(inputs: PyTree) -> frozenset[int]:
 
 
 def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
-    """Distinct sizes, none of them 1 or 2, or a number that the claim fixes for something else.
+    """Distinct sizes from 3, without the claim's fixed sizes.
 
-    One example hides a missing 1/n, equal sizes hide a transpose. Seeds rotate the sizes, so that
-    no more programs are compiled than there are rotations.
+    A size of 1 hides a missing 1/n, equal sizes hide a transpose. Seeds rotate the sizes, so that
+    few programs are compiled.
     """
     names = symbols(inputs)
     taken = fixed_sizes(inputs)
@@ -139,7 +138,7 @@ def larger_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
 
 
 SPREADS = (0.3, 1.0, 3.0)
-"""Standard deviations of the real numbers, one drawn for each trial."""
+"""Standard deviations of the real numbers, drawn for each trial."""
 
 
 def draw(
@@ -151,8 +150,8 @@ def draw(
 ) -> PyTree:
     """Random values of every input, float64 (labels int64), with a leading axis of trials.
 
-    Reals are normal with one of the standard deviations, positives log-normal around 1 / 2; a
-    simplex is a softmax of normals of these standard deviations.
+    Real numbers are normal with a standard deviation from ``spreads``, positive numbers log-normal
+    around 1 / 2; a simplex is a softmax of normal numbers.
     """
     return jax.tree.map(
         lambda leaf: _draw_leaf(leaf, sizes, trials, rng, spreads), inputs, is_leaf=is_input
@@ -185,13 +184,13 @@ def _draw_leaf(
 def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTree:
     """The awkward values, with a leading axis of trials.
 
-    Every pattern fills all continuous inputs at once, then each of them alone among ordinary
-    numbers of one decimal; the whole-number inputs run through their corners meanwhile. Small whole
-    numbers at random and numbers of a few hundred come last.
+    Every pattern fills all continuous inputs at once, then each continuous input alone among
+    ordinary numbers with a single decimal; integers contribute the lowest, middle and highest value
+    in turn. Small whole numbers at random and numbers of a few hundred come last.
 
     Args:
       inputs: the tree of generators.
-      sizes: the number behind every symbolic size.
+      sizes: the number for every symbolic size.
       rng: for the ordinary numbers.
 
     Returns:
@@ -221,7 +220,7 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
 
 
 WHOLE_NUMBERS = 8
-"""Awkward trials of small whole numbers, where ties and zeros come about by arithmetic."""
+"""Awkward trials of small whole numbers, whose sums and differences have ties and zeros."""
 
 WIDE = (20.0, 60.0, 200.0, 600.0, 2000.0)
 """Standard deviations between those of ordinary trials and 1e4."""
@@ -270,7 +269,7 @@ def _ordinary(leaf: Input, sizes: Sizes, rng: np.random.Generator) -> np.ndarray
 
 
 def _shortened(p: np.ndarray, axis: int) -> np.ndarray:
-    """Probabilities rounded to hundredths, the largest taking up what is missing to 1."""
+    """Probabilities rounded to hundredths; the largest absorbs the rounding."""
     p = np.moveaxis(np.round(p, 2), axis, -1)
     largest = np.argmax(p, axis=-1)[..., None]
     rest = p.sum(axis=-1, keepdims=True) - np.take_along_axis(p, largest, -1)
@@ -279,7 +278,7 @@ def _shortened(p: np.ndarray, axis: int) -> np.ndarray:
 
 
 def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) -> PyTree:
-    """Random values that are easy to read: small whole numbers and halves, for counterexamples."""
+    """Random values for counterexamples, easy to read: small whole numbers and halves."""
 
     def leaf_values(leaf: Input) -> np.ndarray:
         shape = (trials, *leaf.resolve(sizes))
@@ -299,10 +298,10 @@ SHORTENED = 100
 
 
 def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
-    """Values of one input that are easier to read, each differing in one place or as a whole.
+    """Values of an input that are easier to read, changed as a whole or at a single entry.
 
-    Whole: all zeros, all ones, fewer decimals. One place: 0, 1, or fewer decimals. A simplex moves
-    its mass to one place.
+    As a whole: all zeros, all ones, fewer decimals. A single entry: 0, 1, or fewer decimals. A
+    simplex puts the mass on a single class.
     """
     if leaf.kind in ("real", "positive"):
         least = () if leaf.kind == "positive" else (0.0,)
@@ -336,7 +335,7 @@ def _number(size: Size | None, sizes: Sizes) -> int:
 
 
 def _trial_axis(leaf: Input) -> int:
-    """The axis of the classes once there is a leading axis of trials."""
+    """The axis of the classes behind a leading axis of trials."""
     return leaf.axis % len(leaf.shape) + 1
 
 

@@ -13,30 +13,29 @@ from types import ModuleType
 from jaxnn.verify.claims import Claim
 
 
-class UnusableFile(ValueError):  # noqa: N818 - it says what the file is
-    """A file whose claims cannot be judged; its text is one line that names the file."""
+class UnusableFile(ValueError):  # noqa: N818
+    """A file without usable claims; the message is a line with the file's name."""
 
 
 def load_claims(path: str | PathLike[str]) -> list[Claim]:
-    """Runs a Python file, and collects the claims it defines, in their order.
+    """Runs a Python file, and collects the claims among the global variables, in order.
 
-    They are those of its global variables that are claims and belong to no other module: a claim
-    that was imported, or that another one only corrects, is not among them. What the file prints
-    goes to standard error.
+    Imported claims, and wrong claims that a correction only mentions, are left out. The file's
+    prints go to standard error.
 
     Args:
-      path: the file; modules beside it can be imported, as from a script.
+      path: the file; like a script, the file can import modules from the same folder.
 
     Returns:
-      The claims, at least one.
+      At least one claim.
 
     Raises:
-      UnusableFile: it cannot be read or run, or defines no claims; one line says why and where.
+      UnusableFile: the file cannot be read or run, or defines no claims.
     """
     file = Path(path)
     source = _read(file)
     try:
-        claims = _own_claims(_execute(source, file.resolve()))
+        claims = _defined_claims(_execute(source, file.resolve()))
     except (Exception, SystemExit) as error:
         raise UnusableFile(f"{file}{_line(error, file.resolve())}: {_text(error)}") from error
     _refuse_equal_names(file, claims, ast.parse(source))
@@ -55,7 +54,7 @@ def _read(path: Path) -> bytes:
 
 
 def _execute(source: bytes, path: Path) -> ModuleType:
-    """The module, under a name of its own by which it can be found again, as pickle needs it."""
+    """The module, registered under a unique name, by which pickle finds the module's classes."""
     code = compile(source, str(path), "exec", dont_inherit=True)
     name = f"_claims_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{path.stem}"
     module = ModuleType(name)
@@ -72,8 +71,8 @@ def _execute(source: bytes, path: Path) -> ModuleType:
     return module
 
 
-def _own_claims(module: ModuleType) -> dict[str, Claim]:
-    """The claims among the module's globals that are no other module's, by their first name."""
+def _defined_claims(module: ModuleType) -> dict[str, Claim]:
+    """The claims among the module's globals, without imported claims, by the first name."""
     imported = {
         id(value)
         for other in list(sys.modules.values())
@@ -89,7 +88,7 @@ def _own_claims(module: ModuleType) -> dict[str, Claim]:
 
 
 def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) -> None:
-    """Raises if two claims are called the same, of which one would hide the other."""
+    """Raises if two claims have equal names, so that the second hides the first."""
     lines: dict[str, list[int]] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
@@ -110,7 +109,7 @@ def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) 
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """Where in the file it happened: ``, line 12``."""
+    """The line of the error in the file: ``, line 12``."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno}" if error.lineno else ""
     frames = traceback.extract_tb(error.__traceback__)
@@ -119,7 +118,7 @@ def _line(error: BaseException, path: Path) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The error in one line; what this package says of a claim needs no name of a class."""
+    """The error in a line, with the class's name unless the error is jaxnn.verify's."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
     frames = list(traceback.walk_tb(error.__traceback__))

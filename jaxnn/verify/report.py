@@ -1,4 +1,4 @@
-"""Verdicts as JSON, and as one page of HTML that needs nothing else to be read."""
+"""Verdicts as JSON and as a self-contained page of HTML, with formulas as MathML."""
 
 import inspect
 import json
@@ -27,22 +27,21 @@ SYMBOLS = {
 
 
 def to_json(verdicts: Iterable[Verdict]) -> str:
-    """A list of ``{name, source, kind, verdict, ...}``: the fields of a ``Verdict``, all evidence.
+    """A list of ``{name, source, kind, verdict, ...}``: every field of every ``Verdict``.
 
-    Arrays are nested lists. NaN and infinity, for which JSON has no numbers, are the strings
-    ``"nan"``, ``"inf"`` and ``"-inf"``.
+    Arrays are nested lists. NaN and infinity are the strings ``"nan"``, ``"inf"`` and ``"-inf"``.
     """
     entries = plain(list(verdicts), not_finite=str, unknown=str)
     return json.dumps(entries, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 class Card(NamedTuple):
-    """What the page shows of one claim."""
+    """The contents of a claim's part of the page."""
 
-    role: str  # "as printed", "corrected", or "" for a claim that stands alone
+    role: str  # "as printed", "corrected", or "" for a claim without correction
     anchor: str  # the identifier within the page
-    claimed: Claim
-    function: str  # the name of what the claim is about
+    claim: Claim
+    function: str  # the name of `of`
     verdict: Verdict
     formula: str | None  # MathML
     paragraphs: list[str]  # of the docstring
@@ -51,14 +50,14 @@ class Card(NamedTuple):
 
 
 def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> str:
-    """One self-contained page: every claim, its verdict, and what speaks against it.
+    """A self-contained page: every claim, the verdict and the evidence.
 
     Args:
-      entries: claims with their verdicts; a claim that corrects another is shown below it.
+      entries: claims with verdicts; corrections follow the corrected claim.
       title: the page's heading.
 
     Returns:
-      HTML with its style inside and formulas as MathML.
+      HTML with the style inside and formulas as MathML.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -79,8 +78,8 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
 
 
 def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Every claim with those that correct it, in the order of the first of each."""
-    known = {id(claimed) for claimed, _ in entries}
+    """Every claim in a list with the corrections, in the order of the first members."""
+    known = {id(claim) for claim, _ in entries}
     found: dict[int, list[Entry]] = {}
     for entry in entries:
         printed = entry[0]
@@ -96,31 +95,31 @@ def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
 def _cards(group: Sequence[Entry], number: int) -> list[Card]:
     anchors = [f"claim-{number}" + (f"-{i}" if i else "") for i in range(len(group))]
     return [
-        _card(claimed, verdict, anchor, len(group) > 1)
-        for anchor, (claimed, verdict) in zip(anchors, group, strict=True)
+        _card(claim, verdict, anchor, len(group) > 1)
+        for anchor, (claim, verdict) in zip(anchors, group, strict=True)
     ]
 
 
-def _card(claimed: Claim, verdict: Verdict, anchor: str, paired: bool) -> Card:
-    corrected = "corrected" if claimed.corrects is not None else "as printed"
+def _card(claim: Claim, verdict: Verdict, anchor: str, paired: bool) -> Card:
+    corrected = "corrected" if claim.corrects is not None else "as printed"
     wrong = verdict.worst
     evidence = verdict.counterexample
     return Card(
         role=corrected if paired else "",
         anchor=anchor,
-        claimed=claimed,
-        function=getattr(claimed.of, "__name__", "a function"),
+        claim=claim,
+        function=getattr(claim.of, "__name__", "a function"),
         verdict=verdict,
-        formula=mathml(claimed.statement),
-        paragraphs=_paragraphs(claimed),
+        formula=mathml(claim.statement),
+        paragraphs=_paragraphs(claim),
         worst=wrong
         and (text.entry(verdict.kind, wrong), *text.difference(wrong.claimed, wrong.true)),
         inputs=list(text.arrays(evidence.inputs)) if evidence else [],
     )
 
 
-def _paragraphs(claimed: Claim) -> list[str]:
-    docstring = inspect.getdoc(claimed.formula) or ""
+def _paragraphs(claim: Claim) -> list[str]:
+    docstring = inspect.getdoc(claim.formula) or ""
     return [" ".join(part.split()) for part in docstring.split("\n\n") if part.strip()]
 
 
@@ -130,14 +129,14 @@ CHILDREN = {
     "mfrac": 2, "msub": 2, "msup": 2, "mover": 2, "munder": 2, "mroot": 2,
     "msubsup": 3, "munderover": 3,
 }  # fmt: skip
-"""How many children an element must have."""
+"""The number of children that an element must have."""
 
 
 def mathml(statement: str) -> str | None:
-    """The statement as a ``math`` element, None if it cannot be converted.
+    """The statement as a ``math`` element, None if the conversion fails.
 
-    What the converter does not know it passes on as it stands, or leaves out; neither belongs on a
-    page, so the result must be well-formed, complete and free of LaTeX commands.
+    The converter copies or drops unknown commands; hence a result with missing children or LaTeX
+    commands counts as failed.
     """
     from latex2mathml.converter import convert
 
@@ -145,7 +144,7 @@ def mathml(statement: str) -> str | None:
     try:
         converted = convert(source, display="block")
         root = ElementTree.fromstring(converted)
-    except Exception:  # the converter's own errors, and IndexError and others from within it
+    except Exception:  # the converter raises IndexError and more
         return None
     for element in root.iter():
         expected = CHILDREN.get(_name(element))
@@ -160,7 +159,7 @@ def mathml(statement: str) -> str | None:
 
 
 def _merge_upright(root: ElementTree.Element) -> None:
-    """Makes one upright word of the letters of ``diag``, which are spaced as factors."""
+    """Joins upright letters such as those of ``diag``, spaced like factors, to a word."""
     for row in list(root.iter(f"{{{NAMESPACE}}}mrow")):
         letters = list(row)
         if len(letters) > 1 and all(
@@ -172,7 +171,7 @@ def _merge_upright(root: ElementTree.Element) -> None:
 
 
 def _space_functions(root: ElementTree.Element) -> None:
-    """Sets the names of functions as TeX does: a thin space before an argument, none before "("."""
+    """Sets names of functions like TeX: a thin space before an argument, none before "("."""
     for row in list(root.iter()):
         for index, element in reversed(list(enumerate(row))):
             word = element.text or ""

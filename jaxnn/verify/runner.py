@@ -180,7 +180,7 @@ def _verified(claim: Claim, trials: int | None, seed: int) -> Verdict:
 
 
 def _described(error: BaseException) -> str:
-    """The error and its line, in one line."""
+    """The error with the line of code."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return " ".join(f"{type(error).__name__}: {error}".split()) + where

@@ -23,7 +23,7 @@ from jaxnn.verify.inputs import REAL_KINDS, draw, is_input, simple, simpler, sym
 from jaxnn.verify.verdict import Counterexample, Worst
 
 BATCH = 256
-"""Candidates tried at once, always as many, so that each size compiles one program."""
+"""Candidates tried at once: a fixed number, so that every size compiles a single program."""
 
 ROUNDS = 12
 
@@ -40,15 +40,15 @@ class _Search(NamedTuple):
 def counterexample(
     claim: Claim, sizes: dict[str, int], seed: int
 ) -> tuple[Worst | None, Counterexample | None]:
-    """A short input at which the formula is wrong, and its worst entry there.
+    """A short input at which the formula is wrong, and the worst entry.
 
     Args:
       claim: a refuted claim.
-      sizes: at which it was refuted.
+      sizes: of the refutation.
       seed: of the candidates.
 
     Returns:
-      Nothing where no candidate fails clearly, and no worst entry where the shapes differ.
+      None for the input if no candidate fails clearly, None for the entry if the shapes differ.
     """
     for smaller in (*_small_sizes(claim), sizes):
         try:
@@ -80,7 +80,7 @@ def _small_sizes(claim: Claim) -> list[dict[str, int]]:
 
 
 def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
-    """Which points the formula fails at, and beside them, too: a kink is no counterexample."""
+    """Per point whether the formula fails at the point and beside: kinks do not count."""
     columns = [np.stack(column) for column in zip(*points, strict=True)]
     missing = BATCH - len(points)
     columns = [np.concatenate([c, np.repeat(c[:1], missing, axis=0)]) for c in columns]
@@ -101,7 +101,7 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
 
 
 def _differ(search: _Search, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Which trials the formula is clearly wrong at, and the truth."""
+    """Per trial whether the formula is clearly wrong, and the reference."""
     values = evaluate(search.traced, list(columns))
     if len(values.formula) != len(values.reference):
         return np.ones(len(columns[0]), bool), values.reference
@@ -118,7 +118,7 @@ def _differ(search: _Search, columns: Sequence[np.ndarray]) -> tuple[np.ndarray,
 
 
 def _shrink(search: _Search, point: Point) -> Point:
-    """The point with whatever can be made shorter made so, as long as the formula fails."""
+    """The shortest point found by simplifying entries while the formula fails."""
     leaves = generators(search.claim)
     for _ in range(ROUNDS):
         candidates = [
@@ -141,7 +141,7 @@ def _shrink(search: _Search, point: Point) -> Point:
 
 
 def length(point: Sequence[np.ndarray]) -> int:
-    """How long the numbers are to read: 0 is shortest, then 1, then by characters."""
+    """The length of the numbers for a reader: 0 is shortest, then 1, then by characters."""
     return sum(
         0 if number == 0 else 1 if number == 1 else 1 + len(repr(float(number)))
         for value in point

@@ -38,23 +38,23 @@ def _row(verdict: Verdict) -> tuple[str | Text, ...]:
     )
 
 
-def print_evidence(claimed: Claim, verdict: Verdict, stream: TextIO | None = None) -> None:
-    """Prints what speaks against a refuted claim."""
+def print_evidence(claim: Claim, verdict: Verdict, stream: TextIO | None = None) -> None:
+    """Prints the evidence against a refuted claim."""
     source = f" ({verdict.source})" if verdict.source else ""
     lines = Text()
     lines.append(f"{verdict.name}{source}: ", "bold")
     lines.append(text.WORDS[verdict.verdict], STYLES[verdict.verdict])
-    for label, content in evidence(claimed, verdict):
+    for label, content in evidence(claim, verdict):
         lines.append(f"\n  {label}: ", "dim")
         lines.append(content)
     lines.append("\n")
     console(stream).print(lines)
 
 
-def evidence(claimed: Claim, verdict: Verdict) -> Iterator[tuple[str, str]]:
+def evidence(claim: Claim, verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Labels and sentences: the statement, the worst entry, the counterexample, the diagnosis."""
-    if claimed.statement:
-        yield "statement", claimed.statement
+    if claim.statement:
+        yield "statement", claim.statement
     if verdict.worst:
         wrong, right = text.difference(verdict.worst.claimed, verdict.worst.true)
         yield text.entry(verdict.kind, verdict.worst), f"claimed {wrong}, true {right}"

@@ -26,7 +26,7 @@ MEANINGS = {
     "kink": "Wrong only where the function has no derivative.",
     "error": "Could not be judged, for the reason noted.",
 }
-"""What every verdict means."""
+"""The meaning of every verdict."""
 
 KIND_WORDS = {
     "gradient": "gradient",
@@ -43,7 +43,7 @@ DERIVATIVES = {
     "update": "update of",
 }
 
-MAX_ENTRIES = 64  # of an array; counterexamples are shrunk, an array is larger only by its sizes
+MAX_ENTRIES = 64  # of an array; counterexamples are shrunk, only the sizes can make an array larger
 
 
 def plural(verdict: str, count: int) -> str:
@@ -66,7 +66,7 @@ def bits(lost: float) -> str:
 
 
 def number(value: float, digits: int = 6) -> str:
-    """A number as short as it can be: ``0.5``, ``-2``, ``1e-08``, ``inf``."""
+    """A number, shortened: ``0.5``, ``-2``, ``1e-08``, ``inf``."""
     value = float(value)
     if value == 0 or not np.isfinite(value):
         return str(value).removesuffix(".0").removeprefix("-" if value == 0 else "+")
@@ -78,7 +78,7 @@ def number(value: float, digits: int = 6) -> str:
 
 
 def difference(claimed: float, true: float) -> tuple[str, str]:
-    """Two unequal numbers with as many digits as it takes to tell them apart."""
+    """Two unequal numbers with enough digits to differ."""
     for digits in range(6, 18):
         pair = number(claimed, digits), number(true, digits)
         if pair[0] != pair[1]:
@@ -118,14 +118,14 @@ def sizes(counterexample: Counterexample) -> str:
 
 
 def entry(kind: str, worst: Worst) -> str:
-    """Which entry of what: ``gradient by z, entry [1]``."""
+    """The entry of the derivative: ``gradient by z, entry [1]``."""
     by = DERIVATIVES.get(kind)
     what = f"{by} {worst.where}" if by and worst.where else worst.where or "value"
     return what + (f", entry {list(worst.index)}" if worst.index else "")
 
 
 def findings(verdict: Verdict) -> str:
-    """What is wrong or remarkable, in a few words: codes with places, the layout, the error."""
+    """The remarkable in a few words: codes with places, the layout, the error."""
     if verdict.diagnosis:
         named = [f"{f.code} ({f.where})" if f.where else f.code for f in verdict.diagnosis]
         if verdict.verdict == "refuted" or not verdict.detail:

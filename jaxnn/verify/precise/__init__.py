@@ -25,7 +25,7 @@ INLINED = {
     "remat",
     "remat2",
 }
-"""Primitives that do what a jaxpr among their parameters does."""
+"""Primitives that only call a jaxpr, a parameter."""
 
 
 def evaluate(
@@ -33,8 +33,8 @@ def evaluate(
 ) -> list[np.ndarray]:
     """The results of a jaxpr, every operation on floats carried out with ``bits`` bits.
 
-    The jaxpr is taken as it stands: a constant in it, such as the 0.693... of ``log2``, is the
-    float64 that it is. Infinities and NaN arise as in IEEE 754; there is no negative zero.
+    Constants of the jaxpr stay float64: log 2 = 0.693... has 53 bits. Infinities and NaN follow
+    IEEE 754; there is no negative zero.
 
     Args:
       closed_jaxpr: from ``jax.make_jaxpr``, best under ``jax.enable_x64(True)``.
@@ -43,11 +43,11 @@ def evaluate(
       bits: the precision; at least 53.
 
     Returns:
-      An array per result: of mpmath's ``mpf`` for floats, otherwise an ordinary one.
+      An array per result: of mpmath's ``mpf`` for floats, ordinary arrays otherwise.
 
     Raises:
       ModuleNotFoundError: mpmath is not installed.
-      Unsupported: the jaxpr uses a primitive for which there is no rule.
+      Unsupported: the jaxpr has a primitive or parameter without a rule.
       ValueError: the number, shapes or types of the arguments, or the bits, do not fit.
     """
     return compile(closed_jaxpr)(arguments, bits)
@@ -56,11 +56,10 @@ def evaluate(
 def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
     """``evaluate`` for many arguments: a function of the arguments and the bits.
 
-    With ``away=True`` sums are rounded away from zero rather than towards it: where that changes a
-    result, it has lost its bits to cancellation, as 1 - sigmoid(10^6) has with any number of them.
+    With ``away=True`` sums are rounded away from zero, by default towards zero. A result that
+    depends on the direction has lost all bits to cancellation, like 1 - sigmoid(10^6).
 
-    Nested calls are inlined, what no result needs is left out, and what no argument or rounding
-    enters is computed here.
+    Nested calls are inlined, unused equations dropped, constant subexpressions folded.
 
     Raises:
       ModuleNotFoundError, Unsupported: as ``evaluate``.
@@ -122,9 +121,9 @@ def _numbers(raw: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Program:
-    """Steps on numbered values: floats as lists of raw numbers, the rest as NumPy arrays."""
+    """Steps on numbered values: floats as lists of raw numbers, integers as NumPy arrays."""
 
-    values: list[Any]  # those known beforehand, None for the others
+    values: list[Any]  # constants; None for computed values
     inputs: list[int]
     outputs: list[int]
     steps: list[tuple[Callable[..., Sequence[Any]], list[int], list[int]]]
@@ -161,7 +160,7 @@ def _program(closed: ClosedJaxpr) -> _Program:
 
 
 class _Flat:
-    """A jaxpr without nested calls, its variables numbered."""
+    """A jaxpr without nested calls, with numbered variables."""
 
     def __init__(self):
         self.values: list[Any] = []
@@ -172,7 +171,7 @@ class _Flat:
         return len(self.values) - 1
 
     def inline(self, jaxpr, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
-        """Appends the equations of a jaxpr and returns its results."""
+        """Appends the equations of a jaxpr and returns the numbers of the results."""
         number = dict(zip(jaxpr.invars, arguments, strict=True))
         for variable, const in zip(jaxpr.constvars, consts, strict=True):
             number[variable] = self.new(_constant(variable, const))
@@ -203,7 +202,7 @@ def _constant(atom, value: Any) -> Any:
 
 
 def _step(eqn) -> tuple[Callable[..., Sequence[Any]], bool]:
-    """The function of an equation, and whether it is exact."""
+    """The function of an equation, and whether the function is exact."""
     if eqn.primitive.name in CONTROL:
         return CONTROL[eqn.primitive.name](eqn), False
     return _rules().rule(eqn)

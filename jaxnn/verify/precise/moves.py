@@ -1,7 +1,7 @@
-"""Primitives that only move numbers: run on the positions of the numbers instead.
+"""Primitives that only move numbers: evaluated on positions in place of numbers.
 
-Once per equation or, where the positions depend on integers, once per value of those. None of
-their meaning is stated again here: it is NumPy's, or that of the primitive itself.
+A primitive moves positions once per equation, or once per value of the integers that the positions
+depend on. NumPy or JAX's primitive itself does the moving.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,20 +25,20 @@ def is_float(atom) -> bool:
 
 
 def bind(eqn, *arrays, **changes) -> list[np.ndarray]:
-    """The results of the primitive itself."""
+    """The results of JAX's primitive."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         results = eqn.primitive.bind(*arrays, **{**eqn.params, **changes})
     return [np.asarray(r) for r in (results if eqn.primitive.multiple_results else [results])]
 
 
 def positions(shape: Sequence[int], start: int = 0) -> np.ndarray:
-    """An array of this shape that numbers its entries."""
+    """An array of a shape, filled with consecutive numbers."""
     size = int(np.prod(shape, dtype=int))
     return np.arange(start, start + size).reshape(shape)
 
 
 def rows_along(shape: Sequence[int], axes: Sequence[int]) -> list[list[int]]:
-    """Positions, a row for each that is left without these axes."""
+    """The positions of entries along some axes, a row per entry of the remaining axes."""
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     length = int(np.prod([shape[axis] for axis in axes], dtype=int))
     rows = int(np.prod([shape[axis] for axis in kept], dtype=int))
@@ -82,7 +82,7 @@ def _slice(eqn, x):
     return [x[tuple(map(slice, p["start_indices"], p["limit_indices"], strides))]]
 
 
-def _same(eqn, *xs):
+def _unchanged(eqn, *xs):
     return [x.reshape(var.aval.shape) for x, var in zip(xs, eqn.outvars, strict=True)]
 
 
@@ -93,26 +93,26 @@ def _gather(eqn, x, indices):
 MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
     "broadcast_in_dim": _broadcast_in_dim,
     "concatenate": lambda eqn, *xs: [np.concatenate(xs, parameter(eqn, "dimension"))],
-    "copy": _same,
-    "copy_p": _same,
-    "device_put": _same,
+    "copy": _unchanged,
+    "copy_p": _unchanged,
+    "device_put": _unchanged,
     "dynamic_slice": lambda eqn, x, *starts: [
         x[_window(x.shape, parameter(eqn, "slice_sizes"), starts)]
     ],
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
-    "name": _same,
-    "optimization_barrier": _same,
+    "name": _unchanged,
+    "optimization_barrier": _unchanged,
     "pad": _pad,
-    "reshape": _same,
+    "reshape": _unchanged,
     "rev": lambda eqn, x: [np.flip(x, parameter(eqn, "dimensions"))],
     "slice": _slice,
     "split": lambda eqn, x: np.split(
         x, np.cumsum(parameter(eqn, "sizes"))[:-1], axis=parameter(eqn, "axis")
     ),
-    "squeeze": _same,
+    "squeeze": _unchanged,
     "stack": lambda eqn, *xs: [np.stack(xs, parameter(eqn, "axis"))],
-    "stop_gradient": _same,
+    "stop_gradient": _unchanged,
     "tile": lambda eqn, x: [np.tile(x, parameter(eqn, "reps"))],
     "transpose": lambda eqn, x: [x.transpose(parameter(eqn, "permutation"))],
     "unstack": lambda eqn, x: list(np.moveaxis(x, parameter(eqn, "axis"), 0)),
@@ -161,7 +161,7 @@ def movement(eqn) -> Run:
 
 
 def scatter(combine: Callable[[Raw, Raw, int], Raw]) -> Callable[..., Run]:
-    """The rule of a scatter that combines what is there with an update."""
+    """The rule of a scatter that combines an entry with an update."""
 
     def rule(eqn) -> Run:
         operand, indices, updates = (atom.aval for atom in eqn.invars)
@@ -169,8 +169,8 @@ def scatter(combine: Callable[[Raw, Raw, int], Raw]) -> Callable[..., Run]:
 
         @lru_cache(256)
         def targets(key: bytes) -> list[int]:
-            # The transpose of adding the updates reads the places they are added to; a dropped
-            # update reads 0.
+            # The transpose of adding updates reads the place of every update; a dropped update
+            # reads 0.
             places = np.frombuffer(key, indices.dtype).reshape(indices.shape)
             with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
 

@@ -1,4 +1,4 @@
-"""What the primitives of a jaxpr compute, on numbers of any precision.
+"""The rules of a jaxpr's primitives, on numbers of any precision.
 
 A float array is the flat list of its numbers (raw tuples, see scalars), for a jaxpr knows
 every shape; integers and Booleans are NumPy arrays. A rule takes an equation and returns a function
@@ -316,10 +316,10 @@ EXACT: dict[str, Callable[..., Run]] = {
     "sort": _sort,
     **dict.fromkeys(MOVEMENTS, movement),
 }
-"""Primitives that do not round: on numbers known beforehand they are run beforehand."""
+"""Primitives without rounding: evaluated in advance on constants."""
 
 ANY_TYPE = {*MOVEMENTS, "bitcast_convert_type", "convert_element_type", "select_n"}
-"""Primitives whose rule here is for integers too."""
+"""Primitives whose rule covers integers."""
 
 RULES: dict[str, Callable[..., Run]] = {
     **{name: _elementwise(function) for name, function in FUNCTIONS.items()},
@@ -363,7 +363,7 @@ INTEGER: dict[str, Callable[..., Any]] = {
     "sub": np.subtract,
     "xor": np.bitwise_xor,
 }
-"""What NumPy does as JAX does it, without compiling anything."""
+"""Primitives on integers for which NumPy gives JAX's result, without compilation."""
 
 
 def _iota(eqn) -> np.ndarray:
@@ -387,10 +387,10 @@ def _of_integers(eqn) -> Run:
 
 
 def rule(eqn) -> tuple[Run, bool]:
-    """The function that an equation's primitive computes, and whether it is exact.
+    """The function that an equation's primitive computes, and whether the function is exact.
 
     Raises:
-      Unsupported: there is no rule for the primitive.
+      Unsupported: the primitive has no rule.
     """
     name = eqn.primitive.name
     if name not in ANY_TYPE and not any(is_float(atom) for atom in eqn.invars):

@@ -1,9 +1,9 @@
 """Real functions to any precision, with the special cases of IEEE 754 and without exceptions.
 
-A number is mpmath's raw tuple (sign, mantissa, exponent, bits), which costs half of what its mpf
-objects cost. Results are right to a few units in the last of ``prec`` bits. Two differences from
-IEEE 754 remain: there is no negative zero, and the range has no end, except that exponentials and
-trigonometric functions beyond 2^4096, and erfc beyond 2^256, are taken at infinity.
+A number is mpmath's raw tuple (sign, mantissa, exponent, bits), twice as fast as mpf objects.
+Results are right to a few units in the last of ``prec`` bits. Two differences from IEEE 754 remain:
+there is no negative zero, and the range is unlimited, except that exponentials and trigonometric
+functions beyond 2^4096, and erfc beyond 2^256, have the value at infinity.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from mpmath.libmp import (
 Raw = Any  # a tuple of four integers
 
 LARGEST_MAGNITUDE = 4096
-_ln = getattr(libmp, "mpf_ln", None) or libmp.mpf_log  # its name before mpmath 1.4
+_ln = getattr(libmp, "mpf_ln", None) or libmp.mpf_log  # the name before mpmath 1.4
 
 
 def magnitude(x: Raw) -> int:
@@ -45,7 +45,7 @@ def magnitude(x: Raw) -> int:
 
 
 def is_special(x: Raw) -> bool:
-    """Whether it is an infinity or NaN."""
+    """Whether a number is an infinity or NaN."""
     return not x[1] and x[2] != 0
 
 
@@ -99,18 +99,18 @@ sqrt = _quiet(libmp.mpf_sqrt)
 
 
 class Rounding:
-    """Which way sums are rounded; one number in doubt is in doubt in all that follows from it."""
+    """The direction in which sums are rounded."""
 
     direction = "d"  # towards zero; "u" is away from it
 
 
 def add(x: Raw, y: Raw, prec: int) -> Raw:
-    """x + y, rounded the way that ``Rounding`` says."""
+    """x + y, rounded as ``Rounding`` states."""
     return mpf_add(x, y, prec, Rounding.direction)
 
 
 def sub(x: Raw, y: Raw, prec: int) -> Raw:
-    """x - y, rounded the way that ``Rounding`` says."""
+    """x - y, rounded as ``Rounding`` states."""
     return mpf_sub(x, y, prec, Rounding.direction)
 
 
@@ -127,7 +127,7 @@ def div(x: Raw, y: Raw, prec: int) -> Raw:
 
 
 def rem(x: Raw, y: Raw, prec: int) -> Raw:
-    """What x leaves when divided by y, with the sign of x."""
+    """The remainder of x / y, with the sign of x."""
     if is_special(x) or y in (fzero, fnan):
         return fnan
     if is_special(y):
@@ -146,14 +146,14 @@ def atan2(y: Raw, x: Raw, prec: int) -> Raw:
 
 
 def maximum(x: Raw, y: Raw, prec: int) -> Raw:
-    """The larger one; NaN if one is."""
+    """The larger number; NaN if x or y is NaN."""
     if fnan in (x, y):
         return fnan
     return x if mpf_cmp(x, y) >= 0 else y
 
 
 def minimum(x: Raw, y: Raw, prec: int) -> Raw:
-    """The smaller one; NaN if one is."""
+    """The smaller number; NaN if x or y is NaN."""
     if fnan in (x, y):
         return fnan
     return x if mpf_cmp(x, y) <= 0 else y
@@ -209,7 +209,7 @@ def exp(x: Raw, prec: int) -> Raw:
 
 
 def erfc(x: Raw, prec: int) -> Raw:
-    """1 - erf(x), accurate where it is small."""
+    """1 - erf(x), accurate where erfc is small."""
     if x[1] and magnitude(x) > 256:
         return from_int(2) if x[0] else fzero
     return libmp.mpf_erfc(x, prec)
