@@ -87,6 +87,7 @@ def test_a_contender_trains_in_a_process_kept_to_its_cores(folder):
     assert process.returncode is not None
 
 
+@pytest.mark.slow
 def test_jaxnn_trains_one_and_several(folder):
     with hired("jaxnn", (6, 3), folder, [0]) as program:
         one = program.train([0.1], 2, seed=0, evaluate=True)
@@ -358,6 +359,7 @@ def test_an_unknown_part_is_refused(capsys):
     assert "--parts is ('one_model', 'two_models'), expected some of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_results_of_the_parts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(one_model, "NAMES", ("numpy", "jaxnn"))
     monkeypatch.setattr(one_model, "TRIALS", 1)

@@ -82,6 +82,7 @@ def test_steps_follow_from_the_arithmetic_alone(case, steps):
     assert scale.steps(case) == steps
 
 
+@pytest.mark.slow
 def test_the_quick_case_is_measured_in_a_process_of_its_own(tmp_path):
     store_some(tmp_path)
     (found,) = json.loads(json.dumps(scale.measure(bench(tmp_path))))["rows"]

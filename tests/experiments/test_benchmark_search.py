@@ -63,6 +63,7 @@ PROGRAMS = [
 NEEDS = {"optuna_and_pytorch": ("optuna", "torch"), "keras_tuner_on_jax": ("keras_tuner",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "method"), PROGRAMS)
 def test_a_search_tells_how_good_the_models_are(program, method, folder, tmp_path):
     for package in NEEDS.get(program, ()):

@@ -51,9 +51,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 def some(*, run: str) -> list:
-    """The scripts of a run."""
+    """The scripts of a run; all but the first are slow."""
     return [
-        pytest.param(program, id=program.module.rpartition(".")[2])
+        pytest.param(
+            program,
+            id=program.module.rpartition(".")[2],
+            marks=() if program is PROGRAMS[0] else pytest.mark.slow,
+        )
         for program in PROGRAMS
         if program.run == run
     ]
@@ -114,6 +118,7 @@ def test_the_examples_are_all_seen_in_every_epoch():
     assert not np.array_equal(minibatches[0], minibatches[14])
 
 
+@pytest.mark.slow
 def test_a_cold_run_leaves_the_warm_cache_alone(folder):
     ours = next(program for program in PROGRAMS if program.label == "jaxnn")
     startup.timed(ours, folder, "cold-0-0")

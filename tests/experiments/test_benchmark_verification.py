@@ -341,6 +341,7 @@ def bench(monkeypatch):
     return SimpleNamespace(config=config, run=run, cores=(0, 1))
 
 
+@pytest.mark.slow
 def test_everything_is_measured_with_what_is_missing_left_out(bench, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, f"{checkers.__name__}.on_torch", raising=False)
