@@ -93,7 +93,8 @@ def write(
         write_csv(out / "history.csv", list(repetitions(content["results"])))
     link = Path(os.path.relpath(folder, readme.parent)).as_posix()
     text = readme.read_bytes().decode()  # read_text would change line ends
-    save(readme, replace(text, section(content, link, others(results))))
+    earlier = others(results) if out is None else []
+    save(readme, replace(text, section(content, link, earlier)))
     if "roofline" in content["results"]:
         save(folder / PAGE, page(content))
     for name in measured(content["results"]):

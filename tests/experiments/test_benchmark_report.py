@@ -318,6 +318,7 @@ def test_readme_and_page_are_written(files, capsys):
 def test_everything_goes_to_another_folder(files, tmp_path):
     results, readme = files
     before = readme.read_bytes()
+    (results.parent / "another.json").write_text("no results: read only for the README")
     assert main([str(results), "--out", str(tmp_path / "new")]) == 0
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert names == ["README.md", "history.csv", "roofline.md", "roofline.png", "t.png"]
@@ -325,7 +326,7 @@ def test_everything_goes_to_another_folder(files, tmp_path):
     history = (tmp_path / "new" / "history.csv").read_text()
     assert "roofline.peak_gflops,0,100.0" in history
     assert readme.read_bytes() == before
-    assert [path.name for path in results.parent.iterdir()] == ["newest.json"]
+    assert {path.name for path in results.parent.iterdir()} == {"another.json", "newest.json"}
 
 
 def test_published_results_are_compact_and_say_the_same(files, tmp_path, monkeypatch):
