@@ -353,6 +353,7 @@ def segment_record(
     seconds: float,
 ) -> Record:
     """The metrics [R, K] of a segment of round ``number``; None for diverged replicates."""
+    missing = np.array(None)
     return {
         "segment": segment,
         "in_round": number,
@@ -362,7 +363,7 @@ def segment_record(
         "seconds": seconds,
         **{
             name: np.where(
-                (diverged_at == NEVER) & np.isfinite(values), np.asarray(values, float), None
+                (diverged_at == NEVER) & np.isfinite(values), np.asarray(values, float), missing
             ).tolist()
             for name, values in metrics._asdict().items()
         },

@@ -159,7 +159,8 @@ def flipped_bits(content):
 @pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(path):
     content, expected = path.read_bytes(), outcome(path)
-    assert len(expected[0]) == len(RECORDS)
+    assert isinstance(expected, tuple)
+    assert expected[0] == RECORDS
     found = []
     for bit in flipped_bits(content):
         damaged = bytearray(content)
