@@ -22,7 +22,7 @@ from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT
 from jaxnn.verify.diagnosis.coefficients import coefficients, findings, joined, predicted
 from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges
-from jaxnn.verify.diagnosis.trials import Leaves, Sample, same, sample
+from jaxnn.verify.diagnosis.trials import Leaves, Sample, draw_sample, same
 from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import is_input
 from jaxnn.verify.verdict import Finding
@@ -69,10 +69,10 @@ class Explanation(NamedTuple):
         most = 1 if "wrong_value" in self.codes else MOST_MISTAKES
         return 0 < len(self.findings) <= most
 
-    def confirmed(self, at: Sample) -> bool:
+    def confirmed(self, sample: Sample) -> bool:
         """Whether the explanation predicts the formula at a further sample, if anything."""
-        prediction = self.predict(at)
-        return prediction is None or all(map(same, prediction, at.formula))
+        prediction = self.predict(sample)
+        return prediction is None or all(map(same, prediction, sample.formula))
 
 
 def diagnose(claim: Claim, seed: int = 0) -> Diagnosis:
@@ -100,7 +100,7 @@ def _diagnose(claim: Claim, seed: int) -> Diagnosis:
     problem = hypotheses.shape_problem(samples[0])
     if problem is not None:
         return Diagnosis((problem,))
-    if all(all(map(same, at.formula, _right(at))) for at in samples):
+    if all(all(map(same, sample.formula, _right(sample))) for sample in samples):
         return Diagnosis((ONLY_SPECIAL,))
     found = _explanations(samples, [RIGHT, *hypotheses.rearranged(samples[0])])
     if found:
@@ -111,7 +111,7 @@ def _diagnose(claim: Claim, seed: int) -> Diagnosis:
         if not named or (not two and min(named)[1] > 1):
             found += _explanations(samples, [RIGHT, *hypotheses.mistaken(samples[0], two)])
     unnamed = all("unknown" in explanation.codes for explanation in found)
-    if unnamed and all(_share_right(at) <= 0.25 for at in samples):
+    if unnamed and all(_share_right(sample) <= 0.25 for sample in samples):
         found += [Explanation(frozenset({finding})) for finding in exchanges(samples)]
     return _simplest(claim, found, seed)
 
@@ -120,21 +120,23 @@ def _samples(claim: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample
     """Trials at several choices of sizes; choices without finite values are left out."""
     for choice in choices:
         try:
-            at = sample(claim, choice, seed)
+            sample = draw_sample(claim, choice, seed)
         except (FormulaError, FunctionError):
             continue
-        if all(np.isfinite(leaf).all() for leaves in (at.formula, *at.terms) for leaf in leaves):
-            yield at
+        if all(
+            np.isfinite(leaf).all() for leaves in (sample.formula, *sample.terms) for leaf in leaves
+        ):
+            yield sample
 
 
-def _right(at: Sample) -> Leaves:
+def _right(sample: Sample) -> Leaves:
     """The right derivative at a sample."""
-    return [np.sum(leaves, axis=0) for leaves in zip(*RIGHT.terms(at), strict=True)]
+    return [np.sum(leaves, axis=0) for leaves in zip(*RIGHT.terms(sample), strict=True)]
 
 
-def _share_right(at: Sample) -> float:
+def _share_right(sample: Sample) -> float:
     """The share of trials with a right formula; large where a single branch is wrong."""
-    pairs = zip(zip(*at.formula, strict=True), zip(*_right(at), strict=True), strict=True)
+    pairs = zip(zip(*sample.formula, strict=True), zip(*_right(sample), strict=True), strict=True)
     return float(np.mean([all(map(same, formula, right)) for formula, right in pairs]))
 
 
@@ -148,7 +150,7 @@ def _explanations(samples: Sequence[Sample], varied: Iterable[Hypothesis]) -> li
     whole: list[Explanation] = []
     per_leaf: list[list[Explanation]] = [[] for _ in names]
     for given, terms_at in varied:
-        terms = [terms_at(at) for at in samples]
+        terms = [terms_at(sample) for sample in samples]
         if not all(terms):
             continue
         changed = [not hypotheses.unchanged(terms[0], true, leaf) for leaf in range(len(names))]
@@ -205,13 +207,13 @@ def _simplest(claim: Claim, found: Sequence[Explanation], seed: int) -> Diagnosi
 
 def _distinguishing_input(claim: Claim, explanations: Sequence[Explanation], seed: int) -> str:
     """An input, outside of the claim's generators, at which explanations differ."""
-    at = sample(claim, 0, seed, unconstrained=True)
-    predictions = [explanation.predict(at) for explanation in explanations]
+    sample = draw_sample(claim, 0, seed, unconstrained=True)
+    predictions = [explanation.predict(sample) for explanation in explanations]
     for a, b in combinations(predictions, 2):
         if a is None or b is None or all(map(same, a, b)):
             continue
         structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
-        values = [np.round(value[0], 2).tolist() for value in at.flat]
+        values = [np.round(value[0], 2).tolist() for value in sample.flat]
         inputs = jax.tree.unflatten(structure, values)
         return f"the alternatives differ where the inputs' constraints are dropped, as at {inputs}"
     return "the alternatives give the same formula for every input of these shapes"

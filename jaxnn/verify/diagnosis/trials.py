@@ -135,7 +135,7 @@ def _implied_gradient(claim: Claim, inputs: PyTree, old: Sequence[Any], new: Seq
     return [(p - v) / inputs[rate] for v, p in zip(new, old, strict=True)]
 
 
-def sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
+def draw_sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
     """Trials of a claim at a choice (0, 1 or 2) of sizes.
 
     Unconstrained inputs are real numbers in place of probabilities, one-hot vectors, binary values.
