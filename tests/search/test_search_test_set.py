@@ -114,6 +114,7 @@ def test_retrained_models_have_seen_the_validation_examples_too(result):
     assert result.retrained() is result.retrained()
 
 
+@pytest.mark.slow
 def test_hyperparameters_that_changed_in_training_change_again_when_it_is_repeated():
     task = replace(TASK, epochs=5, measure="loss")
     space = SPACE | {"learning_rate": log_uniform(1e-4, 1e-3)}

@@ -1,4 +1,4 @@
-"""Whatever decides the bits of a search is in its record: another search is told from it."""
+"""The record of a search holds everything that decides the bits of the search."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from jaxnn.search import Space, fixed, given, random
 from jaxnn.search.journal import differences
 from jaxnn.search.search import describe
 
-ASKED: dict[str, Any] = {
+QUESTION: dict[str, Any] = {
     "task": TASK,
     "space": SPACE,
     "method": random(2),
@@ -26,9 +26,9 @@ ASKED: dict[str, Any] = {
 
 
 def described(**changes):
-    asked = ASKED | changes
-    space = Space(asked.pop("space"))
-    return describe(space=space, **asked)
+    arguments = QUESTION | changes
+    space = Space(arguments.pop("space"))
+    return describe(space=space, **arguments)
 
 
 def changed(values):
