@@ -83,7 +83,15 @@ def expected(small):
     return outcome(small.run())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "population_based",
+        "successive_halving",
+        pytest.param("hyperband", marks=pytest.mark.slow),
+        pytest.param("optuna", marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_that_ends_anywhere_goes_on_to_the_same_bits(pixels, tmp_path, name):
     small = Search(pixels, METHODS[name])
     expected = outcome(small.run())
@@ -305,6 +313,7 @@ def searcher(tmp_path_factory):
     return Searcher(tmp_path_factory.mktemp("searches"))
 
 
+@pytest.mark.slow
 def test_killed_searches_end_as_if_nothing_had_happened(searcher):
     for life, _ in lives(searcher, ["population_based"], kills=4, seed=0):
         assert life.differences == []
