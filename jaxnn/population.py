@@ -1,9 +1,9 @@
 """A population: many configurations x several seeds, trained on all devices.
 
-A *replicate* is one seed, or one fold of a seed. A *block* is what one device trains at once: some
-configurations of one replicate. The members of a block share every minibatch, so the first layer of
-the whole block is one matrix product. A *wave* is one block per device. Waves follow each other
-until the population is done, so the size of a block bounds the memory, not the population's.
+A *replicate* is a seed, or a fold of a seed. A *block* is the part that a device trains at once:
+some configurations of a single replicate. The members of a block share every minibatch, so the
+first layer of the whole block is one matrix product. A *wave* is a block per device. Waves follow
+each other until the population is done, so the size of a block bounds the memory.
 
 Every process launches all waves and trains the blocks of the local devices; ``gather`` completes
 the results of a process by the results of the other processes.
@@ -66,7 +66,7 @@ def train_population(
     Args:
       spec: the program, static.
       hyper: a ``Hyper`` of arrays [K]; scalars are shared by all configurations.
-      keys: one key per seed, [S]; the members of one seed see the same minibatches.
+      keys: a key per seed, [S]; all members of a seed see equal minibatches.
       data: the examples to train on.
       evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
         examples, as "train".
@@ -147,7 +147,7 @@ def best(population: Population, on: str, *, measure: str = "loss") -> int:
 
     Args:
       population: from ``train_population``.
-      on: the data set that chooses, such as "validation".
+      on: the name of a data set, such as "validation".
       measure: "loss" or "error".
 
     Returns:
@@ -198,7 +198,7 @@ def check_axes(mesh: Mesh) -> None:
 
 
 def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
-    """The axis over which minibatches are spread, if the mesh has such an axis.
+    """The mesh axis over which minibatches are spread, or None.
 
     Raises:
       ValueError: as ``check_axes``, or a minibatch that cannot be spread evenly.
@@ -258,7 +258,7 @@ def _as_columns(hyper: Any) -> Any:
 
 
 class Block(NamedTuple):
-    """What one device trains at once: some configurations of one replicate."""
+    """The configurations of a replicate that a device trains at once."""
 
     replicate: int
     rows: np.ndarray  # [block_size] configurations, the last repeated to fill the block
@@ -266,7 +266,7 @@ class Block(NamedTuple):
 
 
 Wave = list[Block]
-"""One block per position along the mesh axis ``population``."""
+"""A block per position along the mesh axis ``population``."""
 
 
 def deal(replicates: int, configurations: int, size: int, devices: int) -> list[Wave]:
@@ -343,7 +343,7 @@ def signature(arguments: tuple) -> Signature:
 
 
 def one_ahead(waves: Sequence[Wave], launch: Callable[[Wave], Any]) -> Iterator[tuple[Wave, Any]]:
-    """Every wave's output, with the next wave already launched, so that no device idles."""
+    """Every wave's output, after the launch of the next wave: no device idles."""
     launched = [(waves[0], launch(waves[0]))]
     for wave in waves[1:]:
         launched.append((wave, launch(wave)))
@@ -352,7 +352,7 @@ def one_ahead(waves: Sequence[Wave], launch: Callable[[Wave], Any]) -> Iterator[
 
 
 def store(results: PyTree, output: PyTree, wave: Wave) -> None:
-    """Copies the members trained by this process to their places in [replicates, K, ...]."""
+    """Copies the members trained by the process into results [replicates, K, ...]."""
     for whole, part in zip(jax.tree.leaves(results), jax.tree.leaves(output), strict=True):
         for piece in part.addressable_shards:
             if piece.replica_id == 0 or not part.is_fully_addressable:

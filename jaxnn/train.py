@@ -38,7 +38,7 @@ class State(NamedTuple):
 
 
 class Withheld(NamedTuple):
-    """Neighbouring examples that are kept out of training, such as validation examples."""
+    """Neighbouring examples kept out of training, such as validation examples."""
 
     first: ArrayLike  # [] int32, traced
     count: int  # static
@@ -97,7 +97,7 @@ def train_step(
     *,
     columns: bool = False,
 ) -> tuple[State, Array]:
-    """One update by the gradient of ``objective`` on one minibatch.
+    """An update by the gradient of ``objective`` on a minibatch.
 
     A state keeps the parameters from before the first loss that is not finite, and the iteration of
     that loss.
