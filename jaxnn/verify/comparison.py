@@ -114,7 +114,7 @@ def evaluate(traced: TracedClaim, inputs: PyTree) -> Values:
 
 
 def affordable_trials(traced: TracedClaim, trials: int) -> int:
-    """The number of trials that fit into memory: fewer than asked for if the inputs are large."""
+    """The number of trials that fit into memory: fewer than requested for large inputs."""
     entries = sum(int(np.prod(aval.shape, dtype=int)) for aval in traced.formula.in_avals)
     return min(trials, max(100, MOST_ENTRIES // max(1, entries)))
 
@@ -245,7 +245,7 @@ def _vec(array: np.ndarray, value_rank: int, order: str) -> np.ndarray:
 def arranged(arrange: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
     """An arrangement applied to every trial of an array [T, ...]."""
     first = arrange(array[0])
-    # An array of positions shows where the arrangement moves each entry.
+    # An array of positions shows the target of every entry.
     index = arrange(np.arange(array[0].size).reshape(array[0].shape))
     return array.reshape(len(array), -1)[:, index.reshape(-1)].reshape(len(array), *first.shape)
 

@@ -76,12 +76,12 @@ def gradcheck(
         gradient = jax.grad(f) if gradient is None else gradient
         stated = gradient(point) if callable(gradient) else gradient
         _check_shapes(stated, point)
-        claimed = np.asarray(ravel_pytree(stated)[0])
-        true, rounding = _differences(f, point, step)
-    distance, size = norms(np.stack([claimed - true, true]))
+        value = np.asarray(ravel_pytree(stated)[0])
+        reference, rounding = _differences(f, point, step)
+    distance, size = norms(np.stack([value - reference, reference]))
     beyond = np.maximum(0.0, distance - rounding)  # NaN stays NaN and fails
     error = float(beyond / (size + np.finfo(float).tiny))
-    return GradientCheck(error <= tolerance, error, _worst(point, claimed, true))
+    return GradientCheck(error <= tolerance, error, _worst(point, value, reference))
 
 
 def _differences(f: Callable[[Any], Any], point: PyTree, step: float) -> tuple[np.ndarray, float]:
@@ -101,10 +101,10 @@ def _differences(f: Callable[[Any], Any], point: PyTree, step: float) -> tuple[n
     return np.asarray(slopes), rounding * flat.size**0.5
 
 
-def _worst(point: PyTree, claimed: np.ndarray, true: np.ndarray) -> Worst:
+def _worst(point: PyTree, value: np.ndarray, reference: np.ndarray) -> Worst:
     """The entry with the largest distance, or not finite."""
-    entry = int(np.argmax(np.abs(claimed - true)))
-    values = float(claimed[entry]), float(true[entry])
+    entry = int(np.argmax(np.abs(value - reference)))
+    values = float(value[entry]), float(reference[entry])
     for keys, leaf in jax.tree.flatten_with_path(point)[0]:
         if entry < leaf.size:
             index = tuple(map(int, np.unravel_index(entry, leaf.shape)))

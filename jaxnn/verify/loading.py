@@ -99,9 +99,9 @@ def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) 
             raise UnusableFile(
                 f"{path}, line {more[0]}: a second claim {name!r}, the first is in line {first}"
             )
-    for name, count in Counter(claimed.name for claimed in claims.values()).items():
+    for name, count in Counter(claim.name for claim in claims.values()).items():
         if count > 1:
-            same = [variable for variable, claimed in claims.items() if claimed.name == name]
+            same = [variable for variable, claim in claims.items() if claim.name == name]
             raise UnusableFile(
                 f"{path}: the claims {', '.join(same)} are all of functions named {name!r}, "
                 "expected a name for each"

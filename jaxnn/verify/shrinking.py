@@ -87,9 +87,9 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
     rng = np.random.default_rng(0)
     steps = [1e-7 * rng.uniform(-1, 1, size=c.shape) for c in columns]
     bad, true = _differ(search, columns)
-    for side in (-1, 1):
+    for sign in (-1, 1):
         beside = [
-            c + side * step if g.kind in REAL_KINDS else c
+            c + sign * step if g.kind in REAL_KINDS else c
             for c, step, g in zip(columns, steps, generators(search.claim), strict=True)
         ]
         bad_beside, true_beside = _differ(search, beside)

@@ -522,7 +522,7 @@ def test_what_does_not_fit_is_refused(arguments, bits, message):
 
 
 def test_without_mpmath_the_extra_is_named(monkeypatch):
-    for name in ("rules", "moves", "scalars"):
+    for name in ("rules", "positions", "scalars"):
         monkeypatch.delitem(sys.modules, f"jaxnn.verify.precise.{name}", raising=False)
         monkeypatch.delattr(f"jaxnn.verify.precise.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "mpmath", None)

@@ -17,7 +17,7 @@ from mpmath.libmp import fnan, fzero, mpf_cmp, mpf_mul
 
 from jaxnn.verify.graph import Unsupported, parameter
 from jaxnn.verify.precise import scalars
-from jaxnn.verify.precise.moves import (
+from jaxnn.verify.precise.positions import (
     MOVEMENTS,
     Run,
     Value,

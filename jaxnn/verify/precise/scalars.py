@@ -319,10 +319,10 @@ def power(x: Raw, y: Raw, prec: int) -> Raw:
     if fnan in (x, y):
         return fnan
     if is_special(y):
-        side = mpf_cmp(mpf_abs(x), fone)
-        if side == 0:
+        order = mpf_cmp(mpf_abs(x), fone)
+        if order == 0:
             return fone
-        return finf if (side > 0) == (y == finf) else fzero
+        return finf if (order > 0) == (y == finf) else fzero
     whole = y[2] >= 0
     if whole and magnitude(y) <= LARGEST_MAGNITUDE:
         return integer_power(x, truncated(y), prec)
