@@ -10,6 +10,7 @@ import pytest
 from jaxnn import Data
 from jaxnn.devices import use_all_cores
 
+os.environ.pop("COLUMNS", None)  # tables are as wide as they are elsewhere by default
 use_all_cores()
 
 
