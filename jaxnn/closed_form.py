@@ -2,11 +2,11 @@
 
 One function per derivation, in this package's layout z = Wx + b with weight [out, in]; the gradient
 by an array has the shape of the array. ``jax.vmap`` the functions of one example over a minibatch.
-The docstrings name the misprints of the sources.
+Arguments whose shapes do not fit each other are a ValueError that names the argument. The
+docstrings name the misprints of the sources.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxnn.losses import check_target, sigmoid, softmax
 from jaxnn.mlp import affine, get_activation
 from jaxnn.types import Array, ArrayLike, Layer, Params
+
+VECTOR, ROWS = (None,), (None, None)
 
 
 def softmax_jacobian(p: Array) -> Array:
@@ -29,9 +31,6 @@ def softmax_jacobian(p: Array) -> Array:
     Returns:
       The symmetric Jacobian, shape [C, C].
 
-    Raises:
-      ValueError: p is not a vector.
-
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxnn.closed_form import softmax_jacobian
@@ -40,7 +39,7 @@ def softmax_jacobian(p: Array) -> Array:
 
     Source: S1.1. S4.3 prints the off-diagonal entries as -S_i S_i; correct is -S_i S_j.
     """
-    _check_rank("softmax_jacobian", "p", p, 1)
+    _check_shape("softmax_jacobian", "p", p, VECTOR)
     return jnp.diag(p) - jnp.outer(p, p)
 
 
@@ -54,12 +53,9 @@ def softmax_weight_jacobian(p: Array, x: Array) -> Array:
     Returns:
       Entry [k, l] is the gradient of p_k by row l of W: shape [C, C, in].
 
-    Raises:
-      ValueError: p or x is not a vector.
-
     Source: S2.1.
     """
-    _check_rank("softmax_weight_jacobian", "x", x, 1)
+    _check_shape("softmax_weight_jacobian", "x", x, VECTOR)
     return jnp.tensordot(softmax_jacobian(p), x, axes=0)
 
 
@@ -73,12 +69,9 @@ def softmax_backward(p: Array, p_gradient: Array) -> Array:
     Returns:
       The gradient by z, shape [C].
 
-    Raises:
-      ValueError: the shapes differ.
-
     Source: S1.2, S3.1.
     """
-    _check_rank("softmax_backward", "p", p, 1)
+    _check_shape("softmax_backward", "p", p, VECTOR)
     _check_shape("softmax_backward", "p_gradient", p_gradient, p.shape)
     return p * (p_gradient - p @ p_gradient)
 
@@ -94,9 +87,6 @@ def cross_entropy_gradient(z: Array, y: ArrayLike) -> Array:
 
     Returns:
       dJ/dz, shape [C].
-
-    Raises:
-      ValueError: the shapes do not fit each other.
 
     Source: S1.2, S4.3, S5.4.
     """
@@ -117,13 +107,10 @@ def layer_gradient(delta: Array, x: Array) -> Layer:
     Returns:
       ``Layer(weight [out, in], bias [out])``.
 
-    Raises:
-      ValueError: delta or x is not a vector.
-
     Source: S5.5.
     """
-    _check_rank("layer_gradient", "delta", delta, 1)
-    _check_rank("layer_gradient", "x", x, 1)
+    _check_shape("layer_gradient", "delta", delta, VECTOR)
+    _check_shape("layer_gradient", "x", x, VECTOR)
     return Layer(jnp.outer(delta, x), delta)
 
 
@@ -142,13 +129,10 @@ def softmax_regression_gradients(layer: Layer, x: Array, y: Array, l2: ArrayLike
     Returns:
       ``Layer(weight [C, in], bias [C])``.
 
-    Raises:
-      ValueError: the shapes do not fit each other.
-
     Source: S2.2, S2.4. S2.2 prints its last line with the sum over i = 1..m, the number of inputs,
     and without the 1/n; the sum runs over the n examples.
     """
-    _check_rank("softmax_regression_gradients", "x", x, 2)
+    _check_shape("softmax_regression_gradients", "x", x, ROWS)
     y = jnp.asarray(y)
     _check_shape("softmax_regression_gradients", "y", y, (len(x), *y.shape[1:]))
     z = jax.vmap(affine, in_axes=(None, 0))(layer, x)
@@ -179,9 +163,6 @@ def affine_composition(layers: Params, x: Array) -> tuple[Array, ...]:
     Returns:
       z_1, ..., z_n.
 
-    Raises:
-      ValueError: no layers, or a layer that does not fit the layer before or x.
-
     Source: S2.5, whose program computes every z_i from the original x instead of z_{i-1}.
     """
     if not layers:
@@ -204,12 +185,9 @@ def affine_weight_jacobian(x: Array, out: int) -> Array:
     Returns:
       Shape [out, out * in].
 
-    Raises:
-      ValueError: x is not a vector.
-
     Source: S2.5.
     """
-    _check_rank("affine_weight_jacobian", "x", x, 1)
+    _check_shape("affine_weight_jacobian", "x", x, VECTOR)
     return jnp.kron(jnp.eye(out, dtype=x.dtype), x)
 
 
@@ -225,16 +203,15 @@ def affine_jacobians(layers: Params, x: Array) -> Params:
     Returns:
       For every layer the Jacobians by weight [out, in] and bias [out].
 
-    Raises:
-      ValueError: the layers do not fit each other or x, or z_n is not a scalar.
-
     Source: S2.5, whose unvec of the Jacobian by vec[W] is the transpose, [in, out]: for the first
     of two layers x W_2, of shape 2 x 3 where "3 x 2" is printed. dz_2/db_2 is the 1 x 1 identity,
     printed also as 1_{1x3}. The program of S2.5 returns nothing.
     """
     inputs = (x, *affine_composition(layers, x))
-    with _explained(f"affine_jacobians takes a last layer of one output, got {len(inputs[-1])}"):
-        chex.assert_shape(inputs[-1], (1,))
+    if len(inputs[-1]) != 1:
+        raise ValueError(
+            f"affine_jacobians takes a last layer of one output, got {len(inputs[-1])}"
+        )
     jacobian = jnp.ones_like(inputs[-1])
     gradients = []
     for layer, z in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
@@ -269,12 +246,13 @@ def two_layer_values(params: Params, x: Array, *, activation: str = "sigmoid") -
     Returns:
       H, shape [N1], and y-hat, shape [K].
 
-    Raises:
-      ValueError: not two layers, shapes that do not fit, or an unknown activation.
-
     Source: S3.
     """
-    _check_two_layers("two_layer_values", params, activation)
+    if len(params) != 2:
+        raise ValueError(f"two_layer_values takes two layers, got {len(params)}")
+    if activation not in ACTIVATION_DERIVATIVES:
+        known = sorted(ACTIVATION_DERIVATIVES)
+        raise ValueError(f"activation is {activation!r}, expected one of {known}")
     first, second = params
     hidden = get_activation(activation)(affine(first, x))
     return TwoLayerValues(hidden, softmax(affine(second, hidden)))
@@ -293,16 +271,11 @@ def two_layer_gradients(
     gradients of the layers are delta_2 H^T, delta_2 and delta_1 x^T, delta_1.
 
     Args:
-      params: the two layers.
-      x: the input, shape [N].
+      params, x, activation: as for ``two_layer_values``.
       loss_gradient: y-hat [K] -> dl/dy-hat [K], for the squared loss ``lambda p: p - y``.
-      activation: phi, "sigmoid", "relu" or "tanh".
 
     Returns:
       The gradients by W1, W1_0, H, W2 and W2_0.
-
-    Raises:
-      ValueError: not two layers, shapes that do not fit, or an unknown activation.
 
     Source: S3.1, S3.2, S3.3. S3.3 prints dH[k]/dW1_i of a ReLU layer as X[k] if i = k; correct is
     the whole vector X.
@@ -318,16 +291,11 @@ def input_gradient(params: Params, x: Array, y: ArrayLike, *, activation: str = 
     delta_3 = p - y, delta_2 = W_2^T delta_3 * phi', dJ/dx = W_1^T delta_2.
 
     Args:
-      params: the two layers.
-      x: the input, shape [N].
+      params, x, activation: as for ``two_layer_values``.
       y: a class index (integer scalar), or a vector, shape [K].
-      activation: phi, "sigmoid", "relu" or "tanh".
 
     Returns:
       dJ/dx, shape [N].
-
-    Raises:
-      ValueError: not two layers, shapes that do not fit, or an unknown activation.
 
     Source: S4.4, which writes one example per row and h = sigma(x W_1 + b_1). In the layout of S4.4
     dJ/dx = delta_2 W_1^T with delta_2 = delta_3 W_2^T * sigma'; printed are delta_2 W_1 and
@@ -345,7 +313,7 @@ def log_softmax_sum_gradient(z: Array) -> Array:
 
     Source: S5.2, which prints the gradient of -J.
     """
-    _check_rank("log_softmax_sum_gradient", "z", z, 1)
+    _check_shape("log_softmax_sum_gradient", "z", z, VECTOR)
     return 1 - z.shape[0] * softmax(z)
 
 
@@ -360,9 +328,6 @@ def log_softmax_sum_gradients(layer: Layer, x: Array) -> Layer:
 
     Returns:
       ``Layer(weight [C, in], bias [C])``.
-
-    Raises:
-      ValueError: x does not fit the layer.
 
     Source: S5.2, which prints the gradient of -J.
     """
@@ -383,13 +348,10 @@ def logistic_gradient(theta: Array, x: Array, y: Array, l2: ArrayLike = 0.0) -> 
     Returns:
       dJ/dtheta, shape [in].
 
-    Raises:
-      ValueError: the shapes do not fit each other.
-
     Source: S5.3.
     """
-    _check_rank("logistic_gradient", "theta", theta, 1)
-    _check_rank("logistic_gradient", "x", x, 2)
+    _check_shape("logistic_gradient", "theta", theta, VECTOR)
+    _check_shape("logistic_gradient", "x", x, ROWS)
     _check_shape("logistic_gradient", "x", x, (len(x), len(theta)))
     _check_shape("logistic_gradient", "y", y, (len(x),))
     return (sigmoid(x @ theta) - y) @ x / len(x) + l2 * theta
@@ -403,17 +365,11 @@ def logistic_update(
     Multiplied out, theta (1 - learning_rate l2) - learning_rate/N sum_i (h_i - y_i) x_i.
 
     Args:
-      theta: shape [in].
-      x: the examples, shape [N, in].
-      y: labels in {0, 1}, or probabilities of the positive class, shape [N].
+      theta, x, y, l2: as for ``logistic_gradient``.
       learning_rate: alpha.
-      l2: lambda, the strength of l2/2 * theta^T theta.
 
     Returns:
       The new theta, shape [in].
-
-    Raises:
-      ValueError: the shapes do not fit each other.
 
     Source: S5.3, whose combined form, theta (1 - l2/N) - alpha sum_i (h_i - y_i) x_i, is a
     different step: the learning rate of the penalty and the mean over the examples are lost.
@@ -434,30 +390,11 @@ def _two_layer_backward(
     )
 
 
-def _check_two_layers(name: str, params: Params, activation: str) -> None:
-    if len(params) != 2:
-        raise ValueError(f"{name} takes two layers, got {len(params)}")
-    if activation not in ACTIVATION_DERIVATIVES:
-        raise ValueError(
-            f"activation is {activation!r}, expected one of {sorted(ACTIVATION_DERIVATIVES)}"
-        )
-
-
-def _check_rank(name: str, argument: str, value: Array, rank: int) -> None:
-    kind = {1: "a vector", 2: "a matrix, one example per row"}[rank]
-    with _explained(f"{name} takes {argument} as {kind}, got shape {value.shape}"):
-        chex.assert_rank(value, rank)
-
-
-def _check_shape(name: str, argument: str, value: Array, shape: tuple[int, ...]) -> None:
-    with _explained(f"{name} takes {argument} of shape {shape}, got {value.shape}"):
-        chex.assert_shape(value, shape)
-
-
-@contextmanager
-def _explained(message: str) -> Iterator[None]:
-    """A failed assertion of chex as a ValueError with a message for the caller."""
+def _check_shape(name: str, argument: str, value: Array, shape: tuple[int | None, ...]) -> None:
+    """ValueError unless the argument of the function has the shape; None: any size."""
+    kinds = {VECTOR: "as a vector, got shape", ROWS: "as a matrix, one example per row, got shape"}
     try:
-        yield
+        chex.assert_shape(value, shape)
     except AssertionError:
-        raise ValueError(message) from None
+        expected = kinds.get(shape, f"of shape {shape}, got")
+        raise ValueError(f"{name} takes {argument} {expected} {value.shape}") from None
