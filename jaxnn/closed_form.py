@@ -271,8 +271,10 @@ def two_layer_gradients(
     gradients of the layers are delta_2 H^T, delta_2 and delta_1 x^T, delta_1.
 
     Args:
-      params, x, activation: as for ``two_layer_values``.
+      params: the two layers.
+      x: the input, shape [N].
       loss_gradient: y-hat [K] -> dl/dy-hat [K], for the squared loss ``lambda p: p - y``.
+      activation: phi, "sigmoid", "relu" or "tanh".
 
     Returns:
       The gradients by W1, W1_0, H, W2 and W2_0.
@@ -291,8 +293,10 @@ def input_gradient(params: Params, x: Array, y: ArrayLike, *, activation: str = 
     delta_3 = p - y, delta_2 = W_2^T delta_3 * phi', dJ/dx = W_1^T delta_2.
 
     Args:
-      params, x, activation: as for ``two_layer_values``.
+      params: the two layers.
+      x: the input, shape [N].
       y: a class index (integer scalar), or a vector, shape [K].
+      activation: phi, "sigmoid", "relu" or "tanh".
 
     Returns:
       dJ/dx, shape [N].
@@ -365,8 +369,11 @@ def logistic_update(
     Multiplied out, theta (1 - learning_rate l2) - learning_rate/N sum_i (h_i - y_i) x_i.
 
     Args:
-      theta, x, y, l2: as for ``logistic_gradient``.
+      theta: shape [in].
+      x: the examples, shape [N, in].
+      y: labels in {0, 1}, or probabilities of the positive class, shape [N].
       learning_rate: alpha.
+      l2: lambda, the strength of l2/2 * theta^T theta.
 
     Returns:
       The new theta, shape [in].

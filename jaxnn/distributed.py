@@ -74,14 +74,12 @@ def join(
 def _checked(
     address: str | None, count: int | None, index: int | None
 ) -> tuple[str | None, int | None, int | None]:
-    given = {"coordinator_address": address, "process_count": count, "process_id": index}
-    missing = [name for name, value in given.items() if value is None]
-    if address is None or count is None or index is None:
-        if len(missing) < len(given):
-            raise ValueError(
-                f"{' and '.join(missing)} not given, expected all of {', '.join(given)}, or none"
-            )
+    if address is None and count is None and index is None:
         return None, None, None
+    if address is None or count is None or index is None:
+        given = {"coordinator_address": address, "process_count": count, "process_id": index}
+        missing = " and ".join(name for name, value in given.items() if value is None)
+        raise ValueError(f"{missing} not given, expected all of {', '.join(given)}, or none")
     if not re.fullmatch(r".+:\d+", address):
         raise ValueError(f"coordinator_address is {address!r}, expected 'host:port'")
     require_count("process_count", count)
@@ -105,15 +103,15 @@ def is_first() -> bool:
     return process_index() == 0
 
 
-def fail(status: int, patience: float = 10.0) -> None:
+def fail(status: int) -> None:
     """Bounds the time that a failed process takes to end.
 
     A process that ends waits for all processes. Where all have failed, all end at once, in order.
-    Otherwise the failed process ends after ``patience`` seconds with the exit status, and JAX
-    reports the loss to the remaining processes.
+    Otherwise the failed process ends after 10 seconds with the exit status, and JAX reports the
+    loss to the remaining processes.
     """
     if process_count() > 1:
-        timer = Timer(patience, os._exit, [status])
+        timer = Timer(10, os._exit, [status])
         timer.daemon = True
         timer.start()
 
@@ -135,13 +133,11 @@ def from_first(work: Callable[[], bytes]) -> bytes:
     if process_count() == 1:
         return work()
     answer, raised = b"", None
-    if is_first():
-        try:
-            answer = b"+" + work()
-        except Exception as error:  # all processes wait for the answer
-            raised = error
-            kind = type(error)
-            answer = b"-" + json.dumps([kind.__module__, kind.__name__, str(error)]).encode()
+    try:
+        answer = b"+" + work() if is_first() else b""
+    except Exception as error:  # all processes wait for the answer
+        raised, kind = error, type(error)
+        answer = b"-" + json.dumps([kind.__module__, kind.__name__, str(error)]).encode()
     answer = _broadcast(answer)
     if raised:
         raise raised
@@ -195,13 +191,12 @@ def _broadcast(content: bytes) -> bytes:
     """The bytes of process 0, of any length: length and beginning first, then the rest."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
-    begin = (len(content).to_bytes(8) + content[: _SHORT - 8]).ljust(_SHORT, b"\0")
+    begin = (len(content).to_bytes(8) + content)[:_SHORT].ljust(_SHORT, b"\0")
     begin = all_gather(np.frombuffer(begin, np.uint8))[0].tobytes()
     length = int.from_bytes(begin[:8])
-    missing = max(0, length - (_SHORT - 8))
-    rest = np.zeros(missing, np.uint8)
+    rest = np.zeros(max(0, length - len(begin[8:])), np.uint8)
     if is_first():
-        rest = np.frombuffer(content[_SHORT - 8 :], np.uint8)
+        rest = np.frombuffer(content[len(begin[8:]) :], np.uint8)
     with _noticing_losses():
         received = [broadcast_one_to_all(piece).tobytes() for piece in _pieces(rest)]
     return b"".join([begin[8:], *received])[:length]
@@ -227,8 +222,7 @@ def _noticing_losses() -> Iterator[None]:
 
 def _error(module: str, name: str, text: str) -> Exception:
     """An exception of process 0, rebuilt from type and text."""
-    kind = getattr(import_module(module), name, RuntimeError)
     try:
-        return kind(text)
-    except TypeError:  # an exception that takes more than a text
+        return getattr(import_module(module), name)(text)
+    except (AttributeError, TypeError):  # a nested class, or one that takes more than a text
         return RuntimeError(f"{name}: {text}")

@@ -1,13 +1,11 @@
 """Figures: a measure against the iteration, several settings, mean and spread over the seeds."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axis import XAxis, YAxis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # without pyplot: half the import time, and no display
 from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
@@ -56,8 +54,7 @@ def curves_figure(
     axes = figure.add_axes((0.1, 0.11, 0.87, 0.81))
     for index, curve in enumerate(curves):
         values = np.atleast_2d(np.asarray(curve.values, float))  # [S, E]
-        colour = COLOURS[index % len(COLOURS)]
-        style = LINE_STYLES[index % len(LINE_STYLES)]
+        colour, style = (each[index % len(each)] for each in (COLOURS, LINE_STYLES))
         with np.errstate(over="ignore", invalid="ignore"):  # the line ends where a seed diverges
             mean = values.mean(axis=0)
             std = values.std(axis=0, ddof=1) if len(values) > 1 else None
@@ -76,7 +73,10 @@ def curves_figure(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    legend = _legend_title(curves, replicates)
+    count = max((len(np.atleast_2d(curve.values)) for curve in curves), default=0)
+    legend = f"mean of {count} {replicates}; band: ± 1 standard deviation"
+    if count < 2:
+        legend = f"1 {replicates.removesuffix('s')}"
     axes.legend(title=legend, frameon=False, handlelength=3.2, alignment="left")
     return figure
 
@@ -99,30 +99,19 @@ def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def image_figure(
-    pixels: ArrayLike, *, title: str, value_label: str, pixel_label: str = "pixels"
-) -> Figure:
+def image_figure(pixels: ArrayLike, *, title: str, value_label: str) -> Figure:
     """A matrix [height, width] as an image: 0 is white, positive and negative are coloured."""
     pixels = np.asarray(pixels, float)
     limit = float(np.max(np.abs(pixels), initial=0.0, where=np.isfinite(pixels))) or 1.0
     figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(pixels, cmap="PuOr", vmin=-limit, vmax=limit)
-    axes.set(title=title, xlabel=f"column ({pixel_label})", ylabel=f"row ({pixel_label})")
+    axes.set(title=title, xlabel="column (pixels)", ylabel="row (pixels)")
     figure.colorbar(image, ax=axes, label=value_label)
     return figure
 
 
 def write_png(path: Path, figure: Figure) -> None:
     """Writes the figure at the figure's resolution."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
     with atomic_write(path, "wb") as file:
-        file.write(buffer.getvalue())
-
-
-def _legend_title(curves: Sequence[Curve], replicates: str) -> str:
-    count = max((len(np.atleast_2d(curve.values)) for curve in curves), default=0)
-    if count < 2:
-        return f"1 {replicates.removesuffix('s')}"
-    return f"mean of {count} {replicates}; band: ± 1 standard deviation"
+        figure.savefig(file, format="png")

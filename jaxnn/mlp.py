@@ -2,9 +2,10 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ import numpy as np
 
 from jaxnn import losses
 from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, PyTree
+
+T = TypeVar("T")
 
 
 @jax.custom_jvp
@@ -57,10 +60,7 @@ def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
       ValueError: fewer than two sizes, a size that is not a positive integer, or an unknown
         initializer.
     """
-    sizes = check_sizes(sizes)
-    if initializer not in INITIALIZERS:
-        raise ValueError(f"initializer is {initializer!r}, expected one of {sorted(INITIALIZERS)}")
-    deviation = INITIALIZERS[initializer]
+    sizes, deviation = check_sizes(sizes), _by_name("initializer", initializer, INITIALIZERS)
     shapes = [(out, into) for into, out in pairwise(sizes)]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     draws = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
@@ -140,10 +140,7 @@ class MLP:
     def __post_init__(self):
         object.__setattr__(self, "sizes", check_sizes(self.sizes))
         get_activation(self.activation)
-        if self.initializer not in INITIALIZERS:
-            raise ValueError(
-                f"initializer is {self.initializer!r}, expected one of {sorted(INITIALIZERS)}"
-            )
+        _by_name("initializer", self.initializer, INITIALIZERS)
 
     def init(self, key: Key) -> Params:
         """Draws the parameters; see ``jaxnn.init``."""
@@ -170,22 +167,20 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def get_activation(activation: str | Activation) -> Activation:
     """The activation by name, or the callable itself."""
-    if callable(activation):
-        return activation
-    if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation is {activation!r}, expected one of {sorted(ACTIVATIONS)} or a callable"
-        )
-    return ACTIVATIONS[activation]
+    return activation if callable(activation) else _by_name("activation", activation, ACTIVATIONS)
 
 
 def get_loss(loss: str | Loss) -> Loss:
     """The per-example loss by name, or the callable itself."""
-    if callable(loss):
-        return loss
-    if loss not in losses.LOSSES:
-        raise ValueError(f"loss is {loss!r}, expected one of {sorted(losses.LOSSES)} or a callable")
-    return losses.LOSSES[loss]
+    return loss if callable(loss) else _by_name("loss", loss, losses.LOSSES)
+
+
+def _by_name(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """The entry of a table; ValueError for an unknown name."""
+    if name not in known:
+        callables = "" if kind == "initializer" else " or a callable"
+        raise ValueError(f"{kind} is {name!r}, expected one of {sorted(known)}{callables}")
+    return known[name]
 
 
 def affine(layer: Layer, x: Array) -> Array:

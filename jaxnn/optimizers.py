@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
-from jaxnn.types import Array, ArrayLike, PyTree
+from jaxnn.types import Array, ArrayLike, Layer, PyTree
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
@@ -77,9 +77,8 @@ def optimizer_of(optimizer: str | Optimizer, hyper: Any) -> GradientTransformati
     """
     if callable(optimizer):
         return optimizer(hyper)
-    given = {name: getattr(hyper, name, None) for name in defaults(optimizer)}
-    values = {name: value for name, value in given.items() if value is not None}
-    return _named(optimizer)(hyper.learning_rate, **values)
+    given = {name: getattr(hyper, name, None) for name in reads(optimizer) or ()}
+    return _named(optimizer)(**{name: v for name, v in given.items() if v is not None})
 
 
 def reads(optimizer: str | Optimizer) -> tuple[str, ...] | None:
@@ -97,9 +96,8 @@ def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
     if callable(optimizer):
         return {"momentum": 0.9, "b1": 0.9, "b2": 0.999, "eps": 1e-8}
     make = _named(optimizer)
-    parameters = list(signature(make).parameters.values())[1:]
-    scalars = [p for p in parameters if _is_scalar(p) and _works(make, {p.name: 0.5})]
-    return {parameter.name: parameter.default for parameter in scalars}
+    _, *parameters = signature(make).parameters.values()
+    return {p.name: p.default for p in parameters if _is_scalar(p) and _works(make, p.name)}
 
 
 @lru_cache
@@ -132,7 +130,7 @@ def _named(name: str) -> Callable[..., Any]:
     import optax
 
     make = _OURS.get(name) or getattr(optax, str(name), None)
-    if str(name).startswith(("_", "scale_by_")) or not callable(make) or not _works(make, {}):
+    if str(name).startswith(("_", "scale_by_")) or not callable(make) or not _works(make):
         raise ValueError(
             f"optimizer is {name!r}, expected one of {sorted(OPTIMIZERS)}, another optimizer of "
             "optax such as 'adamw' or 'rmsprop', or a callable"
@@ -147,28 +145,50 @@ def _is_scalar(parameter: Parameter) -> bool:
     return isinstance(default, int | float) and not isinstance(default, bool)
 
 
-def _works(make: Callable[..., Any], values: dict[str, float]) -> bool:
-    """Whether a function of a learning rate makes an optimizer when ``values`` are traced."""
+def _works(make: Callable[..., Any], *names: str) -> bool:
+    """Whether a function of a learning rate makes an optimizer when the parameters are traced."""
 
     def step(values: dict[str, float], params: PyTree) -> PyTree:
         optimizer = make(**values)
         return optimizer.update(params, optimizer.init(params), params)
 
+    params = Layer(jax.numpy.ones((2, 2)), jax.numpy.ones(2))
     try:
-        if next(iter(signature(make).parameters)) != "learning_rate":
-            return False
-        params = {"weight": jax.numpy.ones((2, 2)), "bias": jax.numpy.ones(2)}
-        jax.eval_shape(step, {"learning_rate": 0.5, **values}, params)
+        jax.eval_shape(step, dict.fromkeys(("learning_rate", *names), 0.5), params)
     except Exception:  # optax raises many kinds of errors
         return False
-    return True
+    return next(iter(signature(make).parameters)) == "learning_rate"
 
 
-def cosine(steps: int) -> Callable[[Array], ArrayLike]:
-    """From 1 to 0."""
-    import optax
+@dataclass(frozen=True)
+class OptaxSchedule:
+    """A schedule of optax with arguments; hashable for ``Spec``."""
 
-    return optax.cosine_decay_schedule(1.0, steps)
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __call__(self, steps: int) -> Callable[[Array], ArrayLike]:
+        """The ``optax.Schedule`` for a number of steps."""
+        import optax
+
+        make = getattr(optax, self.name)
+        parameters = signature(make).parameters
+        required = [name for name, p in parameters.items() if p.default is Parameter.empty]
+        known = self._defaults(steps)
+        given = {n: known[n] for n in required if n in known} | dict(self.arguments)
+        wrong = [f"no {name}" for name in required if name not in given]
+        wrong += [name for name in given if name not in parameters]
+        if wrong:
+            expected = f"expected arguments of ({', '.join(parameters)})"
+            raise ValueError(f"schedule {self.name} is given {wrong[0]}, {expected}")
+        return make(**given)
+
+    def _defaults(self, steps: int) -> dict[str, Any]:
+        """Values for the arguments that schedules of optax require."""
+        lengths = {"decay_steps": steps, "transition_steps": steps, "warmup_steps": steps // 10}
+        values = {"value": 1.0, "init_value": 1.0, "peak_value": 1.0, "end_value": 0.0}
+        start = {"init_value": 0.0} if self.name.startswith("warmup") else {}
+        return {**lengths, **values, **start, "decay_rate": 0.1, "power": 1.0}
 
 
 def step(steps: int) -> Callable[[Array], ArrayLike]:
@@ -180,35 +200,10 @@ def step(steps: int) -> Callable[[Array], ArrayLike]:
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": lambda steps: lambda iteration: 1.0,
-    "cosine": cosine,
+    "cosine": OptaxSchedule("cosine_decay_schedule"),  # from 1 to 0
     "step": step,
 }
 """The schedules of our names; ``schedule`` makes those of optax."""
-
-
-@dataclass(frozen=True)
-class OptaxSchedule:
-    """A schedule of optax with arguments; hashable for ``Spec``."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(hash=False)
-
-    def __call__(self, steps: int) -> Callable[[Array], ArrayLike]:
-        """The ``optax.Schedule`` for a number of steps."""
-        import optax
-
-        make = getattr(optax, self.name)
-        fitting = {**_schedule_defaults(self.name, steps), **self.arguments}
-        names = signature(make).parameters
-        required = {name for name, p in names.items() if p.default is Parameter.empty}
-        wrong = [f"no {name}" for name in names if name in required - set(fitting)]
-        wrong += [name for name in self.arguments if name not in names]
-        if wrong:
-            raise ValueError(
-                f"schedule {self.name} is given {wrong[0]}, expected arguments of "
-                f"({', '.join(names)})"
-            )
-        return make(**fitting)
 
 
 def schedule(name: str, **arguments: Any) -> Schedule:
@@ -248,22 +243,3 @@ def schedule(name: str, **arguments: Any) -> Schedule:
         f"schedule is {name!r}, expected one of {sorted(SCHEDULES)}, a schedule of optax such as "
         "'warmup_cosine' or 'linear', or a callable"
     )
-
-
-def _schedule_defaults(name: str, steps: int) -> dict[str, Any]:
-    """Values for the arguments that a schedule of optax requires."""
-    import optax
-
-    known = {
-        "value": 1.0,
-        "init_value": 0.0 if name.startswith("warmup") else 1.0,
-        "peak_value": 1.0,
-        "end_value": 0.0,
-        "decay_steps": steps,
-        "transition_steps": steps,
-        "warmup_steps": steps // 10,
-        "decay_rate": 0.1,
-        "power": 1.0,
-    }
-    parameters = signature(getattr(optax, name)).parameters.items()
-    return {n: known[n] for n, p in parameters if p.default is Parameter.empty and n in known}

@@ -11,7 +11,9 @@ the results of a process by the results of the other processes.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from itertools import product
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.spec import Spec, check_hyper, require_count, with_defaults
-from jaxnn.train import NEVER, Metrics, check_data, run
+from jaxnn.train import NEVER, Layout, Metrics, check_data, run
 from jaxnn.types import Array, Data, Key, Model, PyTree
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
@@ -104,7 +106,7 @@ def train_population(
     words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
     words = words.reshape(-1, words.shape[-1])
     shape = len(words), len(hyper.learning_rate)
-    if not len(words):
+    if not shape[0]:
         raise ValueError("keys holds 0 seeds, expected at least 1")
     mesh = mesh or population_mesh()
     batch_axis = check_mesh(mesh, spec)
@@ -180,11 +182,7 @@ def _parameter_bytes(model: Model, _: Any) -> int:
 
 
 def check_axes(mesh: Mesh) -> None:
-    """Refuses a mesh that no population can be spread over.
-
-    Raises:
-      ValueError: axes besides ``population`` and ``batch``, or a process without a device.
-    """
+    """ValueError for axes besides ``population`` and ``batch``, or a process without a device."""
     if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
         raise ValueError(
             f"mesh has the axes {mesh.axis_names}, expected 'population', with or without 'batch'"
@@ -198,11 +196,7 @@ def check_axes(mesh: Mesh) -> None:
 
 
 def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
-    """The mesh axis over which minibatches are spread, or None.
-
-    Raises:
-      ValueError: as ``check_axes``, or a minibatch that cannot be spread evenly.
-    """
+    """The mesh axis for minibatches, or None; ValueError where no minibatch can be spread."""
     check_axes(mesh)
     size = dict(mesh.shape).get("batch", 1)
     if spec.batch_size % size:
@@ -225,9 +219,8 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> C
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
 
         def member(hyper: Any, *, columns: bool) -> tuple:
-            state, history = run(
-                spec, hyper, key, data, evaluate_on, active[0], batch_axis, columns=columns
-            )
+            layout = Layout(batch_axis, columns)
+            state, history = run(spec, hyper, key, data, evaluate_on, active[0], layout)
             return state.params, state.diverged_at, history.metrics
 
         hyper = jax.tree.map(lambda column: column[0], hyper)
@@ -245,8 +238,8 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> C
 def _as_columns(hyper: Any) -> Any:
     """Every hyperparameter that is not None as a float array [K]."""
     dtype = jnp.result_type(float)
-    given = {name: value for name, value in hyper._asdict().items() if value is not None}
-    columns = {name: np.asarray(value, dtype) for name, value in given.items()}
+    given = hyper._asdict().items()
+    columns = {name: np.asarray(value, dtype) for name, value in given if value is not None}
     lengths = {name: column.shape for name, column in columns.items() if column.shape != ()}
     shapes = set(lengths.values())
     if len(shapes) > 1 or any(len(shape) != 1 or shape == (0,) for shape in shapes):
@@ -272,26 +265,24 @@ Wave = list[Block]
 def deal(replicates: int, configurations: int, size: int, devices: int) -> list[Wave]:
     """All blocks in waves; blocks without members fill the last wave."""
     blocks = []
-    for replicate in range(replicates):
-        for first in range(0, configurations, size):
-            rows = np.arange(first, first + size)
-            count = min(size, configurations - first)
-            blocks.append(Block(replicate, np.minimum(rows, configurations - 1), count))
+    for replicate, first in product(range(replicates), range(0, configurations, size)):
+        rows = np.minimum(np.arange(first, first + size), configurations - 1)
+        blocks.append(Block(replicate, rows, min(size, configurations - first)))
     blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
     return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
 
 
 def place_split(mesh: Mesh, arrays: PyTree) -> PyTree:
     """Arrays [D, ...] on the devices: row d at position d along the population axis."""
-    return _put(arrays, NamedSharding(mesh, SPLIT))
+    return _place(arrays, NamedSharding(mesh, SPLIT))
 
 
 def place_whole(mesh: Mesh, arrays: PyTree) -> PyTree:
     """Arrays on the devices: all of the arrays on every device."""
-    return _put(arrays, NamedSharding(mesh, WHOLE))
+    return _place(arrays, NamedSharding(mesh, WHOLE))
 
 
-def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
@@ -310,6 +301,7 @@ class Signature(NamedTuple):
     settings: tuple  # of JAX, as in force in this thread
 
 
+@dataclass
 class Traced:
     """A traced program, not yet compiled.
 
@@ -317,14 +309,12 @@ class Traced:
     ``jax.default_matmul_precision``) are in force; any thread can compile.
     """
 
-    def __init__(self, lowered: jax.stages.Lowered):
-        """From JAX's lowered program."""
-        self._lowered = lowered
+    lowered: jax.stages.Lowered
 
     @cached_property
     def compiled(self) -> Callable:
         """The program, compiled at the first access."""
-        return self._lowered.compile()
+        return self.lowered.compile()
 
 
 @lru_cache

@@ -1,7 +1,6 @@
 """Training as one pure function of (spec, hyperparameters, key, data).
 
-Everything bigger is a JAX transform of ``run``: ``jaxnn.population`` maps ``run`` over
-hyperparameters, seeds and devices.
+``jaxnn.population`` maps ``run`` over hyperparameters, seeds and devices.
 """
 
 import math
@@ -44,6 +43,17 @@ class Withheld(NamedTuple):
     count: int  # static
 
 
+class Layout(NamedTuple):
+    """The layout of a program on devices and in memory; populations choose one for speed."""
+
+    batch_axis: str | None = None  # the mesh axis over whose devices every minibatch is spread
+    columns: bool = False  # examples are columns in memory: faster under a vmap over models
+
+
+ALONE = Layout()
+"""The layout for one model on one device."""
+
+
 class Metrics(NamedTuple):
     """Means over a data set: the unregularised loss, and the share of wrong predictions."""
 
@@ -63,8 +73,7 @@ def objective(
     params: PyTree,
     l2: ArrayLike,
     batch: tuple[Array, Array],
-    *,
-    columns: bool = False,
+    layout: Layout = ALONE,
 ) -> tuple[Array, Array]:
     """The objective that training minimises, and the reported, unregularised loss.
 
@@ -75,27 +84,25 @@ def objective(
       params: the model's parameters.
       l2: the strength of the penalty.
       batch: inputs [B, in] in floating point, and targets [B] or [B, C].
-      columns: a memory layout, for speed alone: see ``train_step``.
+      layout: for speed alone.
 
     Returns:
       The regularised objective and the unregularised mean loss, two scalars.
 
     Source: S2.4.
     """
-    losses, _ = _over_examples(spec, params, *batch, columns=columns)
+    losses, _ = _over_examples(spec, params, *batch, columns=layout.columns)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
 
 
-@partial(jax.jit, static_argnames=("spec", "batch_axis", "columns"))
+@partial(jax.jit, static_argnames=("spec", "layout"))
 def train_step(
     spec: Spec,
     hyper: Any,
     state: State,
     batch: tuple[Array, Array],
-    batch_axis: str | None = None,
-    *,
-    columns: bool = False,
+    layout: Layout = ALONE,
 ) -> tuple[State, Array]:
     """An update by the gradient of ``objective`` on a minibatch.
 
@@ -106,23 +113,22 @@ def train_step(
       spec: the program, static.
       hyper: traced scalars, a ``Hyper``.
       state: from ``init_state`` or the last step.
-      batch: inputs [B, in] in floating point, and targets [B] or [B, C].
-      batch_axis: the mesh axis over whose devices the minibatch is spread: ``batch`` is then this
-        device's share. None where the device has the whole minibatch.
-      columns: whether examples are columns in memory, which is faster under a ``vmap`` over models;
-        populations and searches set this argument.
+      batch: inputs [B, in] in floating point, and targets [B] or [B, C]; with a batch axis, the
+        device's share of the minibatch.
+      layout: for speed alone.
 
     Returns:
       The next state, and the unregularised loss on the minibatch before the update.
     """
     import optax
 
-    gradient, loss = jax.grad(partial(objective, columns=columns), argnums=1, has_aux=True)(
-        spec, state.params, hyper.l2, batch
-    )
-    if batch_axis:
-        gradient, loss = jax.lax.pmean((gradient, loss), batch_axis)
-    gradient = _clipped(gradient, getattr(hyper, "clip", None))
+    slope = jax.grad(objective, argnums=1, has_aux=True)
+    gradient, loss = slope(spec, state.params, hyper.l2, batch, layout)
+    if layout.batch_axis:
+        gradient, loss = jax.lax.pmean((gradient, loss), layout.batch_axis)
+    if getattr(hyper, "clip", None) is not None:
+        clip = optax.clip_by_global_norm(hyper.clip)
+        gradient, _ = clip.update(gradient, optax.EmptyState())
     optimizer = optimizer_at(spec, hyper, state.iteration)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
@@ -133,15 +139,6 @@ def train_step(
     return State(params, optimizer_state, state.iteration + 1, state.diverged_at), loss
 
 
-def _clipped(gradient: PyTree, clip: ArrayLike | None) -> PyTree:
-    """The gradient, scaled down to the global norm ``clip`` where the norm is larger."""
-    if clip is None:
-        return gradient
-    import optax
-
-    return optax.clip_by_global_norm(clip).update(gradient, optax.EmptyState())[0]
-
-
 def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     """A freshly drawn model, before the first update."""
     params = spec.model.init(key)
@@ -149,32 +146,25 @@ def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
 
 
-@partial(jax.jit, static_argnames=("spec", "batch_axis", "columns"))
-def evaluate(
-    spec: Spec,
-    params: PyTree,
-    data: Data,
-    batch_axis: str | None = None,
-    *,
-    columns: bool = False,
-) -> Metrics:
+@partial(jax.jit, static_argnames=("spec", "layout"))
+def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> Metrics:
     """The mean unregularised loss and error over a data set, block by block to bound the memory.
 
-    With a ``batch_axis``, as in ``train_step``, the devices along that axis take turns.
+    With a batch axis, the devices along the axis take turns.
     """
     n = len(data.targets)
     size = min(n, EVALUATION_BLOCK)
     starts = jnp.arange(0, n, size)
-    if batch_axis:  # blocks beyond the last example add nothing
-        devices = jax.lax.axis_size(batch_axis)
-        starts = jnp.arange(0, n, size * devices) + size * jax.lax.axis_index(batch_axis)
+    if layout.batch_axis:  # blocks beyond the last example add nothing
+        devices = jax.lax.axis_size(layout.batch_axis)
+        starts = jnp.arange(0, n, size * devices) + size * jax.lax.axis_index(layout.batch_axis)
 
     def add_block(total: Metrics, first: Array) -> tuple[Metrics, None]:
         inputs, targets = (
             jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
         )
-        inputs = as_float(inputs, data)
-        values = _over_examples(spec, params, inputs, targets, columns=columns)
+        batch = as_float(inputs, data), targets
+        values = _over_examples(spec, params, *batch, columns=layout.columns)
         # The last block is moved back to fit; examples of the block before are not counted twice.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
         sums = [value @ fresh.astype(value.dtype) for value in values]
@@ -182,8 +172,8 @@ def evaluate(
 
     zero = Metrics(*(jnp.zeros((), jnp.result_type(float)) for _ in range(2)))
     total, _ = jax.lax.scan(add_block, zero, starts)
-    if batch_axis:
-        total = jax.lax.psum(total, batch_axis)
+    if layout.batch_axis:
+        total = jax.lax.psum(total, layout.batch_axis)
     return Metrics(total.loss / n, total.error / n)
 
 
@@ -213,11 +203,7 @@ def map_blocks(
 
 
 def train(
-    spec: Spec,
-    hyper: Any,
-    key: Key,
-    data: Data,
-    evaluate_on: Mapping[str, Data] | None = None,
+    spec: Spec, hyper: Any, key: Key, data: Data, evaluate_on: Mapping[str, Data] | None = None
 ) -> tuple[State, History]:
     """Trains one model from a key by minibatch SGD.
 
@@ -260,16 +246,14 @@ def run(
     data: Data,
     evaluate_on: dict[str, Data],
     active: ArrayLike = True,
-    batch_axis: str | None = None,
-    *,
-    columns: bool = False,
+    layout: Layout = ALONE,
 ) -> tuple[State, History]:
     """``train`` without the checks: the pure function that populations map.
 
     A run that is not active does no work and returns the first state.
     """
     init_key, order_key = jax.random.split(key)
-    step = _stepper(spec, hyper, order_key, data, batch_axis=batch_axis, columns=columns)
+    step = _stepper(spec, hyper, order_key, data, None, layout)
     stride = reduce(math.gcd, spec.evaluate_at)
     due = np.isin(np.arange(0, spec.steps + 1, stride), spec.evaluate_at)
 
@@ -277,17 +261,12 @@ def run(
         return jax.lax.scan(lambda state, _: (step(state), None), state, length=stride)[0]
 
     def evaluate_all(params: PyTree) -> dict[str, Metrics]:
-        return {
-            name: evaluate(spec, params, each, batch_axis, columns=columns)
-            for name, each in evaluate_on.items()
-        }
+        return {name: evaluate(spec, params, each, layout) for name, each in evaluate_on.items()}
 
     def skip(params: PyTree) -> dict[str, Metrics]:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))
 
-    def train_and_evaluate(
-        state: State, flags: tuple[Array, Array]
-    ) -> tuple[State, dict[str, Metrics]]:
+    def train_and_evaluate(state: State, flags: tuple[Array, Array]) -> tuple[State, PyTree]:
         started, is_due = (flag & active for flag in flags)
         state = jax.lax.cond(started, train_stride, lambda state: state, state)
         metrics = jax.lax.cond(is_due, evaluate_all, skip, state.params)
@@ -295,8 +274,8 @@ def run(
         return mark_divergence(state, jnp.all(jnp.array(finite))), metrics
 
     state = init_state(spec, hyper, init_key)
-    started = np.arange(len(due)) > 0
-    state, metrics = jax.lax.scan(train_and_evaluate, state, (jnp.array(started), jnp.array(due)))
+    flags = jnp.array(np.arange(len(due)) > 0), jnp.array(due)
+    state, metrics = jax.lax.scan(train_and_evaluate, state, flags)
     metrics = jax.tree.map(lambda values: values[np.flatnonzero(due)], metrics)
     return state, History(jnp.array(spec.evaluate_at, jnp.int32), metrics)
 
@@ -311,12 +290,10 @@ def advance(
     state: State,
     steps: ArrayLike,
     data: Data,
-    *,
-    withheld: Withheld | None = None,
-    batch_axis: str | None = None,
-    columns: bool = False,
+    withheld: Withheld | None,
+    layout: Layout,
 ) -> State:
-    """``run`` piece by piece: more updates of a state; their number ``steps`` is traced.
+    """``run`` piece by piece: more updates of a state.
 
     A state of iteration 0 is drawn first. The result is bit for bit independent of the division of
     the updates into calls: a minibatch is a function of the key and the iteration.
@@ -326,16 +303,13 @@ def advance(
       hyper: traced scalars, a ``Hyper``.
       key: the run's, equal in every call.
       state: from the last call; of the first state only the shapes count, and the iteration, 0.
-      steps: the number of updates.
+      steps: the number of updates, traced.
       data: the examples.
       withheld: the examples that no minibatch may hold.
-      batch_axis: as in ``train_step``.
-      columns: as in ``train_step``.
+      layout: for speed alone.
     """
     init_key, order_key = jax.random.split(key)
-    step = _stepper(
-        spec, hyper, order_key, data, withheld=withheld, batch_axis=batch_axis, columns=columns
-    )
+    step = _stepper(spec, hyper, order_key, data, withheld, layout)
     state = jax.lax.cond(
         state.iteration == 0, lambda: init_state(spec, hyper, init_key), lambda: state
     )
@@ -347,10 +321,8 @@ def _stepper(
     hyper: Any,
     order_key: Key,
     data: Data,
-    *,
-    withheld: Withheld | None = None,
-    batch_axis: str | None = None,
-    columns: bool = False,
+    withheld: Withheld | None,
+    layout: Layout,
 ) -> Callable[[State], State]:
     """The update of a state by the minibatch of the state's iteration."""
     shuffle = shuffle_key(order_key)
@@ -358,14 +330,13 @@ def _stepper(
 
     def step(state: State) -> State:
         indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n)
-        if batch_axis:
-            share = spec.batch_size // jax.lax.axis_size(batch_axis)
-            first = jax.lax.axis_index(batch_axis) * share
+        if layout.batch_axis:
+            share = spec.batch_size // jax.lax.axis_size(layout.batch_axis)
+            first = jax.lax.axis_index(layout.batch_axis) * share
             indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
         if withheld:
             indices += withheld.count * (indices >= withheld.first)
-        batch = take(data, indices)
-        return train_step(spec, hyper, state, batch, batch_axis, columns=columns)[0]
+        return train_step(spec, hyper, state, take(data, indices), layout)[0]
 
     return step
 
@@ -397,24 +368,24 @@ def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple
 def _over_examples(spec: Spec, params: PyTree, *batch: Array, columns: bool) -> tuple[Array, Array]:
     """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns, for speed.
 
-    Rows are the layout that ``vmap`` chooses: the faster layout for a single model, unless all
-    layers are narrow. Columns are faster for models that train together. For columns every bias is
-    spread over the minibatch first: adding a vector that is not mapped would make ``vmap`` move the
-    examples to the front, which transposes every layer's pre-activations, and the matrix products
-    of a population would run on mixed layouts, a sixth slower. The bias is spread by a product with
-    ones, whose derivative is a matrix product too, faster than a sum.
+    ``vmap`` chooses rows: the faster layout for a single model, unless all layers are narrow.
+    Columns are faster for models that train together. For columns every bias is spread over the
+    minibatch first: adding a vector that is not mapped would make ``vmap`` move the examples to the
+    front, which transposes every layer's pre-activations, and the matrix products of a population
+    would run on mixed layouts, a sixth slower. The bias is spread by a product with ones, whose
+    derivative is a matrix product too, faster than a sum.
     """
-    per_example = partial(loss_and_error, spec)
+    axes: Any = None
     wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
-    if wide and not columns:
-        return jax.vmap(per_example, in_axes=(None, *(0 for _ in batch)))(params, *batch)
-    size = len(batch[0])
-    axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)
-    spread = jax.tree.map(
-        lambda leaf: leaf[:, None] @ jnp.ones((1, size), leaf.dtype) if leaf.ndim == 1 else leaf,
-        params,
-    )
-    return jax.vmap(per_example, in_axes=(axes, *(0 for _ in batch)))(spread, *batch)
+    if columns or not wide:
+        row = (1, len(batch[0]))
+
+        def spread(leaf: Array) -> Array:
+            return leaf[:, None] @ jnp.ones(row, leaf.dtype) if leaf.ndim == 1 else leaf
+
+        axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)
+        params = jax.tree.map(spread, params)
+    return jax.vmap(partial(loss_and_error, spec), in_axes=(axes, 0, 0))(params, *batch)
 
 
 def mark_divergence(state: State, finite: Array) -> State:

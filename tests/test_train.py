@@ -27,7 +27,7 @@ from jaxnn import (
     train_step,
 )
 from jaxnn.minibatch import minibatch_indices, shuffle_key
-from jaxnn.train import map_blocks, run
+from jaxnn.train import Layout, map_blocks, run
 
 KEY = jax.random.key(5)
 
@@ -145,7 +145,9 @@ def test_examples_in_rows_and_in_columns_train_the_same(x64, pixels, sizes):
     def trained(columns):
         spec = Spec(model=MLP(sizes), steps=50, batch_size=20)
         hyper = Hyper(0.3, l2=0.01)
-        state, history = run(spec, hyper, KEY, pixels, {"train": pixels}, columns=columns)
+        state, history = run(
+            spec, hyper, KEY, pixels, {"train": pixels}, layout=Layout(columns=columns)
+        )
         return state.params, history.metrics
 
     jax.tree.map(

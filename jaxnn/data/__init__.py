@@ -10,7 +10,7 @@ from jaxnn.types import Splits
 
 __all__ = ["NAMES", "DataError", "MissingDataError", "default_dir", "load"]
 
-NAMES = ("digits", "mnist", "fashion_mnist")
+NAMES = ("digits", *catalog.NAMED)
 
 
 def load(
@@ -59,10 +59,9 @@ def load(
         raise DataError(f"dataset is {dataset!r}, {expected}")
     if dataset == "digits":
         return catalog.digits()
-    for named in (catalog.MNIST, catalog.FASHION_MNIST):
-        if dataset == named.name:
-            folder = default_dir() if data_dir is None else Path(data_dir)
-            return catalog.load(named, folder, download_missing=download, progress=progress)
+    if isinstance(dataset, str) and dataset in catalog.NAMED:
+        named, folder = catalog.NAMED[dataset], Path(data_dir or default_dir())
+        return catalog.load(named, folder, download_missing=download, progress=progress)
     try:
         if not str(dataset) or not Path(dataset).exists():
             raise MissingDataError(f"dataset is {str(dataset)!r}, {expected}")

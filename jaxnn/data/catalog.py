@@ -56,6 +56,8 @@ FASHION_MNIST = NamedSet(
     ),
 )
 
+NAMED = {named.name: named for named in (MNIST, FASHION_MNIST)}
+
 
 def load(
     dataset: NamedSet,

@@ -44,14 +44,13 @@ def make_splits(
       DataError: the first problem found.
     """
     train, test = (_examples(arrays, origin, split, scale) for split in ("train", "test"))
-    found, expected = (f"{data.inputs.shape[1]} values each" for data in (test, train))
-    if found != expected:
-        raise DataError(f"{origin}: test_images have {found}, expected {expected} as train_images")
-    found, expected = test.inputs.dtype, train.inputs.dtype
-    if found != expected:
-        raise DataError(
-            f"{origin}: test_images become {found}, expected {expected} as train_images"
-        )
+    for verb, found, expected in (
+        ("have", f"{test.inputs.shape[1]} values each", f"{train.inputs.shape[1]} values each"),
+        ("become", test.inputs.dtype, train.inputs.dtype),
+    ):
+        if found != expected:
+            images = f"test_images {verb} {found}, expected {expected} as train_images"
+            raise DataError(f"{origin}: {images}")
     found, top = int(test.targets.max()), int(train.targets.max())
     if found > top:
         expected = f"0..{top}, the range of train_labels"
@@ -111,8 +110,7 @@ def _targets(labels: np.ndarray, name: str) -> np.ndarray:
         raise DataError(f"{name} has the dtype {labels.dtype}, expected integers")
     if labels.size == 0:
         raise DataError(f"{name} is empty, expected at least one label")
-    lowest, highest = labels.min(), labels.max()
-    if lowest < 0 or highest >= MAX_CLASSES:
-        wrong = lowest if lowest < 0 else highest
-        raise DataError(f"{name} holds {wrong}, expected class indices in 0..{MAX_CLASSES - 1}")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < MAX_CLASSES:
+            raise DataError(f"{name} holds {label}, expected class indices in 0..{MAX_CLASSES - 1}")
     return labels.astype(np.int32)

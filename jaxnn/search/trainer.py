@@ -26,6 +26,7 @@ from jaxnn.search.task import Arranged, traced_values
 from jaxnn.spec import Spec
 from jaxnn.train import (
     NEVER,
+    Layout,
     Metrics,
     State,
     Withheld,
@@ -242,7 +243,7 @@ def segment_program(
     ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
         withheld = Withheld(fold[0] * held_out, held_out)
-        options: Any = {"batch_axis": batch_axis, "columns": True}
+        layout = Layout(batch_axis, columns=True)
         zero = Metrics(jnp.zeros(()), jnp.zeros(()))
         hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
         inputs, targets = (
@@ -253,10 +254,10 @@ def segment_program(
 
         def member(hyper: Any, params: PyTree, memory: PyTree, diverged_at: Array) -> Any:
             state = State(params, memory, iteration, diverged_at)
-            state = advance(spec, hyper, key, state, steps, data, withheld=withheld, **options)
+            state = advance(spec, hyper, key, state, steps, data, withheld, layout)
             if not held_out:
                 return state.params, state.optimizer_state, state.diverged_at, zero
-            metrics = evaluate(spec, state.params, validation, **options)
+            metrics = evaluate(spec, state.params, validation, layout)
             state = mark_divergence(state, jnp.isfinite(metrics.loss))
             return state.params, state.optimizer_state, state.diverged_at, metrics
 
