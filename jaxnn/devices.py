@@ -33,12 +33,11 @@ def _quotas() -> Iterator[float]:
     with suppress(OSError):
         for line in _MEMBERSHIP.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            root = _CGROUPS / (controllers and "cpu")
-            group = root / path.lstrip("/")
-            for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
-                yield from _quota(folder)
+            if not controllers or "cpu" in controllers.split(","):
+                root = _CGROUPS / (controllers and "cpu")
+                group = root / path.lstrip("/")
+                for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
+                    yield from _quota(folder)
 
 
 def _quota(folder: Path) -> Iterator[float]:

@@ -152,13 +152,7 @@ def agree(flag: bool) -> bool:
 
 
 def all_gather(content: np.ndarray) -> np.ndarray:
-    """The bytes of every process, in every process.
-
-    Args:
-      content: the bytes of this process, [n] uint8; n is equal in all processes.
-
-    Returns:
-      [P, n].
+    """The bytes of every process, [P, n] uint8, in every process; n is equal in all processes.
 
     Raises:
       LostProcessError: a process has ended.

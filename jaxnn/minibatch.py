@@ -24,20 +24,11 @@ def shuffle_key(key: Key) -> Array:
 
 
 def minibatch_indices(shuffle: Array, iteration: Array, batch_size: int, n: int) -> Array:
-    """The examples of one minibatch.
+    """The examples of minibatch number ``iteration``: indices below n, int32 [B].
 
     Minibatches are consecutive pieces of the sequence of all epochs. A minibatch may contain the
     end of an epoch and the beginning of the next, so every example is visited exactly once per
-    epoch whether or not the batch size divides N.
-
-    Args:
-      shuffle: from ``shuffle_key``, uint32 [rounds].
-      iteration: the minibatch's number, from 0; a scalar.
-      batch_size: B.
-      n: the number of examples N.
-
-    Returns:
-      Indices into the examples, int32 [B].
+    epoch whether or not the batch size divides n. ``shuffle`` is from ``shuffle_key``.
     """
     first = jnp.asarray(iteration, jnp.uint32) * jnp.uint32(batch_size)
     position = first + jnp.arange(batch_size, dtype=jnp.uint32)
@@ -70,8 +61,10 @@ def _rows_by_call(x: Array, indices: Array) -> Array:
 
 def as_float(inputs: Array, data: Data) -> Array:
     """Stored inputs as the network's inputs: floating point, scaled."""
-    dtype = jnp.promote_types(inputs.dtype, jnp.result_type(float)) if _is_int(inputs) else None
-    return inputs.astype(dtype or inputs.dtype) * jnp.asarray(data.scale, dtype or inputs.dtype)
+    dtype = inputs.dtype
+    if jnp.issubdtype(dtype, jnp.integer):
+        dtype = jnp.promote_types(dtype, jnp.result_type(float))
+    return inputs.astype(dtype) * jnp.asarray(data.scale, dtype)
 
 
 def permutation(keys: Array, place: Array, n: int) -> Array:
@@ -85,11 +78,8 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
 
     Args:
       keys: one uint32 per round, [rounds, ...], broadcast against place.
-      place: uint32 [...], each below n.
+      place: uint32 [...], each below n, as the images.
       n: the size of the permuted set.
-
-    Returns:
-      uint32 [...], each below n.
     """
     rows, columns = _grid(n)
 
@@ -123,7 +113,3 @@ def _mix(x: Array) -> Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
-
-
-def _is_int(x: Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.integer)

@@ -69,12 +69,7 @@ def check_optimizer(optimizer: str | Optimizer) -> None:
 
 
 def optimizer_of(optimizer: str | Optimizer, hyper: Any) -> GradientTransformation:
-    """The optimizer at the values of the hyperparameters.
-
-    Args:
-      optimizer: a name, or a function of the hyperparameters.
-      hyper: a NamedTuple; fields that are None or missing stay at optax's default.
-    """
+    """The optimizer at the hyperparameters; None or no field stands for optax's default."""
     if callable(optimizer):
         return optimizer(hyper)
     given = {name: getattr(hyper, name, None) for name in reads(optimizer) or ()}
@@ -102,10 +97,7 @@ def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
 
 @lru_cache
 def hyper_class(optimizer: str) -> Any:
-    """The NamedTuple of all traced hyperparameters of a named optimizer.
-
-    Args:
-      optimizer: a name, such as "rmsprop".
+    """The NamedTuple of all traced hyperparameters of a named optimizer, such as "rmsprop".
 
     Returns:
       A class with the fields ``learning_rate``, ``l2`` and ``clip`` (as of ``jaxnn.Hyper``) and

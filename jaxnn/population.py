@@ -100,8 +100,8 @@ def train_population(
       (3, 2, 1)
     """
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
-    hyper = _as_columns(with_defaults(spec, hyper))
     check_hyper(hyper)
+    hyper = _as_columns(with_defaults(spec, hyper))
     check_data(spec, data, evaluate_on)
     words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
     words = words.reshape(-1, words.shape[-1])

@@ -39,13 +39,8 @@ class Progress:
     """Shows how far labelled pieces of work are; nothing appears before the first report.
 
     On a terminal every piece of work has a bar. Elsewhere a line is printed whenever another tenth
-    of the work is done, at most one line a second.
-
-    Args:
-      stream: default: standard error.
-      unit: the name of the counted things; "MB" shows bytes as megabytes.
-      summary: whether a last line says the duration of the work, short work included.
-      clock: seconds.
+    of the work is done, at most one line a second; with a ``summary`` a last line says the duration
+    of the work, short work included. The unit "MB" shows bytes as megabytes.
     """
 
     def __init__(
@@ -76,39 +71,31 @@ class Progress:
     def report(
         self, label: str, done: float, total: float | None, note: str = "", skipped: float = 0
     ) -> None:
-        """Takes the state of a piece of work, and shows the state if a line is due.
+        """Takes the state of the work ``label``, and shows the state if a line is due.
 
-        Args:
-          label: the name of the work.
-          done: the amount done.
-          total: the amount to be done; None where unknown.
-          note: further words, for example the best value found.
-          skipped: the part of ``done`` that took no time, for example results read from a file.
+        ``skipped`` is the part of ``done`` that took no time, for example results from a file.
         """
         now = self._clock()
         work = self._works.setdefault(label, _Work(now, now))
         if skipped != work.skipped:
             work.began = now
         work.done, work.skipped, work.note = done, skipped, note
-        whole, left = total or 0, 0.0
-        if whole and done > skipped:
-            left = (now - work.began) * max(whole - done, 0) / (done - skipped)
-        words = [f"about {duration(left)} left"] if left else []
-        words += [note] if note else []
+        left, tenths = 0.0, 0
+        if total and done > skipped:
+            left = (now - work.began) * max(total - done, 0) / (done - skipped)
+            tenths = int(10 * done / total)
+        words = [f"about {duration(left)} left" if left else "", note]
         if self._bars:
             self._bars.start()
             if work.bar is None:
                 work.bar = self._bars.add_task(label, total=None, words="")
-            self._bars.update(work.bar, completed=round(done), total=total, words=", ".join(words))
-            return
-        tenths = int(10 * done / whole) if whole and done > skipped else 0
-        ended = self._summary and not left
-        if tenths > work.tenths and now - work.printed >= 1 and not ended:
+            text = ", ".join(filter(None, words))
+            self._bars.update(work.bar, completed=round(done), total=total, words=text)
+        elif tenths > work.tenths and now - work.printed >= 1 and (left or not self._summary):
             work.tenths, work.printed = tenths, now
-            amounts = f"{done:.0f} of {whole:.0f} {self._unit}".rstrip()
-            if self._unit == "MB":
-                amounts = f"{done / 1e6:.1f} of {whole / 1e6:.1f} MB"
-            self._print(label, amounts, *words)
+            scale, digits = (1e6, 1) if self._unit == "MB" else (1, 0)
+            amounts = [f"{amount / scale:.{digits}f}" for amount in (done, total or 0)]
+            self._print(label, f"{' of '.join(amounts)} {self._unit}".rstrip(), *words)
 
     def _print(self, label: str, *parts: str) -> None:
         print(f"{label}: {', '.join(filter(None, parts))}", file=self._stream, flush=True)

@@ -29,13 +29,10 @@ def plain(
 ) -> Any:
     """The value in JSON's types: arrays as lists, paths as strings.
 
-    Args:
-      value: nested containers, arrays, dataclasses and scalars.
-      not_finite: replaces NaN and infinity; default: by None.
-      unknown: replaces objects without counterpart in JSON; default: the objects are refused.
+    ``not_finite`` replaces NaN and infinity, ``unknown`` objects without counterpart in JSON.
 
     Raises:
-      TypeError: an object without counterpart in JSON.
+      TypeError: an object without counterpart in JSON, and no ``unknown``.
     """
     inner = partial(plain, not_finite=not_finite, unknown=unknown)
     if value is None or isinstance(value, bool | int | str):
@@ -102,13 +99,10 @@ def print_table(
     rows: Iterable[Sequence[object]],
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table that wraps at the width of ``console(stream)``.
+    """Prints a table that wraps at the width of ``console(stream)``; "" is no title.
 
-    Args:
-      title: printed above the table; "" prints no title.
-      columns: the headings; columns of numbers are aligned to the right.
-      rows: strings, numbers or styled ``rich.text.Text``.
-      stream: default: standard output.
+    Cells are strings, numbers or styled ``rich.text.Text``. Columns of numbers are aligned to the
+    right.
     """
     output = console(stream)
     from rich import box
@@ -130,20 +124,16 @@ def print_table(
 
 def _widths(columns: Sequence[tuple[str, list[str]]], width: int) -> list[int | None]:
     """Widths of (heading, cells) that keep numbers and words whole; None without enough room."""
-    count = len(columns)
+    room = width - 2 * len(columns)  # 2: the gap between columns
     wanted = [max(map(len, (heading, *cells))) for heading, cells in columns]
-    words = _least(columns, headings=True)
-    for widths in (words, _least(columns, headings=False)):
-        spare = width - sum(widths) - 2 * count  # 2: the gap between columns
-        if spare >= 0:
-            for goal in (words, wanted):
-                missing = [high - low for high, low in zip(goal, widths, strict=True)]
-                for done, index in enumerate(sorted(range(count), key=missing.__getitem__)):
-                    given = max(0, min(missing[index], spare // (count - done)))
-                    widths[index] += given
-                    spare -= given
-            return [*widths]
-    return [None] * count
+    for headings in (True, False):
+        least = _least(columns, headings=headings)
+        if sum(least) <= room:
+            bounds = [*zip(least, wanted, strict=True)]
+            limits = range(max(wanted) + 1)
+            widths = ([max(low, min(high, limit)) for low, high in bounds] for limit in limits)
+            return [*max((each for each in widths if sum(each) <= room), key=sum)]
+    return [None] * len(columns)
 
 
 def _least(columns: Sequence[tuple[str, list[str]]], *, headings: bool) -> list[int]:

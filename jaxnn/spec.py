@@ -11,14 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxnn.mlp import get_loss
-from jaxnn.optimizers import (
-    Optimizer,
-    Schedule,
-    check_optimizer,
-    defaults,
-    optimizer_of,
-    schedule,
-)
+from jaxnn.optimizers import Optimizer, Schedule, check_optimizer, defaults, optimizer_of, schedule
 from jaxnn.types import Array, ArrayLike, Loss, Model
 
 if TYPE_CHECKING:
@@ -87,11 +80,12 @@ def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> "GradientTransform
 
 
 def with_defaults(spec: Spec, hyper: Any) -> Any:
-    """The hyperparameters with the optimizer's default in place of None."""
-    found = {n: v for n, v in defaults(spec.optimizer).items() if v is not None}
-    return hyper._replace(
-        **{n: found[n] for n in hyper._fields if getattr(hyper, n) is None and n in found}
-    )
+    """The hyperparameters with the optimizer's default in place of None, and None where unread."""
+    known = defaults(spec.optimizer)
+    read = hyper._fields if callable(spec.optimizer) else ("learning_rate", "l2", "clip", *known)
+    given = hyper._asdict().items()
+    values = {name: known.get(name) if value is None else value for name, value in given}
+    return hyper._replace(**{name: v if name in read else None for name, v in values.items()})
 
 
 def check_hyper(hyper: Any) -> None:

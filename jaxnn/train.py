@@ -180,16 +180,13 @@ def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> 
 def map_blocks(
     function: Callable[..., PyTree], *examples: Array | np.ndarray, fill: bool = False
 ) -> PyTree:
-    """The results of a function for any number of examples, block by block to bound the memory.
+    """The results [N, ...] of a function of examples, block by block to bound the memory.
 
     Args:
       function: from blocks of the examples, at most [EVALUATION_BLOCK, ...], to results [B, ...].
       *examples: arrays [N, ...], such as inputs and targets.
       fill: whether zeros fill the last block. Then one compiled program serves any N, and no bit of
         an example's result depends on N.
-
-    Returns:
-      The results, NumPy arrays [N, ...].
     """
     results = []
     for first in range(0, max(len(examples[0]), 1), EVALUATION_BLOCK):
@@ -295,18 +292,10 @@ def advance(
 ) -> State:
     """``run`` piece by piece: more updates of a state.
 
-    A state of iteration 0 is drawn first. The result is bit for bit independent of the division of
-    the updates into calls: a minibatch is a function of the key and the iteration.
-
-    Args:
-      spec: the program, static.
-      hyper: traced scalars, a ``Hyper``.
-      key: the run's, equal in every call.
-      state: from the last call; of the first state only the shapes count, and the iteration, 0.
-      steps: the number of updates, traced.
-      data: the examples.
-      withheld: the examples that no minibatch may hold.
-      layout: for speed alone.
+    A state of iteration 0 is drawn first: of the first state only the shapes count. The result is
+    bit for bit independent of the division of the updates into calls, which share a key: a
+    minibatch is a function of the key and the iteration. The number of updates is traced. No
+    minibatch holds an example that is withheld.
     """
     init_key, order_key = jax.random.split(key)
     step = _stepper(spec, hyper, order_key, data, withheld, layout)
@@ -378,7 +367,7 @@ def _over_examples(spec: Spec, params: PyTree, *batch: Array, columns: bool) -> 
     axes: Any = None
     wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
     if columns or not wide:
-        row = (1, len(batch[0]))
+        row = 1, len(batch[0])
 
         def spread(leaf: Array) -> Array:
             return leaf[:, None] @ jnp.ones(row, leaf.dtype) if leaf.ndim == 1 else leaf

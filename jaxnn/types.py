@@ -39,14 +39,12 @@ Loss = Callable[[Array, Array], Array]
 class Model(Protocol):
     """A network as two pure functions; such as ``jaxnn.MLP`` or ``Network``."""
 
-    @property
-    def init(self) -> Callable[[Key], PyTree]:
-        """Key -> parameters."""
+    def init(self, key: Key, /) -> PyTree:
+        """The parameters, drawn."""
         ...
 
-    @property
-    def apply(self) -> Callable[[PyTree, Array], Array]:
-        """(Parameters, one example [in]) -> logits [C]."""
+    def apply(self, params: PyTree, x: Array, /) -> Array:
+        """The logits [C] of one example [in]."""
         ...
 
 

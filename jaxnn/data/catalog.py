@@ -68,11 +68,8 @@ def load(
 ) -> Splits:
     """Reads the set from ``data_dir/NAME``, after a download of missing files.
 
-    Every load verifies the checksum of every file; the files are read in parallel.
-
-    Raises:
-      MissingDataError: files are missing and may not or cannot be downloaded.
-      DataError: a file is corrupt, or the folder cannot be written.
+    Every load verifies the checksum of every file; the files are read in parallel. Errors are as
+    those of ``jaxnn.data.load``.
     """
     folder = data_dir / dataset.name
     missing = [file for file in dataset.files if idx.find(folder, file.name) is None]

@@ -43,13 +43,7 @@ def fetch(
     After any failure of a mirror (down, an HTTP error, stalled, too long, truncated, wrong bytes)
     the next mirror is tried; a mirror that worked comes first for the next file. A file appears in
     ``folder`` whole and verified or not at all: several processes may fetch at the same time.
-
-    Args:
-      files: the files to download.
-      mirrors: addresses of folders with the files, ending with a slash.
-      folder: the target folder.
-      timeout: seconds of silence after which a connection counts as stalled.
-      progress: called for every received piece.
+    A connection is stalled after ``timeout`` seconds of silence. Mirrors end with a slash.
 
     Raises:
       MissingDataError: no mirror has a good copy; the message lists the files to download by hand.

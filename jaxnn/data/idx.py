@@ -39,21 +39,13 @@ def read(
     """The array of an IDX file, plain or gzip-compressed, recognised by content.
 
     The header is read first: memory never holds more than the claimed size, nor more than
-    ``limit`` bytes of a compressed file.
-
-    Args:
-      path: the file.
-      limit: the largest decompressed size of a compressed file.
-      verify: called with the decompressed bytes; raises DataError for wrong bytes.
-
-    Returns:
-      A read-only array with the shape and the type of the header.
+    ``limit`` bytes of a compressed file. ``verify`` checks the decompressed bytes.
 
     Raises:
       DataError: not IDX, truncated, trailing bytes, corrupt gzip, or too large once decompressed.
     """
     with path.open("rb") as file:
-        head, size = file.read(_LONGEST_HEADER), os.fstat(file.fileno()).st_size
+        head = file.read(_LONGEST_HEADER)
         file.seek(0)
         compressed = head.startswith(_GZIP)
         if compressed:
@@ -61,11 +53,11 @@ def read(
             file.seek(0)
         dtype, shape, offset = parse_header(head, path)
         claimed, claim = offset + dtype.itemsize * math.prod(shape), f"the shape {shape}"
-        if compressed and claimed > limit:
+        if not compressed:
+            check_size(os.fstat(file.fileno()).st_size, claimed, claim, path)
+        elif claimed > limit:
             found = f"the header claims {claimed} bytes {shape}"
             raise DataError(f"{path}: {found}, expected at most {limit} in a compressed file")
-        if not compressed:
-            check_size(size, claimed, claim, path)
         content = gunzip(file, claimed, path) if compressed else file.read()
     check_size(len(content), claimed, claim, path)
     verify(content)

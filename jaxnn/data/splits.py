@@ -27,7 +27,7 @@ def make_splits(
     scale: float | None = None,
     classes: int | None = None,
 ) -> Splits:
-    """Checks the four arrays and lays the examples out for training.
+    """Checks four arrays: inputs [N, in] in uint8 or float32, targets [N] in int32; or DataError.
 
     Args:
       arrays: by the names of ``PARTS``; images [N, ...] of rank 2 or more, uint8, integers in
@@ -36,12 +36,6 @@ def make_splits(
       scale: the network multiplies inputs by the scale; default 1/255 for integers, 1 for floats.
       classes: the labels of both splits must be exactly 0..classes-1; default: any from 0, test
         labels within the range of the training labels.
-
-    Returns:
-      NumPy arrays: inputs [N, in] in uint8 or float32, targets [N] in int32.
-
-    Raises:
-      DataError: the first problem found.
     """
     train, test = (_examples(arrays, origin, split, scale) for split in ("train", "test"))
     for verb, found, expected in (
