@@ -208,12 +208,10 @@ def affine_jacobians(layers: Params, x: Array) -> Params:
     printed also as 1_{1x3}. The program of S2.5 returns nothing.
     """
     inputs = (x, *affine_composition(layers, x))
-    if len(inputs[-1]) != 1:
-        raise ValueError(
-            f"affine_jacobians takes a last layer of one output, got {len(inputs[-1])}"
-        )
-    jacobian = jnp.ones_like(inputs[-1])
-    gradients = []
+    outputs = len(inputs[-1])
+    if outputs != 1:
+        raise ValueError(f"affine_jacobians takes a last layer of one output, got {outputs}")
+    jacobian, gradients = jnp.ones_like(inputs[-1]), []
     for layer, z in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
         gradients.append(layer_gradient(jacobian, z))
         jacobian = jacobian @ layer.weight

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from threading import Timer
 from types import TracebackType
@@ -160,19 +159,13 @@ def all_gather(content: np.ndarray) -> np.ndarray:
     """
     from jax.experimental.multihost_utils import process_allgather
 
-    counts = _device_counts()
+    counts = np.bincount([device.process_index for device in jax.devices()]).tolist()
     if len(set(counts)) > 1:
         raise ValueError(f"the processes have {counts} devices, expected the same number each")
     with _noticing_losses():
         received = [process_allgather(piece) for piece in _pieces(content)]
     empty = np.zeros((process_count(), 0), np.uint8)
     return np.concatenate([empty, *received], axis=1)[:, : len(content)]
-
-
-@cache
-def _device_counts() -> tuple[int, ...]:
-    """The number of devices of each process, as every process knows."""
-    return tuple(np.bincount([device.process_index for device in jax.devices()]).tolist())
 
 
 def unlike_first(value: bytes) -> list[int]:

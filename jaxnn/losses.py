@@ -2,7 +2,7 @@
 
 Every loss takes the logits z [C] and the target of ONE example; ``jax.vmap`` them over a minibatch.
 All losses are finite, with finite gradients, for logits up to +-1e30, and accept a logit of -inf
-where the target is 0.
+where the target is 0. Logits and a target whose shapes do not fit each other are a ValueError.
 """
 
 import jax
@@ -27,9 +27,6 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
     Returns:
       The loss in nats, a scalar.
 
-    Raises:
-      ValueError: the shapes do not fit each other.
-
     Source: S1.2.
     """
     target = jnp.asarray(target)
@@ -52,9 +49,6 @@ def squared_error(logits: Array, target: ArrayLike) -> Array:
     Returns:
       The loss, a scalar.
 
-    Raises:
-      ValueError: the shapes do not fit each other.
-
     Source: S3.4.
     """
     target = jnp.asarray(target)
@@ -76,9 +70,6 @@ def logistic(logits: Array, target: ArrayLike) -> Array:
 
     Returns:
       The loss in nats, a scalar.
-
-    Raises:
-      ValueError: more than one logit, or a target that is not a scalar.
 
     Source: S5.3.
     """

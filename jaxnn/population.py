@@ -81,9 +81,6 @@ def train_population(
       keep_params: whether to return every member's parameters.
       progress: called with (members done, members in all).
 
-    Returns:
-      A ``Population``.
-
     Raises:
       ValueError: as ``jaxnn.train``; no seeds; or fields of hyper that differ in length.
 
@@ -145,15 +142,14 @@ def train_population(
 
 
 def best(population: Population, on: str, *, measure: str = "loss") -> int:
-    """The configuration with the lowest mean over seeds at the last evaluation.
+    """The index of the configuration with the lowest mean over seeds at the last evaluation.
+
+    Configurations that diverged from any seed do not count.
 
     Args:
       population: from ``train_population``.
       on: the name of a data set, such as "validation".
       measure: "loss" or "error".
-
-    Returns:
-      The index k of the configuration; never of a configuration that diverged from any seed.
 
     Raises:
       ValueError: every configuration has diverged.
@@ -240,14 +236,11 @@ def _as_columns(hyper: Any) -> Any:
     dtype = jnp.result_type(float)
     given = hyper._asdict().items()
     columns = {name: np.asarray(value, dtype) for name, value in given if value is not None}
-    lengths = {name: column.shape for name, column in columns.items() if column.shape != ()}
-    shapes = set(lengths.values())
-    if len(shapes) > 1 or any(len(shape) != 1 or shape == (0,) for shape in shapes):
-        raise ValueError(
-            f"hyper has fields of shapes {lengths}, expected scalars or one length [K]"
-        )
-    (size,) = shapes.pop() if shapes else (1,)
-    return hyper._replace(**{n: np.broadcast_to(column, (size,)) for n, column in columns.items()})
+    shapes = {name: column.shape for name, column in columns.items() if column.ndim}
+    shape = next(iter(shapes.values()), (1,))
+    if len(shape) != 1 or shape == (0,) or {*shapes.values()} > {shape}:
+        raise ValueError(f"hyper has fields of shapes {shapes}, expected scalars or one length [K]")
+    return hyper._replace(**{n: np.broadcast_to(column, shape) for n, column in columns.items()})
 
 
 class Block(NamedTuple):

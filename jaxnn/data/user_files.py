@@ -67,22 +67,13 @@ def _npy_names(folder: Path) -> dict[str, str]:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of an .npy file.
-
-    Raises:
-      DataError: not an .npy file, Python objects (never unpickled), truncated, or trailing bytes.
-    """
+    """The array of an .npy file; DataError for other content, Python objects included."""
     with path.open("rb") as file:
         return _read_array(file, os.fstat(file.fileno()).st_size, path)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name.
-
-    Raises:
-      DataError: as ``read_npy``; not a zip archive, corrupt, or a compressed array of more than
-        ``MAX_INFLATED`` bytes.
-    """
+    """The arrays of an .npz file by name; compressed arrays up to ``MAX_INFLATED`` bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {
