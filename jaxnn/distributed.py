@@ -159,7 +159,7 @@ def all_gather(content: np.ndarray) -> np.ndarray:
     """
     from jax.experimental.multihost_utils import process_allgather
 
-    counts = np.bincount([device.process_index for device in jax.devices()]).tolist()
+    counts = (*np.bincount([device.process_index for device in jax.devices()]).tolist(),)
     if len(set(counts)) > 1:
         raise ValueError(f"the processes have {counts} devices, expected the same number each")
     with _noticing_losses():

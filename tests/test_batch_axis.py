@@ -11,6 +11,7 @@ from jaxnn import MLP, Hyper, Spec, evaluate, train_population
 from jaxnn.devices import population_mesh
 from jaxnn.population import WHOLE, check_axes
 from jaxnn.search import SpaceError, Task, choice, grid, log_uniform, search
+from jaxnn.train import Layout
 from jaxnn.types import Data
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
@@ -66,7 +67,7 @@ def test_evaluation_counts_every_example_once(mesh, x64, count):
     surprise = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(count), data.targets]
 
     def spread(params, data):
-        return evaluate(spec, params, data, "batch")
+        return evaluate(spec, params, data, Layout("batch"))
 
     specs = {"in_specs": (WHOLE, WHOLE), "out_specs": WHOLE}
     program = jax.jit(jax.shard_map(spread, mesh=mesh, **specs, check_vma=False))
