@@ -86,7 +86,7 @@ class Line(NamedTuple):
     name: str  # different for all lines of a group
 
 
-def line(part: str, row: Mapping[str, Any], machine: Mapping[str, Any]) -> Line:
+def line_of(part: str, row: Mapping[str, Any], machine: Mapping[str, Any]) -> Line:
     """The line of a row, which takes fewer entries from ``scale``."""
     network, models = network_name(row["sizes"]), row["models"]
     cores, processes = row["cores"], row.get("processes", 1)

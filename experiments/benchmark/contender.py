@@ -1,19 +1,9 @@
-"""The table of all contenders.
+"""The table of all contenders."""
 
-A contender is a function ``prepare(problem)`` that gets the examples ready and returns
-``train(rate, epochs, seed, evaluate)``: draws a network, trains for whole epochs and returns the
-finished parameters and, if ``evaluate``, the accuracy on the validation examples after each epoch.
-A contender for a whole population takes all learning rates [K] at once; an accuracy then has an
-entry per network.
-"""
-
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from experiments.benchmark.problem import Problem
-
-Train = Callable[[Any, int, int, bool], tuple[Any, Any]]
+from experiments.benchmark.problem import Problem, Train
 
 
 class Entry(NamedTuple):
@@ -31,13 +21,13 @@ CONTENDERS = {
     "torch_compile": Entry("PyTorch, torch.compile", "pytorch:compiled", "torch"),
     "sklearn": Entry("scikit-learn MLPClassifier", "scikit_learn:prepare", "scikit-learn"),
     "keras": Entry("Keras on JAX", "keras_on_jax:prepare", "keras jax"),
-    "flax": Entry("Flax + optax", "flax_and_optax:prepare", "flax optax jax"),
-    "equinox": Entry("Equinox + optax", "equinox_and_optax:prepare", "equinox optax jax"),
+    "flax": Entry("Flax + optax", "on_jax:flax", "flax optax jax"),
+    "equinox": Entry("Equinox + optax", "on_jax:equinox", "equinox optax jax"),
     "torch_func": Entry("torch.func vmap", "pytorch:vmapped", "torch", True),
     "torch_func_compiled": Entry(
         "torch.func vmap, torch.compile", "pytorch:compiled_vmapped", "torch", True
     ),
-    "flax_vmap": Entry("jit(vmap) of a Flax step", "flax_and_optax:vmapped", "flax jax", True),
+    "flax_vmap": Entry("jit(vmap) of a Flax step", "on_jax:flax_vmapped", "flax jax", True),
     "jaxnn": Entry("jaxnn", "jaxnn_itself:prepare", "jaxnn-basics jax", True),
 }
 

@@ -10,9 +10,11 @@
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,11 +57,9 @@ def usable_cores() -> tuple[int, ...]:
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = information.read_text() if information.exists() else ""
+    named = re.search(r"^model name\s*:\s*(.*)", text, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def seconds_of_call(function: Callable[[], Any], repeats: int) -> list[float]:
@@ -85,15 +85,11 @@ def peak_gflops(repeats: int = 5) -> float:
 
 def products_microseconds(sizes: tuple[int, ...], models: int, repeats: int = 5) -> float:
     """The matrix products of a step, per model, with ``models`` models on each device at once."""
-    mesh, generator = population_mesh(), np.random.default_rng(0)
-
-    def normal(*shape: int) -> np.ndarray:
-        return generator.normal(size=shape).astype(np.float32)
-
-    count = mesh.size * models
-    weights = [normal(count, o, i) for i, o in pairwise(sizes)]
-    minibatch = normal(BATCH_SIZE, sizes[0])
-    hidden = [normal(count, o, BATCH_SIZE) for o in sizes[1:]]
+    mesh = population_mesh()
+    count, normal = mesh.size * models, partial(np.random.default_rng(0).standard_normal, dtype="f")
+    weights = [normal((count, o, i)) for i, o in pairwise(sizes)]
+    minibatch = normal((BATCH_SIZE, sizes[0]))
+    hidden = [normal((count, o, BATCH_SIZE)) for o in sizes[1:]]
     specs = {"in_specs": (SPLIT, WHOLE, SPLIT), "out_specs": SPLIT, "check_vma": False}
     program = jax.jit(jax.shard_map(repeated_products, mesh=mesh, **specs))
     taken = median(seconds_of_call(lambda: program(weights, minibatch, hidden), repeats))
@@ -131,19 +127,14 @@ def products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> lis
     return found
 
 
-def bandwidth(
-    working_sets: Sequence[int], *, moved: int = MOVED, repeats: int = 5
-) -> list[dict[str, Any]]:
-    """The rate of all devices together, for each working set: bytes of a device's three arrays.
+def bandwidth(working_set: int, *, moved: int = MOVED, repeats: int = 5) -> dict[str, Any]:
+    """The rate of all devices together; the working set is the bytes of a device's three arrays.
 
     A triad counts as 12 bytes per element, without the reading of overwritten lines that some
     processors do. A timed call moves at least ``moved`` bytes per device.
     """
-    found = []
-    for size in working_sets:
-        rates = triad_rates(population_mesh(), size, math.ceil(moved / size), repeats)
-        found.append({"bytes": size, "gigabytes_per_second": figures(rates)})
-    return found
+    rates = triad_rates(population_mesh(), working_set, math.ceil(moved / working_set), repeats)
+    return {"bytes": working_set, "gigabytes_per_second": figures(rates)}
 
 
 def triad_rates(mesh: Mesh, working_set: int, triads: int, repeats: int) -> list[float]:

@@ -1,13 +1,15 @@
 """The common ground of the benchmark's parts: tools to measure, tables, required figures."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 Results = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class Bench(NamedTuple):
@@ -17,6 +19,13 @@ class Bench(NamedTuple):
     run: Any  # harness.Run
     data: Path  # the folder of the examples, written by ``problem.store``
     cores: tuple[int, ...]  # usable ones
+
+    def turns(self, label: str, repetitions: int, items: Sequence[T]) -> Iterator[tuple[int, T]]:
+        """All items in turn, repetition after repetition; the progress has the label."""
+        with self.run.progress(label) as report:
+            for done, turn in enumerate(product(range(repetitions), items), start=1):
+                yield turn
+                report(done, repetitions * len(items))
 
 
 class Table(NamedTuple):
@@ -77,12 +86,6 @@ class Part(NamedTuple):
     tables: Callable[[Results], list[Table]]  # of all entries, as are the next two
     goals: Callable[[Results], list[Goal]] = lambda _: []
     figures: Callable[[Results], Mapping[str, Any]] = lambda _: {}  # by file name
-
-
-def counter(report: Callable[[int, int], None], total: int) -> Callable[[], None]:
-    """A function to call after each of ``total`` pieces of work."""
-    done = iter(range(1, total + 1))
-    return lambda: report(next(done), total)
 
 
 def median(values: Iterable[float]) -> float:

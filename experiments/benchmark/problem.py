@@ -1,6 +1,6 @@
 """The task of every contender: network, examples, penalty. Imports NumPy alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,13 @@ NETWORKS = {"softmax": (784, 10), "mlp": (784, 50, 50, 10)}
 BATCH_SIZE = 100
 L2 = 1e-4
 VALIDATION_SHARE = 1 / 6
+Train = Callable[[Any, int, int, bool], tuple[Any, Any]]
+"""A contender, ready to train: ``train(rate, epochs, seed, evaluate)``.
+
+Draws a network, trains for whole epochs and returns the finished parameters and, if ``evaluate``,
+the accuracy on the validation examples after each epoch. A contender for a whole population takes
+all learning rates [K] at once; an accuracy then has an entry per network.
+"""
 
 
 class Examples(NamedTuple):

@@ -18,6 +18,8 @@ from typing import IO, Any
 
 from experiments.processes import ProcessError
 
+THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS TORCHINDUCTOR_COMPILE_THREADS"
+
 
 class MissingError(Exception):
     """A package of the module is not installed; the text names the package."""
@@ -77,36 +79,52 @@ def running(
     module: str,
     *arguments: object,
     environment: Mapping[str, str] | None = None,
+    cores: Sequence[int] | None = None,
     name: str | None = None,
 ) -> Iterator[Program]:
-    """``python -m MODULE ARGUMENTS``; the process and its children end with the block."""
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            name = name or module.removeprefix("experiments.benchmark.")
-            yield Program(name, process, errors, time.time())
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            assert process.stdin
-            with suppress(BrokenPipeError):  # a request that an ended process has not read
-                process.stdin.close()
+    """``python -m MODULE ARGUMENTS`` on some cores; ends, with all children, with the block."""
+    threads = {} if cores is None else dict.fromkeys(THREADS.split(), str(len(cores)))
+    with tempfile.TemporaryFile("w+") as errors:
+        with kept_to(cores):
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, arguments)],
+                env={**os.environ, **threads, **(environment or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        with process:
+            try:
+                name = name or module.removeprefix("experiments.benchmark.")
+                yield Program(name, process, errors, time.time())
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                assert process.stdin
+                with suppress(BrokenPipeError):  # a request that an ended process has not read
+                    process.stdin.close()
+
+
+@contextmanager
+def kept_to(cores: Sequence[int] | None) -> Iterator[None]:
+    """Processes that start in the block use no further cores."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
 def hired(name: str, sizes: Sequence[int], data: Path, cores: Sequence[int]) -> Iterator[Program]:
     """A contender in a process on some cores, ready to train."""
-    job = {"contender": name, "sizes": sizes, "data": str(data), "cores": list(cores)}
-    with running("experiments.benchmark.worker", json.dumps(job), name=name) as program:
+    job = json.dumps({"contender": name, "sizes": sizes, "data": str(data)})
+    with running("experiments.benchmark.worker", job, cores=cores, name=name) as program:
         program.answer()  # ready
         yield program

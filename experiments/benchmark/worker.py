@@ -1,7 +1,7 @@
 """The process of a contender: prepares, then trains on request, one line of JSON each way.
 
-``process.hired`` starts the module with a JSON object: ``contender``, ``sizes``, ``data`` (the
-folder of the examples) and ``cores``.
+``process.hired`` starts the module with a JSON object: ``contender``, ``sizes`` and ``data`` (the
+folder of the examples).
 """
 
 import gc
@@ -12,23 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS TORCHINDUCTOR_COMPILE_THREADS"
+import numpy as np
 
-
-def confine(cores: list[int]) -> None:
-    """Keeps the process to some cores; call before the first import of a numerical library."""
-    os.environ.update(dict.fromkeys(THREADS.split(), str(len(cores))))
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+from experiments.benchmark.contender import CONTENDERS, make
+from experiments.benchmark.problem import restore
 
 
 def serve(job: dict[str, Any]) -> None:
     """Trains once per line of standard input; only the training is timed."""
-    import numpy as np
-
-    from experiments.benchmark.contender import CONTENDERS, make
-    from experiments.benchmark.problem import restore
-
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries is no answer
     train = make(job["contender"], restore(Path(job["data"]), tuple(job["sizes"])))
@@ -50,6 +41,4 @@ def serve(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    job = json.loads(sys.argv[1])
-    confine(job["cores"])
-    serve(job)
+    serve(json.loads(sys.argv[1]))

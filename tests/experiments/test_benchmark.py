@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +13,7 @@ import pytest
 from experiments.benchmark import contender, main, problem
 from experiments.benchmark.contender import CONTENDERS, Entry
 from experiments.benchmark.main import BenchmarkConfig
-from experiments.benchmark.part import Bench, Goal, Part, counter
+from experiments.benchmark.part import Bench, Goal, Part
 from experiments.benchmark.parts import one_model, population
 from experiments.benchmark.problem import Examples, flops_per_step, mnist_shaped
 from experiments.benchmark.process import MissingError, hired
@@ -128,6 +128,17 @@ class Recorded:
         return {"seconds": self.seconds, "accuracies": None}
 
 
+class Progress:
+    """A run that keeps the reports of all progress by label."""
+
+    def __init__(self):
+        self.reports = {}
+
+    def progress(self, label):
+        reports = self.reports.setdefault(label, [])
+        return nullcontext(lambda *how_far: reports.append(how_far))
+
+
 @pytest.fixture
 def played(monkeypatch, folder):
     """Contenders that need a second on one core, on two cores half or twice as long."""
@@ -147,18 +158,14 @@ def played(monkeypatch, folder):
     monkeypatch.setattr(population, "products_microseconds", lambda sizes, models: 10.0 * models)
     monkeypatch.setitem(problem.NETWORKS, "softmax", (6, 3))
     config = BenchmarkConfig(dataset="digits", seeds=2, quick=True)
-    return Bench(config, None, folder, (0, 1)), requests, ended
+    return Bench(config, Progress(), folder, (0, 1)), requests, ended
 
 
 def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
     bench, requests, ended = played
     with ExitStack() as stack:
         for name, best in (("numpy", 1), ("jaxnn", 2)):
-            ticks = []
-            (line,) = one_model.started(
-                stack, bench, name, (6, 3), [0.1], 2, lambda ticks=ticks: ticks.append(1)
-            )
-            assert ticks == [1]
+            (line,) = one_model.started(stack, bench, name, (6, 3), [0.1], 2)
             assert line.cores == best
             assert line.tried[str(best)] < line.tried[str(3 - best)]
         assert ended == [("numpy", 2), ("jaxnn", 1)]
@@ -169,11 +176,11 @@ def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
 
 def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
     bench, requests, _ = played
-    ticks = []
-    tick = counter(lambda *how_far: ticks.append(how_far), 24)
-    rows = one_model.measure_network(bench, "softmax", tick)
-    # eight contenders are made ready, seven of them train twice
-    assert ticks == [(done + 1, 24) for done in range(8 + 7 * 2)]
+    rows = one_model.measure_network(bench, "softmax")
+    assert bench.run.reports == {  # eight contenders are made ready, seven of them train twice
+        "softmax: start": [(done + 1, 8) for done in range(8)],
+        "softmax: one model": [(done + 1, 14) for done in range(7 * 2)],
+    }
     assert "Keras on JAX is left out: No module named 'keras'" in capsys.readouterr().out
     names = [row["contender"] for row in rows]
     assert names == ["numpy", "torch", "torch_compile", "sklearn", "flax", "equinox", "jaxnn"]
@@ -194,7 +201,7 @@ def test_seconds_to_an_accuracy_are_those_of_the_epochs_it_took():
 
 def test_a_population_is_dealt_out_to_the_processes(played, capsys):
     bench, requests, _ = played
-    rows, products = population.measure_network(bench, "softmax", 4, lambda: None)
+    rows, products = population.measure_network(bench, "softmax", 4)
     on_a_core = -(-4 // len(jax.devices()))
     assert products["models_on_a_core"] == on_a_core
     assert products["microseconds"]["values"] == [10.0 * on_a_core] * 2

@@ -76,9 +76,9 @@ WAYS = {
     "sklearn partial_fit": Way(
         "sklearn", "scikit_learn:prepare", of_scikit_learn, seed=7, evaluate=True
     ),
-    "flax": Way("flax", "flax_and_optax:prepare", of_flax),
-    "flax vmap": Way("flax", "flax_and_optax:vmapped", of_flax, at_once=True),
-    "equinox": Way("equinox", "equinox_and_optax:prepare", of_equinox),
+    "flax": Way("flax", "on_jax:flax", of_flax),
+    "flax vmap": Way("flax", "on_jax:flax_vmapped", of_flax, at_once=True),
+    "equinox": Way("equinox", "on_jax:equinox", of_equinox),
     "keras": Way("keras", "keras_on_jax:prepare", of_keras),
     "torch eager": Way("torch", "pytorch:eager", of_torch, seed=1),
     "torch compiled": Way("torch", "pytorch:compiled", of_torch, seed=1),

@@ -13,7 +13,6 @@ from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import roofline
 from experiments.benchmark.problem import Examples
-from experiments.benchmark.roofline_figure import roofline_figure
 from jaxnn.devices import population_mesh
 
 MACHINE = {
@@ -110,7 +109,7 @@ def test_the_last_of_several_triads_is_what_comes_out():
 def test_rates_follow_from_bytes_and_seconds(monkeypatch):
     monkeypatch.setattr(machine, "seconds_of_call", lambda call, repeats: [2e-6, 1e-6][:repeats])
     # 1,000 bytes hold 83 elements of each array; 5,000 bytes are 5 triads of 12 bytes an element.
-    (found,) = machine.bandwidth([1000], moved=5000, repeats=2)
+    found = machine.bandwidth(1000, moved=5000, repeats=2)
     slow = population_mesh().size * 5 * 83 * 12 / 2e-6 / 1e9
     assert found["bytes"] == 1000
     assert found["gigabytes_per_second"]["values"] == pytest.approx([slow, 2 * slow])
@@ -255,7 +254,7 @@ def test_on_an_accelerator_there_are_rows_of_jax_without_cores():
 
 def test_points_are_below_the_roof_and_where_they_belong():
     group = roofline.groups({"roofline": MACHINE, "one_model": {"rows": [row("jaxnn", cores=1)]}})
-    (axes,) = roofline_figure(MACHINE, group).axes
+    (axes,) = roofline.roofline_figure(MACHINE, group).axes
     *_, line = axes.lines
     x, y = np.ravel(line.get_xydata())
     assert x == pytest.approx(3_136_000 / 141_200)

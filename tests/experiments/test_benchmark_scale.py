@@ -97,7 +97,7 @@ def test_the_quick_case_is_measured_in_a_process_of_its_own(tmp_path):
 
 def test_memory_is_not_that_of_the_process_that_started_it():
     held = np.ones(2**26)  # 512 MiB, which getrusage would report of a child as well
-    script = "from experiments.benchmark.scale_case import peak_megabytes as p; print(p())"
+    script = "from experiments.benchmark.parts.scale import peak_megabytes as p; print(p())"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert 0 < float(printed.stdout) < held.nbytes / 2**20
 

@@ -18,7 +18,7 @@ from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import search
 from experiments.benchmark.parts.search import Watched, compared, fastest, seconds_to, target, watch
 from experiments.benchmark.process import MissingError, Program, running
-from experiments.benchmark.searches.job import Job, tell
+from experiments.benchmark.searches import Job, tell
 from experiments.harness import Run
 from experiments.processes import ProcessError
 from jaxnn.data import load
@@ -53,14 +53,14 @@ def job(folder, method, **changes):
 
 
 PROGRAMS = [
-    pytest.param("jaxnn_itself", "random", id="jaxnn random"),
-    pytest.param("jaxnn_itself", "halving", id="jaxnn halving"),
+    pytest.param("jaxnn", "random", id="jaxnn random"),
+    pytest.param("jaxnn", "successive_halving", id="jaxnn halving"),
     pytest.param("scikit_learn", "randomized", id="sklearn randomized"),
     pytest.param("scikit_learn", "halving", id="sklearn halving"),
-    pytest.param("optuna_and_pytorch", "tpe", id="optuna"),
-    pytest.param("keras_tuner_on_jax", "hyperband", id="keras tuner"),
+    pytest.param("optuna", "tpe", id="optuna"),
+    pytest.param("keras_tuner", "hyperband", id="keras tuner"),
 ]
-NEEDS = {"optuna_and_pytorch": ("optuna", "torch"), "keras_tuner_on_jax": ("keras_tuner",)}
+NEEDS = {"optuna": ("optuna", "torch"), "keras_tuner": ("keras_tuner",)}
 
 
 @pytest.mark.slow
@@ -92,11 +92,11 @@ def heavy_ball(some, weight, bias, *, rate, l2, momentum, steps):
 
 
 def scikit_learns_steps(asked, some, rate, l2):
-    from experiments.benchmark.searches import scikit_learn
+    from experiments.benchmark.peers.scikit_learn import alpha, classifier
 
-    model = scikit_learn.network(asked).set_params(
-        alpha=scikit_learn.alpha(asked, l2), learning_rate_init=rate, warm_start=True
-    )
+    model = classifier(asked.sizes, asked.batch_size, asked.epochs, momentum=asked.momentum)
+    penalty = alpha(l2, asked.batch_size)
+    model.set_params(alpha=penalty, learning_rate_init=rate, warm_start=True)
     model.set_params(max_iter=1).fit(some.inputs, some.targets)
     before = model.coefs_[0].copy(), model.intercepts_[0].copy()
     model.set_params(max_iter=asked.epochs).fit(some.inputs, some.targets)
@@ -105,11 +105,10 @@ def scikit_learns_steps(asked, some, rate, l2):
 
 def pytorchs_steps(asked, some, rate, l2):
     pytest.importorskip("torch")
-    pytest.importorskip("optuna")
-    from experiments.benchmark.searches import optuna_and_pytorch as program
+    from experiments.benchmark.peers import pytorch
 
-    model = program.network(asked.sizes)
-    optimizer = program.sgd(model, rate, l2, asked.momentum)
+    model = pytorch.network(asked.sizes)
+    optimizer = pytorch.sgd(model, rate, l2, momentum=asked.momentum, fused=True)
 
     def now():
         weight, bias = (p.detach().double().numpy().copy() for p in model.parameters())
@@ -117,17 +116,15 @@ def pytorchs_steps(asked, some, rate, l2):
 
     before = now()
     for _ in range(asked.epochs):
-        program.train_epoch(model, optimizer, program.Examples(some), asked.batch_size)
+        pytorch.train_epoch(model, optimizer, pytorch.Examples(some), asked.batch_size)
     return before, now()
 
 
 def keras_steps(asked, some, rate, l2):
-    pytest.importorskip("keras_tuner")
-    from experiments.benchmark.searches import keras_tuner_on_jax as program
+    pytest.importorskip("keras")
+    from experiments.benchmark.peers.keras_on_jax import compiled
 
-    values = {"learning_rate": rate, "l2": l2}
-    tuned = SimpleNamespace(Float=lambda name, *ends, sampling: values[name])
-    model = program.network(asked, tuned)
+    model = compiled(asked.sizes, rate, l2, asked.momentum)
     before = model.get_weights()
     model.fit(some.inputs, some.targets, batch_size=asked.batch_size, epochs=asked.epochs)
     return before, model.get_weights()
@@ -205,11 +202,10 @@ def test_only_better_models_count():
     assert search.better(told, 100) == [(1.0, 30), (4.0, 31)]
 
 
-def test_a_search_tells_when_its_packages_are_imported(folder, monkeypatch, capsys):
-    asked = job(folder, "random")
-    monkeypatch.setattr(sys, "argv", ["program", json.dumps(asked._asdict())])
-    taken = Job.given()
+def test_a_search_tells_when_its_packages_are_imported(folder, capsys):
+    taken = Job(**json.loads(json.dumps(job(folder, "random")._asdict())))
     assert (taken.method, taken.batch_size) == ("random", 50)
+    assert taken.examples[0].pixels.shape == (500, 784)
     assert json.loads(capsys.readouterr().out) == {"imported": True}
 
 
@@ -414,7 +410,7 @@ def test_all_searches_are_asked_for_the_same(bench, monkeypatch, capsys):
     asked = []
 
     def fake(program, job, examples, cache):
-        if program == "keras_tuner_on_jax":
+        if program == "keras_tuner":
             raise MissingError("No module named 'keras'")
         asked.append((program, job, examples, cache))
         return watched(float(len(asked)), (0.5, 42))
@@ -430,7 +426,7 @@ def test_all_searches_are_asked_for_the_same(bench, monkeypatch, capsys):
     assert jobs[0].processes == 3
     first, second = ([each for each in asked if each[1].seed == seed] for seed in (0, 1))
     assert len(first) == len(second) == 2 * 2 + 3  # only jaxnn is started twice
-    assert (first[0][0], first[-1][0]) == ("jaxnn_itself", "scikit_learn")
+    assert (first[0][0], first[-1][0]) == ("jaxnn", "scikit_learn")
     assert first[0][1].method != second[0][1].method  # another one goes first
     assert first[0][3] == first[1][3] != first[2][3]  # warm: where cold has been
     rows = found["searches"]

@@ -12,7 +12,7 @@ from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import startup
 from experiments.benchmark.parts.startup import ARCHITECTURES, PROGRAMS, SOFTMAX, Program, Timed
 from experiments.benchmark.process import MissingError
-from experiments.benchmark.startups import script
+from experiments.benchmark.startups import minibatches
 from experiments.harness import Run
 from experiments.processes import ProcessError
 
@@ -55,7 +55,7 @@ def some(*, run: str) -> list:
     return [
         pytest.param(
             program,
-            id=program.module.rpartition(".")[2],
+            id=program.script,
             marks=() if program is PROGRAMS[0] else pytest.mark.slow,
         )
         for program in PROGRAMS
@@ -110,12 +110,12 @@ def test_scripts_take_turns_and_every_cold_cache_is_new(tmp_path, monkeypatch):
 
 
 def test_the_examples_are_all_seen_in_every_epoch():
-    minibatches = list(script.minibatches(1437))
-    assert len(minibatches) == 500
+    drawn = list(minibatches(1437))
+    assert len(drawn) == 500
     for epoch in range(500 // 14):
-        rows = np.concatenate(minibatches[14 * epoch : 14 * (epoch + 1)])
+        rows = np.concatenate(drawn[14 * epoch : 14 * (epoch + 1)])
         assert len(set(rows.tolist())) == 1400
-    assert not np.array_equal(minibatches[0], minibatches[14])
+    assert not np.array_equal(drawn[0], drawn[14])
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_cold_run_leaves_the_warm_cache_alone(folder):
 
 
 def test_a_script_that_fails_is_one_line(folder):
-    broken = Program(SOFTMAX, "broken", "experiments.no_such_script")
+    broken = Program(SOFTMAX, "broken", "", "experiments.no_such_script")
     with pytest.raises(ProcessError, match=r"no_such_script ended with exit status 1: .*No module"):
         startup.timed(broken, folder, "cache")
 
@@ -135,7 +135,7 @@ def test_a_script_that_fails_is_one_line(folder):
 def test_a_missing_package_leaves_a_script_out(tmp_path, monkeypatch, capsys):
     (tmp_path / "nobodys.py").write_text("import no_such_package")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert not startup.starts(Program(SOFTMAX, "Nobody's", "nobodys"), tmp_path)
+    assert not startup.starts(Program(SOFTMAX, "Nobody's", "", "nobodys"), tmp_path)
     assert capsys.readouterr().out == (
         "start-up of Nobody's is left out: No module named 'no_such_package'\n"
     )

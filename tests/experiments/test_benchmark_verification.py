@@ -1,6 +1,7 @@
 """Gradient checkers beside jaxnn: the mistakes that each notices. No time is asserted."""
 
 import dataclasses
+import math
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -11,9 +12,17 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import checkers
-from experiments.benchmark.checkers import LABELS, on_jax, on_numpy, scores
-from experiments.benchmark.checkers.scores import Finding, examine, of_outcome
-from experiments.benchmark.checkers.statement import points, state
+from experiments.benchmark.checkers import (
+    LABELS,
+    Finding,
+    examine,
+    of_outcome,
+    on_jax,
+    on_numpy,
+    points,
+    score,
+    state,
+)
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.parts import verification
 from experiments.mutants import CASES, CORRECT, MUTANTS, Case, judging
@@ -39,7 +48,7 @@ def checker(request):
 def rejects(checker, claimed, count=1):
     """Whether a checker rejects a claim at one of some points."""
     (finding,) = examine_claim(claimed, [checker], count)
-    return finding.rejected_at is not None
+    return finding.rejected_at < math.inf
 
 
 def examine_claim(claimed, names, count):
@@ -140,7 +149,7 @@ def test_several_matrices_by_rows_look_right_to_the_naive_checker(checker):
 def test_a_value_cannot_be_asked_about(checker):
     value = claim(of=lambda p: -p, kind="value", inputs={"p": simplex("n")})(lambda p: p)
     (finding,) = examine_claim(value, [checker], 1)
-    assert (finding.stated, finding.rejected_at) == (False, None)
+    assert (finding.stated, finding.rejected_at) == (False, math.inf)
 
 
 def test_the_first_point_that_is_rejected_counts(checker):
@@ -218,13 +227,13 @@ def test_what_a_checker_lets_through_is_counted():
         found(sign, 0),
         found(sign, 9),
         found(sign, 10),
-        found(sign, None),
-        found(sign, None, stated=False),
-        found(0, None, is_mutant=False),
+        found(sign, math.inf),
+        found(sign, math.inf, stated=False),
+        found(0, math.inf, is_mutant=False),
         found(1, 4, is_mutant=False),
-        found(2, None, is_mutant=False, stated=False),
+        found(2, math.inf, is_mutant=False, stated=False),
     ]
-    one, ten = (scores.score(findings, count) for count in (1, 10))
+    one, ten = (score(findings, count) for count in (1, 10))
     assert ten == {
         "mutants": 5,
         "right": 3,
@@ -250,7 +259,7 @@ def test_what_a_checker_lets_through_is_counted():
 )
 def test_a_verdict_of_jaxnn_counts_as_a_checkers_answer(is_mutant, judgement, rejected):
     outcome = Outcome(Case(is_mutant, 0), 0, "", (), judgement, "")
-    assert scores.rejected(of_outcome(outcome, "jaxnn"), 1) == rejected
+    assert (of_outcome(outcome, "jaxnn").rejected_at < 1) == rejected
 
 
 def test_cases_are_dealt_out_to_processes_and_come_back_in_order():
@@ -268,8 +277,7 @@ def test_the_catalogue_has_every_case_once():
 
 def score_row(name, count, let_through, classes):
     return {
-        "checker": name,
-        "label": verification.label(name),
+        **verification.named(name),
         "points": count,
         "mutants": 313,
         "right": 91,
@@ -283,8 +291,7 @@ def score_row(name, count, let_through, classes):
 
 def rate_row(name, rate):
     return {
-        "checker": name,
-        "label": verification.label(name),
+        **verification.named(name),
         "rate": {"median": rate, "values": [rate]},
         "ratio": {"median": 1e6 / rate, "values": [1e6 / rate]},
     }

@@ -1,25 +1,22 @@
-"""The students' checker (S4.6), in NumPy.
+"""The students' checker (S4.6), in NumPy, of every row of a Jacobian.
 
-Every entry of the gradient of a scalar function against centred differences with h = 1e-4; a
-relative difference above 1e-5 fails. As in the assignment, several parameters are a long vector.
-Every row of a Jacobian is checked as a gradient.
+As in the assignment, several parameters are a long vector.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from experiments.benchmark.checkers import Checker
-from experiments.benchmark.checkers.statement import Parts, Point, Statement, compiled
+from experiments.benchmark.checkers import Checker, Parts, Point, Statement, compiled
 
 ValueAndGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 def gradcheck_naive(f: ValueAndGradient, x: np.ndarray) -> None:
-    """Compares the gradient of ``f`` at x with differences of the value of ``f``.
+    """Compares every entry of the gradient of ``f`` at x with a centred difference.
 
     Raises:
-      AssertionError: an entry is off.
+      AssertionError: a relative difference is above 1e-5.
     """
     _, gradient = f(x)
     h = 1e-4

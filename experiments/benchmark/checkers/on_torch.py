@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmark.checkers import Checker
-from experiments.benchmark.checkers.statement import Point, Statement, compiled
+from experiments.benchmark.checkers import Checker, Point, Statement, compiled
 
 
 def check_of(statement: Statement, *, fast_mode: bool) -> Callable[[Point], None]:

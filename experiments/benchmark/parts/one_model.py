@@ -4,7 +4,7 @@ Every contender is tried on one core, on two and on all, and continues with the 
 cores. Then the contenders take turns.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.benchmark.bound import bound
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, counter, figures, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, median, table
 from experiments.benchmark.problem import NETWORKS, cores_name, network_name, restore
 from experiments.benchmark.process import MissingError, Program, hired
 
@@ -44,51 +44,33 @@ class Line(NamedTuple):
 
     def row(self, network: str, models: int) -> dict[str, Any]:
         """The network, the contender, the number of cores."""
-        return {
-            "network": network,
-            "sizes": NETWORKS[network],
-            "contender": self.name,
-            "label": CONTENDERS[self.name].label,
-            "models": models,
-            "processes": len(self.programs),
-            "cores": self.cores,
-        }
+        names = {"network": network, "sizes": NETWORKS[network], "contender": self.name}
+        counts = {"models": models, "processes": len(self.programs), "cores": self.cores}
+        return names | {"label": CONTENDERS[self.name].label} | counts
 
 
 def measure(bench: Bench) -> Results:
     """Every contender on every network, in turn."""
-    rows = []
-    timed = bench.config.seeds * (2 if bench.config.dataset in ACCURACIES else 1)
-    with bench.run.progress("one model") as report:
-        tick = counter(report, len(NETWORKS) * len(NAMES) * (1 + timed))
-        for network in NETWORKS:
-            rows += measure_network(bench, network, tick)
+    rows = [row for network in NETWORKS for row in measure_network(bench, network)]
     return {"rows": rows, "epochs": EPOCHS, "learning_rate": RATE}
 
 
-def measure_network(bench: Bench, network: str, tick: Callable[[], None]) -> list[dict[str, Any]]:
-    """A row per installed contender; ``tick`` follows every start and training."""
-    seeds, sizes = range(bench.config.seeds), NETWORKS[network]
+def measure_network(bench: Bench, network: str) -> list[dict[str, Any]]:
+    """A row per installed contender."""
+    seeds, sizes = bench.config.seeds, NETWORKS[network]
     target = ACCURACIES.get(bench.config.dataset, {}).get(network)
     steps = EPOCHS * restore(bench.data, sizes).steps_per_epoch
     with ExitStack() as stack:
-        lines = [
-            line
-            for name in NAMES
-            for line in started(stack, bench, name, sizes, [RATE], EPOCHS, tick)
-        ]
+        starting = bench.turns(f"{network}: start", 1, NAMES)
+        lines = [li for _, n in starting for li in started(stack, bench, n, sizes, [RATE], EPOCHS)]
         taken, reached = ({line.name: [] for line in lines} for _ in range(2))
-        for seed in seeds:
-            for line in lines:
-                taken[line.name].append(1e6 * line.seconds([RATE], EPOCHS, seed) / steps)
-                tick()
+        for seed, line in bench.turns(f"{network}: one model", seeds, lines):
+            taken[line.name].append(1e6 * line.seconds([RATE], EPOCHS, seed) / steps)
         if target is not None:
             for line in lines:
                 line.programs[0].train([RATE], MOST_EPOCHS, 0, evaluate=True)  # compiles
-            for seed in seeds:
-                for line in lines:
-                    reached[line.name].append(seconds_to(line.programs[0], target, seed))
-                    tick()
+            for seed, line in bench.turns(f"{network}: to the accuracy", seeds, lines):
+                reached[line.name].append(seconds_to(line.programs[0], target, seed))
     return [
         line.row(network, 1)
         | {"microseconds": figures(taken[line.name]), "tried": line.tried, "target": target}
@@ -104,13 +86,10 @@ def started(
     sizes: tuple[int, ...],
     rates: Sequence[float],
     epochs: int,
-    tick: Callable[[], None],
 ) -> list[Line]:
     """The contender on the fastest number of cores, warm; nothing if not installed."""
     counts = sorted({1, min(2, len(bench.cores)), len(bench.cores)})
-    seconds: dict[int, list[float]] = {count: [] for count in counts}
-    programs: dict[int, Program] = {}
-    ends: dict[int, ExitStack] = {}
+    programs, ends = {}, {}
     try:
         with ExitStack() as candidates:
             for count in counts:
@@ -118,18 +97,20 @@ def started(
                 program = hired(name, sizes, bench.data, bench.cores[:count])
                 programs[count] = ends[count].enter_context(program)
                 programs[count].train(rates, epochs, seed=0)
-            for seed in range(TRIALS):
-                for count, program in programs.items():
-                    seconds[count].append(program.train(rates, epochs, seed)["seconds"])
-            best = min(counts, key=lambda count: np.median(seconds[count]))
+            trials = [
+                {
+                    n: program.train(rates, epochs, seed)["seconds"]
+                    for n, program in programs.items()
+                }
+                for seed in range(TRIALS)
+            ]
+            seconds = {count: median(trial[count] for trial in trials) for count in counts}
+            best = min(counts, key=lambda count: seconds[count])
             stack.push(ends[best].pop_all())
     except MissingError as error:
         print(f"{CONTENDERS[name].label} is left out: {error}")
         return []
-    finally:
-        tick()
-    tried = {str(count): float(np.median(taken)) for count, taken in seconds.items()}
-    return [Line(name, [programs[best]], best, tried)]
+    return [Line(name, [programs[best]], best, {str(n): taken for n, taken in seconds.items()})]
 
 
 def seconds_to(program: Program, target: float, seed: int) -> float:
@@ -142,16 +123,13 @@ def seconds_to(program: Program, target: float, seed: int) -> float:
     return found["seconds"] * (enough[0] + 1) / MOST_EPOCHS if len(enough) else np.inf
 
 
-def microseconds(row: Results) -> float:
-    """The median time per step."""
-    return row["microseconds"]["median"]
-
-
 def by_speed(rows: Iterable[Results], network: str) -> tuple[list[dict[str, Any]], Results]:
     """A network's rows with their ``ratio`` to jaxnn's time, the fastest first; jaxnn's row."""
-    found = sorted((row for row in rows if row["network"] == network), key=microseconds)
+    found = [row for row in rows if row["network"] == network]
+    found.sort(key=lambda row: row["microseconds"]["median"])
     ours = next(row for row in found if row["contender"] == "jaxnn")
-    return [{**row, "ratio": microseconds(row) / microseconds(ours)} for row in found], ours
+    fastest = ours["microseconds"]["median"]
+    return [{**row, "ratio": row["microseconds"]["median"] / fastest} for row in found], ours
 
 
 def tables(results: Results) -> list[Table]:
@@ -189,10 +167,9 @@ def goals(results: Results) -> list[Goal]:
         rows, ours = by_speed(results["one_model"]["rows"], network)
         peer = next(row for row in rows if row["contender"] != "jaxnn")
         what = f"one model {network_name(sizes)}: jaxnn against the fastest peer, {peer['label']}"
-        goal = Goal(what, REQUIRED, peer["ratio"])
-        if machine := results.get("roofline"):
-            goal = goal._replace(share=100 / bound(ours, machine).distance)
-        reached.append(goal)
+        machine = results.get("roofline")
+        share = 100 / bound(ours, machine).distance if machine else np.nan
+        reached.append(Goal(what, REQUIRED, peer["ratio"], share=share))
     return reached
 
 

@@ -4,7 +4,6 @@ Microseconds per model and step, and the share of the machine's matrix-product p
 measured before and after each training.
 """
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.machine import peak_gflops, products_microseconds
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, counter, figures, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
 from experiments.benchmark.parts.one_model import Line, by_speed, started
 from experiments.benchmark.problem import (
     NETWORKS,
@@ -48,39 +47,35 @@ NOTE = (
 
 def measure(bench: Bench) -> Results:
     """Every way on every network, in turn."""
-    rows, alone = [], {}
     models = QUICK_MODELS if bench.config.quick else MODELS
-    one_by_one = sum(not entry.whole_population for entry in CONTENDERS.values())
-    with bench.run.progress(f"{models} models") as report:
-        lines = len(CONTENDERS) + one_by_one * (len(bench.cores) >= PROCESSES)
-        tick = counter(report, len(NETWORKS) * (len(CONTENDERS) + lines * bench.config.seeds))
-        for network in NETWORKS:
-            found, alone[network] = measure_network(bench, network, models, tick)
-            rows += found
-    return {"rows": rows, "products": alone, "models": models, "epochs": EPOCHS}
+    found = {network: measure_network(bench, network, models) for network in NETWORKS}
+    rows = [row for rows, _ in found.values() for row in rows]
+    products = {network: alone for network, (_, alone) in found.items()}
+    return {"rows": rows, "products": products, "models": models, "epochs": EPOCHS}
 
 
 def measure_network(
-    bench: Bench, network: str, models: int, tick: Callable[[], None]
+    bench: Bench, network: str, models: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for every way of every installed contender; and the matrix products alone."""
     sizes, rates = NETWORKS[network], np.geomspace(*RATES, models).tolist()
     steps = EPOCHS * restore(bench.data, sizes).steps_per_epoch
     block = models_on_a_core(sizes, models)
     with ExitStack() as stack:
-        lines = hire(stack, bench, sizes, rates, tick)
+        lines = hire(stack, bench, network, rates)
         times: list[list[float]] = [[] for _ in (*lines, "products")]
         peaks: list[list[float]] = [[] for _ in times]  # of the same moments
-        for seed in range(bench.config.seeds):
-            before = peak_gflops()
-            for line, its_times, its_peaks in zip(lines, times, peaks, strict=False):
-                its_times.append(1e6 * line.seconds(rates, EPOCHS, seed) / steps / models)
-                after = peak_gflops()
-                its_peaks.append((before + after) / 2)
-                before = after
-                tick()
-            times[-1].append(products_microseconds(sizes, block))
-            peaks[-1].append(before)
+        before = peak_gflops()
+        turns = bench.turns(f"{network}: {models} models", bench.config.seeds, range(len(times)))
+        for seed, way in turns:
+            if way < len(lines):
+                taken = 1e6 * lines[way].seconds(rates, EPOCHS, seed) / steps / models
+            else:
+                taken = products_microseconds(sizes, block)
+            after = peak_gflops()
+            times[way].append(taken)
+            peaks[way].append((before + after) / 2)
+            before = after
     gflop = flops_per_step(sizes) / 1e3  # per second, of a step in a microsecond
     summaries = [
         {"microseconds": figures(t), "share_of_peak": figures(100 * gflop / np.multiply(t, peak))}
@@ -96,20 +91,14 @@ def models_on_a_core(sizes: tuple[int, ...], models: int) -> int:
     return min(block, -(-models // len(jax.devices())))
 
 
-def hire(
-    stack: ExitStack,
-    bench: Bench,
-    sizes: tuple[int, ...],
-    rates: list[float],
-    tick: Callable[[], None],
-) -> list[Line]:
+def hire(stack: ExitStack, bench: Bench, network: str, rates: list[float]) -> list[Line]:
     """The processes of all ways, warm."""
-    lines = []
-    for name, entry in CONTENDERS.items():
-        some = rates if entry.whole_population else rates[:1]
-        found = started(stack, bench, name, sizes, some, EPOCHS, tick)
+    lines, sizes = [], NETWORKS[network]
+    for _, name in bench.turns(f"{network}: start", 1, tuple(CONTENDERS)):
+        at_once = CONTENDERS[name].whole_population
+        found = started(stack, bench, name, sizes, rates if at_once else rates[:1], EPOCHS)
         lines += found
-        if found and not entry.whole_population and len(bench.cores) >= PROCESSES:
+        if found and not at_once and len(bench.cores) >= PROCESSES:
             programs = [
                 stack.enter_context(hired(name, sizes, bench.data, [core]))
                 for core in bench.cores[:PROCESSES]

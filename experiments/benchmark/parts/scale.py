@@ -1,24 +1,39 @@
 """Scale: 1 to 4,096 models, 1 to 3 hidden layers of 10 to 512 units, on one core and on two.
 
-Time per model and step, compilation and memory; on JAX's accelerator if present. Every case
-has a process (``scale_case.py``) without compiled programs of earlier cases.
+Time per model and step, compilation and memory; on JAX's accelerator if present. Every case has a
+process, ``python -m experiments.benchmark.parts.scale JOB``, without compiled programs of earlier
+cases: the peak memory is the memory of the case alone.
 """
 
 import json
+import resource
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.benchmark.machine import peak_gflops, processor
 from experiments.benchmark.part import Bench, Part, Results, Table, figures, table
-from experiments.benchmark.problem import NETWORKS, cores_name, flops_per_step, network_name
+from experiments.benchmark.problem import (
+    NETWORKS,
+    cores_name,
+    flops_per_step,
+    network_name,
+    restore,
+)
 from experiments.benchmark.process import running
+from jaxnn import MLP, Data, Hyper, Spec, train_population
+from jaxnn.devices import population_mesh, use_all_cores
+from jaxnn.population import default_block_size
 
 POPULATIONS = (1, 4, 16, 64, 256, 1024, 4096)
 MODELS = 64  # of every shape
 SHAPES = [(784, *[width] * layers, 10) for layers in (1, 2, 3) for width in (10, 32, 128, 512)]
 CORES = (1, 2)
+RATES = 1e-3, 1e-1  # smallest and largest learning rate
 REPETITIONS = 3
 CORE_FLOPS, ACCELERATOR_FLOPS = 6e10, 1e13  # of a training: about a second
 FEWEST_STEPS, MOST_STEPS = 10, 20_000
@@ -49,12 +64,7 @@ class Case(NamedTuple):
 def measure(bench: Bench) -> Results:
     """Every case, one after another."""
     wanted = cases(len(bench.cores), jax.default_backend(), quick=bench.config.quick)
-    rows = []
-    with bench.run.progress("scale") as report:
-        for case in wanted:
-            rows.append(measure_case(bench, case))
-            report(len(rows), len(wanted))
-    return {"rows": rows}
+    return {"rows": [measure_case(bench, case) for _, case in bench.turns("scale", 1, wanted)]}
 
 
 def cases(available: int, platform: str, *, quick: bool) -> list[Case]:
@@ -75,19 +85,56 @@ def steps(case: Case) -> int:
 
 
 def measure_case(bench: Bench, case: Case) -> dict[str, Any]:
-    """A row."""
-    job = case._asdict() | {
-        "steps": FEWEST_STEPS if bench.config.quick else steps(case),
-        "repetitions": REPETITIONS,
-        "data": str(bench.data),
-        "cores": None if case.cores is None else bench.cores[: case.cores],
-    }
-    module = "experiments.benchmark.scale_case"
-    with running(module, json.dumps(job), environment=ENVIRONMENT) as program:
+    """A row, measured in a process."""
+    count = FEWEST_STEPS if bench.config.quick else steps(case)
+    job = {"sizes": case.sizes, "models": case.models, "steps": count, "data": str(bench.data)}
+    cores = None if case.cores is None else bench.cores[: case.cores]
+    with running(__name__, json.dumps(job), environment=ENVIRONMENT, cores=cores) as program:
         *_, (_, last) = program.lines()
     found = json.loads(last)
     measured = {name: figures(found.pop(name)) for name in ("microseconds", "share_of_peak")}
-    return case._asdict() | {"steps": job["steps"]} | found | measured
+    return case._asdict() | {"steps": count} | found | measured
+
+
+def trained(sizes: tuple[int, ...], models: int, steps: int, data: str) -> dict[str, Any]:
+    """Trains the population several times, and measures the peak after each training."""
+    problem, platform = restore(Path(data), tuple(sizes)), jax.default_backend()
+    spec = Spec(MLP(problem.sizes), steps, problem.batch_size)
+    mesh = population_mesh(min(models, len(jax.devices())))
+    block_size = min(default_block_size(spec, platform, models), -(-models // mesh.size))
+    hyper = Hyper(np.geomspace(*RATES, models), problem.l2)
+    where = {"block_size": block_size, "mesh": mesh, "keep_params": False}
+    found: dict[str, Any] = {
+        "device": processor() if platform == "cpu" else jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "block_size": block_size,
+        "megabytes_before": peak_megabytes(),
+    }
+    microseconds, shares, peaks = [], [], []
+    for seed in range(REPETITIONS):
+        key = jax.random.key(seed)
+        population = train_population(spec, hyper, key, Data(*problem.train), {}, **where)
+        if seed == 0:  # only the first training compiles; measuring the peak takes memory too
+            found["compile_seconds"] = population.compile_seconds
+            found["megabytes"] = peak_megabytes()
+        peaks.append(peak_gflops(repeats=2))
+        microseconds.append(1e6 * population.train_seconds / steps / models)
+        gflops = flops_per_step(problem.sizes) / microseconds[-1] / 1e3
+        shares.append(100 * gflops / float(np.mean(peaks[-2:])))
+    return found | {"microseconds": microseconds, "share_of_peak": shares}
+
+
+def peak_megabytes() -> float:
+    """The highest use of memory so far: of the accelerator, or of the process on CPUs."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.memory_stats()["peak_bytes_in_use"] / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # unlike getrusage, without the memory of the parent process
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def tables(results: Results) -> list[Table]:
@@ -155,3 +202,7 @@ def drawings(results: Results) -> dict[str, Any]:
 
 
 PART = Part(measure, tables, figures=drawings)
+
+if __name__ == "__main__":
+    use_all_cores()
+    print(json.dumps(trained(**json.loads(sys.argv[1]))))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, median, table
 from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, network_name, restore
 from experiments.benchmark.process import MissingError, running
-from experiments.benchmark.searches.job import Job
+from experiments.benchmark.searches import Job
 
 SIZES = NETWORKS["softmax"]
 CONFIGURATIONS, QUICK_CONFIGURATIONS = 64, 4
@@ -47,22 +47,22 @@ class Searcher(NamedTuple):
     """A line of the table."""
 
     label: str
-    program: str  # in experiments.benchmark.searches
+    program: str  # of experiments.benchmark.searches
     method: str
     compiles: bool = True  # and keeps its programs; otherwise every run is as warm as cold
 
 
 SEARCHERS = {
-    "jaxnn_random": Searcher("jaxnn, random", "jaxnn_itself", "random"),
-    "jaxnn_halving": Searcher("jaxnn, successive halving", "jaxnn_itself", "halving"),
-    "optuna": Searcher("Optuna (TPE, pruned) + PyTorch", "optuna_and_pytorch", "tpe", False),
+    "jaxnn_random": Searcher("jaxnn, random", "jaxnn", "random"),
+    "jaxnn_halving": Searcher("jaxnn, successive halving", "jaxnn", "successive_halving"),
+    "optuna": Searcher("Optuna (TPE, pruned) + PyTorch", "optuna", "tpe", False),
     "sklearn_randomized": Searcher(
         "scikit-learn, RandomizedSearchCV", "scikit_learn", "randomized", False
     ),
     "sklearn_halving": Searcher(
         "scikit-learn, HalvingRandomSearchCV", "scikit_learn", "halving", False
     ),
-    "keras_tuner": Searcher("Keras Tuner, Hyperband, on JAX", "keras_tuner_on_jax", "hyperband"),
+    "keras_tuner": Searcher("Keras Tuner, Hyperband, on JAX", "keras_tuner", "hyperband"),
 }
 OURS = "jaxnn_random", "jaxnn_halving"
 
@@ -140,9 +140,9 @@ def job_of(bench: Bench, searcher: Searcher, seed: int) -> Job:
 
 def watch(program: str, job: Job, examples: int, cache: Path) -> Watched:
     """Runs a search, with the folder of compiled programs and the number of validation examples."""
-    module = f"experiments.benchmark.searches.{program}"
+    module, arguments = "experiments.benchmark.searches", (program, json.dumps(job._asdict()))
     environment = ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
-    with running(module, json.dumps(job._asdict()), environment=environment) as process:
+    with running(module, *arguments, environment=environment, name=program) as process:
         told = [(at, json.loads(line)) for at, line in process.lines()]
         seconds = time.time() - process.began
     imported = next(at for at, line in told if "imported" in line)

@@ -38,7 +38,6 @@ TEXTS = {
         "The whole process.",
     ),
 }
-SCRIPTS = "experiments.benchmark.startups."
 
 
 class Program(NamedTuple):
@@ -46,20 +45,21 @@ class Program(NamedTuple):
 
     run: str  # SOFTMAX or ARCHITECTURES
     label: str
-    module: str
+    script: str  # of the module
+    module: str = "experiments.benchmark.startups"
 
 
 PROGRAMS = (
-    Program(SOFTMAX, "NumPy by hand", SCRIPTS + "numpy_by_hand"),
-    Program(SOFTMAX, "jaxnn", SCRIPTS + "jaxnn_itself"),
-    Program(SOFTMAX, "PyTorch", SCRIPTS + "pytorch"),
-    Program(SOFTMAX, "PyTorch, updates by hand", SCRIPTS + "pytorch_by_hand"),
-    Program(SOFTMAX, "scikit-learn", SCRIPTS + "scikit_learn"),
-    Program(SOFTMAX, "Flax + optax", SCRIPTS + "flax_and_optax"),
-    Program(SOFTMAX, "Equinox + optax", SCRIPTS + "equinox_and_optax"),
-    Program(SOFTMAX, "Keras on JAX", SCRIPTS + "keras_on_jax"),
-    Program(ARCHITECTURES, "jaxnn", ARCHITECTURES),
-    Program(ARCHITECTURES, "PyTorch", SCRIPTS + "architectures_in_pytorch"),
+    Program(SOFTMAX, "NumPy by hand", "numpy"),
+    Program(SOFTMAX, "jaxnn", "jaxnn"),
+    Program(SOFTMAX, "PyTorch", "pytorch"),
+    Program(SOFTMAX, "PyTorch, updates by hand", "pytorch_by_hand"),
+    Program(SOFTMAX, "scikit-learn", "scikit_learn"),
+    Program(SOFTMAX, "Flax + optax", "flax"),
+    Program(SOFTMAX, "Equinox + optax", "equinox"),
+    Program(SOFTMAX, "Keras on JAX", "keras"),
+    Program(ARCHITECTURES, "jaxnn", "architectures", ARCHITECTURES),
+    Program(ARCHITECTURES, "PyTorch", "pytorch", "experiments.benchmark.architectures_in_pytorch"),
 )
 
 
@@ -74,19 +74,18 @@ def measure(bench: Bench) -> Results:
     """Every installed script: first to fill the cache, then in turn."""
     wanted = PROGRAMS[:2] if bench.config.quick else PROGRAMS
     repetitions = 1 if bench.config.quick else 2 * bench.config.seeds + 1
-    with tempfile.TemporaryDirectory() as name, bench.run.progress("start-up") as report:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_digits(folder / "digits.npz")
         programs = [program for program in wanted if starts(program, folder)]
-        cold: list[list[Timed]] = [[] for _ in programs]
-        warm: list[list[Timed]] = [[] for _ in programs]
-        for repetition in range(repetitions):
-            for index, program in enumerate(programs):
-                if repetition < bench.config.seeds:
-                    cold[index].append(timed(program, folder, f"cold-{index}-{repetition}"))
-                warm[index].append(timed(program, folder, "warm"))
-            report(repetition + 1, repetitions)
-    return {"rows": [row(*each) for each in zip(programs, cold, warm, strict=True)]}
+        cold: dict[Program, list[Timed]] = {program: [] for program in programs}
+        warm: dict[Program, list[Timed]] = {program: [] for program in programs}
+        for repetition, program in bench.turns("start-up", repetitions, programs):
+            if repetition < bench.config.seeds:
+                cache = f"cold-{programs.index(program)}-{repetition}"
+                cold[program].append(timed(program, folder, cache))
+            warm[program].append(timed(program, folder, "warm"))
+    return {"rows": [row(program, cold[program], warm[program]) for program in programs]}
 
 
 def starts(program: Program, folder: Path) -> bool:
@@ -115,7 +114,7 @@ def timed(program: Program, folder: Path, cache: str) -> Timed:
         "KERAS_BACKEND": "jax",
     }
     out, began = folder / "out", time.time()
-    arguments = [repr(began), folder / "digits.npz", out]
+    arguments = [program.script, repr(began), folder / "digits.npz", out]
     if program.module == ARCHITECTURES:
         arguments = ["--out", out]
     with running(program.module, *arguments, environment=environment) as process:
@@ -127,35 +126,33 @@ def timed(program: Program, folder: Path, cache: str) -> Timed:
 def row(program: Program, cold: list[Timed], warm: list[Timed]) -> dict[str, Any]:
     """A script's entry in results.json."""
     last = warm[-1].report
-    stages = {s: figures(each.report[s] for each in warm) for s in STAGES if s in last}
     return program._asdict() | {
         "cold": figures(each.wall for each in cold),
         "warm": figures(each.wall for each in warm),
-        "stages": stages,
+        "stages": {s: figures(each.report[s] for each in warm) for s in STAGES if s in last},
         "accuracy": last.get("accuracy"),
     }
 
 
 def rows_of(results: Results, run: str) -> list[dict[str, Any]]:
-    """A run's rows by warm time, with the ``ratio`` to jaxnn's time."""
+    """A run's rows by warm time, with the ``ratio`` to jaxnn's time and the stages as text."""
     rows = [row for row in results["startup"]["rows"] if row["run"] == run]
     ours = next((r["warm"]["median"] for r in rows if r["label"] == "jaxnn"), np.nan)
-    rows = [row | {"ratio": row["warm"]["median"] / ours} for row in rows]
+    for index, row in enumerate(rows):
+        stages = {s: f"{at['median']:.2f}" for s, at in row["stages"].items()}
+        rows[index] = dict.fromkeys(STAGES, "") | row | stages
+        rows[index]["ratio"] = row["warm"]["median"] / ours
     return sorted(rows, key=lambda row: row["warm"]["median"])
 
 
 def tables(results: Results) -> list[Table]:
     """The scripts by warm time, a table per run; stages where scripts report stages."""
-    found = []
-    for run, (title, note) in TEXTS.items():
-        rows = rows_of(results, run)
-        for row in rows:
-            times = {s: row["stages"][s]["median"] for s in row["stages"]}
-            row |= {s: f"{times[s]:.2f}" if s in times else "" for s in STAGES}
-        stages = {title: f"{{{stage}}}" for stage, title in STAGES.items()}
-        columns = COLUMNS | (stages if run == SOFTMAX else {})
-        found += [table(title, rows, columns, [note])] if rows else []
-    return found
+    stages = {title: f"{{{stage}}}" for stage, title in STAGES.items()}
+    return [
+        table(title, rows, COLUMNS | (stages if run == SOFTMAX else {}), [note])
+        for run, (title, note) in TEXTS.items()
+        if (rows := rows_of(results, run))
+    ]
 
 
 def goals(results: Results) -> list[Goal]:

@@ -4,14 +4,20 @@ The trials are of a single claim, the Jacobian of the softmax of ten logits. The
 ``experiments.mutants``; all checkers see all mistakes at equal random points.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.benchmark.checkers import LABELS, Checker, present
-from experiments.benchmark.checkers.scores import Finding, examine, of_outcome, score
+from experiments.benchmark.checkers import (
+    LABELS,
+    Checker,
+    examine,
+    of_outcome,
+    present,
+    score,
+)
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
 from experiments.mutants import CASES
 from experiments.mutants.judging import outcomes
@@ -65,20 +71,14 @@ def measure_rates(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[st
     for name, checker in checkers.items():
         timed[name] = lambda seed, checker=checker: checked(checker, checks, seed)
     rates = {name: [] for name in timed}
-    with (
-        jax.enable_x64(True),
-        jax.default_device(jax.devices("cpu")[0]),
-        bench.run.progress("trials per second") as report,
-    ):
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         for rate in timed.values():
             rate(0)  # compiles
-        for seed in range(bench.config.seeds):
-            for name, rate in timed.items():
-                rates[name].append(rate(seed))
-            report(seed + 1, bench.config.seeds)
+        for seed, name in bench.turns("trials per second", bench.config.seeds, list(timed)):
+            rates[name].append(timed[name](seed))
     ratios = {name: figures(np.divide(rates[JAXNN], found)) for name, found in rates.items()}
     return [
-        {"checker": name, "label": label(name), "rate": figures(found), "ratio": ratios[name]}
+        named(name) | {"rate": figures(found), "ratio": ratios[name]}
         for name, found in rates.items()
     ]
 
@@ -101,26 +101,21 @@ def measure_scores(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[s
     workers = len(bench.cores)
     with bench.run.progress("mutants, jaxnn.verify") as report:
         said = outcomes(cases, [SEED], trials, workers=workers, report=report)
-    rows = [row(JAXNN, trials, [of_outcome(outcome, JAXNN) for outcome in said])]
+    ours = [of_outcome(outcome, JAXNN) for outcome in said]
+    rows = [named(JAXNN) | {"points": trials} | score(ours, trials)]
     with bench.run.progress("mutants, other checkers") as report:
         found = over_processes(
             examine, cases, tuple(checkers), max(POINTS), SEED, workers=workers, report=report
         )
     for name in checkers:
         findings = [finding for some in found for finding in some if finding.checker == name]
-        rows += [row(name, count, findings) for count in POINTS]
+        rows += [named(name) | {"points": count} | score(findings, count) for count in POINTS]
     return rows
 
 
-def row(checker: str, count: int, findings: Sequence[Finding]) -> dict[str, Any]:
-    """A checker's score at the first random points."""
-    names = {"checker": checker, "label": label(checker), "points": count}
-    return names | score(findings, count)
-
-
-def label(checker: str) -> str:
-    """The checker's name in tables."""
-    return "jaxnn.verify" if checker == JAXNN else LABELS[checker]
+def named(checker: str) -> dict[str, Any]:
+    """The checker, with the name in tables."""
+    return {"checker": checker, "label": "jaxnn.verify" if checker == JAXNN else LABELS[checker]}
 
 
 def tables(results: Results) -> list[Table]:

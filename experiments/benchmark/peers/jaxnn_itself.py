@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmark.contender import Train
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import Problem, Train
 from jaxnn import MLP, Data, Hyper, Spec, train, train_population
 from jaxnn.devices import use_all_cores
 

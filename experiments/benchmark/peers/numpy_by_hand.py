@@ -4,8 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from experiments.benchmark.contender import Train
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import Problem, Train
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # weight [in, out], bias [out]
 

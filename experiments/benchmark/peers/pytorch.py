@@ -1,17 +1,7 @@
 """PyTorch on the CPU: eager, compiled, and many models at once by ``torch.func``.
 
-Tried, in microseconds of a core per step and model (softmax / 784-50-50-10):
-
-* Eager: SGD as a loop over tensors 280 / 530, ``fused`` 290 / 550, ``foreach`` 310 / 590.
-  ``index_select`` gathers a minibatch in 33, indexing in 81, a whole epoch at once in 170 a step.
-* ``torch.compile`` of the loss, with eager backward pass and optimizer 370 / 630; of all three, as
-  in the tutorial on compiled optimizers, 410 / 660; of the step by ``torch.func.grad``, a
-  graph without autograd's records, 150 / 360. Max-autotune and reduce-overhead change no more than
-  noise does; without guards 110 / 300, and the C++ wrapper takes 0 to 8 % off.
-* 64 models, per model and step: vmap 77 to 85 / 290 to 335, compiled 38 / 157; max-autotune, the
-  C++ wrapper, and autograd of the summed losses are not faster.
-
-The worker sets OMP_NUM_THREADS for PyTorch's threads.
+``foreach`` or ``fused`` SGD, other modes of ``torch.compile``, a compiled optimizer, and autograd
+of summed losses are not faster. The worker sets OMP_NUM_THREADS for PyTorch's threads.
 """
 
 # pyright: reportMissingImports=false
@@ -28,8 +18,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from experiments.benchmark import problem as task
-from experiments.benchmark.contender import Train
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import Problem, Train
 
 Parameters = dict[str, Tensor]  # "0.weight" [out, in], "0.bias" [out], "2.weight", ...
 
@@ -42,7 +31,7 @@ class Examples:
         self.targets = torch.from_numpy(np.asarray(examples.targets, np.int64))
 
     def shuffled(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole minibatches of an epoch, in a new order."""
+        """The whole minibatches of an epoch, in a new order; a DataLoader takes far longer."""
         count = len(self.targets)
         for rows in torch.randperm(count)[: count - count % size].split(size):
             yield self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
@@ -58,35 +47,39 @@ def network(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def parameter_groups(parameters: Parameters, l2: float) -> list[dict]:
-    """The parameters with their penalties; weight decay w is a penalty of w/2 * w^2."""
-    weights = [each for name, each in parameters.items() if name.endswith("weight")]
-    biases = [each for name, each in parameters.items() if name.endswith("bias")]
-    return [{"params": weights, "weight_decay": l2}, {"params": biases}]
+def sgd(model: nn.Module, rate: float, l2: float, **settings: Any) -> torch.optim.Optimizer:
+    """SGD with L2 on the weights; a weight decay of w is a penalty of w/2 * w^2."""
+    weights = [each for each in model.parameters() if each.ndim > 1]
+    biases = [each for each in model.parameters() if each.ndim == 1]
+    groups = [{"params": weights, "weight_decay": l2}, {"params": biases}]
+    return torch.optim.SGD(groups, lr=rate, **settings)
+
+
+def train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, batch_size: int
+) -> None:
+    """The loop of PyTorch's tutorials over the training examples."""
+    for x, y in examples.shuffled(batch_size):
+        loss = cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def eager(problem: Problem) -> Train:
-    """The loop of PyTorch's tutorials, on examples in memory."""
+    """A network at a time, on examples in memory."""
     examples, validation = Examples(problem.train), Examples(problem.validation)
 
-    def train(
-        rate: float, epochs: int, seed: int, evaluate: bool
-    ) -> tuple[Parameters, list[np.ndarray]]:
+    def train(rate: float, epochs: int, seed: int, evaluate: bool) -> tuple[Parameters, list]:
         torch.manual_seed(seed)
         model, accuracies = network(problem.sizes), []
-        parameters = dict(model.named_parameters())
-        groups = parameter_groups(parameters, problem.l2)
-        optimizer = torch.optim.SGD(groups, lr=rate, foreach=False)
+        optimizer = sgd(model, rate, problem.l2, foreach=False)
         for _ in range(epochs):
-            for x, y in examples.shuffled(problem.batch_size):
-                loss = cross_entropy(model(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+            train_epoch(model, optimizer, examples, problem.batch_size)
             if evaluate:
                 with torch.no_grad():
                     accuracies.append(validation.accuracy(model(validation.inputs)))
-        return parameters, accuracies
+        return dict(model.named_parameters()), accuracies
 
     return train
 
@@ -145,9 +138,7 @@ def functional(
     predict = vmap(logits, (0, None)) if at_once else logits
 
     @torch.no_grad()
-    def train(
-        rate: Any, epochs: int, seed: int, evaluate: bool
-    ) -> tuple[Parameters, list[np.ndarray]]:
+    def train(rate: Any, epochs: int, seed: int, evaluate: bool) -> tuple[Parameters, list]:
         torch.manual_seed(seed)
         rates, accuracies = torch.tensor(rate, dtype=torch.float32), []
         if at_once:

@@ -3,14 +3,13 @@
 Three networks from five seeds each, 500 minibatches of 100 digits, momentum and a cosine schedule,
 evaluated at the same iterations; then a table, results.json, history.csv and the three figures::
 
-    python -m experiments.benchmark.startups.architectures_in_pytorch TIME DIGITS FOLDER
+    python -m experiments.benchmark.architectures_in_pytorch NAME TIME DIGITS FOLDER
 """
 
 # pyright: reportMissingImports=false
 import csv
 import json
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -18,53 +17,44 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # faster to import than pyplot
 from torch import Tensor, nn
 
-from experiments.benchmark.startups import script
+from experiments.benchmark.peers.pytorch import network, sgd
+from experiments.benchmark.startups import L2, STEPS, Digits, load, minibatches
 
-SIZES = {"a": (64, 10), "b": (64, 50, 50, 10), "c": (64, 90, 50, 10)}
-LEARNING_RATES = {"a": 0.3, "b": 0.1, "c": 0.1}
+SETTINGS = {"a": (0.3, (64, 10)), "b": (0.1, (64, 50, 50, 10)), "c": (0.1, (64, 90, 50, 10))}
 SEEDS = 5
-EVALUATE_AT = {*range(0, 26, 5), *range(0, script.STEPS + 1, 50)}
+EVALUATE_AT = {*range(0, 26, 5), *range(0, STEPS + 1, 50)}
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 FIGURES = ("train_cross_entropy", "test_error", "train_error")
 
 
-def network(sizes: tuple[int, ...]) -> nn.Sequential:
-    """Affine layers with ReLU in between, He's initial weights."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layer = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def train(model: nn.Module, rate: float, seed: int, data: tuple[Tensor, ...]) -> list[dict]:
-    """The measures of a network at every evaluated iteration."""
-    x, y, *_ = data
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": script.L2},
-        {"params": [p for p in model.parameters() if p.ndim == 1]},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, script.STEPS)
-    history = [{"iteration": 0} | evaluate(model, data)]
-    for step, rows in enumerate(script.minibatches(len(y), seed), start=1):
-        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+def train(sizes: tuple[int, ...], rate: float, seed: int, digits: Digits) -> list[dict]:
+    """The measures of a network at every evaluated iteration; He's initial weights."""
+    torch.manual_seed(seed)
+    model = network(sizes)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+        else:
+            nn.init.zeros_(parameter)
+    optimizer = sgd(model, rate, L2, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    history = [{"iteration": 0} | evaluate(model, digits)]
+    for step, rows in enumerate(minibatches(len(digits.y_train), seed), start=1):
+        loss = nn.functional.cross_entropy(model(digits.x_train[rows]), digits.y_train[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step in EVALUATE_AT:
-            history.append({"iteration": step} | evaluate(model, data))
+            history.append({"iteration": step} | evaluate(model, digits))
     return history
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: tuple[Tensor, ...]) -> dict[str, float]:
+def evaluate(model: nn.Module, digits: Digits) -> dict[str, float]:
     """Error and cross-entropy on the training and the test examples."""
     measures = {}
-    for name, x, y in (("train", *data[:2]), ("test", *data[2:])):
+    for name, x, y in (("train", *digits[:2]), ("test", *digits[2:])):
         logits = model(x)
         measures[f"{name}_error"] = (logits.argmax(dim=1) != y).float().mean().item()
         measures[f"{name}_cross_entropy"] = nn.functional.cross_entropy(logits, y).item()
@@ -81,7 +71,7 @@ def draw(rows: list[dict], measure: str, folder: Path) -> None:
     """A line per setting, in a band of a standard deviation over the seeds."""
     figure, at = Figure(figsize=(8, 5), dpi=150), sorted(EVALUATE_AT)
     axes = figure.add_subplot()
-    for setting, sizes in SIZES.items():
+    for setting, (_, sizes) in SETTINGS.items():
         values = column(rows, setting, measure)
         mean, std = values.mean(dim=0), values.std(dim=0)
         axes.fill_between(at, mean - std, mean + std, alpha=0.2)
@@ -97,7 +87,7 @@ def write(rows: list[dict], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict] = {}
     print("setting", "sizes", *MEASURES, sep="\t")
-    for setting, sizes in SIZES.items():
+    for setting, (_, sizes) in SETTINGS.items():
         final = {measure: column(rows, setting, measure)[:, -1] for measure in MEASURES}
         cells = (f"{values.mean():.4f} ± {values.std():.4f}" for values in final.values())
         print(setting, "-".join(map(str, sizes)), *cells, sep="\t")
@@ -111,19 +101,11 @@ def write(rows: list[dict], folder: Path) -> None:
         draw(rows, measure, folder)
 
 
-def main() -> None:
-    """Trains the networks in turn."""
-    torch.set_num_threads(1)  # two are slower
-    x_train, y_train, x_test, y_test = map(torch.from_numpy, script.load())
-    rows = []
-    for setting, sizes in SIZES.items():
-        for seed in range(SEEDS):
-            torch.manual_seed(seed)
-            data = (x_train, y_train, x_test, y_test)
-            history = train(network(sizes), LEARNING_RATES[setting], seed, data)
-            rows += [{"setting": setting, "seed": seed} | row for row in history]
-    write(rows, Path(sys.argv[3]))
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)  # two are slower
+    digits, rows = Digits(*map(torch.from_numpy, load())), []
+    for setting, (rate, sizes) in SETTINGS.items():
+        for seed in range(SEEDS):
+            history = train(sizes, rate, seed, digits)
+            rows += [{"setting": setting, "seed": seed} | row for row in history]
+    write(rows, Path(sys.argv[4]))
