@@ -4,6 +4,7 @@ import dataclasses
 import math
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -24,6 +25,7 @@ from experiments.benchmark.checkers import (
     state,
 )
 from experiments.benchmark.main import BenchmarkConfig
+from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import verification
 from experiments.mutants import CASES, CORRECT, MUTANTS, Case, judging
 from experiments.mutants.judging import NOT_REFUTED, Outcome
@@ -345,7 +347,7 @@ def bench(monkeypatch):
     monkeypatch.setattr(verification, "QUICK_VERDICT_TRIALS", 20)
     run = SimpleNamespace(progress=lambda label: nullcontext(lambda done, total: None))
     config = BenchmarkConfig(dataset="digits", seeds=2, quick=True)
-    return SimpleNamespace(config=config, run=run, cores=(0, 1))
+    return Bench(config, run, Path(), (0, 1))
 
 
 @pytest.mark.slow

@@ -49,21 +49,19 @@ class Searcher(NamedTuple):
     label: str
     program: str  # of experiments.benchmark.searches
     method: str
-    compiles: bool = True  # and keeps its programs; otherwise every run is as warm as cold
 
 
 SEARCHERS = {
     "jaxnn_random": Searcher("jaxnn, random", "jaxnn", "random"),
     "jaxnn_halving": Searcher("jaxnn, successive halving", "jaxnn", "successive_halving"),
-    "optuna": Searcher("Optuna (TPE, pruned) + PyTorch", "optuna", "tpe", False),
+    "optuna": Searcher("Optuna (TPE, pruned) + PyTorch", "optuna", "tpe"),
     "sklearn_randomized": Searcher(
-        "scikit-learn, RandomizedSearchCV", "scikit_learn", "randomized", False
+        "scikit-learn, RandomizedSearchCV", "scikit_learn", "randomized"
     ),
-    "sklearn_halving": Searcher(
-        "scikit-learn, HalvingRandomSearchCV", "scikit_learn", "halving", False
-    ),
+    "sklearn_halving": Searcher("scikit-learn, HalvingRandomSearchCV", "scikit_learn", "halving"),
     "keras_tuner": Searcher("Keras Tuner, Hyperband, on JAX", "keras_tuner", "hyperband"),
 }
+COMPILE = "jaxnn", "keras_tuner"  # and keep their programs; the rest is as warm as cold
 OURS = "jaxnn_random", "jaxnn_halving"
 
 
@@ -95,43 +93,41 @@ Runs = Mapping[str, Mapping[str, Watched]]  # of a repetition: by searcher, then
 def measure(bench: Bench) -> Results:
     """Every installed search, in turn; a search that compiles runs twice, then warm."""
     examples = len(restore(bench.data, SIZES).validation.targets)
-    names, runs = list(SEARCHERS), []
-    with bench.run.progress("searches") as report:
-        for seed in range(bench.config.seeds):
-            runs.append({})
-            for done, name in enumerate(list(names)):
-                try:
-                    runs[-1][name] = cold_and_warm(bench, SEARCHERS[name], seed, examples)
-                except MissingError as error:
-                    print(f"{SEARCHERS[name].label} is left out: {error}")
-                    names.remove(name)
-                report(seed * len(SEARCHERS) + done + 1, bench.config.seeds * len(SEARCHERS))
-            names = names[1:] + names[:1]  # the order rotates
-    job = job_of(bench, SEARCHERS["jaxnn_random"], 0)
+    job, names, runs = job_of(bench), list(SEARCHERS), []
+    for seed in range(bench.config.seeds):
+        runs.append({})
+        for _, name in bench.turns(f"searches, repetition {seed + 1}", 1, tuple(names)):
+            searcher = SEARCHERS[name]
+            its_job = job._replace(method=searcher.method, seed=seed)
+            try:
+                runs[-1][name] = cold_and_warm(searcher, its_job, examples)
+            except MissingError as error:
+                print(f"{searcher.label} is left out: {error}")
+                names.remove(name)
+        names = names[1:] + names[:1]  # the order rotates
     settings = {"sizes": SIZES, "configurations": job.configurations, "epochs": job.epochs}
     return settings | compared(runs, examples)
 
 
-def cold_and_warm(bench: Bench, searcher: Searcher, seed: int, examples: int) -> dict[str, Watched]:
+def cold_and_warm(searcher: Searcher, job: Job, examples: int) -> dict[str, Watched]:
     """A search without compiled programs, and a second run with the programs of the first."""
-    job = job_of(bench, searcher, seed)
     with tempfile.TemporaryDirectory() as folder:
         cold = watch(searcher.program, job, examples, Path(folder))
-        if not searcher.compiles:
-            return {"cold": cold, "warm": cold}
-        return {"cold": cold, "warm": watch(searcher.program, job, examples, Path(folder))}
+        again = searcher.program in COMPILE
+        warm = watch(searcher.program, job, examples, Path(folder)) if again else cold
+    return {"cold": cold, "warm": warm}
 
 
-def job_of(bench: Bench, searcher: Searcher, seed: int) -> Job:
-    """The job of a search."""
+def job_of(bench: Bench) -> Job:
+    """The job of all searches."""
     quick = bench.config.quick
     return Job(
-        method=searcher.method,
+        method="",
         data=str(bench.data),
         sizes=SIZES,
         configurations=QUICK_CONFIGURATIONS if quick else CONFIGURATIONS,
         epochs=QUICK_EPOCHS if quick else EPOCHS,
-        seed=seed,
+        seed=0,
         processes=len(bench.cores),
         batch_size=BATCH_SIZE,
         **SPACE,
@@ -221,11 +217,11 @@ def duels(found: Results) -> dict[str, tuple[str, str, float]]:
 def tables(results: Results) -> list[Table]:
     """The searches by the time to the accuracy, started cold."""
     found = results["search"]
-    names = sorted(found["searches"], key=lambda name: seconds_to(found, name, "cold"))
+    searches = found["searches"].items()
     rows = [
         {"label": SEARCHERS[name].label, "percent": 100 * row["accuracy"]["median"]}
         | {start: row[start] | {"reached": cell(found, name, start)} for start in STARTS}
-        for name, row in ((name, found["searches"][name]) for name in names)
+        for name, row in sorted(searches, key=lambda pair: seconds_to(found, pair[0], "cold"))
     ]
     columns = {"": "{label}"}
     for title, measure in MEASURES.items():
