@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ from jaxnn.reporting import plain
 
 PARTS = ("one_model", "population", "search", "startup", "verification", "scale", "roofline")
 EXAMPLES, QUICK_EXAMPLES = 60_000, 1_200
-PEERS = ("optuna", "keras-tuner", "chex")  # beside the packages of the contenders
+PEERS = "optuna keras-tuner chex"  # beside the packages of the contenders
 MUST_AGREE = ("dataset", "seeds", "quick")  # flags, of results that are kept
 GOAL_COLUMNS = ("what", "required", "measured", "reached")
 
@@ -100,14 +101,12 @@ def goals(results: Results) -> list[Goal]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the contenders' installed packages."""
-    packages = [p for entry in CONTENDERS.values() for p in entry.packages.split()]
+    """The versions of the installed packages of all contenders."""
+    packages = " ".join([*(entry.packages for entry in CONTENDERS.values()), PEERS]).split()
     found = {}
-    for package in dict.fromkeys([*packages, *PEERS]):
-        try:
+    for package in dict.fromkeys(packages):
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

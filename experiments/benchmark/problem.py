@@ -85,12 +85,10 @@ def mnist_shaped(data: Any, count: int) -> Examples:
     pixels = np.asarray(data.inputs)
     width = int(pixels.shape[1] ** 0.5)
     if pixels.shape[1] != 784 and width * width == pixels.shape[1] and width < 28:
-        factor = 28 // width
-        blocks = np.ones((1, factor, factor), np.uint8)
-        enlarged = np.kron(pixels.reshape(-1, width, width), blocks)
-        margin = 28 - factor * width
+        factor, margin = divmod(28, width)
+        enlarged = pixels.reshape(-1, width, width).repeat(factor, axis=1).repeat(factor, axis=2)
         pad = (margin // 2, margin - margin // 2)
-        pixels = np.pad(enlarged, ((0, 0), pad, pad)).reshape(-1, 784).astype(pixels.dtype)
+        pixels = np.pad(enlarged, ((0, 0), pad, pad)).reshape(-1, 784)
     if pixels.shape[1] != 784:
         raise ValueError(
             f"the images have {pixels.shape[1]} pixels, expected 784 or a small square"
@@ -102,11 +100,10 @@ def mnist_shaped(data: Any, count: int) -> Examples:
 def split(examples: Examples) -> tuple[Examples, Examples]:
     """Examples to train on, and the last sixth to validate with."""
     cut = round(len(examples.targets) * (1 - VALIDATION_SHARE))
-    first, last = (
-        Examples(examples.pixels[rows], examples.targets[rows], examples.scale)
-        for rows in (slice(cut), slice(cut, None))
+    pixels, targets, scale = examples
+    return Examples(pixels[:cut], targets[:cut], scale), Examples(
+        pixels[cut:], targets[cut:], scale
     )
-    return first, last
 
 
 def store(folder: Path, train: Examples, validation: Examples) -> None:

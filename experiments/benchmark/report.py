@@ -9,8 +9,9 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from experiments.benchmark.main import (
     read,
     repetitions,
 )
-from experiments.benchmark.markdown import paragraphs
 from experiments.benchmark.part import Table
 from experiments.benchmark.problem import cores_name
 from experiments.harness import BAD_INPUT, SUCCESS
@@ -42,6 +42,9 @@ END = "<!-- performance: end -->"
 DIGITS, COLOURS = 8, 32  # significant digits of a published number; colours of a figure
 HIDDEN = ("python", "jaxnn", "jaxnn-basics", "jax", "jaxlib")  # no peers, among the versions
 REQUIRED = "Required and measured"
+ACTIVE = re.compile(r"([\\`*_~<&$\[|])")  # characters with a meaning in Markdown
+NUMBER = r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?"
+QUANTITY = re.compile(rf"{NUMBER}( \S{{1,2}}| (to|±) {NUMBER})?")  # 1.5, 1.5 x, 90 %, 1 to 2
 LIMIT = (
     "limit: at 100 % of the machine's peak in matrix products, the required speed would still be "
     "out of reach; the measured share of the peak says how near jaxnn comes."
@@ -227,6 +230,41 @@ def required(content: Mapping[str, Any], title: str) -> list[str]:
     notes = [f"Measured {when_and_where(content)}."]
     notes += [LIMIT] * any(row[-1] == "limit" for row in rows)
     return paragraphs([Table(title, GOAL_COLUMNS, rows, notes)]) if rows else []
+
+
+def paragraphs(tables: Iterable[Table]) -> list[str]:
+    """Title, body in GitHub's Markdown, and notes of each table, for a blank line between two."""
+    found = []
+    for table in tables:
+        found += [f"**{plain(table.title)}**", body(table), *table.notes]
+    return found
+
+
+def body(table: Table) -> str:
+    """The columns and rows; a column of numbers, for the most part, is aligned right.
+
+    Raises:
+      ValueError: a row has more or fewer cells than there are columns.
+    """
+    width = len(table.columns)
+    for row in table.rows:
+        if len(row) != width:
+            raise ValueError(
+                f"the table {table.title!r} has the row {list(row)}, expected {width} cells"
+            )
+    rule = ["---:" if numbers([row[i] for row in table.rows]) else "---" for i in range(width)]
+    text = [[plain(cell) for cell in row] for row in (table.columns, *table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (text[0], rule, *text[1:]))
+
+
+def numbers(cells: Sequence[str]) -> bool:
+    """Whether most of the cells are numbers, with or without a unit."""
+    return 2 * sum(bool(QUANTITY.fullmatch(cell)) for cell in cells) > len(cells)
+
+
+def plain(text: str) -> str:
+    """Text in a single line, escaped so that Markdown shows the text unchanged."""
+    return " ".join(ACTIVE.sub(r"\\\1", text).split())
 
 
 if __name__ == "__main__":

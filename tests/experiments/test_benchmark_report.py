@@ -11,13 +11,13 @@ from PIL import Image
 
 from experiments.benchmark import report
 from experiments.benchmark.main import PARTS, read
-from experiments.benchmark.markdown import body
 from experiments.benchmark.part import Goal, Part, Table
 from experiments.benchmark.report import (
     BEGIN,
     END,
     HERE,
     NEWEST,
+    body,
     command,
     compact,
     main,

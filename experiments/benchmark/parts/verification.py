@@ -65,8 +65,7 @@ def measure(bench: Bench) -> Results:
 
 def measure_rates(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[str, Any]]:
     """Trials per second, a row per checker."""
-    quick = bench.config.quick
-    trials, checks = (QUICK_TRIALS, QUICK_CHECKS) if quick else (TRIALS, CHECKS)
+    trials, checks = (QUICK_TRIALS, QUICK_CHECKS) if bench.config.quick else (TRIALS, CHECKS)
     timed: dict[str, Callable[[int], float]] = {JAXNN: lambda seed: compared(trials, seed)}
     for name, checker in checkers.items():
         timed[name] = lambda seed, checker=checker: checked(checker, checks, seed)
