@@ -246,7 +246,8 @@ def test_on_an_accelerator_there_are_rows_of_jax_without_cores():
     scale = [{"sizes": SOFTMAX, "models": 64, "cores": None, "microseconds": {"median": 20.0}}]
     one = [row("numpy"), row("torch"), row("flax"), row("jaxnn")]
     results = {"roofline": accelerator, "one_model": {"rows": one}, "scale": {"rows": scale}}
-    names = {line.name for line in roofline.lines(results)}
+    groups = roofline.groups(results).values()
+    names = {line.name for group in groups for line in group}
     assert names == {"flax, 2 cores", "jaxnn, 2 cores", "jaxnn 784-10, models: 64"}
     figure = roofline.drawings(results)["roofline.png"]
     assert {axes.get_ylabel() for axes in figure.axes} == {"GFLOP/s per device"}

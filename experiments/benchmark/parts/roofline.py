@@ -69,16 +69,6 @@ def measure(bench: Bench) -> Results:
     }
 
 
-def lines(results: Results) -> list[Line]:
-    """Every training on JAX's devices, with its bound."""
-    ceilings = results["roofline"]
-    return [
-        line_of(part, row, ceilings)
-        for part, row in trainings(results)
-        if ceilings["platform"] == "cpu" or "jax" in CONTENDERS[row["contender"]].packages.split()
-    ]
-
-
 def trainings(results: Results) -> Iterator[tuple[str, Results]]:
     """The rows of PARTS that are trainings, with the names of the parts."""
     for part in PARTS:
@@ -91,10 +81,15 @@ def trainings(results: Results) -> Iterator[tuple[str, Results]]:
 
 
 def groups(results: Results) -> dict[str, list[Line]]:
-    """The lines by group, nearest to the bound first; lines of ``scale`` in the order measured."""
-    found: dict[str, list[Line]] = {}
-    for each in lines(results):
-        found.setdefault(each.group, []).append(each)
+    """Every training on JAX's devices with its bound, by group.
+
+    The nearest to the bound comes first; lines of ``scale`` stay in the order measured.
+    """
+    ceilings, found = results["roofline"], {}
+    for part, row in trainings(results):
+        if ceilings["platform"] == "cpu" or "jax" in CONTENDERS[row["contender"]].packages.split():
+            each = line_of(part, row, ceilings)
+            found.setdefault(each.group, []).append(each)
     for group in found.values():
         group.sort(key=lambda each: each.part != "scale" and each.bound.distance)
     return found

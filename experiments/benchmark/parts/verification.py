@@ -10,14 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmark.checkers import (
-    LABELS,
-    Checker,
-    examine,
-    of_outcome,
-    present,
-    score,
-)
+from experiments.benchmark import checkers as peers
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
 from experiments.mutants import CASES
 from experiments.mutants.judging import outcomes
@@ -59,11 +52,11 @@ SCORES_NOTE = "A gradient checker cannot be asked whether a value is right."
 
 def measure(bench: Bench) -> Results:
     """The rates in turn, then the scores."""
-    checkers = present()
+    checkers = peers.present()
     return {"rates": measure_rates(bench, checkers), "scores": measure_scores(bench, checkers)}
 
 
-def measure_rates(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[str, Any]]:
+def measure_rates(bench: Bench, checkers: Mapping[str, peers.Checker]) -> list[dict[str, Any]]:
     """Trials per second, a row per checker."""
     trials, checks = (QUICK_TRIALS, QUICK_CHECKS) if bench.config.quick else (TRIALS, CHECKS)
     timed: dict[str, Callable[[int], float]] = {JAXNN: lambda seed: compared(trials, seed)}
@@ -87,34 +80,37 @@ def compared(trials: int, seed: int) -> float:
     return trials / seconds(compare, trials, seed)
 
 
-def checked(checker: Checker, checks: int, seed: int) -> float:
+def checked(checker: peers.Checker, checks: int, seed: int) -> float:
     """Trials per second of a checker, which compares a trial at a time with finite differences."""
     logits = np.random.default_rng(seed).normal(size=(checks, LOGITS))
     return checks / seconds(lambda: [checker.check_softmax(z) for z in logits])
 
 
-def measure_scores(bench: Bench, checkers: Mapping[str, Checker]) -> list[dict[str, Any]]:
+def measure_scores(bench: Bench, checkers: Mapping[str, peers.Checker]) -> list[dict[str, Any]]:
     """Every checker on the catalogue, one row for every checker and number of points."""
     cases = CASES[::QUICK_STEP] if bench.config.quick else CASES
     trials = QUICK_VERDICT_TRIALS if bench.config.quick else VERDICT_TRIALS
     workers = len(bench.cores)
     with bench.run.progress("mutants, jaxnn.verify") as report:
         said = outcomes(cases, [SEED], trials, workers=workers, report=report)
-    ours = [of_outcome(outcome, JAXNN) for outcome in said]
-    rows = [named(JAXNN) | {"points": trials} | score(ours, trials)]
+    ours = [peers.of_outcome(outcome, JAXNN) for outcome in said]
+    rows = [named(JAXNN) | {"points": trials} | peers.score(ours, trials)]
     with bench.run.progress("mutants, other checkers") as report:
         found = over_processes(
-            examine, cases, tuple(checkers), max(POINTS), SEED, workers=workers, report=report
+            peers.examine, cases, tuple(checkers), max(POINTS), SEED, workers=workers, report=report
         )
     for name in checkers:
         findings = [finding for some in found for finding in some if finding.checker == name]
-        rows += [named(name) | {"points": count} | score(findings, count) for count in POINTS]
+        rows += [named(name) | {"points": n} | peers.score(findings, n) for n in POINTS]
     return rows
 
 
 def named(checker: str) -> dict[str, Any]:
     """The checker, with the name in tables."""
-    return {"checker": checker, "label": "jaxnn.verify" if checker == JAXNN else LABELS[checker]}
+    return {
+        "checker": checker,
+        "label": "jaxnn.verify" if checker == JAXNN else peers.LABELS[checker],
+    }
 
 
 def tables(results: Results) -> list[Table]:
