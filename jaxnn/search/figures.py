@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 from jaxnn.figures import COLOURS, Curve, curves_figure, log_scale
 from jaxnn.search.report import cell, loss_name
@@ -37,13 +38,8 @@ Style = dict[str, Any]
 _COMPLETE: Style = {"marker": "o", "color": COLOURS[0], "label": "trial", "linestyle": ""}
 _EARLY: Style = _COMPLETE | {"fillstyle": "none", "label": "stopped early"}
 _LOST: Style = _COMPLETE | {"marker": "x", "color": COLOURS[1]}
-_CHOSEN: Style = _COMPLETE | {
-    "marker": "*",
-    "color": COLOURS[4],
-    "markeredgecolor": "black",
-    "markersize": 14,
-    "label": "chosen",
-}
+_STAR: Style = {"marker": "*", "color": COLOURS[4], "markeredgecolor": "black", "markersize": 14}
+_CHOSEN: Style = _COMPLETE | _STAR | {"label": "chosen"}
 
 
 class Point(NamedTuple):
@@ -53,6 +49,8 @@ class Point(NamedTuple):
     config: Config
     score: float  # in percent or nats; inf for a diverged or far worse trial
     complete: bool  # trained to the end
+    diverged: bool
+    chosen: bool
 
     @property
     def lost(self) -> bool:
@@ -85,13 +83,12 @@ def learning_curves(result: Result) -> Figure:
 
     The curve of a copy, in population-based training, begins with the curves of its ancestors.
     """
+    measure, per_epoch = result.task.measure, result.task.evaluations_per_epoch
     lines = {number: _whole_curve(result, number) for number in result.curves}  # [E, R]
     means = {number: line.mean(axis=1) for number, line in lines.items()}
-    per_epoch = result.task.evaluations_per_epoch
     epochs = {n: np.arange(1, len(line) + 1) / per_epoch for n, line in lines.items()}
     scores = {point.number: point.score for point in _points(result) if not point.lost}
     best = sorted(scores, key=lambda number: (scores[number], number))[:_SHOWN]
-    measure = result.task.measure
     stops = {n: result.curves[n].start + result.curves[n].best(measure) for n in best}
     percent = " %" if measure == "error" else ""
     figure = curves_figure(
@@ -111,13 +108,12 @@ def learning_curves(result: Result) -> Figure:
     (axes,) = figure.axes
     for line, n in zip(list(axes.lines), best, strict=True):
         axes.plot(epochs[n][stops[n]], means[n][stops[n]], "o", color=line.get_color())
-    for number in lines.keys() - set(best):
-        ending = {"marker": ".", "markersize": 3, "markevery": [-1]}
-        axes.plot(epochs[number], means[number], color="0.8", linewidth=0.8, zorder=0, **ending)
+    for n in lines.keys() - set(best):
+        axes.plot(epochs[n], means[n], ".-", color="0.8", lw=0.8, ms=3, markevery=[-1], zorder=0)
     _limit(axes, means, best, _FAR * scores[best[0]] or math.inf)
     axes.xaxis.set_major_formatter("{x:g}")
-    locator = MaxNLocator(integer=result.task.epochs > 3, steps=[1, 2, 5, 10])
-    axes.xaxis.set_major_locator(locator if result.task.evaluations > 1 else FixedLocator([1]))
+    whole = result.task.epochs > 3 or result.task.evaluations == 1
+    axes.xaxis.set_major_locator(MaxNLocator(integer=whole, steps=[1, 2, 5, 10]))
     figure.set_size_inches(10, 5)
     axes.set_position((0.08, 0.11, 0.62, 0.81))
     legend = axes.get_legend()
@@ -137,13 +133,13 @@ def hyperparameters(result: Result) -> Figure | None:
     size = max(5.0, 1 + 3.2 * columns), 1.1 + 2.9 * rows
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    finite = _finite(points)
-    _measure_scale(panels[0, 0].yaxis, finite)
+    scores = panels[0, 0].yaxis
+    _measure_scale(scores, _finite(points))
     for axes, name in zip(panels.flat, names, strict=False):
         _set_up(axes.xaxis, name, result.space[name])
-        for style, group in _groups(result, [point for point in points if name in point.config]):
+        for style, group in _groups([point for point in points if name in point.config]):
             axes.plot(
-                _positions(name, result.space[name], group),
+                [_position(result.space[name], name, point) for point in group],
                 [0.96 if point.lost else point.score for point in group],
                 transform=axes.get_xaxis_transform() if group[0].lost else axes.transData,
                 **{"markersize": 5, **style},
@@ -153,12 +149,9 @@ def hyperparameters(result: Result) -> Figure | None:
         axes.remove()
     for axes in panels[:, 0]:
         axes.set_ylabel(_measure(result))
-    if len(finite) < len(points):  # room for diverged trials at the upper end
-        axis = panels[0, 0].yaxis
-        low, high = axis.get_transform().transform(np.array(axis.get_view_interval()))
-        ends = np.array([low, high + 0.12 * (high - low)])
-        panels[0, 0].set_ylim(*axis.get_transform().inverted().transform(ends))
-    _legend(figure, result, points)
+    if any(point.lost for point in points):  # room for diverged trials at the upper end
+        _stretch(scores, scores.get_view_interval(), 0, 0.12)
+    _legend(figure, points)
     return figure
 
 
@@ -174,8 +167,8 @@ def learning_rate_l2(result: Result) -> Figure | None:
     for axis, name in zip((axes.xaxis, axes.yaxis), names, strict=True):
         _set_up(axis, name, result.space[name])
     norm = _colours(finite)
-    for style, group in _groups(result, points):
-        where = [_positions(name, result.space[name], group) for name in names]
+    for style, group in _groups(points):
+        where = [[_position(result.space[name], name, p) for p in group] for name in names]
         if group[0].lost or style is _CHOSEN:
             axes.plot(*where, **style)
         else:
@@ -186,12 +179,12 @@ def learning_rate_l2(result: Result) -> Figure | None:
         ax=axes,
         label=_measure(result),
         extend="max" if norm.vmax is not None and finite.max() > norm.vmax else "neither",
-        ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(6),
+        ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(5),
         format="{x:g}",
     )
     bar.minorticks_off()
     _frame(axes)
-    _legend(figure, result, points, color="0.4")
+    _legend(figure, points, color="0.4")
     return figure
 
 
@@ -205,30 +198,25 @@ def parallel_coordinates(result: Result) -> Figure | None:
     if len(names) < 2:
         return None
     finite = _finite(points)
-    norm, tint, along = _colours(finite), colormaps[_COLOUR_MAP], _norm(finite.min(), finite.max())
+    norm, tint, (low, high) = _colours(finite), colormaps[_COLOUR_MAP], (finite.min(), finite.max())
+    kind = "log_uniform" if 0 < 3 * low < high else "uniform"
+    scale = Domain(kind, low, high if high > low else low + 1)
     figure = Figure(figsize=(3 + 1.5 * len(names), 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     for point in sorted(points, key=lambda point: -point.score):  # the best on top
-        line = [_height(space, name, point) for name in names]
-        line.append(_BELOW if point.lost else 1 - float(along(point.score)))
+        line = [_height(space[name], name, point) for name in names]
+        line.append(_BELOW if point.lost else 1 - scale.where(point.score))
         colour = COLOURS[1] if point.lost else tint(norm(point.score))
         axes.plot(line, color=colour, linestyle=":" if point.lost else "-", linewidth=1.0)
-        if point.number == result.best.trial:
+        if point.chosen:
             chosen = axes.plot(line, color=COLOURS[4], linewidth=3.0, zorder=3)
     axes.set(xlim=(-0.5, len(names) + 0.4), ylim=(-0.2, 1.05), yticks=[])
     axes.set_xticks(range(len(names) + 1), [*names, _measure(result).replace(" ", "\n", 1)])
     for place, name in enumerate(names):
         absent = any(name not in point.config for point in points)
-        _draw_axis(axes, place, _ticks(space[name]), "not used" if absent else None)
-    locator = LogLocator(subs=(1, 2, 5)) if isinstance(along, LogNorm) else MaxNLocator(5)
-    scores = _within(locator, finite.min(), finite.max())
-    lost = _lost_label(result, points).replace(" ", "\n", 1)
-    _draw_axis(
-        axes,
-        len(names),
-        [(1 - float(along(score)), f"{score:g}") for score in scores],
-        lost if len(finite) < len(points) else None,
-    )
+        _draw_axis(axes, place, _ticks(space[name]), "not used" if absent else "")
+    ticks = [(1 - height, label) for height, label in _ticks(scale)]
+    _draw_axis(axes, len(names), ticks, _lost_label(points).replace(" ", "\n", 1))
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -244,10 +232,10 @@ def importances(result: Result) -> Figure | None:
     found = importance(space, configs, scores) if len(space.searched) > 1 else None
     if found is None:
         return None
-    names = sorted(found.mean, key=lambda name: found.mean[name])
+    names = sorted(found.mean, key=found.mean.__getitem__)
     figure = Figure(figsize=(7, 1.6 + 0.4 * len(names)), dpi=150, layout="constrained")
     axes = figure.subplots()
-    means, deviations = ([values[name] for name in names] for values in found[:2])
+    means, deviations = ([values[name] for name in names] for values in (found.mean, found.std))
     axes.barh(names, means, xerr=deviations, color=COLOURS[0], ecolor="0.3", capsize=3)
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_title(
@@ -296,25 +284,14 @@ def importance(
     ranks = rankdata([scores[number] for number in numbers])
     if len(numbers) < FEWEST or np.ptp(ranks) == 0:
         return None
-    names = space.searched
-    inputs = np.array(
-        [
-            [space[n].where(config[n]) if n in config else _ABSENT for n in names]
-            for config in (configs[number] for number in numbers)
-        ]
-    )
-    errors, increases = [], []
+    names, chosen = space.searched, [configs[number] for number in numbers]
+    rows = [[space[n].where(c[n]) if n in c else _ABSENT for n in names] for c in chosen]
+    inputs, errors, increases = np.array(rows), [], []
     for learn, judge in KFold(_FOLDS, shuffle=True, random_state=0).split(inputs):
         forest = RandomForestRegressor(_TREES, random_state=0).fit(inputs[learn], ranks[learn])
         errors.append(np.mean((forest.predict(inputs[judge]) - ranks[judge]) ** 2))
-        shuffled = permutation_importance(
-            forest,
-            inputs[judge],
-            ranks[judge],
-            scoring="neg_mean_squared_error",
-            n_repeats=_REPEATS,
-            random_state=0,
-        )
+        options = {"scoring": "neg_mean_squared_error", "n_repeats": _REPEATS, "random_state": 0}
+        shuffled = permutation_importance(forest, inputs[judge], ranks[judge], **options)
         increases.append(shuffled["importances_mean"])
     shares = np.array(increases) / ranks.var()
     return Importance(
@@ -326,18 +303,16 @@ def importance(
 
 def _points(result: Result) -> list[Point]:
     """All trials, in the order of their numbers."""
-    measure, evaluations = result.task.measure, result.task.evaluations
-    scores = {n: _unit(result) * c.score(measure) for n, c in sorted(result.curves.items())}
-    limit = _FAR * scores[result.best.trial] or math.inf
-    return [
-        Point(
-            number,
-            result.curves[number].trial.config,
-            score if score <= limit else math.inf,
-            result.curves[number].evaluations[-1] == evaluations,
-        )
-        for number, score in scores.items()
-    ]
+    measure, chosen = result.task.measure, result.best.trial
+    limit = _FAR * result.curves[chosen].score(measure) or math.inf
+    points = []
+    for number, curve in sorted(result.curves.items()):
+        score = curve.score(measure)
+        shown = _unit(result) * score if score <= limit else math.inf
+        complete = curve.evaluations[-1] == result.task.evaluations
+        config = curve.trial.config
+        points.append(Point(number, config, shown, complete, curve.diverged, number == chosen))
+    return points
 
 
 def _finite(points: Sequence[Point]) -> np.ndarray:
@@ -375,8 +350,7 @@ def _limit(axes: Axes, means: dict[int, np.ndarray], best: list[int], far: float
     most = max(np.quantile(values, 0.9), *(np.nanmax(means[number]) for number in best))
     low, top = values.min(), min(most, far)
     _measure_scale(axes.yaxis, values[values <= top])
-    room = 0.1 * (top - low)
-    axes.set_ylim(low / 1.3 if low >= 0 else low - room, top + (room or 0.1))
+    _stretch(axes.yaxis, (low, top), 0.1 if low else 0, 0.1)
 
 
 def _measure_scale(axis: XAxis | YAxis, values: np.ndarray) -> None:
@@ -387,80 +361,81 @@ def _measure_scale(axis: XAxis | YAxis, values: np.ndarray) -> None:
         axis.set_major_formatter("{x:g}")
 
 
-def _norm(low: float, high: float) -> Normalize:
-    """From scores to [0, 1], logarithmic where scores are far apart."""
-    high = high if high > low else low + 1
+def _colours(scores: np.ndarray) -> Normalize:
+    """From scores to colours; the worst fifth has a single colour, so good scores differ."""
+    low = scores.min()
+    high = max(np.quantile(scores, 0.8), low + 1e-3 * abs(low) or 1e-3)
     return LogNorm(low, high) if 0 < 3 * low < high else Normalize(low, high)
 
 
-def _colours(scores: np.ndarray) -> Normalize:
-    """From scores to colours; the worst fifth has a single colour, so good scores differ."""
-    low, high = float(scores.min()), float(np.quantile(scores, 0.8))
-    return _norm(low, max(high, low + 1e-3 * abs(low) or 1e-3))
-
-
-def _groups(result: Result, points: Sequence[Point]) -> Iterator[tuple[Style, list[Point]]]:
+def _groups(points: Sequence[Point]) -> list[tuple[Style, list[Point]]]:
     """The trials by drawing style; the chosen trial comes last, once more."""
     early = [point for point in points if not point.lost and not point.complete]
     complete = [point for point in points if not point.lost and point.complete]
     groups = [
         (_EARLY, early),
         (_COMPLETE | ({"label": "trained to the end"} if early else {}), complete),
-        (_LOST | {"label": _lost_label(result, points)}, [p for p in points if p.lost]),
-        (_CHOSEN, [point for point in points if point.number == result.best.trial]),
+        (_LOST | {"label": _lost_label(points)}, [point for point in points if point.lost]),
+        (_CHOSEN, [point for point in points if point.chosen]),
     ]
-    yield from ((style, group) for style, group in groups if group)
+    return [(style, group) for style, group in groups if group]
 
 
-def _lost_label(result: Result, points: Sequence[Point]) -> str:
-    """The reason why some trials have no score to show."""
-    far = any(point.lost and not result.curves[point.number].diverged for point in points)
-    return f"diverged, or {_FAR:g} times worse" if far else "diverged"
+def _lost_label(points: Sequence[Point]) -> str:
+    """The reason why some trials have no score to show; "" where all trials have a score."""
+    lost = [point for point in points if point.lost]
+    far = any(not point.diverged for point in lost)
+    return f"diverged, or {_FAR:g} times worse" if far else "diverged" if lost else ""
 
 
-def _legend(figure: Figure, result: Result, points: Sequence[Point], **changes: Any) -> None:
+def _legend(figure: Figure, points: Sequence[Point], **changes: Any) -> None:
     """Explains the markers in the figure."""
     handles = [
         Line2D([], [], **(style | (changes if style["marker"] == "o" else {})))
-        for style, _ in _groups(result, points)
+        for style, _ in _groups(points)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
 
 
-def _is_listed(domain: Domain) -> bool:
-    """Whether the values are options rather than numbers along a line."""
-    return domain.kind in ("choice", "fixed")
+def _position(domain: Domain, name: str, point: Point) -> float:
+    """A trial's place along a hyperparameter: the value, or near the number of the option."""
+    if not domain.options:
+        return point.config[name]
+    golden = (math.sqrt(5) - 1) / 2  # separates trials with equal options, alike in all figures
+    jitter = _JITTER * (2 * (point.number * golden % 1) - 1)
+    return domain.options.index(point.config[name]) + jitter
 
 
-def _jitter(number: int) -> float:
-    """An offset to separate trials with equal options, equal in all figures."""
-    golden = (math.sqrt(5) - 1) / 2
-    return _JITTER * (2 * (number * golden % 1) - 1)
-
-
-def _positions(name: str, domain: Domain, points: Sequence[Point]) -> np.ndarray:
-    """The places of trials along the axis of a hyperparameter; it applies to all trials."""
-    if not _is_listed(domain):
-        return np.array([point.config[name] for point in points], float)
-    places = [domain.values.index(p.config[name]) + _jitter(p.number) for p in points]
-    return np.array(places, float)
+def _height(domain: Domain, name: str, point: Point) -> float:
+    """The height at which a trial passes the axis of a hyperparameter."""
+    if name not in point.config:
+        return _BELOW
+    position = _position(domain, name, point)
+    return (position + 0.5) / len(domain.options) if domain.options else domain.where(position)
 
 
 def _set_up(axis: XAxis | YAxis, name: str, domain: Domain) -> None:
     """The axis of a hyperparameter: range, scale, options."""
     conditions = [f"{other}: {', '.join(map(cell, values))}" for other, values in domain.conditions]
     axis.set_label_text("\n".join([name, *(f"({condition})" for condition in conditions)]))
-    limits, pad = (domain.low, domain.high), 0.05 * (domain.high - domain.low)
-    if _is_listed(domain):
-        limits, pad = (0, len(domain.values) - 1), 0.5
-        axis.set_ticks(range(len(domain.values)), [cell(option) for option in domain.values])
-    elif domain.kind == "log_uniform":
+    if domain.options:
+        axis.set_ticks(range(len(domain.options)), [cell(option) for option in domain.options])
+        _stretch(axis, (-0.5, len(domain.options) - 0.5), 0, 0)
+        return
+    if domain.kind == "log_uniform":
         getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-        factor = (domain.high / domain.low) ** 0.05
-        limits, pad = (domain.low / factor, domain.high * factor), 0
     else:
         axis.set_major_locator(MaxNLocator(5, integer=domain.kind == "integer"))
-    axis.axes.set(**{f"{axis.axis_name}lim": (limits[0] - pad, limits[1] + pad)})
+    _stretch(axis, (domain.low, domain.high), 0.05, 0.05)
+
+
+def _stretch(axis: XAxis | YAxis, ends: ArrayLike, below: float, above: float) -> None:
+    """Limits an axis to two ends, with shares of the length added below and above."""
+    scale = axis.get_transform()
+    low, high = scale.transform(np.asarray(ends, float))
+    length = high - low or 1.0
+    limits = np.array([low - below * length, high + above * length])
+    axis.axes.set(**{f"{axis.axis_name}lim": scale.inverted().transform(limits)})
 
 
 def _frame(axes: Axes) -> None:
@@ -468,39 +443,23 @@ def _frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _height(space: Space, name: str, point: Point) -> float:
-    """The height at which a trial passes the axis of a hyperparameter."""
-    if name not in point.config:
-        return _BELOW
-    domain = space[name]
-    spread = _jitter(point.number) / len(domain.values) if _is_listed(domain) else 0
-    return domain.where(point.config[name]) + spread
-
-
 def _ticks(domain: Domain) -> list[tuple[float, str]]:
-    """Heights and labels of an axis: options, powers of ten, or round numbers."""
-    if _is_listed(domain):
-        return [(domain.where(option), cell(option)) for option in domain.values]
-    log, whole = domain.kind == "log_uniform", domain.kind == "integer"
-    values = _within(
-        LogLocator() if log else MaxNLocator(5, integer=whole), domain.low, domain.high
-    )
-    values = values if len(values) > 1 else [domain.low, domain.high]
-    return [(domain.where(value), f"{value:g}") for value in values]
+    """Heights and labels of an axis: options, or round numbers."""
+    if domain.options:
+        return [(domain.where(option), cell(option)) for option in domain.options]
+    low, high = ends = domain.low, domain.high
+    locator = MaxNLocator(5, integer=domain.kind == "integer")
+    if domain.kind == "log_uniform":
+        locator = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
+    values = [value for value in locator.tick_values(low, high) if low <= value <= high]
+    return [(domain.where(v), f"{v:g}") for v in (values if len(values) > 1 else ends)]
 
 
-def _within(locator: LogLocator | MaxNLocator, low: float, high: float) -> list[float]:
-    """The ticks between two ends."""
-    return [value for value in locator.tick_values(low, high) if low <= value <= high]
-
-
-def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]], below: str | None) -> None:
+def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]], below: str) -> None:
     """A vertical line with labels at the left, and a label for lines passing below."""
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-    text = {"ha": "right", "va": "center", "fontsize": 9, "bbox": box, "zorder": 4}
-    axes.plot([place, place], [0, 1], color="0.2", linewidth=1, zorder=2)
-    for height, label in ticks:
-        axes.plot([place - 0.03, place], [height, height], color="0.2", linewidth=1, zorder=2)
-        axes.text(place - 0.05, height, label, **text)
-    if below:
-        axes.text(place - 0.05, _BELOW, below, **text)
+    axes.vlines(place, 0, 1, color="0.2", linewidth=1, zorder=2)
+    axes.hlines([height for height, _ in ticks], place - 0.03, place, color="0.2", linewidth=1)
+    for height, label in (*ticks, (_BELOW, below)):
+        text = axes.text(place - 0.05, height, label, ha="right", va="center", bbox=box, zorder=4)
+        text.set_fontsize(9)

@@ -14,13 +14,6 @@ from jaxnn.search.loop import Status
 from jaxnn.search.result import FinalScores, Result, Row
 from jaxnn.search.space import Space, readable
 
-LOSS_NAMES = {
-    "cross_entropy": "cross_entropy",
-    "logistic": "cross_entropy",
-    "squared_error": "squared_error",
-}
-"""Names of the library's losses in reports; custom losses are called "loss"."""
-
 
 @contextmanager
 def reporting(
@@ -70,9 +63,8 @@ def _best_so_far(status: Status, measure: str) -> str:
     diverged = f"{status.diverged} diverged"
     if not math.isfinite(status.best):
         return diverged
-    if measure == "error":
-        return f"best accuracy {1 - status.best:.2%}, {diverged}"
-    return f"best loss {status.best:.4f}, {diverged}"
+    best = f"accuracy {1 - status.best:.2%}" if measure == "error" else f"loss {status.best:.4f}"
+    return f"best {best}, {diverged}"
 
 
 def programs(space: Space) -> str:
@@ -105,14 +97,13 @@ def write(result: Result, folder: Path | str) -> list[Path]:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / name for name in ("trials.csv", "history.csv", "results.json")]
-    write_csv(files[0], result.table)
-    write_csv(files[1], history(result))
-    write_json(files[2], {**environment(), "results": results(result)})
-    for name, figure in figures(result).items():
-        files.append(folder / name)
-        write_png(files[-1], figure)
-    return files
+    tables, drawn = {"trials.csv": result.table, "history.csv": history(result)}, figures(result)
+    for name, rows in tables.items():
+        write_csv(folder / name, rows)
+    write_json(folder / "results.json", {**environment(), "results": results(result)})
+    for name, figure in drawn.items():
+        write_png(folder / name, figure)
+    return [folder / name for name in (*tables, "results.json", *drawn)]
 
 
 def results(result: Result) -> dict[str, Any]:
@@ -157,20 +148,18 @@ def results(result: Result) -> dict[str, Any]:
 def loss_name(result: Result) -> str:
     """The name of the chosen trial's loss."""
     loss = result.spec.loss
-    return LOSS_NAMES[loss] if isinstance(loss, str) else "loss"
+    return {"logistic": "cross_entropy"}.get(loss, loss) if isinstance(loss, str) else "loss"
 
 
 def _test_scores(scores: FinalScores, loss: str) -> dict[str, Any]:
-    return {
-        "accuracy": scores.accuracy,
-        loss: scores.loss,
-        "confidence_interval": list(scores.accuracy_interval),
-        f"{loss}_confidence_interval": list(scores.loss_interval),
-        "accuracies": scores.accuracies,
-        f"{loss}_values": scores.losses,
-        "retrained": scores.retrained,
-        "examples": scores.examples,
+    """The scores with the interval of the accuracy as *the* interval, and the loss by name."""
+    names = {
+        "accuracy_interval": "confidence_interval",
+        "loss": loss,
+        "loss_interval": f"{loss}_confidence_interval",
+        "losses": f"{loss}_values",
     }
+    return {names.get(name, name): value for name, value in scores._asdict().items()}
 
 
 def history(result: Result) -> list[Row]:
@@ -205,7 +194,12 @@ def show(result: Result, count: int = 10, stream: TextIO | None = None) -> None:
       count: the most trials to print.
       stream: default: standard output.
     """
-    rows, searched = ranked(result)[:count], result.space.searched
+    measure, searched = result.task.measure, result.space.searched
+    finite = [row for row in result.table if row["best_epoch"] is not None]
+    rows = sorted(
+        finite, key=lambda row: (result.curves[row["trial"]].score(measure), row["trial"])
+    )
+    rows = rows[:count]
     replicates = len(result.curves[result.best.trial].diverged_at)
     spread = f", ± 1 standard deviation of {replicates}" if replicates > 1 else ""
     print_table(
@@ -222,15 +216,6 @@ def show(result: Result, count: int = 10, stream: TextIO | None = None) -> None:
             for row in rows
         ],
         stream,
-    )
-
-
-def ranked(result: Result) -> list[Row]:
-    """The rows of the trials that have not diverged, the best first."""
-    measure = result.task.measure
-    finite = [row for row in result.table if row["best_epoch"] is not None]
-    return sorted(
-        finite, key=lambda row: (result.curves[row["trial"]].score(measure), row["trial"])
     )
 
 

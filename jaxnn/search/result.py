@@ -150,23 +150,25 @@ def confidence_intervals(
       resamples: the number of bootstrap samples.
 
     Returns:
-      The lower and upper ends, [K] each; nan if R is 1.
+      The lower and upper ends, [K] each; nan if R is 1, or if a measurement is nan.
     """
     from scipy.stats import bootstrap
 
-    if values.shape[-1] < 2 or not len(values):
-        return np.full(len(values), np.nan), np.full(len(values), np.nan)
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        axis=-1,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        batch=max(1, 10**7 // values.size),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return np.asarray(interval.low), np.asarray(interval.high)
+    low, high = ends = np.full((2, len(values)), np.nan)
+    known = ~np.isnan(values).any(axis=1)
+    if values.shape[1] > 1 and known.any():
+        interval = bootstrap(
+            (values[known],),
+            np.mean,
+            axis=-1,
+            confidence_level=confidence,
+            n_resamples=resamples,
+            batch=max(1, 10**7 // values[known].size),
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        ends[:, known] = interval.low, interval.high
+    return low, high
 
 
 class FinalScores(NamedTuple):
@@ -174,8 +176,8 @@ class FinalScores(NamedTuple):
 
     accuracy: float
     loss: float
-    accuracy_interval: tuple[float, float]  # 95 %, over test examples
-    loss_interval: tuple[float, float]
+    accuracy_interval: list[float]  # [low, high]: 95 %, over test examples
+    loss_interval: list[float]
     accuracies: list[float]  # per model
     losses: list[float]
     retrained: bool  # on training and validation examples together
@@ -241,12 +243,10 @@ def final_scores(spec: Spec, params: PyTree, data: Data, retrained: bool) -> Fin
     ]
     losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))  # [R, N]
     means = np.stack([1 - errors.mean(axis=0), losses.mean(axis=0)])
-    low, high = confidence_intervals(means, resamples=1000)
+    intervals = np.transpose(confidence_intervals(means, resamples=1000)).tolist()
     return FinalScores(
-        accuracy=float(means[0].mean()),
-        loss=float(means[1].mean()),
-        accuracy_interval=(float(low[0]), float(high[0])),
-        loss_interval=(float(low[1]), float(high[1])),
+        *means.mean(axis=1).tolist(),
+        *intervals,
         accuracies=(1 - errors.mean(axis=1)).tolist(),
         losses=losses.mean(axis=1).tolist(),
         retrained=retrained,
@@ -325,9 +325,8 @@ class Result:
         self.method, self.rule, self.seeds, self.examples = method, rule, seeds, examples
         self._journal, self._key, self._mesh = journal, key, mesh
         self._retrained: PyTree = None
-        number = chosen(outcome.curves, task.measure, rule)
-        self.best = self._best(number)
-        self.params: PyTree = outcome.parameters[number]
+        self.best = self._best(chosen(outcome.curves, task.measure, rule))
+        self.params: PyTree = outcome.parameters[self.best.trial]
         self.table = self._table()
 
     def _best(self, number: int) -> Best:
@@ -363,8 +362,11 @@ class Result:
             known = np.nan if curve.diverged else 1.0
             accuracies.append(known * (1 - curve.values("error")[best]))
             losses.append(known * curve.values("loss")[best])
-        _add_summary(rows, "validation_accuracy", np.array(accuracies))
-        _add_summary(rows, "validation_loss", np.array(losses))
+        summary = _summary("validation_accuracy", np.array(accuracies))
+        summary |= _summary("validation_loss", np.array(losses))
+        for row, *values in zip(rows, *summary.values(), strict=True):
+            known = [None if math.isnan(value) else value for value in values]
+            row |= zip(summary, known, strict=True)
         return rows
 
     @property
@@ -392,7 +394,7 @@ class Result:
     def test_scores(self) -> list[FinalScores]:
         """The scores of all readings of the test set, the first reading first."""
         records = self._journal.records
-        return [_from_record(r["test_scores"]) for r in records if "test_scores" in r]
+        return [FinalScores(**r["test_scores"]) for r in records if "test_scores" in r]
 
     def test(self, *, retrain: bool = False) -> FinalScores:
         """Reads the test set, and records the reading; a repeated call returns the recorded scores.
@@ -421,7 +423,7 @@ class Result:
                 scores = final_scores(self.spec, params, self.task.read_test(), retrain)
                 return json.dumps(scores._asdict()).encode()
 
-            scores = _from_record(json.loads(distributed.from_first(read)))
+            scores = FinalScores(**json.loads(distributed.from_first(read)))
             journal.append({"test_scores": scores._asdict()})
         return scores
 
@@ -478,25 +480,15 @@ class Result:
             import pandas as pd
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
-                "to_pandas() needs the package pandas, expected it to be installed: "
-                "pip install pandas"
+                "pandas is not installed, expected for to_pandas(): pip install pandas"
             ) from None
         return pd.DataFrame(self.table)
 
 
-def _add_summary(rows: list[Row], name: str, values: np.ndarray) -> None:
-    """Adds mean, standard deviation and interval of a measure [K, R] to the rows."""
-    known = ~np.isnan(values).any(axis=1)
-    columns = {key: np.full(len(rows), np.nan) for key in ("", "_std", "_low", "_high")}
-    columns[""][known] = values[known].mean(axis=1)
-    if values.shape[1] > 1:
-        columns["_std"][known] = values[known].std(axis=1, ddof=1)
-        columns["_low"][known], columns["_high"][known] = confidence_intervals(values[known])
-    for suffix, column in columns.items():
-        for row, value in zip(rows, column.tolist(), strict=True):
-            row[name + suffix] = None if math.isnan(value) else value
-
-
-def _from_record(record: Mapping[str, Any]) -> FinalScores:
-    intervals = {n: tuple(record[n]) for n in ("accuracy_interval", "loss_interval")}
-    return FinalScores(**{**record, **intervals})
+def _summary(name: str, values: np.ndarray) -> dict[str, list[float]]:
+    """Columns with mean, standard deviation and interval of a measure [K, R], nan if unknown."""
+    low, high = confidence_intervals(values)
+    one = values.shape[1] < 2
+    std = np.full(len(values), np.nan) if one else values.std(axis=1, ddof=1)
+    columns = {"": values.mean(axis=1), "_std": std, "_low": low, "_high": high}
+    return {name + suffix: column.tolist() for suffix, column in columns.items()}
