@@ -12,27 +12,22 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxnn import distributed, files
-from jaxnn.population import Traced
-from jaxnn.search.journal import (
-    Journal,
-    Record,
-    measured,
-    round_record,
-    segment_record,
-)
+from jaxnn.search.journal import Journal, Record, measured, round_record, segment_record
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space, readable
 from jaxnn.search.task import Task
 from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
 from jaxnn.spec import Spec
+from jaxnn.train import Metrics
 from jaxnn.types import PyTree
 
 Keep = Callable[[Mapping[int, Curve]], set[int]]
@@ -55,17 +50,12 @@ class Bucket:
     """Trials that train together."""
 
     program: Program
-    trials: list[Trial]
+    trials: list[Trial]  # in the order of the rows
     evaluation: int  # the evaluation that the trials have reached
     members: Members | None  # None while segments are read from the journal
 
-    def best(self, number: int) -> PyTree:
-        """A copy of a trial's best parameters, leaves [R, ...]."""
-        assert self.members is not None
-        row = [trial.number for trial in self.trials].index(number)
-        return jax.tree.map(lambda leaf: leaf[:, row].copy(), self.members.best)
 
-
+@dataclass
 class PopulationState:
     """The population between two segments, as a checkpoint holds it.
 
@@ -73,38 +63,34 @@ class PopulationState:
     the members at the segment where training starts.
     """
 
-    def __init__(self, trainer: Trainer, keep: Keep):
-        """An empty population.
-
-        Args:
-          trainer: knows the shapes, and gathers members from other processes.
-          keep: selects the trials whose parameters are kept.
-        """
-        self._trainer, self._keep = trainer, keep
-        self._before: dict[str, Bucket] = {}  # the last round's buckets, by name
-        self._now: dict[str, Bucket] = {}
-        self.parameters: dict[int, PyTree] = {}  # leaves [R, ...], of trials that train no more
+    trainer: Trainer  # knows the shapes, and gathers members from other processes
+    keep: Keep  # selects the trials whose parameters are kept
+    before: dict[str, Bucket] = field(default_factory=dict)  # the last round's buckets, by name
+    now: dict[str, Bucket] = field(default_factory=dict)
+    parameters: dict[int, PyTree] = field(default_factory=dict)
+    """Leaves [R, ...], of trials that train no more."""
 
     def begin_round(self, curves: Mapping[int, Curve], continuing: set[int]) -> None:
         """Keeps the parameters of trials that do not go on and may be chosen.
 
         Continuing trials have parameters in the buckets, and may still diverge.
         """
-        kept = self._keep({n: curve for n, curve in curves.items() if n not in continuing})
-        self._before, self._now = self._now, {}
-        if any(bucket.members is None for bucket in self._before.values()):
+        kept = self.keep({n: curve for n, curve in curves.items() if n not in continuing})
+        self.before, self.now = self.now, {}
+        if any(bucket.members is None for bucket in self.before.values()):
             return
-        for bucket in self._before.values():
-            bucket.members = self._gathered(bucket)
-            for trial in bucket.trials:
+        for bucket in self.before.values():
+            members = bucket.members = self._gathered(bucket)
+            for row, trial in enumerate(bucket.trials):
                 if trial.number in kept:
-                    self.parameters[trial.number] = bucket.best(trial.number)
+                    best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
+                    self.parameters[trial.number] = best
         self.parameters = {n: p for n, p in self.parameters.items() if n in kept}
 
     def reached(self, name: str, trials: list[Trial]) -> int:
         """The evaluation from which a bucket's trials are to train on."""
-        going_on = name in self._before and any(trial.parent is not None for trial in trials)
-        return self._before[name].evaluation if going_on else 0
+        going_on = name in self.before and any(trial.parent is not None for trial in trials)
+        return self.before[name].evaluation if going_on else 0
 
     def begin_bucket(
         self, name: str, program: Program, trials: list[Trial], *, last: bool, replaying: bool
@@ -120,24 +106,17 @@ class PopulationState:
         """
         members, start = None, self.reached(name, trials)
         if start:
-            source = self._before[name]
+            source = self.before[name]
             places = {trial.number: row for row, trial in enumerate(source.trials)}
             if source.members is not None and not replaying:
                 rows = [places[t.parent] for t in trials if t.parent is not None]
                 members = source.members.take(rows)
         elif not replaying:
-            members = self._trainer.empty(program.spec, len(trials))
-        bucket = self._now[name] = Bucket(program, trials, start, members)
+            members = self.trainer.empty(program.spec, len(trials))
+        bucket = self.now[name] = Bucket(program, trials, start, members)
         if last:
-            self._before = {}
+            self.before = {}
         return bucket
-
-    def note_best(self, bucket: Bucket, better: np.ndarray) -> None:
-        """Keeps the current parameters of the trials [K] that have never scored better."""
-        if bucket.members is not None:
-            pairs = map(jax.tree.leaves, (bucket.members.best, bucket.members.params))
-            for best, params in zip(*pairs, strict=True):
-                best[:, better] = params[:, better]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays of the population, by name."""
@@ -156,78 +135,63 @@ class PopulationState:
           spec_of: the spec of a trial.
         """
         for prefix, bucket in self._named_buckets():
-            template = self._trainer.empty(bucket.program.spec, 0)
+            template = self.trainer.empty(bucket.program.spec, 0)
             bucket.members = files.restore(prefix, template, arrays)
         kept = {int(name.split("/")[1]) for name in arrays if name.startswith("parameters/")}
         for number in kept:
-            template = self._trainer.empty(spec_of(number), 0).best
+            template = self.trainer.empty(spec_of(number), 0).best
             self.parameters[number] = files.restore(f"parameters/{number}/", template, arrays)
 
     def _gathered(self, bucket: Bucket) -> Members:
         assert bucket.members is not None
-        return self._trainer.gather(bucket.program, bucket.members)
+        return self.trainer.gather(bucket.program, bucket.members)
 
     def _named_buckets(self) -> list[tuple[str, Bucket]]:
         """The buckets whose members matter from now on, with names for a checkpoint."""
         return [
             (f"{kind}/{place}/", bucket)
-            for kind, buckets in (("before", self._before), ("now", self._now))
+            for kind, buckets in (("before", self.before), ("now", self.now))
             for place, bucket in enumerate(buckets.values())
         ]
 
 
+@dataclass
 class Loop:
     """A search in progress."""
 
-    def __init__(
-        self,
-        task: Task,
-        space: Space,
-        trainer: Trainer,
-        journal: Journal,
-        *,
-        keep: Keep,
-        report: Callable[[Status], None],
-        checkpoint_seconds: float,
-    ):
-        """Prepares a search.
+    task: Task
+    space: Space
+    trainer: Trainer
+    journal: Journal
+    keep: Keep
+    report: Callable[[Status], None]  # called after every wave
+    checkpoint_seconds: float  # the shortest time between two checkpoints
 
-        Args:
-          task: the task.
-          space: the searched space.
-          trainer: trains the buckets.
-          journal: holds the records.
-          keep: selects the trials that may still be chosen, to keep the parameters.
-          report: called after every wave.
-          checkpoint_seconds: the shortest time between two checkpoints.
-        """
-        self._task, self._space, self._trainer = task, space, trainer
-        self._journal, self._report = journal, report
-        self._population = PopulationState(trainer, keep)
+    def __post_init__(self):
+        self._population = PopulationState(self.trainer, self.keep)
         self._curves: dict[int, Curve] = {}
         self._programs: set[Program] = set()
-        self._trace_seconds = self._compile_seconds = self._train_seconds = 0.0
+        self._compile_seconds: list[float] = []
+        self._train_seconds = 0.0
         self._segment = 0
         self._status = Status(0, 0, math.inf, 0, 0, 0)
-        self._checkpoint_seconds = checkpoint_seconds
-        self._restored, self._arrays = journal.restore()
+        self._restored, self._arrays = self.journal.restore()
         self._saved, self._saved_at = self._restored, time.monotonic()
 
     def run(self, method: Method, seed: int) -> Outcome:
         """Runs the whole search."""
-        evaluations = self._task.evaluations
-        rounds = method.rounds(self._space, evaluations, seed)
-        current: Round | None = next(rounds)
-        self._status = self._status._replace(total=method.work(self._space, evaluations))
-        self._report(self._status)
-        number = 0
+        evaluations = self.task.evaluations
+        rounds = method.rounds(self.space, evaluations, seed)
+        current = next(rounds)
+        self._status = self._status._replace(total=method.work(self.space, evaluations))
+        self.report(self._status)
         with ThreadPoolExecutor(1) as compiler:
-            while current is not None:
+            for number in count():
                 self._run_round(number, current, compiler)
                 try:
-                    current, number = rounds.send(self._scores(current)), number + 1
+                    current = rounds.send(self._scores(current))
                 except StopIteration:
-                    current = None
+                    break
         if self._saved != self._segment:
             self._save()
         self._population.begin_round(self._curves, continuing=set())
@@ -235,16 +199,16 @@ class Loop:
             self._curves,
             self._population.parameters,
             len(self._programs),
-            self._trace_seconds + self._compile_seconds,
+            sum(self._compile_seconds),
             self._train_seconds,
         )
 
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> None:
-        self._journal.confirm("round", number, round_record(number, current))
+        self.journal.confirm("round", number, round_record(number, current))
         self._population.begin_round(self._curves, {trial.number for trial in current.trials})
         by_name: dict[str, list[Trial]] = {}
         for trial in current.trials:
-            name = json.dumps(readable(self._space.static_part(trial.config)))
+            name = json.dumps(readable(self.space.static_part(trial.config)))
             by_name.setdefault(name, []).append(trial)
         programs = self._choose(current, by_name)
         compiling: dict[Program, Future] = {}
@@ -255,8 +219,7 @@ class Loop:
                 if not self._replaying:
                     for program in programs[place : place + 2]:  # the next while this one trains
                         if program not in compiling:
-                            traced = self._trace(program)
-                            compiling[program] = compiler.submit(self._compile, traced)
+                            compiling[program] = self._compile(program, compiler)
                     compiling[bucket.program].result()
                 self._run_segment(number, bucket)
 
@@ -267,25 +230,22 @@ class Loop:
             spec, planned = self._spec_of(trials[0]), [(len(trials), current.until)]
             if len(by_name) == 1:  # with several buckets the survivors are unknown
                 planned += current.following
-            works = self._works(spec, self._population.reached(name, trials), planned)
-            programs.append(self._trainer.program(spec, works, self._programs))
+            reached = self._population.reached(name, trials)
+            ends = [self._iteration(e, spec) for e in (reached, *(until for _, until in planned))]
+            works = [
+                Work(trials, stop - start)
+                for (trials, _), (start, stop) in zip(planned, pairwise(ends), strict=True)
+            ]
+            programs.append(self.trainer.program(spec, works, self._programs))
             self._programs.add(programs[-1])
             if works[1:]:
-                programs.append(self._trainer.program(spec, works[1:], self._programs))
+                programs.append(self.trainer.program(spec, works[1:], self._programs))
         return programs
-
-    def _works(self, spec: Spec, reached: int, planned: list[tuple[int, int]]) -> list[Work]:
-        """The work of consecutive rounds (trials, until), the first from an evaluation on."""
-        start, *ends = (self._iteration(e, spec) for e in (reached, *(u for _, u in planned)))
-        return [
-            Work(trials, stop - start)
-            for (trials, _), start, stop in zip(planned, (start, *ends), ends, strict=False)
-        ]
 
     def _iteration(self, evaluation: int, spec: Spec) -> int:
         """The number of updates before an evaluation; evaluation 0 is before all updates."""
-        examples = self._trainer.arranged.trained_on
-        return evaluation and self._task.iteration(evaluation, spec.batch_size, examples)
+        examples = self.trainer.arranged.trained_on
+        return evaluation and self.task.iteration(evaluation, spec.batch_size, examples)
 
     def _begin_bucket(self, name: str, program: Program, trials: list[Trial], last: bool) -> Bucket:
         bucket = self._population.begin_bucket(
@@ -293,8 +253,8 @@ class Loop:
         )
         size = parameter_count(program.spec)
         for trial in trials:
-            if trial.number not in self._curves:
-                self._curves[trial.number] = Curve(trial, trial.parent, bucket.evaluation, size)
+            curve = Curve(trial, trial.parent, bucket.evaluation, size)
+            self._curves.setdefault(trial.number, curve)
         return bucket
 
     @property
@@ -303,29 +263,28 @@ class Loop:
         return self._segment < self._restored
 
     def _spec_of(self, trial: Trial) -> Spec:
-        static = self._space.static_part(trial.config)
-        return self._task.spec(static, self._trainer.arranged.trained_on)
+        static = self.space.static_part(trial.config)
+        return self.task.spec(static, self.trainer.arranged.trained_on)
 
-    def _trace(self, program: Program) -> Traced:
-        began = time.perf_counter()
-        traced = self._trainer.traced(program)
-        self._trace_seconds += time.perf_counter() - began
-        return traced
+    def _compile(self, program: Program, compiler: ThreadPoolExecutor) -> Future:
+        """Traces a program, and compiles the program in a background thread."""
+        traced = self._timed(lambda: self.trainer.traced(program))
+        return compiler.submit(self._timed, lambda: traced.compiled)
 
-    def _compile(self, traced: Traced) -> None:
-        """Compiles in a background thread."""
+    def _timed(self, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()
-        _ = traced.compiled
-        self._compile_seconds += time.perf_counter() - began
+        result = work()
+        self._compile_seconds.append(time.perf_counter() - began)
+        return result
 
     def _run_segment(self, number: int, bucket: Bucket) -> None:
         """Trains a bucket to the next evaluation, or reads the scores in the journal."""
         read = len(bucket.trials) if self._replaying else 0
         if read:
-            record = self._journal.known("segment")[self._segment]
+            record = self.journal.known("segment")[self._segment]
         else:
             record = self._train(number, bucket)
-            self._journal.confirm("segment", self._segment, record)
+            self.journal.confirm("segment", self._segment, record)
         bucket.evaluation += 1
         self._segment += 1
         self._train_seconds += record["seconds"]
@@ -336,13 +295,13 @@ class Loop:
         curves = self._curves.values()
         self._status = self._status._replace(
             done=round(self._status.done) + len(bucket.trials),
-            best=min(curve.score(self._task.measure) for curve in curves),
+            best=min(curve.score(self.task.measure) for curve in curves),
             diverged=sum(curve.diverged for curve in curves),
             programs=len(self._programs),
             read=self._status.read + read,
         )
-        self._report(self._status)
-        due = time.monotonic() - self._saved_at >= self._checkpoint_seconds
+        self.report(self._status)
+        due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
         if not read and distributed.agree(due):
             self._save()
 
@@ -354,11 +313,11 @@ class Loop:
         def report(share: float) -> None:
             if share < 1:
                 done = self._status.done + share * len(bucket.trials)
-                self._report(self._status._replace(done=done))
+                self.report(self._status._replace(done=done))
 
         began = time.perf_counter()
-        hyper = self._trainer.hyper(spec, [trial.config for trial in bucket.trials])
-        metrics = self._trainer.advance(bucket.program, hyper, bucket.members, start, stop, report)
+        configs = [trial.config for trial in bucket.trials]
+        metrics = self.trainer.advance(bucket.program, configs, bucket.members, start, stop, report)
         seconds, diverged_at = time.perf_counter() - began, bucket.members.diverged_at
         return segment_record(
             self._segment, number, evaluation, bucket.trials, metrics, diverged_at, seconds
@@ -370,19 +329,21 @@ class Loop:
         better = []
         for row, trial in enumerate(bucket.trials):
             curve = self._curves[trial.number]
-            before = curve.score(self._task.measure)
-            curve.add(jax.tree.map(lambda v, row=row: v[:, row], metrics), diverged_at[:, row])
-            better.append(curve.last(self._task.measure) < before)
-        self._population.note_best(bucket, np.array(better))
+            before = curve.score(self.task.measure)
+            curve.add(Metrics(*(v[:, row] for v in metrics)), diverged_at[:, row])
+            better.append(curve.last(self.task.measure) < before)
+        if bucket.members is not None:
+            pairs = map(jax.tree.leaves, (bucket.members.best, bucket.members.params))
+            for best, params in zip(*pairs, strict=True):
+                best[:, better] = params[:, better]
 
     def _scores(self, current: Round) -> Scores:
-        measure = self._task.measure
         curves = {trial.number: self._curves[trial.number] for trial in current.trials}
         return Scores(
-            {number: curve.score(measure) for number, curve in curves.items()},
-            {number: curve.last(measure) for number, curve in curves.items()},
+            {number: curve.score(self.task.measure) for number, curve in curves.items()},
+            {number: curve.last(self.task.measure) for number, curve in curves.items()},
         )
 
     def _save(self) -> None:
-        self._journal.save(self._segment, self._population.arrays())
+        self.journal.save(self._segment, self._population.arrays())
         self._saved, self._saved_at = self._segment, time.monotonic()

@@ -18,7 +18,7 @@ from jaxnn.search.journal import Journal
 from jaxnn.search.methods import Trial
 from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Arranged, Task
-from jaxnn.search.trainer import Work, make_trainer, seed_words
+from jaxnn.search.trainer import Trainer, Work, seed_words
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, Metrics, loss_and_error, map_blocks
 from jaxnn.types import Array, Data, Key, PyTree
@@ -213,14 +213,13 @@ def train_again(
     """
     arranged = Arranged(task.all_examples(), 0, 1)
     words, key_kind = seed_words(key, seeds), jax.random.key_impl(key)
-    trainer = make_trainer(arranged, space.traced, words, key_kind, mesh)
+    trainer = Trainer(arranged, space.traced, words, key_kind, mesh)
     spec = task.spec(space.static_part(stages[0].config), arranged.trained_on)
     ends = [task.iteration(stage.until, spec.batch_size, arranged.trained_on) for stage in stages]
     program = trainer.program(spec, [Work(1, ends[-1])], had=())
     members = trainer.empty(spec, 1)
     for stage, start, stop in zip(stages, [0, *ends], ends, strict=False):
-        hyper = trainer.hyper(spec, [stage.config])
-        trainer.advance(program, hyper, members, start, stop, lambda _: None)
+        trainer.advance(program, [stage.config], members, start, stop, lambda _: None)
     members = trainer.gather(program, members)
     if (members.diverged_at != NEVER).any():
         raise ValueError(

@@ -25,7 +25,7 @@ from jaxnn.search.methods import Method
 from jaxnn.search.result import RULES, Result, may_be_chosen
 from jaxnn.search.space import Domain, Space, SpaceError, readable
 from jaxnn.search.task import Arranged, Task, arrange
-from jaxnn.search.trainer import make_trainer, seed_words
+from jaxnn.search.trainer import Trainer, seed_words
 from jaxnn.spec import require_count
 from jaxnn.train import check_data
 from jaxnn.types import Array, Data, Key
@@ -101,7 +101,7 @@ def search(
     arranged = arrange(task.validation, task.train, seed)
     checked = Space(space, task.model_parameters)
     check(task, checked, method, arranged, mesh, seed)
-    trainer = make_trainer(arranged, checked.traced, words, jax.random.key_impl(key), mesh)
+    trainer = Trainer(arranged, checked.traced, words, jax.random.key_impl(key), mesh)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, method, key, seeds, rule, mesh)

@@ -8,6 +8,7 @@ a value.
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from numbers import Real
 from typing import Any
 
@@ -55,21 +56,22 @@ class Domain:
 
     def at(self, u: float) -> Any:
         """The value at u in [0, 1): the quantile function of the domain's distribution."""
-        if self.kind == "uniform":
-            return min(self.low + u * (self.high - self.low), self.high)
-        if self.kind == "log_uniform":
-            first, last = math.log(self.low), math.log(self.high)
-            return min(max(math.exp(first + u * (last - first)), self.low), self.high)
-        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+        if not self.is_interval:
+            return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+        first, last = self._scaled(self.low), self._scaled(self.high)
+        value = first + u * (last - first)
+        value = math.exp(value) if self.kind == "log_uniform" else value
+        return min(max(value, self.low), self.high)
 
     def where(self, value: Any) -> float:
         """The u of a value, the inverse of ``at``; for a listed value the middle of its cell."""
-        if self.kind == "uniform":
-            return (value - self.low) / (self.high - self.low)
-        if self.kind == "log_uniform":
-            first, last = math.log(self.low), math.log(self.high)
-            return (math.log(value) - first) / (last - first)
-        return (self.values.index(value) + 0.5) / len(self.values)
+        if not self.is_interval:
+            return (self.values.index(value) + 0.5) / len(self.values)
+        first, last = self._scaled(self.low), self._scaled(self.high)
+        return (self._scaled(value) - first) / (last - first)
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self.kind == "log_uniform" else value
 
     @property
     def is_interval(self) -> bool:
@@ -87,19 +89,16 @@ class Domain:
         """Evenly spaced values, both ends included; by default all values of a listed domain."""
         if self.options or points is None:
             return self.values
-        if self.kind == "log_uniform":
-            return tuple(np.geomspace(self.low, self.high, points).tolist())
-        spaced = np.linspace(self.low, self.high, points)
-        if self.kind == "integer":
-            return tuple(sorted({round(value) for value in spaced.tolist()}))
-        return tuple(spaced.tolist())
+        spaced = np.geomspace if self.kind == "log_uniform" else np.linspace
+        values = spaced(self.low, self.high, points).tolist()
+        return sorted(set(map(round, values))) if self.kind == "integer" else values
 
     def describe(self) -> dict[str, Any]:
         """The domain in JSON's types."""
         ends = {"low": self.low, "high": self.high}
-        values = {"options": readable(self.options)} if self.options else ends
-        where = {"where": readable(dict(self.conditions))} if self.conditions else {}
-        return {"kind": self.kind, **values, **where}
+        described = {"options": self.options} if self.options else ends
+        where = {"where": dict(self.conditions)} if self.conditions else {}
+        return readable({"kind": self.kind, **described, **where})
 
 
 def uniform(low: float, high: float) -> Domain:
@@ -129,9 +128,8 @@ def integer(low: int, high: int) -> Domain:
     >>> list(integer(5, 7).values)
     [5, 6, 7]
     """
-    for value in (low, high):
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise SpaceError(f"integer({low!r}, {high!r}): expected whole numbers")
+    if any(isinstance(end, bool) or not hasattr(end, "__index__") for end in (low, high)):
+        raise SpaceError(f"integer({low!r}, {high!r}): expected whole numbers")
     if low > high:
         raise SpaceError(f"integer({low}, {high}): expected the lower end first")
     return Domain("integer", int(low), int(high))
@@ -147,12 +145,11 @@ def choice(*options: Any) -> Domain:
         raise SpaceError("choice(): expected at least one option")
     kept = tuple(map(_option, options))
     names = list(map(readable, kept))
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise SpaceError(
-                f"choice: {name!r} is there twice, expected different options (a function is known "
-                "by its name)"
-            )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SpaceError(
+            f"choice: {twice[0]!r} is there twice, expected different options (a function is known "
+            "by its name)"
+        )
     return Domain("choice", options=kept)
 
 
@@ -178,11 +175,11 @@ def conditional(domain: Domain, **conditions: Any) -> Domain:
         raise SpaceError(f"conditional({domain!r}): expected a domain, such as uniform(0.5, 0.99)")
     if not conditions:
         raise SpaceError("conditional(): expected a condition, such as optimizer='momentum'")
-    kept = {name: _option(values) for name, values in conditions.items()}
-    allowed = tuple(
-        (name, values if isinstance(values, tuple) else (values,)) for name, values in kept.items()
-    )
-    return replace(domain, conditions=domain.conditions + allowed)
+    allowed = []
+    for name, values in conditions.items():
+        kept = _option(values)
+        allowed.append((name, kept if isinstance(kept, tuple) else (kept,)))
+    return replace(domain, conditions=(*domain.conditions, *allowed))
 
 
 def readable(value: Any) -> Any:
@@ -221,18 +218,15 @@ class Space(Mapping[str, Domain]):
             raise SpaceError(f"the space is {domains!r}, expected a dict of domains by name")
         for name, domain in domains.items():
             if not isinstance(domain, Domain):
-                raise SpaceError(
-                    f"{name} is {domain!r}, expected uniform, log_uniform, integer, choice or "
-                    "fixed(...)"
-                )
+                raise SpaceError(f"{name} is {domain!r}, expected uniform(...), choice(...), ...")
         self._traceable = _traceable(domains)
         for name, domain in domains.items():
             _check_name(name, (*self._traceable, *STATIC, *model_parameters))
             (_check_range if name in self._traceable else _check_static)(name, domain)
         if "learning_rate" not in domains or domains["learning_rate"].conditions:
             raise SpaceError(
-                "learning_rate is not in every configuration of the space, expected a domain "
-                "without conditions, such as log_uniform(1e-3, 1.0)"
+                "learning_rate is not in every configuration, expected a domain without "
+                "conditions, such as log_uniform(1e-3, 1.0)"
             )
         self._domains = _in_order(dict(domains))
         self._check_readers()
@@ -263,7 +257,7 @@ class Space(Mapping[str, Domain]):
 
     def static_part(self, config: Config) -> Config:
         """The compiled values: configurations with equal static parts share a program."""
-        return {name: config[name] for name in config if name not in self.traced}
+        return {name: config[name] for name in config if name not in self._traceable}
 
     def configuration(self, u: Mapping[str, float]) -> Config:
         """The configuration at a point of the unit cube; u has a number for each searched name."""
@@ -287,18 +281,17 @@ class Space(Mapping[str, Domain]):
         """
         found: list[Config] = [{}]
         for name in self if names is None else [n for n in self if n in set(names)]:
-            applicable = [applies(self[name], config) for config in found]
             values = self[name].grid(points.get(name))
-            if len(found) + sum(applicable) * (len(values) - 1) > LARGEST_GRID:
+            more = (self._extended(config, name, values) for config in found)
+            found = list(islice(chain.from_iterable(more), LARGEST_GRID + 1))
+            if len(found) > LARGEST_GRID:
                 raise SpaceError(
                     f"the grid has more than {LARGEST_GRID} combinations, at {name}: expected fewer"
                 )
-            found = [
-                extended
-                for config, applied in zip(found, applicable, strict=True)
-                for extended in ([config | {name: v} for v in values] if applied else [config])
-            ]
         return found
+
+    def _extended(self, config: Config, name: str, values: Sequence) -> Iterable[Config]:
+        return (config | {name: v} for v in values) if applies(self[name], config) else [config]
 
     def static_parts(self) -> list[Config]:
         """The distinct static parts; integers contribute only their lowest and highest value."""
@@ -328,16 +321,12 @@ class Space(Mapping[str, Domain]):
                 found |= {condition for condition, _ in self[name].conditions}
         return found
 
-    @property
-    def _optimizers(self) -> Sequence[Any]:
-        return self["optimizer"].values if "optimizer" in self else (SEARCH_OPTIMIZER,)
-
     def _check_readers(self) -> None:
         for name in self.traced:
             for config in self.grid({}, self._with_conditions([name, "optimizer"]) - {name}):
                 optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
                 if applies(self[name], config) and not _is_read(name, optimizer):
-                    candidates = dict.fromkeys((*OPTIMIZERS, *self._optimizers))
+                    candidates = dict.fromkeys((*OPTIMIZERS, *_optimizers(self)))
                     readers = tuple(o for o in candidates if _is_read(name, o))
                     raise SpaceError(
                         f"{name} means nothing to the optimizer {optimizer!r}, expected "
@@ -353,9 +342,7 @@ def _option(value: Any) -> Any:
         return tuple(map(_option, value))
     named = callable(value) and isinstance(value, Hashable)
     if not named and not isinstance(value, str | int | float | None):
-        raise SpaceError(
-            f"an option is {value!r}, expected a number, a text, a function, or a tuple of them"
-        )
+        raise SpaceError(f"an option is {value!r}, expected a number, a text, a function, a tuple")
     return value
 
 
@@ -370,11 +357,15 @@ def _interval(name: str, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
+def _optimizers(domains: Mapping[str, Domain]) -> Sequence[Any]:
+    """All values of the hyperparameter ``optimizer``; none of an interval."""
+    return domains["optimizer"].values if "optimizer" in domains else (SEARCH_OPTIMIZER,)
+
+
 def _traceable(domains: Mapping[str, Domain]) -> tuple[str, ...]:
     """The names of traced hyperparameters, with all that the optimizers of the space read."""
     names = dict.fromkeys(Hyper._fields)
-    optimizer = domains.get("optimizer", fixed(SEARCH_OPTIMIZER))
-    for value in () if optimizer.is_interval else optimizer.values:
+    for value in _optimizers(domains):
         try:
             check_optimizer(value)
         except ValueError as error:
@@ -387,8 +378,8 @@ def _traceable(domains: Mapping[str, Domain]) -> tuple[str, ...]:
 def _check_name(name: str, known: tuple[str, ...]) -> None:
     if name == "epochs":
         raise SpaceError(
-            "epochs is not a hyperparameter to search: every evaluation is a candidate stopping "
-            "point; expected Task(epochs=...) with the most that may be spent"
+            "epochs is not a hyperparameter to search: every evaluation may be the last; expected "
+            "Task(epochs=...)"
         )
     if name not in known:
         raise SpaceError(f"{name!r} is not a hyperparameter, expected one of {', '.join(known)}")
@@ -403,7 +394,7 @@ def _in_order(domains: dict[str, Domain]) -> dict[str, Domain]:
             if domains[condition].is_interval:
                 raise SpaceError(
                     f"{name} depends on {condition}, which has no end of values, expected a "
-                    "condition on a choice, integer or fixed"
+                    "choice, integer or fixed"
                 )
             if not any(value in domains[condition].values for value in values):
                 raise SpaceError(
@@ -420,7 +411,7 @@ def _in_order(domains: dict[str, Domain]) -> dict[str, Domain]:
 
 def _check_range(name: str, domain: Domain) -> None:
     for value in domain.options or (domain.low, domain.high):
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        if type(value) not in (int, float):
             raise SpaceError(f"{name} can be {value!r}, expected numbers")
         try:
             check_range(name, value)
@@ -430,9 +421,9 @@ def _check_range(name: str, domain: Domain) -> None:
 
 def _check_static(name: str, domain: Domain) -> None:
     if domain.is_interval:
+        interval = f"{domain.kind}({domain.low:g}, {domain.high:g})"
         raise SpaceError(
-            f"{name} is {domain.kind}({domain.low:g}, {domain.high:g}), expected an integer, "
-            "choice or fixed: each of its values is compiled"
+            f"{name} is {interval}, expected an integer or choice: values are compiled"
         )
 
 

@@ -10,7 +10,6 @@ short search share a program even if another block size would train some rungs f
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from jax.sharding import Mesh
 
 from jaxnn import population
 from jaxnn.population import SPLIT, WHOLE, Traced, Wave, check_mesh, default_block_size
+from jaxnn.search.space import Config
 from jaxnn.search.task import Arranged, traced_values
 from jaxnn.spec import Spec
 from jaxnn.train import (
@@ -68,19 +68,6 @@ class Work(NamedTuple):
     updates: int  # per trial
 
 
-class Replicates(NamedTuple):
-    """The repetitions of a trial: every fold of every seed."""
-
-    words: np.ndarray  # [R, ...] uint32: the key of the seed
-    fold: np.ndarray  # [R] int32
-    key_kind: Any
-
-    @property
-    def count(self) -> int:
-        """R."""
-        return len(self.fold)
-
-
 @partial(jax.jit, static_argnames="seeds")
 def seed_words(key: Key, seeds: int) -> Array:
     """The key of each seed, [seeds, ...] uint32."""
@@ -89,34 +76,27 @@ def seed_words(key: Key, seeds: int) -> Array:
     )
 
 
-def make_trainer(
-    arranged: Arranged, names: tuple[str, ...], words: Array, key_kind: Any, mesh: Mesh
-) -> "Trainer":
-    """A trainer with the examples on all devices.
-
-    Args:
-      arranged: the examples.
-      names: the traced names of the space.
-      words: the key of each seed, from ``seed_words``; members of a seed share minibatches.
-      key_kind: ``jax.random.key_impl`` of the key behind ``words``.
-      mesh: the devices.
-    """
-    fold = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))
-    replicates = Replicates(np.repeat(np.asarray(words), arranged.folds, axis=0), fold, key_kind)
-    on_device = population.place_whole(mesh, arranged.data)
-    return Trainer(arranged, names, on_device, replicates, mesh)
-
-
-@dataclass(frozen=True)
 class Trainer:
     """Trains all buckets of a search, on given examples and devices."""
 
-    arranged: Arranged
-    names: tuple[str, ...]  # the traced names of the space
-    on_device: Data  # the arranged examples, on every device
-    replicates: Replicates
-    mesh: Mesh
-    _traced: dict[Program, Traced] = field(default_factory=dict)
+    def __init__(
+        self, arranged: Arranged, names: tuple[str, ...], words: Array, key_kind: Any, mesh: Mesh
+    ):
+        """Copies the examples to every device.
+
+        Args:
+          arranged: the examples.
+          names: the traced names of the space.
+          words: the key of each seed, from ``seed_words``; members of a seed share minibatches.
+          key_kind: ``jax.random.key_impl`` of the key behind ``words``.
+          mesh: the devices.
+        """
+        self.arranged = arranged
+        self._names, self._key_kind, self._mesh = names, key_kind, mesh
+        self._words = np.repeat(np.asarray(words), arranged.folds, axis=0)  # [R, ...] uint32
+        self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))  # [R]
+        self._data = population.place_whole(mesh, arranged.data)
+        self._traced: dict[Program, Traced] = {}
 
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
         """The program of a round; see ``cheapest``."""
@@ -124,28 +104,19 @@ class Trainer:
             spec,
             planned,
             had,
-            replicates=self.replicates.count,
-            devices=self.mesh.shape["population"],
-            platform=self.mesh.devices.flat[0].platform,
+            replicates=len(self._folds),
+            devices=self._mesh.shape["population"],
+            platform=self._mesh.devices.flat[0].platform,
         )
-
-    def hyper(self, spec: Spec, configs: list[dict[str, Any]]) -> Any:
-        """The traced hyperparameters of configurations that share a program, fields [K]."""
-        return traced_values(spec, self.names, configs)
-
-    def waves(self, program: Program, trials: int) -> list[Wave]:
-        """The blocks of a bucket, dealt out to the devices."""
-        devices = self.mesh.shape["population"]
-        return population.deal(self.replicates.count, trials, program.block_size, devices)
 
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members whose parameters are not yet drawn: zeros of the right shapes."""
-        hyper = jax.tree.map(lambda column: column[0], self.hyper(spec, [{}]))
+        hyper = jax.tree.map(lambda column: column[0], traced_values(spec, self._names, [{}]))
         state = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
-        shape = self.replicates.count, trials
-        params, optimizer_state, best = (
-            jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), tree)
-            for tree in (state.params, state.optimizer_state, state.params)
+        shape = len(self._folds), trials
+        params, optimizer_state, best = jax.tree.map(
+            lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype),
+            (state.params, state.optimizer_state, state.params),
         )
         return Members(params, optimizer_state, np.full(shape, NEVER, np.int32), best)
 
@@ -153,11 +124,10 @@ class Trainer:
         """The program for the trainer's examples, replicates and devices; traced once."""
         if program not in self._traced:
             spec, members = program.spec, self.empty(program.spec, 1)
-            wave = self.waves(program, 1)[0]
-            arguments = self._arguments(self.hyper(spec, [{}]), members, wave, 0, 0)
-            batch_axis = check_mesh(self.mesh, spec)
-            held_out, kind = self.arranged.held_out, self.replicates.key_kind
-            static = (spec, self.mesh, kind, batch_axis, held_out)
+            hyper = traced_values(spec, self._names, [{}])
+            arguments = self._arguments(hyper, members, self._waves(program, members)[0], 0, 0)
+            batch_axis = check_mesh(self._mesh, spec)
+            static = (spec, self._mesh, self._key_kind, batch_axis, self.arranged.held_out)
             signature = population.signature(arguments)
             self._traced[program] = population.trace_once(segment_program, static, signature)
         return self._traced[program]
@@ -165,7 +135,7 @@ class Trainer:
     def advance(
         self,
         program: Program,
-        hyper: Any,
+        configs: list[Config],
         members: Members,
         start: int,
         stop: int,
@@ -175,7 +145,7 @@ class Trainer:
 
         Args:
           program: trains the members.
-          hyper: fields [K].
+          configs: K configurations.
           members: changed in place, apart from ``best``.
           start: the iteration that the members have reached.
           stop: the iteration to reach.
@@ -184,9 +154,9 @@ class Trainer:
         Returns:
           Validation loss and error, [R, K] each.
         """
-        run = self.traced(program).compiled
+        run, waves = self.traced(program).compiled, self._waves(program, members)
+        hyper = traced_values(program.spec, self._names, configs)
         shape, dtype = members.diverged_at.shape, jnp.result_type(float)
-        waves = self.waves(program, shape[1])
         metrics = Metrics(np.zeros(shape, dtype), np.zeros(shape, dtype))
         results = (members.params, members.optimizer_state, members.diverged_at, metrics)
 
@@ -196,29 +166,31 @@ class Trainer:
         for done, (wave, output) in enumerate(population.one_ahead(waves, launch), start=1):
             population.store(results, output, wave)
             report(done / len(waves))
-        population.gather((members.diverged_at, metrics), waves, self.mesh)
+        population.gather((members.diverged_at, metrics), waves, self._mesh)
         return metrics
 
     def gather(self, program: Program, members: Members) -> Members:
         """The members, rows trained by other processes included."""
-        waves = self.waves(program, members.diverged_at.shape[1])
-        return population.gather(members, waves, self.mesh)
+        return population.gather(members, self._waves(program, members), self._mesh)
+
+    def _waves(self, program: Program, members: Members) -> list[Wave]:
+        """The blocks of a bucket, dealt out to the devices."""
+        devices = self._mesh.shape["population"]
+        return population.deal(*members.diverged_at.shape, program.block_size, devices)
 
     def _arguments(self, hyper: Any, members: Members, wave: Wave, start: int, steps: int) -> tuple:
         rows = np.stack([block.rows for block in wave])  # [D, block_size]
         replicate = np.array([block.replicate for block in wave])
+        states = members.params, members.optimizer_state, members.diverged_at
         per_device = (
             jax.tree.map(lambda column: column[rows], hyper),
-            jax.tree.map(
-                lambda leaf: leaf[replicate[:, None], rows],
-                (members.params, members.optimizer_state, members.diverged_at),
-            ),
-            self.replicates.words[replicate],
-            self.replicates.fold[replicate],
+            jax.tree.map(lambda leaf: leaf[replicate[:, None], rows], states),
+            self._words[replicate],
+            self._folds[replicate],
             np.array([block.count > 0 for block in wave]),
         )
-        scalars = population.place_whole(self.mesh, (np.int32(start), np.int32(steps)))
-        return (*population.place_split(self.mesh, per_device), *scalars, self.on_device)
+        scalars = population.place_whole(self._mesh, (np.int32(start), np.int32(steps)))
+        return (*population.place_split(self._mesh, per_device), *scalars, self._data)
 
 
 def segment_program(
