@@ -1,8 +1,10 @@
 """Formula and reference at the same inputs: all trials in one compiled program, in any layout."""
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +35,14 @@ class FunctionError(Exception):
 class TracedClaim(NamedTuple):
     """The jaxprs of a claim at fixed sizes."""
 
+    claim: Claim
+    sizes: dict[str, int]
     formula: core.ClosedJaxpr  # flat inputs -> leaves of the formula's value
     forward: core.ClosedJaxpr  # flat inputs -> leaves of the reference by forward mode
     reverse: core.ClosedJaxpr  # flat inputs -> leaves of the reference by reverse mode
     names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
     value_ranks: tuple[int, ...]  # per leaf of the reference: leading axes of the value of `of`
     run: jax.stages.Wrapped  # inputs [T, ...] -> leaves of formula, forward, reverse [T, ...]
-
-    @property
-    def reference_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the reference's leaves."""
-        return [aval.shape for aval in self.reverse.out_avals]
 
 
 class Values(NamedTuple):
@@ -70,19 +69,39 @@ def trace_claim(
       FunctionError: from the exception that ``of`` raised.
     """
     one = one_trial(claim, dict(sizes))
-    try:
+    with _raised_as(FunctionError):
         check_value_shape(claim, one)
-    except Exception as error:
-        raise FunctionError from error
-    formula = _traced(claim.evaluate, one, FormulaError)
-    reverse = _traced(reference(claim, "reverse"), one, FunctionError)
-    forward = _traced(reference(claim, "forward"), one, FunctionError) if both_modes else reverse
-    names, ranks = leaf_names(claim, one, reverse)
+    with _raised_as(FormulaError):
+        formula = _jaxpr(claim.evaluate, one)
+    with _raised_as(FunctionError):
+        reverse = _jaxpr(reference(claim, "reverse"), one)
+        forward = _jaxpr(reference(claim, "forward"), one) if both_modes else reverse
+    names, ranks = _leaf_names(claim, one, [aval.shape for aval in reverse.out_avals])
 
     def all_three(*flat):
         return tuple(core.jaxpr_as_fun(jaxpr)(*flat) for jaxpr in (formula, forward, reverse))
 
-    return TracedClaim(formula, forward, reverse, names, ranks, jit(jax.vmap(all_three)))
+    run = jit(jax.vmap(all_three))
+    return TracedClaim(claim, dict(sizes), formula, forward, reverse, names, ranks, run)
+
+
+@contextmanager
+def _raised_as(failure: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise failure from error
+
+
+def _jaxpr(function: Callable[..., PyTree], one: PyTree) -> core.ClosedJaxpr:
+    """The program from flat inputs to flat real numbers; booleans and integers are converted."""
+    leaves, structure = jax.tree.flatten(one)
+
+    def flat(*leaves):
+        values = map(jnp.asarray, jax.tree.leaves(function(jax.tree.unflatten(structure, leaves))))
+        return [v if jnp.issubdtype(v.dtype, jnp.floating) else v.astype(float) for v in values]
+
+    return jax.make_jaxpr(flat)(*leaves)
 
 
 def one_trial(claim: Claim, sizes: dict[str, int]) -> dict[str, PyTree]:
@@ -95,41 +114,39 @@ def evaluate(traced: TracedClaim, inputs: PyTree) -> Values:
     """Formula and reference at every trial of the inputs, [T, ...]."""
     flat = jax.tree.leaves(inputs)
     trials = len(flat[0])
-    entries = sum(int(np.prod(shape, dtype=int)) for shape in traced.reference_shapes)
-    chunk = max(1, min(trials, CHUNK // max(1, entries)))
-    columns = []
+    chunk = max(1, min(trials, CHUNK // max(1, _entries(traced.reverse.out_avals))))
+    chunks = []
     for start in range(0, trials, chunk):
         # The last chunk overlaps the chunk before: equal shapes share a program.
         first = min(start, trials - chunk)
         results = traced.run(*(value[first : first + chunk] for value in flat))
-        columns.append([[np.asarray(leaf)[start - first :] for leaf in part] for part in results])
+        chunks.append(
+            jax.tree.map(lambda leaf, skip=start - first: np.asarray(leaf)[skip:], results)
+        )
     formula, forward, reverse = (
-        [
-            leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
-            for leaves in zip(*part, strict=True)
-        ]
-        for part in zip(*columns, strict=True)
+        chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *all: np.concatenate(all), *chunks)
     )
     return Values(formula, reverse, forward)
 
 
 def affordable_trials(traced: TracedClaim, trials: int) -> int:
     """The number of trials that fit into memory: fewer than requested for large inputs."""
-    entries = sum(int(np.prod(aval.shape, dtype=int)) for aval in traced.formula.in_avals)
-    return min(trials, max(100, MOST_ENTRIES // max(1, entries)))
+    return min(trials, max(100, MOST_ENTRIES // max(1, _entries(traced.formula.in_avals))))
+
+
+def _entries(arrays: Sequence[Any]) -> int:
+    return sum(math.prod(array.shape) for array in arrays)
 
 
 def operations(traced: TracedClaim) -> int:
     """Roughly how many scalar operations formula and reference take at one trial."""
     count = 0
-    for jaxpr in (traced.formula, traced.reverse):
-        for equation in jaxpr.jaxpr.eqns:
-            inner = 1
-            if equation.primitive.name == "dot_general":
-                shape = equation.invars[0].aval.shape
-                (contracted, _), _ = parameter(equation, "dimension_numbers")
-                inner = int(np.prod([shape[axis] for axis in contracted], dtype=int))
-            count += inner * sum(int(np.prod(v.aval.shape, dtype=int)) for v in equation.outvars)
+    for equation in (*traced.formula.jaxpr.eqns, *traced.reverse.jaxpr.eqns):
+        inner = 1
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = parameter(equation, "dimension_numbers")
+            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        count += inner * _entries([variable.aval for variable in equation.outvars])
     return count
 
 
@@ -178,20 +195,9 @@ def declared_layout(layout: str | None, value_rank: int) -> Callable[[np.ndarray
     Returns:
       A function from one trial's derivative in jaxnn's layout to the declared layout.
     """
-    if layout is None:
-        return lambda array: array
-    if layout == "transpose":
-        return np.transpose
-    order = "F" if layout == "vec" else "C"
-    return lambda array: _vec(array, value_rank, order)
-
-
-def jaxnn_layout(layout: str | None) -> Layout:
-    """The layout of jaxnn, as a finding about a claim that declares ``layout``."""
-    if layout is None:
-        return Layout("shape", "the same with other axes of length 1", lambda array: array)
-    code = "transpose" if layout == "transpose" else "vec_order"
-    return Layout(code, f"in this package's own layout rather than {layout!r}", lambda array: array)
+    if layout in ("vec", "vec_rows"):
+        return partial(_vec, value_rank, "F" if layout == "vec" else "C")
+    return np.transpose if layout else np.asarray
 
 
 def alternative_layouts(shape: tuple[int, ...], value_rank: int) -> Iterator[Layout]:
@@ -207,16 +213,12 @@ def alternative_layouts(shape: tuple[int, ...], value_rank: int) -> Iterator[Lay
     if 0 < value_rank < rank and rank > 2:
         axes = (*range(value_rank, rank), *range(value_rank))
         name = "the parameter's axes before the value's"
-        yield Layout("transpose", name, lambda array: np.transpose(array, axes))
+        yield Layout("transpose", name, partial(np.transpose, axes=axes))
     if rank - value_rank >= 2 or value_rank >= 2:
         for order, lines in (("C", "rows"), ("F", "columns")):
-            name = f"vec, {lines} one after the other"
-
-            def flat(array: np.ndarray, order: str = order) -> np.ndarray:
-                return _vec(array, value_rank, order)
-
-            yield Layout("vec_order", name, flat)
-            yield Layout("vec_order", f"{name}, transposed", lambda a, f=flat: np.transpose(f(a)))
+            name, vec = f"vec, {lines} one after the other", partial(_vec, value_rank, order)
+            yield Layout("vec_order", name, vec)
+            yield Layout("vec_order", f"{name}, transposed", lambda a, vec=vec: vec(a).T)
 
 
 def reshaped(layout: Layout, shape: tuple[int, ...]) -> Layout:
@@ -229,16 +231,10 @@ def same_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return [n for n in shape if n != 1] == [n for n in expected if n != 1]
 
 
-def _vec(array: np.ndarray, value_rank: int, order: str) -> np.ndarray:
+def _vec(value_rank: int, order: Literal["C", "F"], array: np.ndarray) -> np.ndarray:
     """[value, parameter]: the value's axes and the parameter's axes, each joined to one."""
-    value, parameters = array.shape[:value_rank], array.shape[value_rank:]
-    rows = int(np.prod(value, dtype=int))
-    columns = int(np.prod(parameters, dtype=int))
-    if order == "F":
-        array = array.transpose(
-            *reversed(range(value_rank)), *reversed(range(value_rank, array.ndim))
-        )
-    flat = array.reshape(rows, columns)
+    rows, columns = math.prod(array.shape[:value_rank]), math.prod(array.shape[value_rank:])
+    flat = array.reshape(rows, columns, order=order)
     return flat if value_rank else flat[0]
 
 
@@ -261,10 +257,12 @@ def find_layout(
       reference: in jaxnn's layout, [T, ...].
       value_rank: the leading axes of one trial's reference that belong to the function's value.
     """
-    for layout in (
-        jaxnn_layout(claim.layout),
-        *alternative_layouts(reference.shape[1:], value_rank),
-    ):
+    code, name = "shape", "the same with other axes of length 1"
+    if claim.layout is not None:
+        code = "transpose" if claim.layout == "transpose" else "vec_order"
+        name = f"in this package's own layout rather than {claim.layout!r}"
+    unchanged = Layout(code, name, np.asarray)
+    for layout in (unchanged, *alternative_layouts(reference.shape[1:], value_rank)):
         expected = arranged(layout.arrange, reference)
         if not same_shape(value.shape[1:], expected.shape[1:]):
             continue
@@ -275,52 +273,28 @@ def find_layout(
     return None
 
 
-def _traced(
-    function: Callable[..., PyTree], one: PyTree, failure: type[Exception]
-) -> core.ClosedJaxpr:
-    structure = jax.tree.structure(one)
-
-    def flat(*leaves):
-        value = function(jax.tree.unflatten(structure, leaves))
-        return [_real(jnp.asarray(leaf)) for leaf in jax.tree.leaves(value)]
-
-    try:
-        return jax.make_jaxpr(flat)(*jax.tree.leaves(one))
-    except Exception as error:
-        raise failure from error
-
-
-def _real(leaf: jax.Array) -> jax.Array:
-    """Booleans and integers as real numbers."""
-    return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
-
-
-def leaf_names(
-    claim: Claim, one: dict[str, PyTree], reverse: core.ClosedJaxpr
+def _leaf_names(
+    claim: Claim, one: dict[str, PyTree], shapes: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Per leaf of the reference: the parameter's name, and the leading axes of the value."""
-    ranks = [len(aval.shape) for aval in reverse.out_avals]
-    if claim.kind == "value":
-        names = [f"value[{i}]" for i in range(len(ranks))] if len(ranks) > 1 else ["value"]
-        return tuple(names[: len(ranks)]), (0,) * len(ranks)
     parts: list[tuple[str, int]] = []
     for path in claim.wrt:
         part = at_path(claim.inputs, path)
         for keys, leaf in jax.tree.flatten_with_path(part, is_leaf=is_input)[0]:
-            parts.append((path + _key_path(keys), len(leaf.shape)))
+            inside = jax.tree_util.keystr(keys).replace("['", ".").replace("']", "")
+            parts.append((path + inside, len(leaf.shape)))
+    names, ranks = [name for name, _ in parts], [0] * len(shapes)
     if claim.kind == "hessian":
-        pairs = [(f"{a}, {b}", rank) for a, rank in parts for b, _ in parts]
-        return tuple(name for name, _ in pairs), tuple(rank for _, rank in pairs)
-    names = tuple(name for name, _ in parts)
-    if claim.kind == "jacobian":
-        return names, tuple(rank - axes for rank, (_, axes) in zip(ranks, parts, strict=True))
-    if is_rule(claim, one) and len(parts) != len(ranks):
-        names = tuple(f"value[{i}]" for i in range(len(ranks)))
-    return names, (0,) * len(names)
-
-
-def _key_path(keys: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(keys).replace("['", ".").replace("']", "")
+        names, ranks = zip(
+            *((f"{a}, {b}", rank) for a, rank in parts for b, _ in parts), strict=True
+        )
+    elif claim.kind == "jacobian":
+        ranks = [len(shape) - rank for shape, (_, rank) in zip(shapes, parts, strict=True)]
+    elif claim.kind == "value" and len(shapes) == 1:
+        names = ["value"]
+    elif claim.kind == "value" or (is_rule(claim, one) and len(parts) != len(shapes)):
+        names = [f"value[{i}]" for i in range(len(shapes))]
+    return tuple(names), tuple(ranks)
 
 
 def generators(claim: Claim) -> list[Input]:

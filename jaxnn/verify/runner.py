@@ -141,6 +141,7 @@ def _cause(exitcode: int) -> str:
 
 def _start(paths: Sequence[str]) -> None:
     """Imports and loads everything in a new process, before the time of a claim runs."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
     os.dup2(2, 1)  # keeps prints of claims out of the table
@@ -187,10 +188,7 @@ def _described(error: BaseException) -> str:
 
 
 def _error(claim: Claim, detail: str, seconds: float = 0.0) -> Verdict:
-    return Verdict(
-        claim.name, claim.source, claim.kind, "error", trials=0, bits_lost=None, worst=None,
-        counterexample=None, diagnosis=(), seconds=seconds, detail=detail,
-    )  # fmt: skip
+    return Verdict(claim.name, claim.source, claim.kind, "error", seconds=seconds, detail=detail)
 
 
 class _Process(SpawnProcess):
@@ -199,31 +197,15 @@ class _Process(SpawnProcess):
     def start(self) -> None:
         blocked = hasattr(signal, "pthread_sigmask")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocked else ()
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # keeps the user's script from running
         try:
-            # With an empty main module a worker does not run the user's script again.
-            with (
-                _replaced(os.environ, "JAX_PLATFORMS", "cpu"),
-                _replaced(sys.modules, "__main__", ModuleType("__main__")),
-            ):
-                super().start()
+            super().start()
         finally:
+            sys.modules["__main__"] = main
             if blocked:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Spawn(SpawnContext):
     Process = _Process
-
-
-@contextmanager
-def _replaced(mapping, key: str, value) -> Iterator[None]:
-    """A mapping has another value for a key meanwhile."""
-    before = mapping.get(key)
-    mapping[key] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del mapping[key]
-        else:
-            mapping[key] = before

@@ -1,8 +1,7 @@
 """The shortest input at which a formula fails: small sizes, whole numbers, many zeros."""
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import chain, compress
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ from jaxnn.verify.comparison import (
     FormulaError,
     FunctionError,
     TracedClaim,
+    Values,
     arranged,
     declared_layout,
     evaluate,
@@ -29,12 +29,6 @@ ROUNDS = 12
 
 Point = list[np.ndarray]
 """The flat inputs of one trial."""
-
-
-class _Search(NamedTuple):
-    claim: Claim
-    traced: TracedClaim
-    sizes: dict[str, int]
 
 
 def counterexample(
@@ -55,16 +49,15 @@ def counterexample(
             traced = trace_claim(claim, tuple(smaller.items()), both_modes=False)
         except (FormulaError, FunctionError):
             continue
-        search = _Search(claim, traced, smaller)
         rng = np.random.default_rng(seed)
         for candidates in (
             simple(dict(claim.inputs), smaller, BATCH, rng),
             draw(dict(claim.inputs), smaller, BATCH, rng, spreads=(1.0,)),
         ):
             points = [list(point) for point in zip(*jax.tree.leaves(candidates), strict=True)]
-            failing = [p for p, bad in zip(points, _fails(search, points), strict=True) if bad]
+            failing = list(compress(points, _fails(traced, points)))
             if failing:
-                return _described(search, _shrink(search, min(failing, key=length)))
+                return _described(traced, _shrink(traced, min(failing, key=length)))
     return None, None
 
 
@@ -74,25 +67,23 @@ def _small_sizes(claim: Claim) -> list[dict[str, int]]:
         return []
     ones = dict.fromkeys(names, 1)
     one_two = [ones | {name: 2} for name in names] if len(names) in (2, 3) else []
-    rising = dict(zip(names, range(2, 2 + len(names)), strict=True))
-    every = [ones, *one_two, dict.fromkeys(names, 2), rising]
-    return [a for a, b in pairwise([*every, {}]) if a != b]
+    rising = [{name: size for size, name in enumerate(names, start=2)}] if len(names) > 1 else []
+    return [ones, *one_two, dict.fromkeys(names, 2), *rising]
 
 
-def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
+def _fails(traced: TracedClaim, points: Sequence[Point]) -> list[bool]:
     """Per point whether the formula fails at the point and beside: kinks do not count."""
-    columns = [np.stack(column) for column in zip(*points, strict=True)]
-    missing = BATCH - len(points)
-    columns = [np.concatenate([c, np.repeat(c[:1], missing, axis=0)]) for c in columns]
+    padded = [*points, *points[:1] * (BATCH - len(points))]
+    columns = [np.stack(column) for column in zip(*padded, strict=True)]
     rng = np.random.default_rng(0)
     steps = [1e-7 * rng.uniform(-1, 1, size=c.shape) for c in columns]
-    bad, true = _differ(search, columns)
+    bad, true = _differ(traced, columns)
     for sign in (-1, 1):
         beside = [
             c + sign * step if g.kind in REAL_KINDS else c
-            for c, step, g in zip(columns, steps, generators(search.claim), strict=True)
+            for c, step, g in zip(columns, steps, generators(traced.claim), strict=True)
         ]
-        bad_beside, true_beside = _differ(search, beside)
+        bad_beside, true_beside = _differ(traced, beside)
         bad &= bad_beside
         for a, b in zip(true, true_beside, strict=True):
             with np.errstate(invalid="ignore", over="ignore"):
@@ -100,43 +91,51 @@ def _fails(search: _Search, points: Sequence[Point]) -> list[bool]:
     return bad[: len(points)].tolist()
 
 
-def _differ(search: _Search, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+def _differ(traced: TracedClaim, columns: Point) -> tuple[np.ndarray, list[np.ndarray]]:
     """Per trial whether the formula is clearly wrong, and the reference."""
-    values = evaluate(search.traced, list(columns))
-    if len(values.formula) != len(values.reference):
+    values = evaluate(traced, columns)
+    pairs = _pairs(traced, values)
+    if pairs is None:
         return np.ones(len(columns[0]), bool), values.reference
     bad = np.zeros(len(columns[0]), bool)
-    for c, t, rank in zip(values.formula, values.reference, search.traced.value_ranks, strict=True):
-        t = arranged(declared_layout(search.claim.layout, rank), t)
-        if c.size != t.size:
-            return np.ones(len(columns[0]), bool), values.reference
+    for formula, true in pairs:
         with np.errstate(invalid="ignore", over="ignore"):
-            distance = norms(c.reshape(t.shape) - t)
-            size = np.maximum(norms(c), norms(t))
+            distance = norms(formula - true)
+            size = np.maximum(norms(formula), norms(true))
             bad |= np.isfinite(distance) & (distance > 1e-2 * size) & (distance > 1e-4)
     return bad, values.reference
 
 
-def _shrink(search: _Search, point: Point) -> Point:
+def _pairs(traced: TracedClaim, values: Values) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Per leaf formula and reference [T, ...], in the declared layout; None if sizes differ."""
+    pairs = []
+    if len(values.formula) != len(values.reference):
+        return None
+    for formula, true, rank in zip(
+        values.formula, values.reference, traced.value_ranks, strict=True
+    ):
+        if formula.size != true.size:
+            return None
+        true = arranged(declared_layout(traced.claim.layout, rank), true)
+        pairs.append((formula, true.reshape(formula.shape)))
+    return pairs
+
+
+def _shrink(traced: TracedClaim, point: Point) -> Point:
     """The shortest point found by simplifying entries while the formula fails."""
-    leaves = generators(search.claim)
     for _ in range(ROUNDS):
         candidates = [
             [*point[:i], candidate, *point[i + 1 :]]
-            for i, leaf in enumerate(leaves)
+            for i, leaf in enumerate(generators(traced.claim))
             for candidate in simpler(leaf, point[i])
         ]
         candidates = sorted((c for c in candidates if length(c) < length(point)), key=length)
-        found = None
-        for start in range(0, len(candidates), BATCH):
-            batch = candidates[start : start + BATCH]
-            bad = _fails(search, batch)
-            found = next((c for c, fails in zip(batch, bad, strict=True) if fails), None)
-            if found is not None:
-                break
-        if found is None:
+        batches = (candidates[i : i + BATCH] for i in range(0, len(candidates), BATCH))
+        failing = chain.from_iterable(compress(batch, _fails(traced, batch)) for batch in batches)
+        shorter = next(failing, None)
+        if shorter is None:
             return point
-        point = found
+        point = shorter
     return point
 
 
@@ -149,20 +148,14 @@ def length(point: Sequence[np.ndarray]) -> int:
     )
 
 
-def _described(search: _Search, point: Point) -> tuple[Worst | None, Counterexample]:
-    structure = jax.tree.structure(dict(search.claim.inputs), is_leaf=is_input)
-    found = Counterexample(dict(search.sizes), jax.tree.unflatten(structure, point))
-    values = evaluate(search.traced, [value[None] for value in point])
-    worst, furthest = None, -1.0
-    if len(values.formula) != len(values.reference):
-        return None, found
-    for leaf, (c, t) in enumerate(zip(values.formula, values.reference, strict=True)):
-        true = arranged(declared_layout(search.claim.layout, search.traced.value_ranks[leaf]), t)[0]
-        if c[0].size != true.size:
-            return None, found
-        for index in np.ndindex(c[0].shape):
-            value = float(c[0][index]), float(true.reshape(c[0].shape)[index])
-            if abs(value[0] - value[1]) > furthest:
-                furthest = abs(value[0] - value[1])
-                worst = Worst(search.traced.names[leaf], index, *value)
-    return worst, found
+def _described(traced: TracedClaim, point: Point) -> tuple[Worst | None, Counterexample]:
+    structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
+    found = Counterexample(traced.sizes, jax.tree.unflatten(structure, point))
+    pairs = _pairs(traced, evaluate(traced, [value[None] for value in point]))
+    entries = [
+        Worst(name, index, float(value), float(true[0][index]))
+        for name, (formula, true) in zip(traced.names, pairs or (), strict=False)
+        for index, value in np.ndenumerate(formula[0])
+    ]
+    comparable = (entry for entry in entries if not np.isnan(entry.claimed - entry.true))
+    return max(comparable, key=lambda e: abs(e.claimed - e.true), default=None), found

@@ -65,12 +65,12 @@ class Verdict(NamedTuple):
     source: str
     kind: str
     verdict: str  # from VERDICTS
-    trials: int  # random trials
-    bits_lost: float | None  # of 53, at worst, beyond the effect of rounding the inputs
-    worst: Worst | None
-    counterexample: Counterexample | None
-    diagnosis: tuple[Finding, ...]  # several: two mistakes at once, or alternatives
-    seconds: float
+    trials: int = 0  # random trials
+    bits_lost: float | None = None  # of 53, at worst, beyond the effect of rounding the inputs
+    worst: Worst | None = None
+    counterexample: Counterexample | None = None
+    diagnosis: tuple[Finding, ...] = ()  # several: two mistakes at once, or alternatives
+    seconds: float = 0.0
     detail: str = ""  # a sentence: the layout, the error's line, how to tell alternatives apart
 
     @property

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -80,12 +80,8 @@ def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict
     if count < 1:
         raise ValueError(f"trials is {count}, expected at least 1")
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        examination = examine(claim, count, seed)
-    fields = examination._asdict()
-    del fields["sizes"]
-    fields["trials"] = count if examination.trials is None else examination.trials
-    seconds = time.perf_counter() - began
-    return Verdict(claim.name, claim.source, claim.kind, seconds=seconds, **fields)
+        verdict = _examine(claim, count, seed)
+    return verdict._replace(seconds=time.perf_counter() - began)
 
 
 def assert_holds(
@@ -130,92 +126,77 @@ def describe(verdict: Verdict) -> str:
     return "; ".join(part for part in (*parts, verdict.detail) if part)
 
 
-class Examination(NamedTuple):
-    """A verdict with the evidence; fields as in ``Verdict``."""
-
-    verdict: str
-    bits_lost: float | None = None
-    worst: Worst | None = None
-    counterexample: Counterexample | None = None
-    diagnosis: tuple[Finding, ...] = ()
-    detail: str = ""
-    sizes: dict[str, int] | None = None  # None: the sizes of the random trials
-    trials: int | None = None  # None: as many as requested
-
-
-def examine(claim: Claim, trials: int, seed: int) -> Examination:
-    """Judges a claim; the caller switches 64-bit numbers on.
-
-    Args:
-      claim: the claim.
-      trials: number of random trials.
-      seed: of the random numbers.
-    """
+def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
+    """Judges a claim; the caller switches 64-bit numbers on."""
     sizes = draw_sizes(claim.inputs, seed)
     try:
         traced = trace_claim(claim, tuple(sizes.items()))
     except FormulaError as error:
         return _not_evaluated(claim, error.__cause__ or error)
     except FunctionError as error:
-        return Examination("error", detail=f"of: {located(error.__cause__ or error)}", trials=0)
+        return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
     rng = np.random.default_rng(seed)
-    trials = affordable_trials(traced, trials)
+    affordable = affordable_trials(traced, trials)
     points = jax.tree.map(
         lambda *values: np.concatenate(values),
-        draw(dict(claim.inputs), sizes, trials, rng),
+        draw(dict(claim.inputs), sizes, affordable, rng),
         adversarial(dict(claim.inputs), sizes, rng),
     )
     values = evaluate(traced, points)
-    fits = _fits(claim, traced, values, trials)
+    fits = _fits(traced, values, affordable)
     if fits is None:
-        return _refuted(claim, sizes, seed, Examination("refuted"))
-    judged = _judge(claim, traced, points, values, fits, sizes)
-    if judged.verdict != "refuted":
-        larger = _at_larger_sizes(claim, trials, seed)
-        judged = larger if larger.verdict in ("refuted", "error") else judged
-    judged = judged._replace(trials=trials)
-    if judged.verdict == "refuted":
-        return _refuted(claim, judged.sizes or sizes, seed, judged)
-    return _with_layout(judged, traced, fits)
+        return _diagnosed(claim, sizes, seed, _verdict(claim, "refuted", trials=trials))
+    verdict = _judge(traced, points, values, fits)
+    if verdict.verdict != "refuted":
+        larger_verdict, larger = _at_larger_sizes(claim, affordable, seed)
+        if larger_verdict.verdict in ("refuted", "error"):
+            verdict, sizes = larger_verdict, larger
+    verdict = verdict._replace(trials=affordable)
+    if verdict.verdict == "refuted":
+        return _diagnosed(claim, sizes, seed, verdict)
+    return _with_layout(verdict, traced, fits)
 
 
-def _with_layout(judged: Examination, traced: TracedClaim, fits: "Sequence[Fit]") -> Examination:
+def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
+    return Verdict(claim.name, claim.source, claim.kind, verdict, **fields)
+
+
+def _with_layout(verdict: Verdict, traced: TracedClaim, fits: "Sequence[Fit]") -> Verdict:
     """The verdict ``holds_other_layout`` where only another layout makes the formula hold."""
     named = [
         Finding(fit.layout.code, name, f"it is {fit.layout.name}")
         for fit, name in zip(fits, traced.names, strict=True)
         if fit.layout.code
     ]
-    if not named or judged.verdict not in ("holds", "holds_unstable"):
-        return judged
+    if not named or verdict.verdict not in ("holds", "holds_unstable"):
+        return verdict
     detail = "; ".join(f"{finding.where}: {finding.detail}" for finding in named)
-    if judged.verdict == "holds_unstable":
-        detail += f"; unstable: {judged.detail}"
-    return judged._replace(verdict="holds_other_layout", diagnosis=tuple(named), detail=detail)
+    if verdict.verdict == "holds_unstable":
+        detail += f"; unstable: {verdict.detail}"
+    return verdict._replace(verdict="holds_other_layout", diagnosis=tuple(named), detail=detail)
 
 
-def _at_larger_sizes(claim: Claim, trials: int, seed: int) -> Examination:
+def _at_larger_sizes(claim: Claim, trials: int, seed: int) -> tuple[Verdict, dict[str, int]]:
     """The verdict at sizes two to four times as large, with a tenth of the trials.
 
     A formula may be right at one size only: 2 x / 3 for the mean of three squares.
     """
     sizes = larger_sizes(claim.inputs, seed)
     if not sizes:
-        return Examination("holds")
+        return _verdict(claim, "holds"), sizes
     try:
         traced = trace_claim(claim, tuple(sizes.items()), both_modes=False)
     except FormulaError as error:
-        return _not_evaluated(claim, error.__cause__ or error)
+        return _not_evaluated(claim, error.__cause__ or error), sizes
     except FunctionError:  # `of` does not accept these sizes
-        return Examination("holds")
+        return _verdict(claim, "holds"), sizes
     fewer = affordable_trials(traced, max(1, trials // 10))
     points = draw(dict(claim.inputs), sizes, fewer, np.random.default_rng([seed, 1]))
     values = evaluate(traced, points)
-    fits = _fits(claim, traced, values, fewer)
+    fits = _fits(traced, values, fewer)
     if fits is None:
-        return Examination("refuted", sizes=sizes)
-    judged = _judge(claim, traced, points, values, fits, sizes, only_failing=True)
-    return judged._replace(sizes=sizes)
+        return _verdict(claim, "refuted"), sizes
+    return _judge(traced, points, values, fits, only_failing=True), sizes
 
 
 class Fit(NamedTuple):
@@ -225,65 +206,53 @@ class Fit(NamedTuple):
     errors: np.ndarray  # relative, of every random trial
 
 
-def _fits(claim: Claim, traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
+def _fits(traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
     """Per leaf the layout in which the claim holds at the random trials, None without a layout."""
     if len(values.formula) != len(values.reference):
         return None
-    fits: list[Fit] = []
-    leaves = zip(*values, traced.value_ranks, strict=True)
-    for *arrays, rank in leaves:
-        value, reverse, forward = (array[:trials] for array in arrays)
-        declared = Layout("", "as declared", declared_layout(claim.layout, rank))
-        right_shape = declared.arrange(np.empty(reverse.shape[1:])).shape == value.shape[1:]
-        errors = np.full(trials, np.nan)
-        if right_shape:
-            errors = _errors(value, reverse, forward, declared)
+    claim, fits = traced.claim, []
+    for *arrays, rank in zip(*values, traced.value_ranks, strict=True):
+        value, *modes = (array[:trials] for array in arrays)
+        layout = Layout("", "as declared", declared_layout(claim.layout, rank))
+        right_shape = layout.arrange(modes[0][0]).shape == value.shape[1:]
         # NaN is no failure here: where float64 has no finite value, the high precision decides.
-        alternative = None
-        if np.any(errors > claim.tolerance) or not right_shape:
-            alternative = find_layout(claim, value, reverse, rank)
-        if alternative is not None:
-            fits.append(Fit(alternative, _errors(value, reverse, forward, alternative)))
-        elif right_shape:
-            fits.append(Fit(declared, errors))
-        else:
-            return None
+        if not right_shape or np.any(_errors(value, modes, layout) > claim.tolerance):
+            other = find_layout(claim, value, modes[0], rank)
+            if other is None and not right_shape:
+                return None
+            layout = other or layout
+        fits.append(Fit(layout, _errors(value, modes, layout)))
     return fits
 
 
-def _errors(
-    value: np.ndarray, reverse: np.ndarray, forward: np.ndarray, layout: Layout
-) -> np.ndarray:
+def _errors(value: np.ndarray, modes: Sequence[np.ndarray], layout: Layout) -> np.ndarray:
     """Every trial's error against the worse of the two modes of autodiff."""
-    return np.maximum(
-        *(relative_errors(value, arranged(layout.arrange, mode)) for mode in (reverse, forward))
-    )
+    return np.maximum(*(relative_errors(value, arranged(layout.arrange, m)) for m in modes))
 
 
 def _judge(
-    claim: Claim,
     traced: TracedClaim,
     points: PyTree,
     values: Values,
     fits: Sequence[Fit],
-    sizes: dict[str, int],
     only_failing: bool = False,
-) -> Examination:
+) -> Verdict:
     """The verdict at the awkward inputs and at the worst of the random ones."""
     from jaxnn.verify.exact import Judge
 
+    claim = traced.claim
     errors = np.max([fit.errors for fit in fits], axis=0)
     worst_trials = _suspicious(errors, claim.tolerance)
     if only_failing:
         worst_trials = [trial for trial in worst_trials if not errors[trial] <= claim.tolerance]
         if not worst_trials:
-            return Examination("holds")
+            return _verdict(claim, "holds")
     try:
         arrange = [fit.layout.arrange for fit in fits]
         is_value = claim.kind == "value"
         judge = Judge(traced, generators(claim), arrange, claim.tolerance, is_value)
     except Unsupported as unsupported:
-        return _judged_in_float64(errors, claim.tolerance, str(unsupported))
+        return _judged_in_float64(claim, errors, str(unsupported))
     flat = jax.tree.leaves(points)
     awkward = range(len(errors), len(flat[0]))
     step = -(-len(awkward) * operations(traced) // AFFORDABLE) or 1
@@ -292,9 +261,9 @@ def _judge(
         point = [value[trial] for value in flat]
         judgement = judge(point, [leaf[trial] for leaf in values.formula])
         if judgement.outcome == "wrong":
-            return _with_evidence("refuted", claim, traced, sizes, judgement, point)
+            return _with_evidence("refuted", traced, judgement, point)
         judgements.append((judgement, point))
-    return _summary(claim, traced, judgements, sizes)
+    return _summary(traced, judgements)
 
 
 def _suspicious(errors: np.ndarray, tolerance: float) -> np.ndarray:
@@ -306,30 +275,24 @@ def _suspicious(errors: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _with_evidence(
-    verdict: str,
-    claim: Claim,
-    traced: TracedClaim,
-    sizes: dict[str, int],
-    judgement: "Judgement",
-    point: Sequence[np.ndarray],
-) -> Examination:
+    verdict: str, traced: TracedClaim, judgement: "Judgement", point: Sequence[np.ndarray], **fields
+) -> Verdict:
     """A verdict with the input and the entry that the verdict rests on."""
-    structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
+    structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
     index = tuple(map(int, judgement.index))
     values = judgement.formula, judgement.reference, judgement.one_sided
-    return Examination(
+    return _verdict(
+        traced.claim,
         verdict,
         worst=Worst(traced.names[judgement.leaf], index, *values),
-        counterexample=Counterexample(sizes, jax.tree.unflatten(structure, point)),
+        counterexample=Counterexample(traced.sizes, jax.tree.unflatten(structure, point)),
+        **fields,
     )
 
 
 def _summary(
-    claim: Claim,
-    traced: TracedClaim,
-    judgements: "Sequence[tuple[Judgement, list[np.ndarray]]]",
-    sizes: dict[str, int],
-) -> Examination:
+    traced: TracedClaim, judgements: "Sequence[tuple[Judgement, list[np.ndarray]]]"
+) -> Verdict:
     """The verdict on a formula that is right wherever the function has a derivative."""
     bits = max(judgement.bits_lost for judgement, _ in judgements)
     unstable = bits > MANTISSA / 2
@@ -340,54 +303,44 @@ def _summary(
             detail += f"autodiff takes it to be {judgement.reference:.6g}"
             if unstable:
                 detail += f"; elsewhere it loses {bits:.0f} of {MANTISSA} bits"
-            found = _with_evidence("kink", claim, traced, sizes, judgement, point)
-            return found._replace(bits_lost=bits, detail=detail)
+            return _with_evidence("kink", traced, judgement, point, bits_lost=bits, detail=detail)
     if not unstable:
-        return Examination("holds", bits_lost=bits)
+        return _verdict(traced.claim, "holds", bits_lost=bits)
     judgement, point = min(
         (pair for pair in judgements if pair[0].bits_lost > bits - 1),
         key=lambda pair: shrinking.length(pair[1]),
     )
-    found = _with_evidence("holds_unstable", claim, traced, sizes, judgement, point)
-    return found._replace(bits_lost=bits, detail=_loss(judgement))
-
-
-def _loss(judgement: "Judgement") -> str:
+    detail = f"loses {judgement.bits_lost:.0f} of {MANTISSA} bits"
     if not np.isfinite(judgement.formula):
-        return f"float64 gives {judgement.formula}, the value is {judgement.reference:.6g}"
-    return f"loses {judgement.bits_lost:.0f} of {MANTISSA} bits"
+        detail = f"float64 gives {judgement.formula}, the value is {judgement.reference:.6g}"
+    return _with_evidence("holds_unstable", traced, judgement, point, bits_lost=bits, detail=detail)
 
 
-def _judged_in_float64(errors: np.ndarray, tolerance: float, reason: str) -> Examination:
+def _judged_in_float64(claim: Claim, errors: np.ndarray, reason: str) -> Verdict:
     """The verdict of float64 alone, for operations unknown to the high precision."""
     detail = f"judged in float64 alone: {reason}"
     finite = errors[np.isfinite(errors)]
-    if len(finite) == 0 or np.mean(finite > tolerance) > 0.01:
-        return Examination("refuted", detail=detail)
-    bits = np.log2(max(1.0, float(np.max(finite)) * 2.0**MANTISSA))
-    return Examination("holds", bits_lost=float(bits), detail=detail)
+    if len(finite) == 0 or np.mean(finite > claim.tolerance) > 0.01:
+        return _verdict(claim, "refuted", detail=detail)
+    bits = float(np.log2(max(1.0, float(np.max(finite)) * 2.0**MANTISSA)))
+    return _verdict(claim, "holds", bits_lost=bits, detail=detail)
 
 
-def _refuted(claim: Claim, sizes: dict[str, int], seed: int, judged: Examination) -> Examination:
+def _diagnosed(claim: Claim, sizes: dict[str, int], seed: int, refuted: Verdict) -> Verdict:
     """The verdict with the diagnosis and the shortest counterexample known."""
     worst, counterexample = shrinking.counterexample(claim, sizes, seed)
     if counterexample is None:
-        worst, counterexample = judged.worst, judged.counterexample
+        worst, counterexample = refuted.worst, refuted.counterexample
     named, alternatives = diagnosis.diagnose(claim, seed)
-    return judged._replace(
-        worst=worst,
-        counterexample=counterexample,
-        diagnosis=named,
-        detail=alternatives or ("" if worst else judged.detail),
+    detail = alternatives or ("" if worst else refuted.detail)
+    return refuted._replace(
+        worst=worst, counterexample=counterexample, diagnosis=named, detail=detail
     )
 
 
-def _not_evaluated(claim: Claim, error: BaseException) -> Examination:
+def _not_evaluated(claim: Claim, error: BaseException) -> Verdict:
     """The verdict on a formula that raised: mismatched shapes are a mistake of the formula."""
     findings = diagnosis.diagnose_shapes(claim, error, user_line(error))
-    return Examination(
-        "refuted" if findings else "error",
-        diagnosis=findings,
-        detail="" if findings else located(error),
-        trials=0,
-    )
+    if findings:
+        return _verdict(claim, "refuted", diagnosis=findings)
+    return _verdict(claim, "error", detail=located(error))
