@@ -36,7 +36,7 @@ from jaxnn.search import (
     successive_halving,
 )
 from jaxnn.search.result import RULES
-from jaxnn.search.space import readable
+from jaxnn.search.space import cell, readable
 from jaxnn.search.task import Validation
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
@@ -245,7 +245,7 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
                 f"{scores.loss:.4f}",
                 f"{result.best.epochs:g}",
                 *(
-                    report.cell(readable(result.best.config[name]))
+                    cell(readable(result.best.config[name]))
                     for name in ("learning_rate", "l2", "batch_size", "hidden")
                 ),
             )

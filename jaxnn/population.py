@@ -294,7 +294,7 @@ class Signature(NamedTuple):
     settings: tuple  # of JAX, as in force in this thread
 
 
-@dataclass
+@dataclass(eq=False)  # hashed by identity
 class Traced:
     """A traced program, not yet compiled.
 

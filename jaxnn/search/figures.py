@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,9 +19,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from jaxnn.figures import COLOURS, Curve, curves_figure, log_scale
-from jaxnn.search.report import cell, loss_name
-from jaxnn.search.result import Result
-from jaxnn.search.space import Config, Domain, Space
+from jaxnn.search.space import Config, Domain, Space, cell
+
+if TYPE_CHECKING:
+    from jaxnn.search.result import Result
 
 FEWEST = 10
 """The fewest trials that an importance is computed from."""
@@ -66,7 +67,7 @@ class Importance(NamedTuple):
     explained: float  # R^2 of the prediction; below 0 the mean predicts better
 
 
-def figures(result: Result) -> dict[str, Figure]:
+def figures(result: "Result") -> dict[str, Figure]:
     """All figures that suit a search, by file name."""
     drawn = {
         "learning_curves.png": learning_curves(result),
@@ -78,7 +79,7 @@ def figures(result: Result) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def learning_curves(result: Result) -> Figure:
+def learning_curves(result: "Result") -> Figure:
     """The best trials by epoch, with bands over replicates; the rest faint in the background.
 
     The curve of a copy, in population-based training, begins with the curves of its ancestors.
@@ -123,7 +124,7 @@ def learning_curves(result: Result) -> Figure:
     return figure
 
 
-def hyperparameters(result: Result) -> Figure | None:
+def hyperparameters(result: "Result") -> Figure | None:
     """Every trial's score against each searched hyperparameter; None without any."""
     names, points = result.space.searched, _points(result)
     if not names:
@@ -155,7 +156,7 @@ def hyperparameters(result: Result) -> Figure | None:
     return figure
 
 
-def learning_rate_l2(result: Result) -> Figure | None:
+def learning_rate_l2(result: "Result") -> Figure | None:
     """The score by learning rate and L2 strength; None unless both were searched."""
     names = ("learning_rate", "l2")
     points = [point for point in _points(result) if all(name in point.config for name in names)]
@@ -188,7 +189,7 @@ def learning_rate_l2(result: Result) -> Figure | None:
     return figure
 
 
-def parallel_coordinates(result: Result) -> Figure | None:
+def parallel_coordinates(result: "Result") -> Figure | None:
     """Every trial as a line; None unless at least two hyperparameters were searched.
 
     A trial without a hyperparameter passes below the axis; a diverged trial ends below the axis of
@@ -224,7 +225,7 @@ def parallel_coordinates(result: Result) -> Figure | None:
     return figure
 
 
-def importances(result: Result) -> Figure | None:
+def importances(result: "Result") -> Figure | None:
     """The importance of every hyperparameter, see ``importance``; None for too few trials."""
     points, space = _points(result), result.space
     configs = {point.number: point.config for point in points}
@@ -301,7 +302,7 @@ def importance(
     )
 
 
-def _points(result: Result) -> list[Point]:
+def _points(result: "Result") -> list[Point]:
     """All trials, in the order of their numbers."""
     measure, chosen = result.task.measure, result.best.trial
     limit = _FAR * result.curves[chosen].score(measure) or math.inf
@@ -319,21 +320,21 @@ def _finite(points: Sequence[Point]) -> np.ndarray:
     return np.array([point.score for point in points if not point.lost])
 
 
-def _unit(result: Result) -> float:
+def _unit(result: "Result") -> float:
     """The factor of shown scores: errors are in percent."""
     return 100.0 if result.task.measure == "error" else 1.0
 
 
-def _measure(result: Result) -> str:
+def _measure(result: "Result") -> str:
     """The minimised measure, with a unit."""
     if result.task.measure == "error":
         return "validation error (%)"
-    name = "loss" if "loss" in result.space.searched else loss_name(result)
+    name = "loss" if "loss" in result.space.searched else result.loss_name
     nats = " (nats)" if name == "cross_entropy" else ""
     return f"validation {name.replace('cross_', 'cross-').replace('_', ' ')}{nats}"
 
 
-def _whole_curve(result: Result, number: int) -> np.ndarray:
+def _whole_curve(result: "Result", number: int) -> np.ndarray:
     """A trial's scores from the first evaluation on, with the scores of ancestors: [E, R]."""
     name, curve = result.task.measure, result.curves[number]
     parts = [curve.values(name)]

@@ -6,24 +6,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxnn.extras import require
 from jaxnn.reporting import environment, plain, print_table, write_csv, write_json
-from jaxnn.search.loop import Status
-from jaxnn.search.result import FinalScores, Result, Row
-from jaxnn.search.space import Space, readable
+from jaxnn.search.space import Space, cell, readable
+
+if TYPE_CHECKING:
+    from jaxnn.search.loop import Status
+    from jaxnn.search.result import FinalScores, Result, Row
 
 
 @contextmanager
 def reporting(
-    progress: bool | Callable[[Status], None] | None,
+    progress: "bool | Callable[[Status], None] | None",
     space: Space,
     measure: str,
     *,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Callable[[Status], None]]:
+) -> "Iterator[Callable[[Status], None]]":
     """Shows the progress of a search, if wanted.
 
     Args:
@@ -58,7 +60,7 @@ def reporting(
         )
 
 
-def _best_so_far(status: Status, measure: str) -> str:
+def _best_so_far(status: "Status", measure: str) -> str:
     """The best score and the number diverged: ``best accuracy 92.20%, 3 diverged``."""
     diverged = f"{status.diverged} diverged"
     if not math.isfinite(status.best):
@@ -79,7 +81,7 @@ def programs(space: Space) -> str:
     )
 
 
-def write(result: Result, folder: Path | str) -> list[Path]:
+def write(result: "Result", folder: Path | str) -> list[Path]:
     """Writes the whole report of a search, each file whole or not at all.
 
     ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG; the folder is created
@@ -106,7 +108,7 @@ def write(result: Result, folder: Path | str) -> list[Path]:
     return [folder / name for name in (*tables, "results.json", *drawn)]
 
 
-def results(result: Result) -> dict[str, Any]:
+def results(result: "Result") -> dict[str, Any]:
     """The search in JSON's types: the question, the choice, the cost.
 
     ``best`` has the configuration, its epochs, ``validation_accuracy`` and ``validation_X``, where
@@ -114,7 +116,7 @@ def results(result: Result) -> dict[str, Any]:
     in training. ``test``, if the test set was read, has the number of readings and the scores of
     the first; ``later_tests`` has the scores of later readings.
     """
-    best, loss, per_epoch = result.best, loss_name(result), result.task.evaluations_per_epoch
+    best, loss, per_epoch = result.best, result.loss_name, result.task.evaluations_per_epoch
     stages = [
         {"config": readable(stage.config), "epochs": stage.until / per_epoch}
         for stage in best.stages
@@ -145,13 +147,7 @@ def results(result: Result) -> dict[str, Any]:
     }
 
 
-def loss_name(result: Result) -> str:
-    """The name of the chosen trial's loss."""
-    loss = result.spec.loss
-    return {"logistic": "cross_entropy"}.get(loss, loss) if isinstance(loss, str) else "loss"
-
-
-def _test_scores(scores: FinalScores, loss: str) -> dict[str, Any]:
+def _test_scores(scores: "FinalScores", loss: str) -> dict[str, Any]:
     """The scores with the interval of the accuracy as *the* interval, and the loss by name."""
     names = {
         "accuracy_interval": "confidence_interval",
@@ -159,10 +155,10 @@ def _test_scores(scores: FinalScores, loss: str) -> dict[str, Any]:
         "loss_interval": f"{loss}_confidence_interval",
         "losses": f"{loss}_values",
     }
-    return {names.get(name, name): value for name, value in scores._asdict().items()}
+    return {names.get(name, name): plain(value) for name, value in scores._asdict().items()}
 
 
-def history(result: Result) -> list[Row]:
+def history(result: "Result") -> "list[Row]":
     """One row per trial, replicate and evaluation; None where a replicate has diverged."""
     task, rows = result.task, []
     for number, curve in sorted(result.curves.items()):
@@ -186,7 +182,7 @@ def history(result: Result) -> list[Row]:
     return rows
 
 
-def show(result: Result, count: int = 10, stream: TextIO | None = None) -> None:
+def show(result: "Result", count: int = 10, stream: TextIO | None = None) -> None:
     """Prints the best trials, the best first.
 
     Args:
@@ -219,18 +215,7 @@ def show(result: Result, count: int = 10, stream: TextIO | None = None) -> None:
     )
 
 
-def cell(value: Any) -> str:
-    """A value of a configuration for people: layer sizes as ``50-30``."""
-    if value is None:
-        return ""
-    if isinstance(value, tuple | list):
-        return "-".join(map(str, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return str(value)
-
-
-def _measured(row: Row, name: str, factor: float, digits: int) -> str:
+def _measured(row: "Row", name: str, factor: float, digits: int) -> str:
     def number(value: float) -> str:
         return f"{factor * value:.{digits}f}" if abs(value) < 1e4 else f"{factor * value:.3g}"
 

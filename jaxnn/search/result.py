@@ -380,6 +380,12 @@ class Result:
         return self.task.spec(static, len(self.task.train.targets))
 
     @property
+    def loss_name(self) -> str:
+        """The name of the chosen trial's loss in reports; custom losses are called "loss"."""
+        loss = self.spec.loss
+        return {"logistic": "cross_entropy"}.get(loss, loss) if isinstance(loss, str) else "loss"
+
+    @property
     def notes(self) -> list[str]:
         """Messages to the reader of the result, such as a damaged checkpoint."""
         return [record["note"] for record in self._journal.records if "note" in record]

@@ -193,6 +193,17 @@ def readable(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def cell(value: Any) -> str:
+    """A value of a configuration for people: layer sizes as ``50-30``."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple | list):
+        return "-".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
+
+
 def applies(domain: Domain, config: Mapping[str, Any]) -> bool:
     """Whether a hyperparameter's conditions hold in a configuration."""
     return all(name in config and config[name] in values for name, values in domain.conditions)
