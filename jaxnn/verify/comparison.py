@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -231,7 +231,7 @@ def same_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return [n for n in shape if n != 1] == [n for n in expected if n != 1]
 
 
-def _vec(value_rank: int, order: Literal["C", "F"], array: np.ndarray) -> np.ndarray:
+def _vec(value_rank: int, order: Any, array: np.ndarray) -> np.ndarray:
     """[value, parameter]: the value's axes and the parameter's axes, each joined to one."""
     rows, columns = math.prod(array.shape[:value_rank]), math.prod(array.shape[value_rank:])
     flat = array.reshape(rows, columns, order=order)

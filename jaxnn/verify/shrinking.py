@@ -73,7 +73,7 @@ def _small_sizes(claim: Claim) -> list[dict[str, int]]:
 
 def _fails(traced: TracedClaim, points: Sequence[Point]) -> list[bool]:
     """Per point whether the formula fails at the point and beside: kinks do not count."""
-    padded = [*points, *points[:1] * (BATCH - len(points))]
+    padded = [*points, *[points[0]] * (BATCH - len(points))]
     columns = [np.stack(column) for column in zip(*padded, strict=True)]
     rng = np.random.default_rng(0)
     steps = [1e-7 * rng.uniform(-1, 1, size=c.shape) for c in columns]

@@ -216,12 +216,14 @@ def _fits(traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
         layout = Layout("", "as declared", declared_layout(claim.layout, rank))
         right_shape = layout.arrange(modes[0][0]).shape == value.shape[1:]
         # NaN is no failure here: where float64 has no finite value, the high precision decides.
-        if not right_shape or np.any(_errors(value, modes, layout) > claim.tolerance):
+        errors = _errors(value, modes, layout) if right_shape else np.full(trials, np.inf)
+        if np.any(errors > claim.tolerance):
             other = find_layout(claim, value, modes[0], rank)
-            if other is None and not right_shape:
+            if other is not None:
+                layout, errors = other, _errors(value, modes, other)
+            elif not right_shape:
                 return None
-            layout = other or layout
-        fits.append(Fit(layout, _errors(value, modes, layout)))
+        fits.append(Fit(layout, errors))
     return fits
 
 
