@@ -175,8 +175,9 @@ class Trainer:
 
     def _waves(self, program: Program, members: Members) -> list[Wave]:
         """The blocks of a bucket, dealt out to the devices."""
+        replicates, trials = members.diverged_at.shape
         devices = self._mesh.shape["population"]
-        return population.deal(*members.diverged_at.shape, program.block_size, devices)
+        return population.deal(replicates, trials, program.block_size, devices)
 
     def _arguments(self, hyper: Any, members: Members, wave: Wave, start: int, steps: int) -> tuple:
         rows = np.stack([block.rows for block in wave])  # [D, block_size]
