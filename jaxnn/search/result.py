@@ -176,8 +176,8 @@ class FinalScores(NamedTuple):
 
     accuracy: float
     loss: float
-    accuracy_interval: list[float]  # [low, high]: 95 %, over test examples
-    loss_interval: list[float]
+    accuracy_interval: Sequence[float]  # [low, high]: 95 %, over test examples
+    loss_interval: Sequence[float]
     accuracies: list[float]  # per model
     losses: list[float]
     retrained: bool  # on training and validation examples together
