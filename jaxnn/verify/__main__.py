@@ -22,7 +22,7 @@ EXTRA = ("cyclopts", "jinja2", "latex2mathml", "mpmath", "pebble", "rich")
 
 
 class UsageError(ValueError):
-    """A flag has a wrong value; the message is one line."""
+    """Two flags contradict each other; the message is one line."""
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.verify") -> int:
@@ -44,13 +44,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
 
     from jaxnn.verify.loading import UnusableFile
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        command, bound, _ = _app(program).parse_args(
-            arguments, exit_on_error=False, print_error=False
-        )
-        status = command(*bound.args, **bound.kwargs)
-        return status if isinstance(status, int) else HOLD  # a help text has no status
+        command, bound, _ = _app(program).parse_args(argv, exit_on_error=False, print_error=False)
+        return command(*bound.args, **bound.kwargs) or HOLD  # a help text has no status
     except (CycloptsError, UnusableFile, UsageError, OSError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -60,18 +56,20 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
 
 def _app(program: str) -> "App":
     """The command line, whose command returns the exit status."""
-    from cyclopts import App, Parameter
+    from cyclopts import App, Parameter, validators
 
     app = App(name=program, version_flags=[], default_parameter=Parameter(negative=()))
-    whole = Parameter(converter=_whole_number)
+    counted = Parameter(converter=_whole, validator=validators.Number(gte=1))
+    whole = Parameter(converter=_whole, validator=validators.Number(gte=0))
+    report = Parameter(validator=_check_writable)
 
     @app.default
     def verify(
-        *files: Path,
-        trials: Annotated[int | None, whole] = None,
-        json: Path | None = None,
-        html: Path | None = None,
-        timeout: float = 60.0,
+        *files: Annotated[Path, Parameter(required=True)],
+        trials: Annotated[int | None, counted] = None,
+        json: Annotated[Path | None, report] = None,
+        html: Annotated[Path | None, report] = None,
+        timeout: Annotated[float, Parameter(validator=_check_seconds)] = 60.0,
         seed: Annotated[int, whole] = 0,
         workers: Annotated[int | None, whole] = None,
     ) -> int:
@@ -88,23 +86,20 @@ def _app(program: str) -> "App":
           seed: Seed of the random trials.
           workers: Processes to use; default: one per core; 0: this process alone, no time limit.
         """
-        if not files:
-            raise UsageError("no files given, expected FILE.py ...")
-        for flag, value, least in (
-            ("trials", trials, 1),
-            ("seed", seed, 0),
-            ("workers", workers, 0),
-        ):
-            if value is not None and value < least:
-                raise UsageError(f"--{flag} is {value}, expected at least {least}")
-        if not (math.isfinite(timeout) and timeout > 0):
-            raise UsageError(f"--timeout is {timeout}, expected a positive number of seconds")
-        for flag, path in (("json", json), ("html", html)):
-            _check_writable(flag, path, files)
-        if json and html and json.resolve() == html.resolve():
+        from jaxnn.verify.report import to_html, to_json
+
+        reports = [path.resolve() for path in (json, html) if path]
+        for path in {file.resolve() for file in files}.intersection(reports):
+            raise UsageError(
+                f"{path} is to be verified and written: its claims would be overwritten"
+            )
+        if len(set(reports)) < len(reports):
             raise UsageError(f"--json and --html are both {json}, expected two files")
         entries = judge_files(files, trials, seed, timeout, workers)
-        _write(entries, json, html)
+        if json:
+            _write(json, to_json(verdict for _, verdict in entries))
+        if html:
+            _write(html, to_html(entries))
         return HOLD if all(verdict.holds for _, verdict in entries) else REFUTED
 
     return app
@@ -121,72 +116,61 @@ def judge_files(
     import jax
 
     from jaxnn.progress import Progress
-    from jaxnn.verify import runner, table
+    from jaxnn.verify import runner, text
 
     jax.config.update("jax_platforms", "cpu")  # a file's own arrays need no accelerator
     claims = runner.load_files(files)
     with Progress(unit="claims") as progress:
-        verdicts = runner.judge(
-            claims,
-            trials=trials,
-            seed=seed,
-            timeout=timeout,
-            workers=workers,
-            on_result=lambda done, total, verdict: progress.report(
-                "verifying", done, total, verdict.name
-            ),
-        )
+
+        def report(done: int, total: int, verdict: "Verdict") -> None:
+            progress.report("verifying", done, total, verdict.name)
+
+        verdicts = runner.judge(claims, trials, seed, timeout, workers, report)
     entries = [(loaded.claim, verdict) for loaded, verdict in zip(claims, verdicts, strict=True)]
-    table.print_verdicts(verdicts)
+    text.print_verdicts(verdicts)
     for claim, verdict in entries:
         if verdict.verdict == "refuted":
-            table.print_evidence(claim, verdict)
+            text.print_evidence(claim, verdict)
     return entries
 
 
-def _write(entries: "list[tuple[Claim, Verdict]]", json: Path | None, html: Path | None) -> None:
-    """Writes the reports, each whole or not at all.
+def _write(path: Path, content: str) -> None:
+    """Writes a report, whole or not at all.
 
     Raises:
-      OSError: a report cannot be written.
+      OSError: the report cannot be written.
     """
     from jaxnn.files import atomic_write
-    from jaxnn.verify.report import to_html, to_json
 
-    contents: dict[Path, str] = {}
-    if json:
-        contents[json] = to_json([verdict for _, verdict in entries])
-    if html:
-        contents[html] = to_html(entries)
-    for path, content in contents.items():
-        with atomic_write(path, "w") as file:
-            file.write(content)
-        print(f"wrote {path}")
+    with atomic_write(path, "w") as file:
+        file.write(content)
+    print(f"wrote {path}")
 
 
-def _check_writable(flag: str, path: Path | None, files: Sequence[Path]) -> None:
+def _check_writable(_: object, path: Path | None) -> None:
     """Refuses an unwritable file before any claim is judged."""
     if path is None:
         return
-    refusal = f"--{flag} is {path}, expected a file to write to: "
-    if path.is_dir():
-        raise UsageError(refusal + "it is a folder")
-    if path.resolve() in [file.resolve() for file in files]:
-        raise UsageError(refusal + "its claims would be overwritten")
+    reason = "it is a folder" if path.is_dir() else ""
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise UsageError(refusal + (error.strerror or str(error))) from None
+        reason = error.strerror or str(error)
+    if reason:
+        raise ValueError(f"Expected a file to write to: {reason}.")
 
 
-def _whole_number(_: object, tokens: "Sequence[Token]") -> int:
+def _check_seconds(_: object, seconds: float) -> None:
+    if not 0 < seconds < math.inf:
+        raise ValueError("Expected a positive number of seconds.")
+
+
+def _whole(_: object, tokens: "Sequence[Token]") -> int:
     """Refuses 2.5, which cyclopts would round."""
-    text = tokens[0].value
     try:
-        return int(text)
+        return int(tokens[0].value)
     except ValueError:
-        raise ValueError(f"{text!r}, expected a whole number") from None
+        raise ValueError(f"{tokens[0].value!r}, expected a whole number") from None
 
 
 def _complain(text: str) -> int:

@@ -1,7 +1,7 @@
 """The reference of a claim: derivatives of ``of`` by forward and by reverse mode."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -41,7 +41,18 @@ def reference(
                 replaced = with_path(replaced, path, part)
             return function(replaced)
 
-        result = _DERIVATIVES[claim.kind](claim, of_parts, parts, mode, inputs)
+        if claim.kind == "gradient":
+            result = gradient(of_parts, parts, mode)
+        elif claim.kind == "jacobian":
+            result = _derivative(jax.jacrev, of_parts, parts, mode)
+        elif claim.kind == "hessian":
+            rows = _derivative(jax.jacrev, partial(gradient, of_parts, mode=mode), parts, mode)
+            result = tuple(row[0] for row in rows) if claim.single else rows
+        elif is_rule(claim, inputs):
+            return of_parts(parts)
+        else:
+            rate, slopes = inputs[_rate(claim)], gradient(of_parts, parts, mode)
+            result = jax.tree.map(lambda part, slope: part - rate * slope, parts, slopes)
         return result[0] if claim.single else result
 
     return derivative
@@ -65,41 +76,20 @@ def is_rule(claim: Claim, inputs: Inputs) -> bool:
 
 def gradient(of_parts: Callable[..., Any], parts: PyTree, mode: str) -> PyTree:
     """The gradient of a scalar function by a tree, in forward or reverse mode."""
-    return _either(jax.grad, mode)(of_parts)(parts)
+    return _derivative(jax.grad, of_parts, parts, mode)
 
 
-def _either(reverse: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    """The transform of a mode; forward mode for functions with loops that cannot be reversed."""
-
-    def transform(function: Callable[..., Any]) -> Callable[..., Any]:
-        def derivative(parts: PyTree) -> PyTree:
-            if mode == "reverse":
-                try:
-                    return reverse(function)(parts)
-                except ValueError as error:
-                    if "Reverse-mode differentiation does not work" not in str(error):
-                        raise
-            return jax.jacfwd(function)(parts)
-
-        return derivative
-
-    return transform
-
-
-def _gradient(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    del claim, inputs
-    return gradient(of_parts, parts, mode)
-
-
-def _jacobian(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    del claim, inputs
-    return _either(jax.jacrev, mode)(of_parts)(parts)
-
-
-def _hessian(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    del inputs
-    result = _either(jax.jacrev, mode)(lambda parts: gradient(of_parts, parts, mode))(parts)
-    return tuple(row[0] for row in result) if claim.single else result
+def _derivative(
+    reverse: Callable[..., Any], function: Callable[..., Any], parts: PyTree, mode: str
+) -> PyTree:
+    """The derivative in a mode; forward mode for functions with loops that cannot be reversed."""
+    if mode == "reverse":
+        try:
+            return reverse(function)(parts)
+        except ValueError as error:
+            if "Reverse-mode differentiation does not work" not in str(error):
+                raise
+    return jax.jacfwd(function)(parts)
 
 
 def check_value_shape(claim: Claim, one: Inputs) -> None:
@@ -120,24 +110,11 @@ def check_value_shape(claim: Claim, one: Inputs) -> None:
         raise ValueError(f"of returns {described}, expected a scalar to take a gradient of")
 
 
-def _update(claim: Claim, of_parts, parts, mode, inputs) -> PyTree:
-    if is_rule(claim, inputs):
-        value = of_parts(parts)
-        return (value,) if claim.single else value
-    rate_name = learning_rate_name(claim)
-    if rate_name is None:
+def _rate(claim: Claim) -> str:
+    name = learning_rate_name(claim)
+    if name is None:
         raise ValueError(
             f"of is the objective of an update, expected rate= to name its learning rate among "
             f"the inputs {', '.join(claim.inputs)}"
         )
-    rate = inputs[rate_name]
-    slopes = gradient(of_parts, parts, mode)
-    return jax.tree.map(lambda part, slope: part - rate * slope, parts, slopes)
-
-
-_DERIVATIVES = {
-    "gradient": _gradient,
-    "jacobian": _jacobian,
-    "hessian": _hessian,
-    "update": _update,
-}
+    return name

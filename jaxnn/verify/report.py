@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -16,15 +15,6 @@ from jaxnn.verify.verdict import VERDICTS, Verdict
 
 Entry = tuple[Claim, Verdict]
 
-SYMBOLS = {
-    "holds": "✓",
-    "holds_unstable": "≈",
-    "holds_other_layout": "⇄",
-    "refuted": "✗",
-    "kink": "∠",
-    "error": "!",
-}
-
 
 def to_json(verdicts: Iterable[Verdict]) -> str:
     """A list of ``{name, source, kind, verdict, ...}``: every field of every ``Verdict``.
@@ -36,17 +26,12 @@ def to_json(verdicts: Iterable[Verdict]) -> str:
 
 
 class Card(NamedTuple):
-    """The contents of a claim's part of the page."""
+    """A claim's part of the page."""
 
-    role: str  # "as printed", "corrected", or "" for a claim without correction
     anchor: str  # the identifier within the page
+    role: str  # "as printed", "corrected", or "" for a claim without correction
     claim: Claim
-    function: str  # the name of `of`
     verdict: Verdict
-    formula: str | None  # MathML
-    paragraphs: list[str]  # of the docstring
-    worst: tuple[str, str, str] | None  # entry, claimed, true
-    inputs: list[tuple[str, str]]  # of the counterexample
 
 
 def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> str:
@@ -60,24 +45,23 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
       HTML with the style inside and formulas as MathML.
     """
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     listed = list(entries)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"text": text, "symbols": SYMBOLS, "markup": Markup}
+    environment.globals |= {"text": text, "verdicts": VERDICTS, "getdoc": inspect.getdoc}
+    environment.filters["mathml"] = mathml
     template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
     counts = Counter(verdict.verdict for _, verdict in listed)
     return environment.from_string(template).render(
         title=title,
-        total=len(listed),
-        counts=[(name, counts[name]) for name in VERDICTS if counts[name]],
-        groups=[_cards(group, number) for number, group in enumerate(groups(listed), 1)],
+        counts={name: counts[name] for name in VERDICTS if counts[name]},
+        groups=_groups(listed),
     )
 
 
-def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _groups(entries: Sequence[Entry]) -> list[list[Card]]:
     """Every claim in a list with the corrections, in the order of the first members."""
     known = {id(claim) for claim, _ in entries}
     found: dict[int, list[Entry]] = {}
@@ -86,41 +70,16 @@ def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
         while printed.corrects is not None and id(printed.corrects) in known:
             printed = printed.corrects
         found.setdefault(id(printed), []).append(entry)
-    return [
-        sorted(group, key=lambda entry, first=first: id(entry[0]) != first)
-        for first, group in found.items()
-    ]
-
-
-def _cards(group: Sequence[Entry], number: int) -> list[Card]:
-    anchors = [f"claim-{number}" + (f"-{i}" if i else "") for i in range(len(group))]
-    return [
-        _card(claim, verdict, anchor, len(group) > 1)
-        for anchor, (claim, verdict) in zip(anchors, group, strict=True)
-    ]
-
-
-def _card(claim: Claim, verdict: Verdict, anchor: str, paired: bool) -> Card:
-    corrected = "corrected" if claim.corrects is not None else "as printed"
-    wrong = verdict.worst
-    evidence = verdict.counterexample
-    return Card(
-        role=corrected if paired else "",
-        anchor=anchor,
-        claim=claim,
-        function=getattr(claim.of, "__name__", "a function"),
-        verdict=verdict,
-        formula=mathml(claim.statement),
-        paragraphs=_paragraphs(claim),
-        worst=wrong
-        and (text.entry(verdict.kind, wrong), *text.difference(wrong.claimed, wrong.true)),
-        inputs=list(text.arrays(evidence.inputs)) if evidence else [],
-    )
-
-
-def _paragraphs(claim: Claim) -> list[str]:
-    docstring = inspect.getdoc(claim.formula) or ""
-    return [" ".join(part.split()) for part in docstring.split("\n\n") if part.strip()]
+    groups = []
+    for number, (first, group) in enumerate(found.items(), start=1):
+        cards = []
+        group.sort(key=lambda entry: id(entry[0]) != first)
+        for i, (claim, verdict) in enumerate(group):
+            role = "corrected" if claim.corrects else "as printed"
+            anchor = f"claim-{number}-{i}" if i else f"claim-{number}"
+            cards.append(Card(anchor, role if len(group) > 1 else "", claim, verdict))
+        groups.append(cards)
+    return groups
 
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
@@ -184,4 +143,4 @@ def _space_functions(root: ElementTree.Element) -> None:
 
 
 def _name(element: ElementTree.Element) -> str:
-    return re.sub(r"\{.*\}", "", str(element.tag))
+    return str(element.tag).rpartition("}")[2]

@@ -48,7 +48,6 @@ def load_files(files: Sequence[str | PathLike[str]]) -> list[LoadedClaim]:
 
 def judge(
     claims: Sequence[LoadedClaim],
-    *,
     trials: int | None = None,
     seed: int = 0,
     timeout: float = 60.0,

@@ -3,7 +3,44 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-VERDICTS = ("holds", "holds_unstable", "holds_other_layout", "refuted", "kink", "error")
+
+class Wording(NamedTuple):
+    """A verdict for a reader."""
+
+    words: str
+    symbol: str
+    style: str  # of rich
+    meaning: str
+
+
+VERDICTS = {
+    "holds": Wording(
+        "holds", "✓", "green", "Not refuted in any trial, and accurate in floating point."
+    ),
+    "holds_unstable": Wording(
+        "holds, unstable",
+        "≈",
+        "yellow",
+        "Right over the real numbers, but at some inputs it overflows, is not a number, or loses "
+        "more than half its bits.",
+    ),
+    "holds_other_layout": Wording(
+        "holds in another layout",
+        "⇄",
+        "cyan",
+        "Right once transposed or reordered as noted: a matter of convention.",
+    ),
+    "refuted": Wording(
+        "refuted",
+        "✗",
+        "bold red",
+        "Wrong: a counterexample is shown, and what the mistake most likely is.",
+    ),
+    "kink": Wording(
+        "holds except at kinks", "∠", "cyan", "Wrong only where the function has no derivative."
+    ),
+    "error": Wording("error", "!", "bold magenta", "Could not be judged, for the reason noted."),
+}
 
 HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
 """Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxnn.__main__
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, table
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, text
 
 CLAIMS = """\
 import jax.numpy as jnp
@@ -95,17 +95,17 @@ def test_the_exit_status_says_whether_all_claims_hold(main, verdict, status):
 
 
 BAD = [
-    ([], "no files given, expected FILE.py ..."),
-    (["FILE", "--trials", "0"], "--trials is 0, expected at least 1"),
+    ([], "Parameter FILES requires an argument"),
+    (["FILE", "--trials", "0"], 'Invalid value "0" for --trials. Must be >= 1.'),
     (["FILE", "--trials", "2.5"], "'2.5', expected a whole number"),
-    (["FILE", "--seed", "-1"], "--seed is -1, expected at least 0"),
-    (["FILE", "--workers", "-1"], "--workers is -1, expected at least 0"),
-    (["FILE", "--timeout", "0"], "--timeout is 0.0, expected a positive number of seconds"),
-    (["FILE", "--timeout", "nan"], "--timeout is nan, expected a positive number of seconds"),
+    (["FILE", "--seed", "-1"], 'Invalid value "-1" for --seed. Must be >= 0.'),
+    (["FILE", "--workers", "-1"], 'Invalid value "-1" for --workers. Must be >= 0.'),
+    (["FILE", "--timeout", "0"], '"0.0" for --timeout. Expected a positive number of seconds'),
+    (["FILE", "--timeout", "nan"], '"nan" for --timeout. Expected a positive number of seconds'),
     (["FILE", "--bogus"], "--bogus"),
     (["FILE", "--json"], "--json"),
-    (["FILE", "--json", "FOLDER"], "expected a file to write to: it is a folder"),
-    (["FILE", "--html", "FOLDER/no/x.html"], "expected a file to write to: No such file"),
+    (["FILE", "--json", "FOLDER"], "Expected a file to write to: it is a folder"),
+    (["FILE", "--html", "FOLDER/no/x.html"], "Expected a file to write to: No such file"),
     (["FILE", "--json", "FILE"], "its claims would be overwritten"),
     (["FILE", "--json", "FOLDER/x", "--html", "FOLDER/x"], "expected two files"),
     (["FILE", "FOLDER/nowhere.py"], "nowhere.py: No such file or directory"),
@@ -169,7 +169,7 @@ def test_an_unknown_command_is_status_2_and_one_line(capsys):
 def test_a_table_that_is_no_terminal_wraps_at_100_columns(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     stream = io.StringIO()
-    table.print_verdicts([HOLDS._replace(verdict="error", detail="word " * 80)], stream)
+    text.print_verdicts([HOLDS._replace(verdict="error", detail="word " * 80)], stream)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 100
     assert stream.getvalue().count("word") == 80
@@ -210,7 +210,7 @@ def test_what_speaks_against_a_claim_is_below_the_table(main, capsys):
 def test_the_table_says_what_is_remarkable(fields, what, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     stream = io.StringIO()
-    table.print_verdicts([HOLDS._replace(**fields)], stream)
+    text.print_verdicts([HOLDS._replace(**fields)], stream)
     assert what in stream.getvalue()
 
 
