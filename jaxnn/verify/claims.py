@@ -162,11 +162,12 @@ def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
       ValueError: the inputs have no such part.
     """
     value: Any = inputs
-    for step in _steps(path):
-        try:
-            value = getattr(value, str(step)) if _is_attribute(value, step) else value[step]
-        except (KeyError, IndexError, TypeError):
-            raise _leads_nowhere(path, inputs) from None
+    try:
+        for step in _steps(path):
+            value = value[_key(value, step)]
+    except (KeyError, IndexError, TypeError):
+        names = ", ".join(inputs)
+        raise ValueError(f"wrt is {path!r}, expected a path into the inputs {names}") from None
     return value
 
 
@@ -176,41 +177,42 @@ def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
     def replaced(value: Any, steps: list[str | int]) -> Any:
         if not steps:
             return new
-        step, rest = steps[0], steps[1:]
-        if _is_attribute(value, step):
-            return value._replace(**{str(step): replaced(getattr(value, str(step)), rest)})
+        key = _key(value, steps[0])
+        part = replaced(value[key], steps[1:])
         if isinstance(value, Mapping):
-            return {**value, step: replaced(value[step], rest)}
+            return {**value, key: part}
         items = list(value)
-        items[int(step)] = replaced(items[int(step)], rest)
+        items[key] = part
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
     return replaced(inputs, _steps(path))
 
 
-def _is_attribute(value: Any, step: object) -> bool:
-    return isinstance(step, str) and step in getattr(value, "_fields", ())
-
-
 def _steps(path: str) -> list[str | int]:
+    if not _PATH.fullmatch(path):
+        raise KeyError(path)
     parts = re.findall(r"[A-Za-z_]\w*|\[[^\]]*\]", path)
     return [ast.literal_eval(part)[0] if part[0] == "[" else part for part in parts]
 
 
-def _leads_nowhere(path: str, inputs: Mapping[str, PyTree]) -> ValueError:
-    return ValueError(f"wrt is {path!r}, expected a path into the inputs {', '.join(inputs)}")
+def _key(value: Any, step: str | int) -> Any:
+    """The key of a part: for a named tuple's field the index."""
+    fields = getattr(value, "_fields", ())
+    return fields.index(step) if step in fields else step
 
 
 def _check(made: Claim) -> None:
     """Raises a ValueError where the declaration contradicts formula, ``of`` or inputs."""
-    if made.kind not in KINDS:
-        raise ValueError(f"kind is {made.kind!r}, expected one of {', '.join(KINDS)}")
-    if made.layout is not None and made.layout not in LAYOUTS:
-        raise ValueError(f"layout is {made.layout!r}, expected one of {', '.join(LAYOUTS)}")
-    if isinstance(made.trials, bool) or not isinstance(made.trials, int) or made.trials < 1:
-        raise ValueError(f"trials is {made.trials!r}, expected a whole number, at least 1")
-    if not 0 < made.tolerance < 1:
-        raise ValueError(f"tolerance is {made.tolerance!r}, expected a number between 0 and 1")
+    rate_fits = made.rate is None or (made.kind == "update" and made.rate in made.inputs)
+    for fits, name, expected in (
+        (made.kind in KINDS, "kind", f"one of {', '.join(KINDS)}"),
+        (made.layout in (None, *LAYOUTS), "layout", f"one of {', '.join(LAYOUTS)}"),
+        (type(made.trials) is int and made.trials > 0, "trials", "a whole number, at least 1"),
+        (0 < made.tolerance < 1, "tolerance", "a number between 0 and 1"),
+        (rate_fits, "rate", "an input of a claim of kind 'update'"),
+    ):
+        if not fits:
+            raise ValueError(f"{name} is {getattr(made, name)!r}, expected {expected}")
     for name, generator in made.inputs.items():
         if not leaves(generator) or not all(map(is_input, leaves(generator))):
             raise ValueError(
@@ -227,17 +229,9 @@ def _check(made: Claim) -> None:
     if not made.wrt and made.kind != "value":
         raise ValueError(f"a claim of kind {made.kind!r} got no wrt, expected a parameter's name")
     for path in made.wrt:
-        if not _PATH.fullmatch(path):
-            raise _leads_nowhere(path, made.inputs)
-        for generator in leaves(at_path(made.inputs, path)):
-            if generator.kind in ("label",):
-                raise ValueError(
-                    f"wrt is {path!r}, a label, expected a parameter that varies continuously"
-                )
-    for path in made.wrt:
-        inside = [p for p in made.wrt if p == path or p.startswith((path + ".", path + "["))]
-        if len(inside) > 1:
+        if any(generator.kind == "label" for generator in leaves(at_path(made.inputs, path))):
+            raise ValueError(
+                f"wrt is {path!r}, a label, expected a parameter that varies continuously"
+            )
+        if sum(p == path or p.startswith((f"{path}.", f"{path}[")) for p in made.wrt) > 1:
             raise ValueError(f"wrt is {made.wrt!r}, expected each parameter once")
-    rate = made.rate
-    if rate is not None and (made.kind != "update" or rate not in made.inputs):
-        raise ValueError(f"rate is {rate!r}, expected an input of a claim of kind 'update'")

@@ -1,6 +1,7 @@
 """The plain gradient checker: centred differences at a point."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +76,9 @@ def gradcheck(
         _check_scalar(f, point)
         gradient = jax.grad(f) if gradient is None else gradient
         stated = gradient(point) if callable(gradient) else gradient
-        _check_shapes(stated, point)
+        shapes, expected = (str(jax.tree.map(jnp.shape, tree)) for tree in (stated, point))
+        if shapes != expected:
+            raise ValueError(f"the gradient has shape {shapes}, expected that of x: {expected}")
         value = np.asarray(ravel_pytree(stated)[0])
         reference, rounding = _differences(f, point, step)
     distance, size = norms(np.stack([value - reference, reference]))
@@ -104,13 +107,12 @@ def _differences(f: Callable[[Any], Any], point: PyTree, step: float) -> tuple[n
 def _worst(point: PyTree, value: np.ndarray, reference: np.ndarray) -> Worst:
     """The entry with the largest distance, or not finite."""
     entry = int(np.argmax(np.abs(value - reference)))
-    values = float(value[entry]), float(reference[entry])
-    for keys, leaf in jax.tree.flatten_with_path(point)[0]:
-        if entry < leaf.size:
-            index = tuple(map(int, np.unravel_index(entry, leaf.shape)))
-            return Worst("x" + jax.tree_util.keystr(keys), index, *values)
-        entry -= leaf.size
-    raise AssertionError("an entry belongs to a leaf")
+    places = (
+        ("x" + jax.tree_util.keystr(keys), index)
+        for keys, leaf in jax.tree.flatten_with_path(point)[0]
+        for index in np.ndindex(leaf.shape)
+    )
+    return Worst(*next(islice(places, entry, None)), float(value[entry]), float(reference[entry]))
 
 
 def _in_float64(leaf: Any) -> jax.Array:
@@ -129,9 +131,3 @@ def _check_scalar(f: Callable[[Any], Any], point: PyTree) -> None:
         raise ValueError(f"f returns {found}, expected a scalar")
     if value.dtype != jnp.float64:
         raise ValueError(f"f returns {value.dtype} for x in float64, expected float64")
-
-
-def _check_shapes(stated: PyTree, point: PyTree) -> None:
-    shapes, expected = (str(jax.tree.map(jnp.shape, tree)) for tree in (stated, point))
-    if shapes != expected:
-        raise ValueError(f"the gradient has shape {shapes}, expected that of x: {expected}")

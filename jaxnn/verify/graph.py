@@ -54,14 +54,7 @@ def build_graph(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
       function: a function of trees of arrays.
       *arguments: trees of arrays or ``jax.ShapeDtypeStruct``; only shapes and types matter.
     """
-    return _graph(jax.make_jaxpr(function)(*arguments))
-
-
-def _graph(closed: core.ClosedJaxpr) -> Graph:
-    builder = _Builder()
-    inputs = tuple(builder.new(aval) for aval in closed.in_avals)
-    outputs = builder.inline(closed, inputs, "")
-    return Graph(inputs, builder.constants, tuple(builder.nodes), outputs, builder.shapes)
+    return _Builder().graph(jax.make_jaxpr(function)(*arguments))
 
 
 def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
@@ -113,7 +106,7 @@ def by_primitives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
             closed, value = jax.make_jaxpr(function, return_shape=True)(
                 *jax.tree.unflatten(structure, shapes)
             )
-            known[kind] = _graph(closed), jax.tree.structure(value)
+            known[kind] = _Builder().graph(closed), jax.tree.structure(value)
         graph, value = known[kind]
         return jax.tree.unflatten(value, evaluate(graph, flat))
 
@@ -129,6 +122,12 @@ class _Builder:
         self.shapes: dict[Name, jax.ShapeDtypeStruct] = {}
         self._known: dict[Any, tuple[Name, ...]] = {}
 
+    def graph(self, closed: core.ClosedJaxpr) -> Graph:
+        """The graph of a jaxpr."""
+        inputs = tuple(self.new(aval) for aval in closed.in_avals)
+        outputs = self.inline(closed, inputs, "")
+        return Graph(inputs, self.constants, tuple(self.nodes), outputs, self.shapes)
+
     def new(self, aval: Any) -> Name:
         """A number for a new value."""
         name = len(self.shapes)
@@ -137,9 +136,10 @@ class _Builder:
 
     def constant(self, value: Any) -> Name:
         """A number for a value that does not depend on the inputs."""
-        traced = isinstance(value, Tracer)
-        value = value if traced else np.asarray(value)
-        key = id(value) if traced else (value.dtype, value.shape, value.tobytes())
+        key: Any = id(value)
+        if not isinstance(value, Tracer):
+            value = np.asarray(value)
+            key = value.dtype, value.shape, value.tobytes()
         if key not in self._known:
             self._known[key] = (self.new(value),)
             self.constants[self._known[key][0]] = value

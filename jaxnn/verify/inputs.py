@@ -4,9 +4,9 @@ A generator has a kind of numbers and a shape. A size is a fixed number or a nam
 names are equal sizes everywhere in a claim. NumPy draws in float64; the leading axis is the trials.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,20 +31,28 @@ class Input:
     axis: int = -1  # simplex, one_hot: the axis of the classes
 
     def __post_init__(self):
-        for size in (*self.shape, *(() if self.classes is None else (self.classes,))):
-            named = isinstance(size, str) and size.isidentifier()
+        for size in self.sizes:
             counted = isinstance(size, int) and not isinstance(size, bool) and size >= 1
-            if not (named or counted):
+            if not counted and not (isinstance(size, str) and size.isidentifier()):
                 raise ValueError(
                     f"a size is {size!r}, expected a name such as 'n', or a number from 1"
                 )
-        if self.kind in ("simplex", "one_hot") and not (
-            -len(self.shape) <= self.axis < len(self.shape)
-        ):
+        rank = len(self.shape)
+        if self.kind in ("simplex", "one_hot") and not -rank <= self.axis < rank:
             raise ValueError(
                 f"{self.kind} has shape {self.shape} and classes along axis {self.axis}, "
                 "expected at least one size, and one of its axes"
             )
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """The sizes of the axes, and the number of classes of a label."""
+        return self.shape if self.classes is None else (*self.shape, self.classes)
+
+    @property
+    def trial_axis(self) -> int:
+        """The axis of the classes behind a leading axis of trials."""
+        return self.axis % max(1, len(self.shape)) + 1
 
     def resolve(self, sizes: Sizes) -> tuple[int, ...]:
         """The shape in numbers."""
@@ -105,13 +113,13 @@ def leaves(inputs: PyTree) -> list[Input]:
 
 def symbols(inputs: PyTree) -> tuple[str, ...]:
     """The names of the symbolic sizes, in order of first appearance."""
-    sizes = [s for leaf in leaves(inputs) for s in (*leaf.shape, leaf.classes)]
-    return tuple(dict.fromkeys(size for size in sizes if isinstance(size, str)))
+    sizes = dict.fromkeys(size for leaf in leaves(inputs) for size in leaf.sizes)
+    return tuple(size for size in sizes if isinstance(size, str))
 
 
 def fixed_sizes(inputs: PyTree) -> frozenset[int]:
     """The sizes given as numbers."""
-    sizes = [s for leaf in leaves(inputs) for s in (*leaf.shape, leaf.classes)]
+    sizes = [size for leaf in leaves(inputs) for size in leaf.sizes]
     return frozenset(size for size in sizes if isinstance(size, int))
 
 
@@ -121,20 +129,26 @@ def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     A size of 1 hides a missing 1/n, equal sizes hide a transpose. Seeds rotate the sizes, so that
     few programs are compiled.
     """
-    names = symbols(inputs)
-    taken = fixed_sizes(inputs)
-    pool = [size for size in range(3, 3 + len(names) + len(taken) + 1) if size not in taken]
-    shift = seed % len(pool)
-    return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
+    count = len(symbols(inputs)) + len(fixed_sizes(inputs)) + 1
+    return _rotated(inputs, range(3, 3 + count), count, seed)
 
 
 def larger_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     """Distinct sizes larger than those of ``draw_sizes``."""
-    names = symbols(inputs)
-    pool = [size for size in (7, 11, 9, 13, 8, 12, 10, 14) if size not in fixed_sizes(inputs)]
-    pool = [*pool, *range(15, 15 + len(names))][: max(2, len(names))]
+    count = max(2, len(symbols(inputs)))
+    return _rotated(inputs, (7, 11, 9, 13, 8, 12, 10, 14, *range(15, 15 + count)), count, seed)
+
+
+def _rotated(inputs: PyTree, sizes: Iterable[int], most: int, seed: int) -> dict[str, int]:
+    """The symbolic sizes, from at most so many of the numbers that are no fixed sizes."""
+    taken = fixed_sizes(inputs)
+    pool = [size for size in sizes if size not in taken][:most]
     shift = seed % len(pool)
-    return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
+    return dict(zip(symbols(inputs), pool[shift:] + pool[:shift], strict=False))
+
+
+def _number(size: Size | None, sizes: Sizes) -> int:
+    return size if isinstance(size, int) else sizes[str(size)]
 
 
 SPREADS = (0.3, 1.0, 3.0)
@@ -153,32 +167,28 @@ def draw(
     Real numbers are normal with a standard deviation from ``spreads``, positive numbers log-normal
     around 1 / 2; a simplex is a softmax of normal numbers.
     """
-    return jax.tree.map(
-        lambda leaf: _draw_leaf(leaf, sizes, trials, rng, spreads), inputs, is_leaf=is_input
-    )
+
+    def leaf_values(leaf: Input) -> np.ndarray:
+        shape, axis = (trials, *leaf.resolve(sizes)), leaf.trial_axis
+        if leaf.kind in ("real", "simplex"):
+            spread = rng.choice(spreads, size=(trials, *[1] * len(leaf.shape)))
+            values = rng.normal(size=shape) * spread
+            return values if leaf.kind == "real" else _softmax(values, axis)
+        if leaf.kind == "positive":
+            return 0.5 * np.exp(0.7 * rng.normal(size=shape))
+        if leaf.kind == "one_hot":
+            index = np.argmax(rng.random(shape), axis=axis)
+            return np.moveaxis(np.eye(shape[axis])[index], -1, axis)
+        if leaf.kind == "label":
+            return rng.integers(_number(leaf.classes, sizes), size=shape)
+        return rng.integers(2, size=shape).astype(float)
+
+    return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
 
 
-def _draw_leaf(
-    leaf: Input,
-    sizes: Sizes,
-    trials: int,
-    rng: np.random.Generator,
-    spreads: Sequence[float] = SPREADS,
-) -> np.ndarray:
-    shape = (trials, *leaf.resolve(sizes))
-    if leaf.kind in ("real", "simplex"):
-        spread = rng.choice(spreads, size=(trials, *[1] * len(leaf.shape)))
-        values = rng.normal(size=shape) * spread
-        return values if leaf.kind == "real" else _softmax(values, _trial_axis(leaf))
-    if leaf.kind == "positive":
-        return 0.5 * np.exp(0.7 * rng.normal(size=shape))
-    if leaf.kind == "one_hot":
-        axis = _trial_axis(leaf)
-        index = np.argmax(rng.random(shape), axis=axis)
-        return np.moveaxis(np.eye(shape[axis])[index], -1, axis)
-    if leaf.kind == "label":
-        return rng.integers(_number(leaf.classes, sizes), size=shape)
-    return rng.integers(2, size=shape).astype(float)
+def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
+    exponentials = np.exp(values - values.max(axis=axis, keepdims=True))
+    return exponentials / exponentials.sum(axis=axis, keepdims=True)
 
 
 def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTree:
@@ -199,24 +209,21 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
     generators, structure = jax.tree.flatten(inputs, is_leaf=is_input)
     varied = [i for i, leaf in enumerate(generators) if leaf.kind in ("real", "simplex")]
     together = [None] if len(varied) != 1 else []
-    trials: list[list[np.ndarray]] = []
-    for alone in (*together, *varied):
-        for number, pattern in enumerate(PATTERNS):
-            trials.append(
-                [
-                    _pattern(leaf, sizes, pattern, number)
-                    if alone in (None, i) or i not in varied
-                    else _ordinary(leaf, sizes, rng)
-                    for i, leaf in enumerate(generators)
-                ]
-            )
-    whole_numbers = jax.tree.leaves(simple(inputs, sizes, WHOLE_NUMBERS, rng))
-    wide = jax.tree.leaves(draw(inputs, sizes, len(WIDE), rng, spreads=WIDE))
-    columns = [
-        np.concatenate([np.stack([trial[i] for trial in trials]), whole_numbers[i], wide[i]])
-        for i in range(len(generators))
+    trials = [
+        [
+            _pattern(leaf, sizes, pattern, number)
+            if alone in (None, i) or i not in varied
+            else _ordinary(leaf, sizes, rng)
+            for i, leaf in enumerate(generators)
+        ]
+        for alone in (*together, *varied)
+        for number, pattern in enumerate(PATTERNS.values())
     ]
-    return jax.tree.unflatten(structure, columns)
+    columns = [np.stack(values) for values in zip(*trials, strict=True)]
+    patterns = jax.tree.unflatten(structure, columns)
+    whole_numbers = simple(inputs, sizes, WHOLE_NUMBERS, rng)
+    wide = draw(inputs, sizes, len(WIDE), rng, spreads=WIDE)
+    return jax.tree.map(lambda *values: np.concatenate(values), patterns, whole_numbers, wide)
 
 
 WHOLE_NUMBERS = 8
@@ -225,7 +232,7 @@ WHOLE_NUMBERS = 8
 WIDE = (20.0, 60.0, 200.0, 600.0, 2000.0)
 """Standard deviations between those of ordinary trials and 1e4."""
 
-PATTERNS: dict[str, Any] = {
+PATTERNS: dict[str, Callable[[int], np.ndarray]] = {
     "zeros": lambda n: np.zeros(n),
     "all equal": lambda n: np.ones(n),
     "tie": lambda n: np.where(np.arange(n) < 2, 2.0, -1.0),
@@ -241,10 +248,12 @@ PATTERNS: dict[str, Any] = {
 """Every pattern as the n numbers of a flat array."""
 
 
-def _pattern(leaf: Input, sizes: Sizes, pattern: str, number: int) -> np.ndarray:
+def _pattern(
+    leaf: Input, sizes: Sizes, pattern: Callable[[int], np.ndarray], number: int
+) -> np.ndarray:
     shape = leaf.resolve(sizes)
     if leaf.kind == "real":
-        return PATTERNS[pattern](int(np.prod(shape, dtype=int))).reshape(shape)
+        return pattern(math.prod(shape)).reshape(shape)
     if leaf.kind == "positive":
         return np.full(shape, [0.5, 1.0, 1e-12, 1e4, 1e-3, 1e12][number % 6])
     if leaf.kind == "binary":
@@ -256,16 +265,14 @@ def _pattern(leaf: Input, sizes: Sizes, pattern: str, number: int) -> np.ndarray
     vector = np.eye(classes)[corner]
     if leaf.kind == "simplex" and number % 2:
         vector = np.full(classes, 1.0 / classes)
-    rest = [size for axis, size in enumerate(shape) if axis != leaf.axis % len(shape)]
-    return np.moveaxis(np.broadcast_to(vector, (*rest, classes)), -1, leaf.axis)
+    rows = np.broadcast_to(vector, (*np.delete(shape, leaf.axis), classes))
+    return np.moveaxis(rows, -1, leaf.axis)
 
 
 def _ordinary(leaf: Input, sizes: Sizes, rng: np.random.Generator) -> np.ndarray:
     """One trial of short decimals."""
-    values = _draw_leaf(leaf, sizes, 1, rng)[0]
-    if leaf.kind == "simplex":
-        return _shortened(values, leaf.axis)
-    return np.round(values, 1) + 0.0 if leaf.kind == "real" else values
+    values = draw(leaf, sizes, 1, rng)[0]
+    return _shortened(values, leaf.axis) if leaf.kind == "simplex" else np.round(values, 1) + 0.0
 
 
 def _shortened(p: np.ndarray, axis: int) -> np.ndarray:
@@ -287,8 +294,8 @@ def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) 
         if leaf.kind == "positive":
             return rng.choice([1.0, 0.5, 2.0], size=shape)
         if leaf.kind == "simplex":
-            return _shortened(_draw_leaf(leaf, sizes, trials, rng), _trial_axis(leaf))
-        return _draw_leaf(leaf, sizes, trials, rng)
+            return _shortened(draw(leaf, sizes, trials, rng), leaf.trial_axis)
+        return draw(leaf, sizes, trials, rng)
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
 
@@ -304,22 +311,9 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
     simplex puts the mass on a single class.
     """
     if leaf.kind in ("real", "positive"):
-        least = () if leaf.kind == "positive" else (0.0,)
-        wholes = [np.full_like(value, v) for v in (*least, 1.0)]
-        wholes += [np.round(value, decimals) for decimals in (0, 1)]
-        for candidate in wholes:
+        for candidate in _shorter_numbers(value):
             if leaf.kind == "real" or np.all(candidate > 0):
                 yield candidate
-        for index in np.ndindex(value.shape) if value.size <= SHORTENED else ():
-            for short in (
-                *least,
-                1.0,
-                *(np.round(value[index], decimals) for decimals in range(4)),
-            ):
-                if leaf.kind == "real" or short > 0:
-                    candidate = np.array(value)
-                    candidate[index] = short
-                    yield candidate
     elif leaf.kind == "simplex":
         for index in range(value.shape[leaf.axis]):
             corner = np.zeros_like(value)
@@ -330,15 +324,13 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
         yield np.zeros_like(value)
 
 
-def _number(size: Size | None, sizes: Sizes) -> int:
-    return size if isinstance(size, int) else sizes[str(size)]
-
-
-def _trial_axis(leaf: Input) -> int:
-    """The axis of the classes behind a leading axis of trials."""
-    return leaf.axis % len(leaf.shape) + 1
-
-
-def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
-    exponentials = np.exp(values - values.max(axis=axis, keepdims=True))
-    return exponentials / exponentials.sum(axis=axis, keepdims=True)
+def _shorter_numbers(value: np.ndarray) -> Iterator[np.ndarray]:
+    yield np.zeros_like(value)
+    yield np.ones_like(value)
+    yield np.round(value)
+    yield np.round(value, 1)
+    for index in np.ndindex(value.shape) if value.size <= SHORTENED else ():
+        for short in (0.0, 1.0, *(np.round(value[index], decimals) for decimals in range(4))):
+            candidate = value.copy()
+            candidate[index] = short
+            yield candidate

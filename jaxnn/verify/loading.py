@@ -4,7 +4,6 @@ import ast
 import hashlib
 import sys
 import traceback
-from collections import Counter
 from contextlib import redirect_stdout
 from os import PathLike
 from pathlib import Path
@@ -73,7 +72,7 @@ def _execute(source: bytes, path: Path) -> ModuleType:
 
 def _defined_claims(module: ModuleType) -> dict[str, Claim]:
     """The claims among the module's globals, without imported claims, by the first name."""
-    imported = {
+    known = {
         id(value)
         for other in list(sys.modules.values())
         if isinstance(other, ModuleType) and other is not module
@@ -82,26 +81,25 @@ def _defined_claims(module: ModuleType) -> dict[str, Claim]:
     }
     claims: dict[str, Claim] = {}
     for name, value in vars(module).items():
-        if isinstance(value, Claim) and id(value) not in imported | set(map(id, claims.values())):
+        if isinstance(value, Claim) and id(value) not in known:
+            known.add(id(value))
             claims[name] = value
     return claims
 
 
 def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) -> None:
     """Raises if two claims have equal names, so that the second hides the first."""
-    lines: dict[str, list[int]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            lines.setdefault(node.name, []).append(node.lineno)
-    for name in claims:
-        first, *more = lines.get(name, [0])
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    variables: dict[str, list[str]] = {}
+    for variable, claim in claims.items():
+        variables.setdefault(claim.name, []).append(variable)
+        first, *more = [node.lineno for node in functions if node.name == variable] or [0]
         if more:
             raise UnusableFile(
-                f"{path}, line {more[0]}: a second claim {name!r}, the first is in line {first}"
+                f"{path}, line {more[0]}: a second claim {variable!r}, the first is in line {first}"
             )
-    for name, count in Counter(claim.name for claim in claims.values()).items():
-        if count > 1:
-            same = [variable for variable, claim in claims.items() if claim.name == name]
+    for name, same in variables.items():
+        if len(same) > 1:
             raise UnusableFile(
                 f"{path}: the claims {', '.join(same)} are all of functions named {name!r}, "
                 "expected a name for each"
