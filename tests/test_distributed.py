@@ -165,6 +165,7 @@ def killed(tmp_path_factory):
     return statuses, stored(folder / "search"), folder
 
 
+@pytest.mark.slow
 def test_when_a_process_is_killed_the_other_ends_too(killed):
     assert killed[0][1] == -signal.SIGKILL
     assert killed[0][0] not in (0, -signal.SIGKILL)
@@ -177,6 +178,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @needs_two
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_bits(killed, uninterrupted, tmp_path):
     _, records, folder = killed
     assert sum("segment" in record for record in records) == 1
@@ -188,6 +190,7 @@ def test_a_killed_search_goes_on_to_the_same_bits(killed, uninterrupted, tmp_pat
 
 
 @needs_two
+@pytest.mark.slow
 def test_what_two_processes_began_one_process_with_two_devices_ends(
     killed, uninterrupted, tmp_path
 ):
@@ -196,6 +199,7 @@ def test_what_two_processes_began_one_process_with_two_devices_ends(
     assert stored(tmp_path / "search")[: len(killed[1])] == killed[1]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_alone_ends_and_so_does_the_one_that_waits_for_it(tmp_path):
     with processes("one_fails", tmp_path) as started:
         assert [process.wait(TIMEOUT) for process in started] == [1, 1]

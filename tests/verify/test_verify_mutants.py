@@ -1,7 +1,8 @@
 """The catalogue of mutants: derivations in float64, verdicts, diagnoses.
 
-All derivations are compared with autodiff. ``verify`` judges every seventh claim here;
-``confusion_matrix.py``, which ``.ci/run`` runs, judges every claim.
+All derivations are compared with autodiff. ``verify`` judges every seventh right derivation here,
+and every seventh mutant among the slow tests; ``confusion_matrix.py``, which ``.ci/run`` runs,
+judges every claim.
 """
 
 import functools
@@ -218,6 +219,7 @@ def test_every_seventh_right_derivation_is_not_refuted(seed: int, claim: Claim):
     assert judge_correct(verdict) == "right", describe(verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "mutant"), every_seventh((m, m.claim.name) for m in MUTANTS))
 def test_every_seventh_mutant_is_refuted_and_not_wrongly_diagnosed(seed: int, mutant: Mutant):
     verdict = verify(mutant.claim, trials=TRIALS, seed=seed)
