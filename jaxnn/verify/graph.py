@@ -8,11 +8,11 @@ rules; autodiff of a graph differentiates the primitives alone.
 import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jaxlib
 import numpy as np
 from jax.core import Tracer
 from jax.extend import core
@@ -161,9 +161,8 @@ class _Builder:
         for equation in closed.jaxpr.eqns:
             operands = tuple(name(atom) for atom in equation.invars)
             place = _user_line(equation) or where
-            called = _called(equation)
-            if called is not None:
-                results = self.inline(called, operands, place)
+            if equation.primitive.name in CALLS:
+                results = self.inline(called(equation), operands, place)
             else:
                 results = self._operation(equation, operands, place)
             names.update(zip(equation.outvars, results, strict=True))
@@ -182,26 +181,16 @@ class _Builder:
         return self._known[key]
 
 
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "remat": "jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-}
-"""Primitives that only call a jaxpr, with the parameter that holds the jaxpr."""
+CALLS = {
+    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
+    "custom_vjp_call_jaxpr", "jit", "pjit", "remat", "remat2",
+}  # fmt: skip
+"""Primitives that only call a jaxpr."""
 
 
-def _called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    name = _CALLS.get(equation.primitive.name)
-    if name is None:
-        return None
-    jaxpr = parameter(equation, name)
+def called(equation: core.JaxprEqn) -> core.ClosedJaxpr:
+    """The jaxpr that an equation calls."""
+    jaxpr = parameter(equation, "call_jaxpr", "jaxpr", "fun_jaxpr")
     return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
 
 
@@ -275,9 +264,10 @@ def _user_line(equation: core.JaxprEqn) -> str:
 
 def user_line(error: BaseException) -> str:
     """The innermost line of the user's code that raised: ``claims.py, line 12``."""
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if not is_library(frame.filename)]
-    return f"{Path(users[-1].filename).name}, line {users[-1].lineno}" if users else ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not is_library(frame.filename):
+            return f"{Path(frame.filename).name}, line {frame.lineno}"
+    return ""
 
 
 def located(error: BaseException) -> str:
@@ -287,17 +277,12 @@ def located(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
 
 
+_FOLDERS = [Path(file).parent for file in (jax.__file__, jaxlib.__file__, np.__file__, __file__)]
+_LIBRARIES = {*_FOLDERS, *(folder.resolve() for folder in _FOLDERS)}
+
+
 @lru_cache(maxsize=4096)
 def is_library(path: str) -> bool:
     """Whether a source file is JAX's, NumPy's or ``jaxnn.verify``'s, by the packages' folders."""
-    file = Path(path)
-    folders = {*file.parents, *file.resolve().parents}
-    return path.startswith("<frozen") or not folders.isdisjoint(_library_folders())
-
-
-@lru_cache(maxsize=1)
-def _library_folders() -> frozenset[Path]:
-    specs = [find_spec(name) for name in ("jax", "jaxlib", "numpy")]
-    folders = {Path(spec.origin).parent for spec in specs if spec and spec.origin}
-    folders.add(Path(__file__).parent)
-    return frozenset(folders | {folder.resolve() for folder in folders})
+    folders = {*Path(path).parents, *Path(path).resolve().parents}
+    return path.startswith("<frozen") or not folders.isdisjoint(_LIBRARIES)

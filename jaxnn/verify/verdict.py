@@ -46,24 +46,11 @@ HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
 """Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""
 
 CODES = (
-    "sign",
-    "missing_mean",
-    "extra_mean",
-    "factor",
-    "missing_l2",
-    "wrong_l2",
-    "l2_on_bias",
-    "transpose",
-    "vec_order",
-    "diagonal_only",
-    "softmax_jacobian_skipped",
-    "activation_derivative_missing",
-    "activation_derivative_wrong_argument",
-    "wrong_value",
-    "normaliser_constant",
-    "shape",
-    "unknown",
-)
+    "sign", "missing_mean", "extra_mean", "factor", "missing_l2", "wrong_l2", "l2_on_bias",
+    "transpose", "vec_order", "diagonal_only", "softmax_jacobian_skipped",
+    "activation_derivative_missing", "activation_derivative_wrong_argument", "wrong_value",
+    "normaliser_constant", "shape", "unknown",
+)  # fmt: skip
 """Mistakes that a diagnosis can name."""
 
 MANTISSA = 53

@@ -10,21 +10,9 @@ from jax import dtypes
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxnn.extras import require
-from jaxnn.verify.graph import Unsupported, parameter, scan_counts
+from jaxnn.verify.graph import CALLS, Unsupported, called, parameter, scan_counts
 
-INLINED = {
-    "checkpoint",
-    "closed_call",
-    "composite",
-    "core_call",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "custom_vjp_call_jaxpr",
-    "jit",
-    "pjit",
-    "remat",
-    "remat2",
-}
+INLINED = {*CALLS, "composite"}
 """Primitives that only call a jaxpr, a parameter."""
 
 
@@ -184,11 +172,8 @@ class _Flat:
         for eqn in jaxpr.eqns:
             inputs = [read(atom) for atom in eqn.invars]
             if eqn.primitive.name in INLINED:
-                inner = parameter(eqn, "call_jaxpr", "jaxpr", "fun_jaxpr")
-                closed = isinstance(inner, ClosedJaxpr)
-                outputs = self.inline(
-                    inner.jaxpr if closed else inner, inner.consts if closed else (), inputs
-                )
+                inner = called(eqn)
+                outputs = self.inline(inner.jaxpr, inner.consts, inputs)
             else:
                 outputs = [self.new() for _ in eqn.outvars]
                 self.equations.append((eqn, inputs, outputs))
