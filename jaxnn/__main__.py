@@ -13,14 +13,7 @@ BAD_USAGE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-      argv: the arguments; default: those of the process.
-
-    Returns:
-      The exit status: 2 for an unknown command, else the status of the command.
-    """
+    """Runs a command, and returns the exit status: 2 for an unknown command."""
     command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command == "verify":
         from jaxnn.verify.__main__ import main as verify

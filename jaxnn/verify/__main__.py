@@ -12,7 +12,7 @@ from jaxnn.extras import require
 if TYPE_CHECKING:
     from cyclopts import App, Token
 
-    from jaxnn.verify.claims import Claim
+    from jaxnn.verify.report import Entry
     from jaxnn.verify.verdict import Verdict
 
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -90,9 +90,7 @@ def _app(program: str) -> "App":
 
         reports = [path.resolve() for path in (json, html) if path]
         for path in {file.resolve() for file in files}.intersection(reports):
-            raise UsageError(
-                f"{path} is to be verified and written: its claims would be overwritten"
-            )
+            raise UsageError(f"{path} is a file of claims: its claims would be overwritten")
         if len(set(reports)) < len(reports):
             raise UsageError(f"--json and --html are both {json}, expected two files")
         entries = judge_files(files, trials, seed, timeout, workers)
@@ -107,12 +105,8 @@ def _app(program: str) -> "App":
 
 def judge_files(
     files: Sequence[Path], trials: int | None, seed: int, timeout: float, workers: int | None
-) -> "list[tuple[Claim, Verdict]]":
-    """Judges the claims of the files, and prints the table and the evidence.
-
-    Raises:
-      UnusableFile: a file cannot be used.
-    """
+) -> "list[Entry]":
+    """Judges the claims of the files, and prints the table and the evidence."""
     import jax
 
     from jaxnn.progress import Progress
@@ -135,11 +129,7 @@ def judge_files(
 
 
 def _write(path: Path, content: str) -> None:
-    """Writes a report, whole or not at all.
-
-    Raises:
-      OSError: the report cannot be written.
-    """
+    """Writes a report, whole or not at all."""
     from jaxnn.files import atomic_write
 
     with atomic_write(path, "w") as file:

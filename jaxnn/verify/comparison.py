@@ -57,12 +57,9 @@ class Values(NamedTuple):
 def trace_claim(
     claim: Claim, sizes: tuple[tuple[str, int], ...], both_modes: bool = True
 ) -> TracedClaim:
-    """Traces formula and reference at fixed sizes.
+    """Traces formula and reference at fixed sizes, pairs (name, number).
 
-    Args:
-      claim: the claim.
-      sizes: pairs (name, number) of the symbolic sizes.
-      both_modes: False: reverse mode alone, which also stands for forward mode.
+    Without ``both_modes`` reverse mode also stands for forward mode.
 
     Raises:
       FormulaError: from the exception that the formula raised.
@@ -158,16 +155,10 @@ def norms(array: np.ndarray) -> np.ndarray:
 
 
 def relative_errors(value: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """||value - reference|| / (||reference|| + 0.001 median ||reference||) of every trial.
+    """||value - reference|| / (||reference|| + 0.001 median ||reference||) of every trial, [T].
 
-    The median keeps cancellation in a nearly vanishing reference from counting as an error.
-
-    Args:
-      value: [T, ...].
-      reference: [T, ...].
-
-    Returns:
-      [T]; NaN where value or reference is not finite.
+    The median keeps cancellation in a nearly vanishing reference from counting as an error. The
+    error is NaN where value or reference, [T, ...], is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         distances, sizes = norms(value - reference), norms(reference)
@@ -186,14 +177,9 @@ class Layout(NamedTuple):
 
 
 def declared_layout(layout: str | None, value_rank: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The arrangement that a claim's ``layout`` declares.
+    """The arrangement of one trial's derivative in jaxnn's layout to a claim's ``layout``.
 
-    Args:
-      layout: ``transpose``, ``vec``, ``vec_rows`` or None.
-      value_rank: the leading axes of the derivative that belong to the function's value.
-
-    Returns:
-      A function from one trial's derivative in jaxnn's layout to the declared layout.
+    The first ``value_rank`` axes of the derivative belong to the function's value.
     """
     if layout in ("vec", "vec_rows"):
         return partial(_vec, value_rank, "F" if layout == "vec" else "C")
@@ -201,12 +187,7 @@ def declared_layout(layout: str | None, value_rank: int) -> Callable[[np.ndarray
 
 
 def alternative_layouts(shape: tuple[int, ...], value_rank: int) -> Iterator[Layout]:
-    """Every arrangement of a derivative apart from jaxnn's, the plainest first.
-
-    Args:
-      shape: of the derivative in jaxnn's layout.
-      value_rank: the leading axes that belong to the function's value.
-    """
+    """Every arrangement of a derivative of a shape apart from jaxnn's, the plainest first."""
     rank = len(shape)
     if rank >= 2:
         yield Layout("transpose", "the transpose", np.transpose)
@@ -251,11 +232,7 @@ def find_layout(
 ) -> Layout | None:
     """The layout in which formula and reference agree at every trial where both are finite.
 
-    Args:
-      claim: the claim, with its declared layout.
-      value: the formula's, [T, ...].
-      reference: in jaxnn's layout, [T, ...].
-      value_rank: the leading axes of one trial's reference that belong to the function's value.
+    The formula's value is [T, ...], the reference, in jaxnn's layout, [T, ...].
     """
     code, name = "shape", "the same with other axes of length 1"
     if claim.layout is not None:

@@ -50,20 +50,13 @@ class Graph(NamedTuple):
 def build_graph(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
     """The graph from the flat arguments of a function to the flat outputs.
 
-    Args:
-      function: a function of trees of arrays.
-      *arguments: trees of arrays or ``jax.ShapeDtypeStruct``; only shapes and types matter.
+    The arguments are trees of arrays or ``jax.ShapeDtypeStruct``; only shapes and types matter.
     """
     return _Builder().graph(jax.make_jaxpr(function)(*arguments))
 
 
 def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
-    """A graph with one new output: the signed sum of some of the graph's values.
-
-    Args:
-      graph: any graph.
-      summands: pairs of a value and a sign, 1.0 or -1.0.
-    """
+    """A graph with one new output: the sum of values, each with a sign, 1.0 or -1.0."""
     shapes, nodes = dict(graph.shapes), list(graph.nodes)
 
     def append(primitive: core.Primitive, *operands: Name) -> Name:
@@ -228,9 +221,10 @@ def scan_counts(equation: core.JaxprEqn) -> tuple[int, int]:
     """
     if "num_consts" in equation.params:
         return parameter(equation, "num_consts"), parameter(equation, "num_carry")
-    groups = parameter(equation, "num_consts", "ft_in").update(equation.invars).unpack()
-    constants, carried, _ = (len(list(group)) for group in groups)
-    return constants, carried
+    constants, carried, _ = (
+        parameter(equation, "num_consts", "ft_in").update(equation.invars).unpack()
+    )
+    return len(list(constants)), len(list(carried))
 
 
 _FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}

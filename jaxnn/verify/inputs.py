@@ -331,6 +331,6 @@ def _shorter_numbers(value: np.ndarray) -> Iterator[np.ndarray]:
     yield np.round(value, 1)
     for index in np.ndindex(value.shape) if value.size <= SHORTENED else ():
         for short in (0.0, 1.0, *(np.round(value[index], decimals) for decimals in range(4))):
-            candidate = value.copy()
+            candidate = np.array(value)
             candidate[index] = short
             yield candidate

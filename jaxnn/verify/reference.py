@@ -20,13 +20,12 @@ def reference(
     """Autodiff's result for a claim, as a function of the inputs.
 
     Args:
-      claim: the claim.
+      claim: the claim; ``check_value_shape`` tells whether its ``of`` has a value to derive.
       mode: of autodiff, ``forward`` or ``reverse``.
       of: a function of the inputs in place of the claim's, such as one term of the objective.
 
     Returns:
-      A function from the inputs to arrays in jaxnn's layout, in a tuple if the claim has several
-      ``wrt``; ``check_value_shape`` tells whether ``of`` has a value of the right shape.
+      A function to arrays in jaxnn's layout, in a tuple if the claim has several ``wrt``.
     """
     function = of or _plain(claim)
     if claim.kind == "value":

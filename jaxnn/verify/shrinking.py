@@ -34,15 +34,10 @@ Point = list[np.ndarray]
 def counterexample(
     claim: Claim, sizes: dict[str, int], seed: int
 ) -> tuple[Worst | None, Counterexample | None]:
-    """A short input at which the formula is wrong, and the worst entry.
+    """A short input at which the formula of a refuted claim is wrong, and the worst entry.
 
-    Args:
-      claim: a refuted claim.
-      sizes: of the refutation.
-      seed: of the candidates.
-
-    Returns:
-      None for the input if no candidate fails clearly, None for the entry if the shapes differ.
+    The last sizes tried are those of the refutation. The input is None if no candidate fails
+    clearly, the entry is None if the shapes differ.
     """
     for smaller in (*_small_sizes(claim), sizes):
         try:
@@ -63,12 +58,11 @@ def counterexample(
 
 def _small_sizes(claim: Claim) -> list[dict[str, int]]:
     names = symbols(claim.inputs)
-    if not names:
-        return []
-    ones = dict.fromkeys(names, 1)
+    ones, twos = dict.fromkeys(names, 1), dict.fromkeys(names, 2)
     one_two = [ones | {name: 2} for name in names] if len(names) in (2, 3) else []
-    rising = [{name: size for size, name in enumerate(names, start=2)}] if len(names) > 1 else []
-    return [ones, *one_two, dict.fromkeys(names, 2), *rising]
+    rising = {name: size for size, name in enumerate(names, start=2)}
+    every = [ones, *one_two, twos, rising]
+    return [sizes for i, sizes in enumerate(every) if sizes and sizes not in every[:i]]
 
 
 def _fails(traced: TracedClaim, points: Sequence[Point]) -> list[bool]:
@@ -95,10 +89,8 @@ def _differ(traced: TracedClaim, columns: Point) -> tuple[np.ndarray, list[np.nd
     """Per trial whether the formula is clearly wrong, and the reference."""
     values = evaluate(traced, columns)
     pairs = _pairs(traced, values)
-    if pairs is None:
-        return np.ones(len(columns[0]), bool), values.reference
-    bad = np.zeros(len(columns[0]), bool)
-    for formula, true in pairs:
+    bad = np.full(len(columns[0]), pairs is None)
+    for formula, true in pairs or ():
         with np.errstate(invalid="ignore", over="ignore"):
             distance = norms(formula - true)
             size = np.maximum(norms(formula), norms(true))
@@ -108,14 +100,10 @@ def _differ(traced: TracedClaim, columns: Point) -> tuple[np.ndarray, list[np.nd
 
 def _pairs(traced: TracedClaim, values: Values) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Per leaf formula and reference [T, ...], in the declared layout; None if sizes differ."""
-    pairs = []
-    if len(values.formula) != len(values.reference):
+    if [leaf.size for leaf in values.formula] != [leaf.size for leaf in values.reference]:
         return None
-    for formula, true, rank in zip(
-        values.formula, values.reference, traced.value_ranks, strict=True
-    ):
-        if formula.size != true.size:
-            return None
+    pairs = []
+    for formula, true, rank in zip(*values[:2], traced.value_ranks, strict=True):
         true = arranged(declared_layout(traced.claim.layout, rank), true)
         pairs.append((formula, true.reshape(formula.shape)))
     return pairs
