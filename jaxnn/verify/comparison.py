@@ -14,7 +14,7 @@ from jax.extend import core
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, at_path
 from jaxnn.verify.graph import jit, parameter
-from jaxnn.verify.inputs import Input, draw, is_input
+from jaxnn.verify.inputs import draw, is_input
 from jaxnn.verify.reference import check_value_shape, is_rule, reference
 
 CHUNK = 2**20
@@ -272,8 +272,3 @@ def _leaf_names(
     elif claim.kind == "value" or (is_rule(claim, one) and len(parts) != len(shapes)):
         names = [f"value[{i}]" for i in range(len(shapes))]
     return tuple(names), tuple(ranks)
-
-
-def generators(claim: Claim) -> list[Input]:
-    """The generators in the order of the flat inputs."""
-    return jax.tree.leaves(dict(claim.inputs), is_leaf=is_input)

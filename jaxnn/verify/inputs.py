@@ -197,14 +197,6 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
     Every pattern fills all continuous inputs at once, then each continuous input alone among
     ordinary numbers with a single decimal; integers contribute the lowest, middle and highest value
     in turn. Small whole numbers at random and numbers of a few hundred come last.
-
-    Args:
-      inputs: the tree of generators.
-      sizes: the number for every symbolic size.
-      rng: for the ordinary numbers.
-
-    Returns:
-      Arrays as ``draw`` gives them.
     """
     generators, structure = jax.tree.flatten(inputs, is_leaf=is_input)
     varied = [i for i, leaf in enumerate(generators) if leaf.kind in ("real", "simplex")]
@@ -305,11 +297,7 @@ SHORTENED = 100
 
 
 def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
-    """Values of an input that are easier to read, changed as a whole or at a single entry.
-
-    As a whole: all zeros, all ones, fewer decimals. A single entry: 0, 1, or fewer decimals. A
-    simplex puts the mass on a single class.
-    """
+    """Values of an input that are easier to read: zeros, ones, fewer decimals, a corner."""
     if leaf.kind in ("real", "positive"):
         for candidate in _shorter_numbers(value):
             if leaf.kind == "real" or np.all(candidate > 0):
@@ -325,6 +313,7 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _shorter_numbers(value: np.ndarray) -> Iterator[np.ndarray]:
+    """All zeros, all ones, fewer decimals; a single entry 0, 1, or with fewer decimals."""
     yield np.zeros_like(value)
     yield np.ones_like(value)
     yield np.round(value)

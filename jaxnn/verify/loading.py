@@ -32,7 +32,12 @@ def load_claims(path: str | PathLike[str]) -> list[Claim]:
       UnusableFile: the file cannot be read or run, or defines no claims.
     """
     file = Path(path)
-    source = _read(file)
+    if file.suffix != ".py" and not file.is_dir():
+        raise UnusableFile(f"{file}: not a Python file, expected a name that ends in .py")
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise UnusableFile(f"{file}: {error.strerror or error}, expected a Python file") from None
     try:
         claims = _defined_claims(_execute(source, file.resolve()))
     except (Exception, SystemExit) as error:
@@ -41,15 +46,6 @@ def load_claims(path: str | PathLike[str]) -> list[Claim]:
     if not claims:
         raise UnusableFile(f"{file}: no claims in it, expected functions decorated with @claim")
     return list(claims.values())
-
-
-def _read(path: Path) -> bytes:
-    if path.suffix != ".py" and not path.is_dir():
-        raise UnusableFile(f"{path}: not a Python file, expected a name that ends in .py")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnusableFile(f"{path}: {error.strerror or error}, expected a Python file") from None
 
 
 def _execute(source: bytes, path: Path) -> ModuleType:

@@ -52,7 +52,7 @@ def judge(
     seed: int = 0,
     timeout: float = 60.0,
     workers: int | None = None,
-    on_result: Callable[[int, int, Verdict], object] | None = None,
+    on_result: Callable[[int, int, Verdict], object] = lambda *_: None,
 ) -> list[Verdict]:
     """Verifies claims in several processes.
 
@@ -79,8 +79,7 @@ def judge(
     with closing(arrivals):
         for number, verdict in arrivals:
             found[number] = verdict
-            if on_result is not None:
-                on_result(len(found), len(claims), verdict)
+            on_result(len(found), len(claims), verdict)
     return [found[number] for number in range(len(claims))]
 
 

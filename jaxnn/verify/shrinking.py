@@ -6,20 +6,10 @@ from itertools import chain, compress
 import jax
 import numpy as np
 
+from jaxnn.verify import comparison
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.comparison import (
-    FormulaError,
-    FunctionError,
-    TracedClaim,
-    Values,
-    arranged,
-    declared_layout,
-    evaluate,
-    generators,
-    norms,
-    trace_claim,
-)
-from jaxnn.verify.inputs import REAL_KINDS, draw, is_input, simple, simpler, symbols
+from jaxnn.verify.comparison import FormulaError, FunctionError, TracedClaim, Values, norms
+from jaxnn.verify.inputs import REAL_KINDS, draw, is_input, leaves, simple, simpler, symbols
 from jaxnn.verify.verdict import Counterexample, Worst
 
 BATCH = 256
@@ -41,7 +31,7 @@ def counterexample(
     """
     for smaller in (*_small_sizes(claim), sizes):
         try:
-            traced = trace_claim(claim, tuple(smaller.items()), both_modes=False)
+            traced = comparison.trace_claim(claim, tuple(smaller.items()), both_modes=False)
         except (FormulaError, FunctionError):
             continue
         rng = np.random.default_rng(seed)
@@ -75,7 +65,7 @@ def _fails(traced: TracedClaim, points: Sequence[Point]) -> list[bool]:
     for sign in (-1, 1):
         beside = [
             c + sign * step if g.kind in REAL_KINDS else c
-            for c, step, g in zip(columns, steps, generators(traced.claim), strict=True)
+            for c, step, g in zip(columns, steps, leaves(traced.claim.inputs), strict=True)
         ]
         bad_beside, true_beside = _differ(traced, beside)
         bad &= bad_beside
@@ -87,7 +77,7 @@ def _fails(traced: TracedClaim, points: Sequence[Point]) -> list[bool]:
 
 def _differ(traced: TracedClaim, columns: Point) -> tuple[np.ndarray, list[np.ndarray]]:
     """Per trial whether the formula is clearly wrong, and the reference."""
-    values = evaluate(traced, columns)
+    values = comparison.evaluate(traced, columns)
     pairs = _pairs(traced, values)
     bad = np.full(len(columns[0]), pairs is None)
     for formula, true in pairs or ():
@@ -104,7 +94,7 @@ def _pairs(traced: TracedClaim, values: Values) -> list[tuple[np.ndarray, np.nda
         return None
     pairs = []
     for formula, true, rank in zip(*values[:2], traced.value_ranks, strict=True):
-        true = arranged(declared_layout(traced.claim.layout, rank), true)
+        true = comparison.arranged(comparison.declared_layout(traced.claim.layout, rank), true)
         pairs.append((formula, true.reshape(formula.shape)))
     return pairs
 
@@ -114,7 +104,7 @@ def _shrink(traced: TracedClaim, point: Point) -> Point:
     for _ in range(ROUNDS):
         candidates = [
             [*point[:i], candidate, *point[i + 1 :]]
-            for i, leaf in enumerate(generators(traced.claim))
+            for i, leaf in enumerate(leaves(traced.claim.inputs))
             for candidate in simpler(leaf, point[i])
         ]
         candidates = sorted((c for c in candidates if length(c) < length(point)), key=length)
@@ -139,7 +129,7 @@ def length(point: Sequence[np.ndarray]) -> int:
 def _described(traced: TracedClaim, point: Point) -> tuple[Worst | None, Counterexample]:
     structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
     found = Counterexample(traced.sizes, jax.tree.unflatten(structure, point))
-    pairs = _pairs(traced, evaluate(traced, [value[None] for value in point]))
+    pairs = _pairs(traced, comparison.evaluate(traced, [value[None] for value in point]))
     entries = [
         Worst(name, index, float(value), float(true[0][index]))
         for name, (formula, true) in zip(traced.names, pairs or (), strict=False)

@@ -9,26 +9,11 @@ import numpy as np
 
 from jaxnn.extras import require
 from jaxnn.types import PyTree
-from jaxnn.verify import diagnosis, shrinking
+from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.comparison import (
-    FormulaError,
-    FunctionError,
-    Layout,
-    TracedClaim,
-    Values,
-    affordable_trials,
-    arranged,
-    declared_layout,
-    evaluate,
-    find_layout,
-    generators,
-    operations,
-    relative_errors,
-    trace_claim,
-)
+from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes
+from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes, leaves
 from jaxnn.verify.text import difference
 from jaxnn.verify.verdict import HOLDS, MANTISSA, Counterexample, Finding, Verdict, Worst
 
@@ -130,19 +115,19 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
     """Judges a claim; the caller switches 64-bit numbers on."""
     sizes = draw_sizes(claim.inputs, seed)
     try:
-        traced = trace_claim(claim, tuple(sizes.items()))
+        traced = comparison.trace_claim(claim, tuple(sizes.items()))
     except FormulaError as error:
         return _not_evaluated(claim, error.__cause__ or error)
     except FunctionError as error:
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
     rng = np.random.default_rng(seed)
-    affordable = affordable_trials(traced, trials)
+    affordable = comparison.affordable_trials(traced, trials)
     points = jax.tree.map(
         lambda *values: np.concatenate(values),
         draw(dict(claim.inputs), sizes, affordable, rng),
         adversarial(dict(claim.inputs), sizes, rng),
     )
-    values = evaluate(traced, points)
+    values = comparison.evaluate(traced, points)
     fits = _fits(traced, values, affordable)
     if fits is None:
         return _diagnosed(claim, sizes, seed, _verdict(claim, "refuted", trials=trials))
@@ -185,14 +170,14 @@ def _at_larger_sizes(claim: Claim, trials: int, seed: int) -> tuple[Verdict, dic
     if not sizes:
         return _verdict(claim, "holds"), sizes
     try:
-        traced = trace_claim(claim, tuple(sizes.items()), both_modes=False)
+        traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=False)
     except FormulaError as error:
         return _not_evaluated(claim, error.__cause__ or error), sizes
     except FunctionError:  # `of` does not accept these sizes
         return _verdict(claim, "holds"), sizes
-    fewer = affordable_trials(traced, max(1, trials // 10))
+    fewer = comparison.affordable_trials(traced, max(1, trials // 10))
     points = draw(dict(claim.inputs), sizes, fewer, np.random.default_rng([seed, 1]))
-    values = evaluate(traced, points)
+    values = comparison.evaluate(traced, points)
     fits = _fits(traced, values, fewer)
     if fits is None:
         return _verdict(claim, "refuted"), sizes
@@ -213,12 +198,12 @@ def _fits(traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
     claim, fits = traced.claim, []
     for *arrays, rank in zip(*values, traced.value_ranks, strict=True):
         value, *modes = (array[:trials] for array in arrays)
-        layout = Layout("", "as declared", declared_layout(claim.layout, rank))
+        layout = Layout("", "as declared", comparison.declared_layout(claim.layout, rank))
         right_shape = layout.arrange(modes[0][0]).shape == value.shape[1:]
         # NaN is no failure here: where float64 has no finite value, the high precision decides.
         errors = _errors(value, modes, layout) if right_shape else np.full(trials, np.inf)
         if np.any(errors > claim.tolerance):
-            other = find_layout(claim, value, modes[0], rank)
+            other = comparison.find_layout(claim, value, modes[0], rank)
             if other is not None:
                 layout, errors = other, _errors(value, modes, other)
             elif not right_shape:
@@ -229,7 +214,8 @@ def _fits(traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
 
 def _errors(value: np.ndarray, modes: Sequence[np.ndarray], layout: Layout) -> np.ndarray:
     """Every trial's error against the worse of the two modes of autodiff."""
-    return np.maximum(*(relative_errors(value, arranged(layout.arrange, m)) for m in modes))
+    references = (comparison.arranged(layout.arrange, mode) for mode in modes)
+    return np.maximum(*(comparison.relative_errors(value, r) for r in references))
 
 
 def _judge(
@@ -252,12 +238,12 @@ def _judge(
     try:
         arrange = [fit.layout.arrange for fit in fits]
         is_value = claim.kind == "value"
-        judge = Judge(traced, generators(claim), arrange, claim.tolerance, is_value)
+        judge = Judge(traced, leaves(claim.inputs), arrange, claim.tolerance, is_value)
     except Unsupported as unsupported:
         return _judged_in_float64(claim, errors, str(unsupported))
     flat = jax.tree.leaves(points)
     awkward = range(len(errors), len(flat[0]))
-    step = -(-len(awkward) * operations(traced) // AFFORDABLE) or 1
+    step = -(-len(awkward) * comparison.operations(traced) // AFFORDABLE) or 1
     judgements = []
     for trial in (*worst_trials, *awkward[::step]):
         point = [value[trial] for value in flat]
