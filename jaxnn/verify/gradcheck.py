@@ -1,6 +1,7 @@
 """The plain gradient checker: centred differences at a point."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -72,8 +73,7 @@ def gradcheck(
         if not 0 < value < 1:
             raise ValueError(f"{name} is {value!r}, expected a number between 0 and 1")
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        point = jax.tree.map(_in_float64, x)
-        _check_scalar(f, point)
+        point = _point(f, x)
         gradient = jax.grad(f) if gradient is None else gradient
         stated = gradient(point) if callable(gradient) else gradient
         shapes, expected = (str(jax.tree.map(jnp.shape, tree)) for tree in (stated, point))
@@ -115,14 +115,12 @@ def _worst(point: PyTree, value: np.ndarray, reference: np.ndarray) -> Worst:
     return Worst(*next(islice(places, entry, None)), float(value[entry]), float(reference[entry]))
 
 
-def _in_float64(leaf: Any) -> jax.Array:
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"x is of type {dtype}, expected floating-point numbers")
-    return jnp.asarray(leaf, jnp.float64)
-
-
-def _check_scalar(f: Callable[[Any], Any], point: PyTree) -> None:
+def _point(f: Callable[[Any], Any], x: PyTree) -> PyTree:
+    """The point in float64, if f has a scalar value there."""
+    for leaf in jax.tree.leaves(x):
+        if not jnp.issubdtype(dtype := jnp.result_type(leaf), jnp.floating):
+            raise ValueError(f"x is of type {dtype}, expected floating-point numbers")
+    point = jax.tree.map(partial(jnp.asarray, dtype=jnp.float64), x)
     if not any(leaf.size for leaf in jax.tree.leaves(point)):
         raise ValueError("x has no entries, expected at least one")
     value = jax.eval_shape(f, point)
@@ -131,3 +129,4 @@ def _check_scalar(f: Callable[[Any], Any], point: PyTree) -> None:
         raise ValueError(f"f returns {found}, expected a scalar")
     if value.dtype != jnp.float64:
         raise ValueError(f"f returns {value.dtype} for x in float64, expected float64")
+    return point

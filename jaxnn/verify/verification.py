@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -131,7 +131,7 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
     fits = _fits(traced, values, affordable)
     if fits is None:
         return _diagnosed(claim, sizes, seed, _verdict(claim, "refuted", trials=trials))
-    verdict = _judge(traced, points, values, fits)
+    verdict = _judge(traced, points, values, *fits)
     if verdict.verdict != "refuted":
         larger_verdict, larger = _at_larger_sizes(claim, affordable, seed)
         if larger_verdict.verdict in ("refuted", "error"):
@@ -139,19 +139,19 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
     verdict = verdict._replace(trials=affordable)
     if verdict.verdict == "refuted":
         return _diagnosed(claim, sizes, seed, verdict)
-    return _with_layout(verdict, traced, fits)
+    return _with_layout(verdict, traced, fits[0])
 
 
 def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
     return Verdict(claim.name, claim.source, claim.kind, verdict, **fields)
 
 
-def _with_layout(verdict: Verdict, traced: TracedClaim, fits: "Sequence[Fit]") -> Verdict:
+def _with_layout(verdict: Verdict, traced: TracedClaim, layouts: Sequence[Layout]) -> Verdict:
     """The verdict ``holds_other_layout`` where only another layout makes the formula hold."""
     named = [
-        Finding(fit.layout.code, name, f"it is {fit.layout.name}")
-        for fit, name in zip(fits, traced.names, strict=True)
-        if fit.layout.code
+        Finding(layout.code, name, f"it is {layout.name}")
+        for layout, name in zip(layouts, traced.names, strict=True)
+        if layout.code
     ]
     if not named or verdict.verdict not in ("holds", "holds_unstable"):
         return verdict
@@ -181,21 +181,16 @@ def _at_larger_sizes(claim: Claim, trials: int, seed: int) -> tuple[Verdict, dic
     fits = _fits(traced, values, fewer)
     if fits is None:
         return _verdict(claim, "refuted"), sizes
-    return _judge(traced, points, values, fits, only_failing=True), sizes
+    return _judge(traced, points, values, *fits, only_failing=True), sizes
 
 
-class Fit(NamedTuple):
-    """The layout in which a leaf of the formula comes closest to the reference."""
-
-    layout: Layout
-    errors: np.ndarray  # relative, of every random trial
-
-
-def _fits(traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
-    """Per leaf the layout in which the claim holds at the random trials, None without a layout."""
+def _fits(
+    traced: TracedClaim, values: Values, trials: int
+) -> tuple[list[Layout], np.ndarray] | None:
+    """The layouts of the leaves that fit best, and the errors [T]; None for a wrong shape."""
     if len(values.formula) != len(values.reference):
         return None
-    claim, fits = traced.claim, []
+    claim, layouts, worst = traced.claim, [], np.zeros(trials)
     for *arrays, rank in zip(*values, traced.value_ranks, strict=True):
         value, *modes = (array[:trials] for array in arrays)
         layout = Layout("", "as declared", comparison.declared_layout(claim.layout, rank))
@@ -208,8 +203,9 @@ def _fits(traced: TracedClaim, values: Values, trials: int) -> list[Fit] | None:
                 layout, errors = other, _errors(value, modes, other)
             elif not right_shape:
                 return None
-        fits.append(Fit(layout, errors))
-    return fits
+        layouts.append(layout)
+        worst = np.maximum(worst, errors)
+    return layouts, worst
 
 
 def _errors(value: np.ndarray, modes: Sequence[np.ndarray], layout: Layout) -> np.ndarray:
@@ -222,21 +218,21 @@ def _judge(
     traced: TracedClaim,
     points: PyTree,
     values: Values,
-    fits: Sequence[Fit],
+    layouts: Sequence[Layout],
+    errors: np.ndarray,
     only_failing: bool = False,
 ) -> Verdict:
     """The verdict at the awkward inputs and at the worst of the random ones."""
     from jaxnn.verify.exact import Judge
 
     claim = traced.claim
-    errors = np.max([fit.errors for fit in fits], axis=0)
     worst_trials = _suspicious(errors, claim.tolerance)
     if only_failing:
         worst_trials = [trial for trial in worst_trials if not errors[trial] <= claim.tolerance]
         if not worst_trials:
             return _verdict(claim, "holds")
     try:
-        arrange = [fit.layout.arrange for fit in fits]
+        arrange = [layout.arrange for layout in layouts]
         is_value = claim.kind == "value"
         judge = Judge(traced, leaves(claim.inputs), arrange, claim.tolerance, is_value)
     except Unsupported as unsupported:
