@@ -1,9 +1,9 @@
 """The confusion matrix of the diagnosis over the catalogue of mutants.
 
 ``PYTHONPATH=. python tests/verify/confusion_matrix.py [--seeds N] [--workers N] [--trials N]
-[--only TEXT]`` verifies every right derivation and every mutant with each seed. Exit status 0 when no right
-derivation is refuted, every mutant gets its verdict, no diagnosis is wrong, and at least 90 % of
-the mistakes that a code describes are named.
+[--only TEXT]`` verifies every right derivation and every mutant with each seed. Exit status 0 when
+no right derivation is refuted, every mutant gets its verdict, no diagnosis is wrong, and at least
+90 % of the mistakes that a code describes are named.
 """
 
 import argparse
