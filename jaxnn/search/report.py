@@ -1,20 +1,18 @@
-"""A search for people and programs: progress, tables, ``trials.csv``, ``results.json``."""
+"""A search for people and programs: progress, tables, ``history.csv``, ``results.json``."""
 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from jaxnn.extras import require
-from jaxnn.reporting import environment, plain, print_table, write_csv, write_json
+from jaxnn.reporting import plain, print_table
 from jaxnn.search.space import Space, cell, readable
 
 if TYPE_CHECKING:
     from jaxnn.search.loop import Status
-    from jaxnn.search.result import FinalScores, Result, Row
+    from jaxnn.search.result import Result, Row
 
 
 @contextmanager
@@ -42,31 +40,28 @@ def reporting(
     Raises:
       TypeError: progress is neither a bool, nor None, nor a function.
     """
-    if callable(progress):
-        yield progress
-        return
-    if progress is not None and not isinstance(progress, bool):
-        raise TypeError(f"progress is {progress!r}, expected True, None or a function of a Status")
-    if not progress:
+    if progress is None or progress is False:
         yield lambda _: None
-        return
-    from jaxnn.progress import Progress
+    elif callable(progress):
+        yield progress
+    elif progress is not True:
+        raise TypeError(f"progress is {progress!r}, expected True, None or a function of a Status")
+    else:
+        from jaxnn.progress import Progress
 
-    output = stream or sys.stderr
-    print(f"search: {programs(space)}", file=output, flush=True)
-    with Progress(output, unit="evaluations", summary=True, clock=clock) as shown:
-        yield lambda status: shown.report(
-            "search", status.done, status.total, _best_so_far(status, measure), status.read
-        )
+        output = stream or sys.stderr
+        print(f"search: {programs(space)}", file=output, flush=True)
+        with Progress(output, unit="evaluations", summary=True, clock=clock) as shown:
+            yield lambda status: shown.report(
+                "search", status.done, status.total, _best_so_far(status, measure), status.read
+            )
 
 
 def _best_so_far(status: "Status", measure: str) -> str:
     """The best score and the number diverged: ``best accuracy 92.20%, 3 diverged``."""
-    diverged = f"{status.diverged} diverged"
-    if not math.isfinite(status.best):
-        return diverged
     best = f"accuracy {1 - status.best:.2%}" if measure == "error" else f"loss {status.best:.4f}"
-    return f"best {best}, {diverged}"
+    known = f"best {best}, " if math.isfinite(status.best) else ""
+    return f"{known}{status.diverged} diverged"
 
 
 def programs(space: Space) -> str:
@@ -79,33 +74,6 @@ def programs(space: Space) -> str:
         f"the space needs {count} programs, one for each combination of {', '.join(static)}; "
         "combinations without a trial are not compiled"
     )
-
-
-def write(result: "Result", folder: Path | str) -> list[Path]:
-    """Writes the whole report of a search, each file whole or not at all.
-
-    ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG; the folder is created
-    if missing, and may be the folder of the search. In a distributed search let one process write.
-
-    Returns:
-      The files.
-
-    Raises:
-      OSError: a file cannot be written.
-    """
-    require("search", "matplotlib", "scipy", "sklearn")
-    from jaxnn.figures import write_png
-    from jaxnn.search.figures import figures
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tables, drawn = {"trials.csv": result.table, "history.csv": history(result)}, figures(result)
-    for name, rows in tables.items():
-        write_csv(folder / name, rows)
-    write_json(folder / "results.json", {**environment(), "results": results(result)})
-    for name, figure in drawn.items():
-        write_png(folder / name, figure)
-    return [folder / name for name in (*tables, "results.json", *drawn)]
 
 
 def results(result: "Result") -> dict[str, Any]:
@@ -121,7 +89,16 @@ def results(result: "Result") -> dict[str, Any]:
         {"config": readable(stage.config), "epochs": stage.until / per_epoch}
         for stage in best.stages
     ]
-    tests = [_test_scores(scores, loss) for scores in result.test_scores]
+    names = {
+        "accuracy_interval": "confidence_interval",
+        "loss": loss,
+        "loss_interval": f"{loss}_confidence_interval",
+        "losses": f"{loss}_values",
+    }
+    tests = [
+        {names.get(name, name): plain(value) for name, value in scores._asdict().items()}
+        for scores in result.test_scores
+    ]
     return {
         "best": {
             "trial": best.trial,
@@ -145,17 +122,6 @@ def results(result: "Result") -> dict[str, Any]:
         "seeds": result.seeds,
         "notes": result.notes,
     }
-
-
-def _test_scores(scores: "FinalScores", loss: str) -> dict[str, Any]:
-    """The scores with the interval of the accuracy as *the* interval, and the loss by name."""
-    names = {
-        "accuracy_interval": "confidence_interval",
-        "loss": loss,
-        "loss_interval": f"{loss}_confidence_interval",
-        "losses": f"{loss}_values",
-    }
-    return {names.get(name, name): plain(value) for name, value in scores._asdict().items()}
 
 
 def history(result: "Result") -> "list[Row]":
@@ -182,24 +148,14 @@ def history(result: "Result") -> "list[Row]":
     return rows
 
 
-def show(result: "Result", count: int = 10, stream: TextIO | None = None) -> None:
-    """Prints the best trials, the best first.
-
-    Args:
-      result: of a search.
-      count: the most trials to print.
-      stream: default: standard output.
-    """
-    measure, searched = result.task.measure, result.space.searched
-    finite = [row for row in result.table if row["best_epoch"] is not None]
-    rows = sorted(
-        finite, key=lambda row: (result.curves[row["trial"]].score(measure), row["trial"])
-    )
-    rows = rows[:count]
+def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> None:
+    """Prints some trials, the best first."""
+    searched, table = result.space.searched, {row["trial"]: row for row in result.table}
+    rows = [table[number] for number in numbers]
     replicates = len(result.curves[result.best.trial].diverged_at)
     spread = f", ± 1 standard deviation of {replicates}" if replicates > 1 else ""
     print_table(
-        f"the best {len(rows)} of {len(result.table)} trials, {result.diverged} diverged{spread}",
+        f"the best {len(rows)} of {len(table)} trials, {result.diverged} diverged{spread}",
         ["trial", *searched, "epochs", "accuracy (%)", "loss"],
         [
             [
@@ -216,8 +172,8 @@ def show(result: "Result", count: int = 10, stream: TextIO | None = None) -> Non
 
 
 def _measured(row: "Row", name: str, factor: float, digits: int) -> str:
-    def number(value: float) -> str:
-        return f"{factor * value:.{digits}f}" if abs(value) < 1e4 else f"{factor * value:.3g}"
-
-    std = row[f"{name}_std"]
-    return number(row[name]) + ("" if std is None else f" ± {number(std)}")
+    """Mean ± standard deviation, as far as known; large numbers in scientific notation."""
+    known = [value for value in (row[name], row[f"{name}_std"]) if value is not None]
+    return " ± ".join(
+        f"{factor * value:{f'.{digits}f' if abs(value) < 1e4 else '.3g'}}" for value in known
+    )

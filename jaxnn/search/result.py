@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxnn import distributed
+from jaxnn.extras import require
 from jaxnn.minibatch import as_float
 from jaxnn.search.journal import Journal
 from jaxnn.search.methods import Trial
@@ -43,14 +44,15 @@ class Curve:
     loss: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
     error: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
     diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [R]
-    _means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
+    means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
+    """Over replicates, per evaluation; inf where a replicate is not finite."""
 
     def add(self, metrics: Metrics, diverged_at: np.ndarray) -> None:
         """Adds an evaluation: fields [R], NaN where a replicate has diverged."""
         for name, values in metrics._asdict().items():
             mean = float(np.mean(values))
             getattr(self, name).append(np.asarray(values))
-            self._means[name].append(mean if math.isfinite(mean) else math.inf)
+            self.means[name].append(mean if math.isfinite(mean) else math.inf)
         self.diverged_at = diverged_at
 
     @property
@@ -67,21 +69,17 @@ class Curve:
         """A measure, [evaluations, R] in float64."""
         return np.array(getattr(self, measure), np.float64)
 
-    def means(self, measure: str) -> list[float]:
-        """The means over replicates, per evaluation; inf where a replicate is not finite."""
-        return self._means[measure]
-
     def score(self, measure: str) -> float:
         """The mean at the best evaluation; inf for a diverged trial."""
-        return math.inf if self.diverged else min(self.means(measure), default=math.inf)
+        return math.inf if self.diverged else min(self.means[measure], default=math.inf)
 
     def last(self, measure: str) -> float:
         """The mean at the latest evaluation; inf for a diverged trial."""
-        return math.inf if self.diverged or not self.loss else self.means(measure)[-1]
+        return math.inf if self.diverged or not self.loss else self.means[measure][-1]
 
     def best(self, measure: str) -> int:
         """The index of the best evaluation, the first among equals."""
-        return int(np.argmin(self.means(measure)))
+        return int(np.argmin(self.means[measure]))
 
 
 class Outcome(NamedTuple):
@@ -107,30 +105,35 @@ def chosen(curves: Mapping[int, Curve], measure: str, rule: str = "mean") -> int
     Raises:
       AllDivergedError: every trial has diverged.
     """
-    scores = {number: curve.score(measure) for number, curve in curves.items()}
-    finite = {number: score for number, score in scores.items() if math.isfinite(score)}
-    if not finite:
+    ranking = ranked(curves, measure)
+    if not ranking:
         raise AllDivergedError(
             f"all {len(curves)} configurations diverged, expected at least 1 finite: try smaller "
             "learning rates"
         )
-    best = min(finite, key=lambda number: (finite[number], number))
+    best = ranking[0]
     if rule == "mean":
         return best
-    limit = finite[best] + standard_error(curves[best], measure)
+    limit = curves[best].score(measure) + standard_error(curves[best], measure)
 
     def complexity(number: int) -> tuple[float, ...]:
         curve = curves[number]
         stop, l2 = curve.evaluations[curve.best(measure)], curve.trial.config.get("l2", 0.0)
-        return curve.parameter_count, -l2, stop, finite[number], number
+        return curve.parameter_count, -l2, stop, ranking.index(number)
 
-    return min((number for number, score in finite.items() if score <= limit), key=complexity)
+    return min((n for n in ranking if curves[n].score(measure) <= limit), key=complexity)
+
+
+def ranked(curves: Mapping[int, Curve], measure: str) -> list[int]:
+    """The trials with finite scores, the best first; equal scores in the order of the numbers."""
+    scores = {number: curve.score(measure) for number, curve in sorted(curves.items())}
+    return sorted(filter(lambda n: math.isfinite(scores[n]), scores), key=scores.__getitem__)
 
 
 def may_be_chosen(curves: Mapping[int, Curve], measure: str, rule: str) -> set[int]:
     """The trials with parameters to keep while the rest trains."""
-    finite = {n for n, curve in curves.items() if math.isfinite(curve.score(measure))}
-    return finite if rule != "mean" or not finite else {chosen(curves, measure)}
+    ranking = ranked(curves, measure)
+    return set(ranking[:1] if rule == "mean" else ranking)
 
 
 def standard_error(curve: Curve, measure: str) -> float:
@@ -194,64 +197,9 @@ class Stage(NamedTuple):
 
 def lineage(curves: Mapping[int, Curve], number: int, evaluation: int) -> list[Stage]:
     """The stages of a trial up to an evaluation, the stages of its ancestors first."""
-    stages = [Stage(curves[number].trial.config, evaluation)]
-    while (parent := curves[number].copied_from) is not None:
-        stages.insert(0, Stage(curves[parent].trial.config, curves[number].start))
-        number = parent
-    return stages
-
-
-def train_again(
-    task: Task, space: Space, stages: Sequence[Stage], key: Key, seeds: int, mesh: Any
-) -> PyTree:
-    """Trains the stages again, on training and validation examples together.
-
-    Returns:
-      Parameters, leaves [S, ...].
-
-    Raises:
-      ValueError: the training diverges.
-    """
-    arranged = Arranged(task.all_examples(), 0, 1)
-    words, key_kind = seed_words(key, seeds), jax.random.key_impl(key)
-    trainer = Trainer(arranged, space.traced, words, key_kind, mesh)
-    spec = task.spec(space.static_part(stages[0].config), arranged.trained_on)
-    ends = [task.iteration(stage.until, spec.batch_size, arranged.trained_on) for stage in stages]
-    program = trainer.program(spec, [Work(1, ends[-1])], had=())
-    members = trainer.empty(spec, 1)
-    for stage, start, stop in zip(stages, [0, *ends], ends, strict=False):
-        trainer.advance(program, [stage.config], members, start, stop, lambda _: None)
-    members = trainer.gather(program, members)
-    if (members.diverged_at != NEVER).any():
-        raise ValueError(
-            f"the chosen configuration {stages[-1].config} diverged when it was trained again on "
-            f"training and validation examples, at iteration {members.diverged_at.max()}; expected "
-            "finite losses: test(retrain=False) uses the models that were validated"
-        )
-    return jax.tree.map(lambda leaf: leaf[:, 0], members.params)
-
-
-def final_scores(spec: Spec, params: PyTree, data: Data, retrained: bool) -> FinalScores:
-    """The scores of models, leaves [R, ...], on some examples."""
-    each = [
-        map_blocks(
-            partial(_block_scores, spec, jax.tree.map(itemgetter(r), params), data.scale),
-            data.inputs,
-            data.targets,
-        )
-        for r in range(len(jax.tree.leaves(params)[0]))
-    ]
-    losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))  # [R, N]
-    means = np.stack([1 - errors.mean(axis=0), losses.mean(axis=0)])
-    intervals = np.transpose(confidence_intervals(means, resamples=1000)).tolist()
-    return FinalScores(
-        *means.mean(axis=1).tolist(),
-        *intervals,
-        accuracies=(1 - errors.mean(axis=1)).tolist(),
-        losses=losses.mean(axis=1).tolist(),
-        retrained=retrained,
-        examples=len(data.targets),
-    )
+    curve, parent = curves[number], curves[number].copied_from
+    before = [] if parent is None else lineage(curves, parent, curve.start)
+    return [*before, Stage(curve.trial.config, evaluation)]
 
 
 @partial(jax.jit, static_argnames="spec")
@@ -274,6 +222,7 @@ class Best(NamedTuple):
     stages: list[Stage]  # more than one if hyperparameters changed in training
 
 
+@dataclass(eq=False, repr=False)
 class Result:
     """The result of a search.
 
@@ -298,34 +247,28 @@ class Result:
       rule: the rule of the choice.
       seeds: the number of seeds.
       examples: the number of training examples of every model.
+
+    Raises:
+      AllDivergedError: every trial has diverged.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        space: Space,
-        outcome: Outcome,
-        journal: Journal,
-        *,
-        method: Mapping[str, Any],
-        rule: str,
-        key: Key,
-        seeds: int,
-        examples: int,
-        mesh: Any,
-    ):
-        """Chooses a trial.
+    task: Task
+    space: Space
+    outcome: InitVar[Outcome]
+    journal: Journal
+    _: KW_ONLY
+    method: Mapping[str, Any]
+    rule: str
+    key: Key
+    seeds: int
+    examples: int
+    mesh: Any
 
-        Raises:
-          AllDivergedError: every trial has diverged.
-        """
-        self.task, self.space, self.curves = task, space, outcome.curves
-        self.programs = outcome.programs
+    def __post_init__(self, outcome: Outcome):
+        self.curves, self.programs = outcome.curves, outcome.programs
         self.compile_seconds, self.train_seconds = outcome.compile_seconds, outcome.train_seconds
-        self.method, self.rule, self.seeds, self.examples = method, rule, seeds, examples
-        self._journal, self._key, self._mesh = journal, key, mesh
         self._retrained: PyTree = None
-        self.best = self._best(chosen(outcome.curves, task.measure, rule))
+        self.best = self._best(chosen(self.curves, self.task.measure, self.rule))
         self.params: PyTree = outcome.parameters[self.best.trial]
         self.table = self._table()
 
@@ -337,36 +280,37 @@ class Result:
             number,
             curve.trial.config,
             evaluation / self.task.evaluations_per_epoch,
-            1 - curve.means("error")[index],
-            curve.means("loss")[index],
+            1 - curve.means["error"][index],
+            curve.means["loss"][index],
             lineage(self.curves, number, evaluation),
         )
 
     def _table(self) -> list[Row]:
         per_epoch, measure = self.task.evaluations_per_epoch, self.task.measure
-        rows, accuracies, losses = [], [], []
+        rows, scores = [], []
         for number, curve in sorted(self.curves.items()):
             config, best = readable(curve.trial.config), curve.best(measure)
             diverged = curve.diverged_at[curve.diverged_at != NEVER]
-            best_epoch = None if curve.diverged else curve.evaluations[best] / per_epoch
             rows.append(
                 {
                     "trial": number,
                     "copied_from": curve.copied_from,
                     **{name: config.get(name) for name in self.space},
                     "epochs": curve.evaluations[-1] / per_epoch,
-                    "best_epoch": best_epoch,
+                    "best_epoch": None if curve.diverged else curve.evaluations[best] / per_epoch,
                     "diverged_at": int(diverged.min()) if len(diverged) else None,
                 }
             )
-            known = np.nan if curve.diverged else 1.0
-            accuracies.append(known * (1 - curve.values("error")[best]))
-            losses.append(known * curve.values("loss")[best])
-        summary = _summary("validation_accuracy", np.array(accuracies))
-        summary |= _summary("validation_loss", np.array(losses))
-        for row, *values in zip(rows, *summary.values(), strict=True):
-            known = [None if math.isnan(value) else value for value in values]
-            row |= zip(summary, known, strict=True)
+            at_best = [1 - curve.values("error")[best], curve.values("loss")[best]]
+            scores.append(np.full_like(at_best, np.nan) if curve.diverged else at_best)
+        columns = {}
+        for name, values in zip(("accuracy", "loss"), np.stack(scores, axis=1), strict=True):
+            low, high = confidence_intervals(values)
+            std = low if values.shape[1] < 2 else values.std(axis=1, ddof=1)  # low: nan
+            summary = {"": values.mean(axis=1), "_std": std, "_low": low, "_high": high}
+            columns |= {f"validation_{name}{suffix}": each for suffix, each in summary.items()}
+        for row, *values in zip(rows, *columns.values(), strict=True):
+            row |= zip(columns, (None if math.isnan(v) else float(v) for v in values), strict=True)
         return rows
 
     @property
@@ -389,17 +333,17 @@ class Result:
     @property
     def notes(self) -> list[str]:
         """Messages to the reader of the result, such as a damaged checkpoint."""
-        return [record["note"] for record in self._journal.records if "note" in record]
+        return [record["note"] for record in self.journal.records if "note" in record]
 
     @property
     def test_reads(self) -> int:
         """The number of times that the search has read the test set."""
-        return sum("test_read" in record for record in self._journal.records)
+        return sum("test_read" in record for record in self.journal.records)
 
     @property
     def test_scores(self) -> list[FinalScores]:
         """The scores of all readings of the test set, the first reading first."""
-        records = self._journal.records
+        records = self.journal.records
         return [FinalScores(**r["test_scores"]) for r in records if "test_scores" in r]
 
     def test(self, *, retrain: bool = False) -> FinalScores:
@@ -418,27 +362,65 @@ class Result:
         """
         if self.task.test is None:
             raise ValueError("the task has no test set, expected Task(..., test=data)")
-        with self._journal as journal:  # another process may have tested in the meantime
+        with self.journal as journal:  # another process may have tested in the meantime
             for scores in self.test_scores:
                 if scores.retrained is retrain:
                     return scores
             params = self.retrained() if retrain else self.params
             journal.append({"test_read": self.test_reads + 1})
+            scores = distributed.from_first(lambda: self._final_scores(params, retrain))
+            journal.append({"test_scores": json.loads(scores)})
+        return FinalScores(**json.loads(scores))
 
-            def read() -> bytes:
-                scores = final_scores(self.spec, params, self.task.read_test(), retrain)
-                return json.dumps(scores._asdict()).encode()
-
-            scores = FinalScores(**json.loads(distributed.from_first(read)))
-            journal.append({"test_scores": scores._asdict()})
-        return scores
+    def _final_scores(self, params: PyTree, retrained: bool) -> bytes:
+        """The ``FinalScores`` of models, leaves [R, ...], in JSON."""
+        data = self.task.read_test()
+        each = [
+            map_blocks(
+                partial(_block_scores, self.spec, jax.tree.map(itemgetter(r), params), data.scale),
+                data.inputs,
+                data.targets,
+            )
+            for r in range(len(jax.tree.leaves(params)[0]))
+        ]
+        losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))
+        means = np.stack([1 - errors.mean(axis=0), losses.mean(axis=0)])  # of [R, N]
+        scores = FinalScores(
+            *means.mean(axis=1).tolist(),
+            *np.transpose(confidence_intervals(means, resamples=1000)).tolist(),
+            accuracies=(1 - errors.mean(axis=1)).tolist(),
+            losses=losses.mean(axis=1).tolist(),
+            retrained=retrained,
+            examples=len(data.targets),
+        )
+        return json.dumps(scores._asdict()).encode()
 
     def retrained(self) -> PyTree:
-        """Parameters of the chosen configuration trained on all examples, leaves [S, ...]."""
-        if self._retrained is None:
-            self._retrained = train_again(
-                self.task, self.space, self.best.stages, self._key, self.seeds, self._mesh
+        """Parameters of the chosen configuration trained on all examples, leaves [S, ...].
+
+        Raises:
+          ValueError: the training diverges.
+        """
+        if self._retrained is not None:
+            return self._retrained
+        task, stages = self.task, self.best.stages
+        arranged = Arranged(task.all_examples(), 0, 1)
+        words, key_kind = seed_words(self.key, self.seeds), jax.random.key_impl(self.key)
+        trainer = Trainer(arranged, self.space.traced, words, key_kind, self.mesh)
+        spec = task.spec(self.space.static_part(stages[0].config), arranged.trained_on)
+        ends = [task.iteration(s.until, spec.batch_size, arranged.trained_on) for s in stages]
+        program = trainer.program(spec, [Work(1, ends[-1])], had=())
+        members = trainer.empty(spec, 1)
+        for stage, start, stop in zip(stages, [0, *ends], ends, strict=False):
+            trainer.advance(program, [stage.config], members, start, stop, lambda _: None)
+        members = trainer.gather(program, members)
+        if (members.diverged_at != NEVER).any():
+            raise ValueError(
+                f"the chosen configuration {self.best.config} diverged when it was trained again "
+                f"on training and validation examples, at iteration {members.diverged_at.max()}; "
+                "expected finite losses: test(retrain=False) uses the models that were validated"
             )
+        self._retrained = jax.tree.map(lambda leaf: leaf[:, 0], members.params)
         return self._retrained
 
     def save_model(self, folder: Path | str, *, retrain: bool = False) -> None:
@@ -453,28 +435,50 @@ class Result:
         params = self.retrained() if retrain else self.params
         if not distributed.is_first():
             return
-        about = {
-            "config": readable(self.best.config),
-            "epochs": self.best.epochs,
-            "validation_accuracy": self.best.validation_accuracy,
-            "validation_loss": self.best.validation_loss,
-            "retrained": retrain,
-        }
-        scale = self.task.train.scale
-        save_model(folder, self.spec, params, scale=scale, about=about)
+        names = ("epochs", "validation_accuracy", "validation_loss")
+        about = {name: getattr(self.best, name) for name in names}
+        about |= {"config": readable(self.best.config), "retrained": retrain}
+        save_model(folder, self.spec, params, scale=self.task.train.scale, about=about)
 
     def write(self, folder: Path | str) -> list[Path]:
-        """Writes tables, ``results.json`` and figures; see ``jaxnn.search.report.write``."""
-        from jaxnn.search import report
+        """Writes ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG.
 
-        return report.write(self, folder) if distributed.is_first() else []
+        Every file is written whole or not at all. The folder is created if missing, and may be the
+        folder of the search.
+
+        Returns:
+          The files; none in the later processes of a distributed search.
+
+        Raises:
+          OSError: a file cannot be written.
+        """
+        if not distributed.is_first():
+            return []
+        require("search", "matplotlib", "scipy", "sklearn")
+        from jaxnn import reporting
+        from jaxnn.figures import write_png
+        from jaxnn.search.figures import figures
+        from jaxnn.search.report import history, results
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {**reporting.environment(), "results": results(self)}
+        writers = {
+            "trials.csv": (reporting.write_csv, self.table),
+            "history.csv": (reporting.write_csv, history(self)),
+            "results.json": (reporting.write_json, content),
+            **{name: (write_png, figure) for name, figure in figures(self).items()},
+        }
+        for name, (write, what) in writers.items():
+            write(folder / name, what)
+        return [folder / name for name in writers]
 
     def print(self, count: int = 10, stream: TextIO | None = None) -> None:
-        """Prints the best trials."""
+        """Prints the best trials, the best first: at most ``count``, by default to stdout."""
         from jaxnn.search import report
 
         if distributed.is_first():
-            report.show(self, count, stream)
+            report.show(self, ranked(self.curves, self.task.measure)[:count], stream)
 
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``.
@@ -489,12 +493,3 @@ class Result:
                 "pandas is not installed, expected for to_pandas(): pip install pandas"
             ) from None
         return pd.DataFrame(self.table)
-
-
-def _summary(name: str, values: np.ndarray) -> dict[str, list[float]]:
-    """Columns with mean, standard deviation and interval of a measure [K, R], nan if unknown."""
-    low, high = confidence_intervals(values)
-    one = values.shape[1] < 2
-    std = np.full(len(values), np.nan) if one else values.std(axis=1, ddof=1)
-    columns = {"": values.mean(axis=1), "_std": std, "_low": low, "_high": high}
-    return {name + suffix: column.tolist() for suffix, column in columns.items()}

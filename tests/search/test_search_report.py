@@ -55,7 +55,7 @@ def scores(accuracy, retrained):
 
 def record(made, *several):
     """As ``Result.test`` does."""
-    with made._journal as journal:
+    with made.journal as journal:
         for count, each in enumerate(several, start=1):
             journal.append({"test_read": count})
             journal.append({"test_scores": each._asdict()})
