@@ -1,9 +1,21 @@
-"""The table of all contenders."""
+"""The table of all contenders, and the process of a contender.
 
+``process.hired`` starts the module with a JSON object: ``contender``, ``sizes`` and ``data`` (the
+folder of the examples). The process trains on request, one line of JSON each way.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
 from importlib import import_module
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from experiments.benchmark.problem import Problem, Train
+import numpy as np
+
+from experiments.benchmark.problem import Problem, Train, restore
 
 
 class Entry(NamedTuple):
@@ -36,3 +48,29 @@ def make(name: str, problem: Problem) -> Train:
     """The contender, ready to train; raises ModuleNotFoundError if a package is missing."""
     module, _, function = CONTENDERS[name].place.partition(":")
     return getattr(import_module(f"experiments.benchmark.peers.{module}"), function)(problem)
+
+
+def serve(contender: str, sizes: list[int], data: str) -> None:
+    """Trains once per line of standard input; only the training is timed."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # output of libraries is no answer
+    train = make(contender, restore(Path(data), tuple(sizes)))
+    at_once = CONTENDERS[contender].whole_population
+
+    def answer(**entries: Any) -> None:
+        print(json.dumps(entries), file=answers, flush=True)
+
+    answer(ready=True)
+    for line in sys.stdin:
+        rates, epochs, seed, evaluate = json.loads(line)
+        gc.collect()
+        began = time.perf_counter()
+        jobs = [rates] if at_once else rates
+        found = [train(rate, epochs, seed, evaluate)[1] for rate in jobs]
+        seconds = time.perf_counter() - began
+        accuracies = np.array(found[0]).T if at_once else np.array(found)  # [K, epochs]
+        answer(seconds=seconds, accuracies=accuracies.tolist() if evaluate else None)
+
+
+if __name__ == "__main__":
+    serve(**json.loads(sys.argv[1]))

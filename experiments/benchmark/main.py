@@ -18,7 +18,10 @@ from experiments.benchmark.part import Bench, Goal, Part, Results
 from experiments.config import DataConfig, Whole
 from jaxnn.reporting import plain
 
-PARTS = ("one_model", "population", "search", "startup", "verification", "scale", "roofline")
+PARTS = {  # and their modules, in the order of the tables
+    **dict.fromkeys(("one_model", "population"), "training"),
+    **{n: n for n in ("search", "startup", "verification", "scale", "roofline")},
+}
 EXAMPLES, QUICK_EXAMPLES = 60_000, 1_200
 PEERS = "optuna keras-tuner chex"  # beside the packages of the contenders
 MUST_AGREE = ("dataset", "seeds", "quick")  # flags, of results that are kept
@@ -39,7 +42,7 @@ class BenchmarkConfig(DataConfig):
     seeds: Whole = 3
     """Number of interleaved repetitions, each from another seed; medians are reported."""
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = tuple(PARTS)
     """Which to measure: one_model, population, search, startup, verification, scale, roofline."""
 
     keep: bool = False
@@ -52,7 +55,7 @@ class BenchmarkConfig(DataConfig):
         """Raises ValueError with the flag, the value and the expectation."""
         super().validate()
         if not self.parts or not set(self.parts) <= set(PARTS):
-            raise self.refusal("parts", "some of " + ", ".join(PARTS))
+            raise self.refusal("parts", f"some of {', '.join(PARTS)}")
 
 
 def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
@@ -92,7 +95,7 @@ def measured(results: Results) -> tuple[str, ...]:
 
 def load(name: str) -> Part:
     """The part's definition."""
-    return import_module(f"experiments.benchmark.parts.{name}").PART
+    return import_module(f"experiments.benchmark.parts.{PARTS[name]}").PARTS[name]
 
 
 def goals(results: Results) -> list[Goal]:
@@ -115,12 +118,10 @@ def repetitions(results: Any, path: tuple[str, ...] = ()) -> Iterator[dict[str, 
     if isinstance(results, Mapping) and isinstance(results.get("values"), list):
         for seed, value in enumerate(results["values"]):
             yield {"measure": ".".join(path), "seed": seed, "value": value}
-    elif isinstance(results, Mapping):
-        for key, entry in results.items():
+    elif isinstance(results, Mapping | list):
+        entries = results.items() if isinstance(results, Mapping) else enumerate(results)
+        for key, entry in entries:
             yield from repetitions(entry, (*path, str(key)))
-    elif isinstance(results, list):
-        for index, entry in enumerate(results):
-            yield from repetitions(entry, (*path, str(index)))
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 Results = Mapping[str, Any]
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Bench(NamedTuple):
@@ -20,12 +21,24 @@ class Bench(NamedTuple):
     data: Path  # the folder of the examples, written by ``problem.store``
     cores: tuple[int, ...]  # usable ones
 
-    def turns(self, label: str, repetitions: int, items: Sequence[T]) -> Iterator[tuple[int, T]]:
+    def turns(
+        self, label: str, items: Sequence[T], repetitions: int = 1
+    ) -> Iterator[tuple[int, T]]:
         """All items in turn, repetition after repetition; the progress has the label."""
         with self.run.progress(label) as report:
             for done, turn in enumerate(product(range(repetitions), items), start=1):
                 yield turn
                 report(done, repetitions * len(items))
+
+    def in_turn(
+        self, label: str, items: Sequence[T], call: Callable[[T, int], R], repetitions: int = 0
+    ) -> list[list[R]]:
+        """For each item the values of ``call(item, seed)``, of ``--seeds`` repetitions or more."""
+        found: list[list[R]] = [[] for _ in items]
+        turns = self.turns(label, range(len(items)), repetitions or self.config.seeds)
+        for seed, index in turns:
+            found[index].append(call(items[index], seed))
+        return found
 
 
 class Table(NamedTuple):
@@ -43,6 +56,13 @@ def table(
     """A table whose cells are format strings of a row, as in ``"{seconds[median]:.1f}"``."""
     cells = [tuple(each.format_map(row) for each in columns.values()) for row in rows]
     return Table(title, tuple(columns), cells, tuple(notes))
+
+
+def ranked(rows: Iterable[Results], measure: str = "microseconds") -> list[dict[str, Any]]:
+    """The rows by their median time, the fastest first, with the ``ratio`` to jaxnn's time."""
+    ours = next((row[measure]["median"] for row in rows if row["label"] == "jaxnn"), math.nan)
+    found = [{**row, "ratio": row[measure]["median"] / ours} for row in rows]
+    return sorted(found, key=lambda row: row[measure]["median"])
 
 
 class Goal(NamedTuple):

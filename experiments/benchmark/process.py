@@ -11,10 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from experiments.processes import ProcessError
 
@@ -25,8 +24,7 @@ class MissingError(Exception):
     """A package of the module is not installed; the text names the package."""
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """A running process; a failure is a MissingError, or a ProcessError with the last line."""
 
     name: str
@@ -44,10 +42,9 @@ class Program:
 
     def ask(self, rates: Sequence[float], epochs: int, seed: int, evaluate: bool = False) -> None:
         """Requests a training of a contender; ``answer`` notices the end of a process."""
-        request = {"rates": list(rates), "epochs": epochs, "seed": seed, "evaluate": evaluate}
         assert self.process.stdin
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.write(json.dumps([[*rates], epochs, seed, evaluate]) + "\n")
             self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
@@ -55,13 +52,6 @@ class Program:
         for _, line in self.lines():
             return json.loads(line)
         raise self.failure()
-
-    def train(
-        self, rates: Sequence[float], epochs: int, seed: int, *, evaluate: bool = False
-    ) -> dict[str, Any]:
-        """``ask`` and ``answer``."""
-        self.ask(rates, epochs, seed, evaluate)
-        return self.answer()
 
     def failure(self) -> Exception:
         """The error of an ended process."""
@@ -110,21 +100,26 @@ def running(
 @contextmanager
 def kept_to(cores: Sequence[int] | None) -> Iterator[None]:
     """Processes that start in the block use no further cores."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
+    with ExitStack() as stack:
+        if cores is not None and hasattr(os, "sched_setaffinity"):
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cores)
         yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager
 def hired(name: str, sizes: Sequence[int], data: Path, cores: Sequence[int]) -> Iterator[Program]:
     """A contender in a process on some cores, ready to train."""
     job = json.dumps({"contender": name, "sizes": sizes, "data": str(data)})
-    with running("experiments.benchmark.worker", job, cores=cores, name=name) as program:
+    with running("experiments.benchmark.contender", job, cores=cores, name=name) as program:
         program.answer()  # ready
         yield program
+
+
+@contextmanager
+def optional(label: str) -> Iterator[None]:
+    """Prints a line if a package of the process in the block is missing."""
+    try:
+        yield
+    except MissingError as error:
+        print(f"{label} is left out: {error}")

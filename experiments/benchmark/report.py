@@ -18,7 +18,6 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from experiments.benchmark import bound
 from experiments.benchmark.main import (
     GOAL_COLUMNS,
     BenchmarkConfig,
@@ -29,6 +28,7 @@ from experiments.benchmark.main import (
     repetitions,
 )
 from experiments.benchmark.part import Table
+from experiments.benchmark.parts import roofline
 from experiments.benchmark.problem import cores_name
 from experiments.harness import BAD_INPUT, SUCCESS
 from jaxnn.files import atomic_write
@@ -182,7 +182,7 @@ def section(
 def page(content: Mapping[str, Any]) -> str:
     """The roofline page, for the folder of the figure."""
     results, part = content["results"], load("roofline")
-    texts = ["# Roofline", opening(content), inspect.cleandoc(bound.__doc__ or "")]
+    texts = ["# Roofline", opening(content), inspect.cleandoc(roofline.__doc__ or "")]
     texts += [f"![{name.removesuffix('.png')}]({name})" for name in part.figures(results)]
     return "\n\n".join([*texts, *paragraphs(part.tables(results))]) + "\n"
 

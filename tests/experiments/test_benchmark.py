@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,8 @@ from experiments.benchmark import contender, main, problem
 from experiments.benchmark.contender import CONTENDERS, Entry
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench, Goal, Part
-from experiments.benchmark.parts import one_model, population
+from experiments.benchmark.parts import training
+from experiments.benchmark.parts.training import Line
 from experiments.benchmark.problem import Examples, flops_per_step, mnist_shaped
 from experiments.benchmark.process import MissingError, hired
 from experiments.processes import ProcessError
@@ -74,12 +76,17 @@ def test_examples_come_back_as_they_were_stored(folder):
     assert found.steps_per_epoch == 3
 
 
+def train(program, rates, epochs, seed, evaluate=False):
+    program.ask(rates, epochs, seed, evaluate)
+    return program.answer()
+
+
 def test_a_contender_trains_in_a_process_kept_to_its_cores(folder):
     with hired("numpy", (6, 3), folder, [0]) as program:
         assert os.sched_getaffinity(program.process.pid) == {0}
-        found = program.train([0.1, 0.2], 2, seed=0, evaluate=True)
-        again = program.train([0.2], 2, seed=0, evaluate=True)
-        assert program.train([0.1], 1, seed=0)["accuracies"] is None
+        found = train(program, [0.1, 0.2], 2, seed=0, evaluate=True)
+        again = train(program, [0.2], 2, seed=0, evaluate=True)
+        assert train(program, [0.1], 1, seed=0)["accuracies"] is None
         process = program.process
     assert found["seconds"] > 0
     assert np.shape(found["accuracies"]) == (2, 2)
@@ -90,8 +97,8 @@ def test_a_contender_trains_in_a_process_kept_to_its_cores(folder):
 @pytest.mark.slow
 def test_jaxnn_trains_one_and_several(folder):
     with hired("jaxnn", (6, 3), folder, [0]) as program:
-        one = program.train([0.1], 2, seed=0, evaluate=True)
-        several = program.train([0.1, 0.2, 0.3], 2, seed=0, evaluate=True)
+        one = train(program, [0.1], 2, seed=0, evaluate=True)
+        several = train(program, [0.1, 0.2, 0.3], 2, seed=0, evaluate=True)
     assert np.shape(one["accuracies"]) == (1, 2)
     assert np.shape(several["accuracies"]) == (3, 2)
 
@@ -99,9 +106,9 @@ def test_jaxnn_trains_one_and_several(folder):
 def test_a_process_that_fails_says_its_last_line(folder):
     with hired("numpy", (7, 3), folder, [0]) as program:
         with pytest.raises(ProcessError, match=r"^numpy ended with exit status 1: ValueError: mat"):
-            program.train([0.1], 1, seed=0)
+            train(program, [0.1], 1, seed=0)
         with pytest.raises(ProcessError, match="numpy ended with exit status 1"):
-            program.train([0.1], 1, seed=0)
+            train(program, [0.1], 1, seed=0)
 
 
 def test_a_contender_whose_package_is_not_there_is_missing(folder, monkeypatch):
@@ -116,16 +123,12 @@ class Recorded:
     def __init__(self, name, cores, seconds, requests):
         self.name, self.cores, self.seconds, self.requests = name, cores, seconds, requests
 
-    def train(self, rates, epochs, seed, *, evaluate=False):
-        self.ask(rates, epochs, seed)
-        accuracies = [np.linspace(0.5, 0.975, epochs).tolist()] if evaluate else None
-        return {"seconds": self.seconds, "accuracies": accuracies}
-
-    def ask(self, rates, epochs, seed):
+    def ask(self, rates, epochs, seed, evaluate=False):
         self.requests.append((self.name, len(self.cores), tuple(rates), epochs, seed))
+        self.accuracies = [np.linspace(0.5, 0.975, epochs).tolist()] if evaluate else None
 
     def answer(self):
-        return {"seconds": self.seconds, "accuracies": None}
+        return {"seconds": self.seconds, "accuracies": self.accuracies}
 
 
 class Progress:
@@ -152,10 +155,9 @@ def played(monkeypatch, folder):
         yield Recorded(name, cores, seconds, requests)
         ended.append((name, len(cores)))
 
-    monkeypatch.setattr(one_model, "hired", hired)
-    monkeypatch.setattr(population, "hired", hired)
-    monkeypatch.setattr(population, "peak_gflops", lambda: 100.0)
-    monkeypatch.setattr(population, "products_microseconds", lambda sizes, models: 10.0 * models)
+    monkeypatch.setattr(training, "hired", hired)
+    monkeypatch.setattr(training, "peak_gflops", lambda: 100.0)
+    monkeypatch.setattr(training, "products_microseconds", lambda sizes, models: 10.0 * models)
     monkeypatch.setitem(problem.NETWORKS, "softmax", (6, 3))
     config = BenchmarkConfig(dataset="digits", seeds=2, quick=True)
     return Bench(config, Progress(), folder, (0, 1)), requests, ended
@@ -165,7 +167,7 @@ def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
     bench, requests, ended = played
     with ExitStack() as stack:
         for name, best in (("numpy", 1), ("jaxnn", 2)):
-            (line,) = one_model.started(stack, bench, name, (6, 3), [0.1], 2)
+            line = training.fastest(stack, bench, name, (6, 3), [0.1], 2)
             assert line.cores == best
             assert line.tried[str(best)] < line.tried[str(3 - best)]
         assert ended == [("numpy", 2), ("jaxnn", 1)]
@@ -176,7 +178,7 @@ def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
 
 def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
     bench, requests, _ = played
-    rows = one_model.measure_network(bench, "softmax")
+    rows = training.one_model_rows(bench, "softmax")
     assert bench.run.reports == {  # eight contenders are made ready, seven of them train twice
         "softmax: start": [(done + 1, 8) for done in range(8)],
         "softmax: one model": [(done + 1, 14) for done in range(7 * 2)],
@@ -193,15 +195,16 @@ def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
 
 
 def test_seconds_to_an_accuracy_are_those_of_the_epochs_it_took():
-    program = Recorded("jaxnn", [0], 10.0, [])
+    program: Any = Recorded("jaxnn", [0], 10.0, [])
+    line = Line("jaxnn", [program], 1, {})
     # .5, .525, ..., .975 in 20 epochs: .7 is there after the ninth
-    assert one_model.seconds_to(program, 0.699, 0) == 4.5  # pyright: ignore[reportArgumentType]
-    assert one_model.seconds_to(program, 0.98, 0) == np.inf  # pyright: ignore[reportArgumentType]
+    assert line.seconds_to(0.699, 0) == 4.5
+    assert line.seconds_to(0.98, 0) == np.inf
 
 
 def test_a_population_is_dealt_out_to_the_processes(played, capsys):
     bench, requests, _ = played
-    rows, products = population.measure_network(bench, "softmax", 4)
+    rows, products = training.population_rows(bench, "softmax", 4)
     on_a_core = -(-4 // len(jax.devices()))
     assert products["models_on_a_core"] == on_a_core
     assert products["microseconds"]["values"] == [10.0 * on_a_core] * 2
@@ -258,11 +261,11 @@ def results():
 
 
 def test_goals_compare_with_the_fastest_peer():
-    first, _ = one_model.goals(results())
+    first, _ = training.one_model_goals(results())
     assert first.measured == pytest.approx(1.8)
     assert first.reached
     assert "NumPy by hand" in first.what
-    split, vmapped, share, *_ = population.goals(results())
+    split, vmapped, share, *_ = training.population_goals(results())
     assert split.measured == pytest.approx(3.5)
     assert not split.reached  # 4 is required
     assert vmapped.measured == pytest.approx(3.0)
@@ -274,7 +277,7 @@ def test_compiled_vmap_has_a_goal_of_its_own():
     found = results()
     share = {"share_of_peak": {"median": 60.0, "values": [60.0]}, "population": True}
     found["population"]["rows"].append(row("torch_func_compiled", "softmax", 15.0, **share))
-    _, eager, compiled, *_ = population.goals(found)
+    _, eager, compiled, *_ = training.population_goals(found)
     assert eager.measured == pytest.approx(3.0)
     assert compiled.measured == pytest.approx(1.5)
     assert compiled.what.endswith("against torch.func vmap, torch.compile")
@@ -310,17 +313,17 @@ def test_a_goal_is_reached_or_missed_or_above_the_limit_of_the_machine(goal, cel
 
 
 def test_a_goal_above_the_peak_has_the_limit_in_its_place():
-    split, *_ = population.goals(results())  # 3.5 x at 91 %: 3.85 x at 100 %
+    split, *_ = training.population_goals(results())  # 3.5 x at 91 %: 3.85 x at 100 %
     assert split.cells[-1] == "limit"
     assert split.cells[2].endswith("91.0 % of the peak: at 100 % it would be 3.85 x")
 
 
 def test_tables_list_the_contenders_by_speed():
-    table, _ = one_model.tables(results())
+    table, _ = training.one_model_tables(results())
     assert [cells[0] for cells in table.rows] == ["jaxnn", "NumPy by hand", "PyTorch, eager"]
     assert table.rows[1][2:] == ("90", "1.80", "not reached")
     assert table.notes == ("On 1 core, jaxnn takes 1.25 times as long.",)
-    table, _ = population.tables(results())
+    table, _ = training.population_tables(results())
     assert [cells[1] for cells in table.rows] == [
         "all at once, 2 cores",
         "one after another, 2 cores",
@@ -346,7 +349,7 @@ def test_of_one_model_the_limit_is_the_rooflines():
         if one["contender"] == "jaxnn" and one["network"] == "softmax":
             one |= {"cores": 1}
             one["microseconds"]["median"] = 72.0
-    softmax, mlp = one_model.goals(found)
+    softmax, mlp = training.one_model_goals(found)
     # The products are 2 * 2 * 100 * 7,840 operations at 200 GFLOP/s, the peak of 1 core: 15.68 µs.
     assert softmax.share == pytest.approx(100 * 15.68 / 72)
     assert softmax.cells[-1] == "no"  # 90 / 15.68 would be enough
@@ -368,8 +371,9 @@ def test_an_unknown_part_is_refused(capsys):
 
 @pytest.mark.slow
 def test_the_benchmark_writes_results_of_the_parts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(one_model, "NAMES", ("numpy", "jaxnn"))
-    monkeypatch.setattr(one_model, "TRIALS", 1)
+    two = {name: CONTENDERS[name] for name in ("numpy", "jaxnn")}
+    monkeypatch.setattr(training, "CONTENDERS", two)
+    monkeypatch.setattr(training, "TRIALS", 1)
     monkeypatch.setattr(main.machine, "usable_cores", lambda: (0,))
     arguments = ["--dataset", "digits", "--seeds", "1", "--parts", "one_model", "--quick"]
     assert main.main([*arguments, "--out", str(tmp_path)]) == 0
@@ -392,17 +396,18 @@ QUICK = ["--dataset", "digits", "--seeds", "1", "--quick"]
 def two_parts(monkeypatch):
     """Parts that measure nothing; the second one may fail."""
 
-    def part(value):
+    def part(name, value):
         def measure(bench):
             if isinstance(value, Exception):
                 raise value
             return {"found": {"median": value, "values": [value]}}
 
-        return SimpleNamespace(PART=Part(measure, lambda _: []))
+        return SimpleNamespace(PARTS={name: Part(measure, lambda _: [])})
 
     def put(**values):
         for name, value in values.items():
-            monkeypatch.setitem(sys.modules, f"experiments.benchmark.parts.{name}", part(value))
+            module = f"experiments.benchmark.parts.{main.PARTS[name]}"
+            monkeypatch.setitem(sys.modules, module, part(name, value))
 
     return put
 

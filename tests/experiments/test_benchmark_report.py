@@ -145,8 +145,8 @@ def part(monkeypatch, name, table=None, goals=lambda _: [], figures=lambda _: {}
     """Puts a made-up part in the place of one."""
     tables = [] if table is None else [table]
     made = Part(lambda _: {}, lambda _: tables, goals, figures)
-    module = SimpleNamespace(PART=made)
-    monkeypatch.setitem(sys.modules, f"experiments.benchmark.parts.{name}", module)
+    module = SimpleNamespace(PARTS={name: made})
+    monkeypatch.setitem(sys.modules, f"experiments.benchmark.parts.{PARTS[name]}", module)
 
 
 def test_the_opening_says_where_when_and_with_what():

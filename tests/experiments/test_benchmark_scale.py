@@ -158,4 +158,4 @@ def test_the_figure_has_a_line_per_network_and_number_of_cores():
 def test_without_populations_there_is_nothing_to_show():
     assert scale.tables({"scale": {"rows": []}}) == []
     assert scale.drawings({"scale": {"rows": []}}) == {}
-    assert scale.PART.goals({"scale": {"rows": []}}) == []
+    assert scale.PARTS["scale"].goals({"scale": {"rows": []}}) == []

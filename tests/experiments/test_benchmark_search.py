@@ -16,7 +16,7 @@ from experiments.benchmark import problem
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import search
-from experiments.benchmark.parts.search import Watched, compared, fastest, seconds_to, target, watch
+from experiments.benchmark.parts.search import Watched, compared, standings, target, watch
 from experiments.benchmark.process import MissingError, Program, running
 from experiments.benchmark.searches import Job, tell
 from experiments.harness import Run
@@ -266,6 +266,14 @@ def test_every_repetition_has_its_own_target():
     assert quick["whole"]["median"] == 3.0
     assert quick["first_score"]["values"] == [1.0, 1.0]
     assert quick["imported"]["values"] == [0.25, 0.25]
+
+
+def seconds_to(found, name, start):
+    return next(row.seconds for row in standings(found, start) if row.name == name)
+
+
+def fastest(found, names, start):
+    return next(row.name for row in standings(found, start) if row.name in names)
 
 
 def test_a_search_that_never_gets_there_costs_a_peer_its_time_and_us_everything():

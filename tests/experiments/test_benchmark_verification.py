@@ -375,5 +375,5 @@ def test_everything_is_measured_with_what_is_missing_left_out(bench, monkeypatch
 
 def test_a_rate_is_of_trials_per_second(monkeypatch):
     monkeypatch.setattr(verification, "seconds", lambda function, *arguments: 0.5)
-    assert verification.compared(100, seed=0) == 200
-    assert verification.checked(None, 10, seed=0) == 20  # pyright: ignore[reportArgumentType]
+    assert verification.rate((None, 100), seed=0) == 200
+    assert verification.rate((checkers.load("gradcheck_naive"), 10), seed=0) == 20

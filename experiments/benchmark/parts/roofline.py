@@ -1,41 +1,63 @@
-"""The distance of every row from the machine's limit: the ceilings, the tables, the figure.
+"""The least time that a row of the benchmark could have taken: the roofline model.
 
-The bound of a row is ``experiments.benchmark.bound``'s.
+For one model and step:
+
+- arithmetic: the matrix products (``problem.flops_per_step``); elementwise functions are free.
+- minibatch: the rows are read once, from the training examples in memory or in the cache that holds
+  the examples: 1 byte per pixel for jaxnn, 4 for the peers, which keep floating point. Models
+  trained together share a reading: a block on jaxnn's devices, all models under ``vmap``.
+- parameters: read once and written once, 8 bytes each, in the cache that holds the parameters of
+  the models that a core has in hand.
+- activations and gradients: free. A fully fused program would write none.
+
+The bound is the longer of two times: arithmetic at the measured peak, and bytes at the measured
+bandwidth of their working sets. A row has the peak and the caches of its cores, but all of the
+bandwidth to the examples, which any core may read. The distance is the measured time
+over the bound. The model is Williams, Waterman and Patterson's (2009).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from experiments.benchmark import machine
-from experiments.benchmark.bound import Line, line_of
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.machine import bandwidth_at, peak_gflops, size_name
+from experiments.benchmark.machine import bandwidth_at, peak_gflops
 from experiments.benchmark.part import Bench, Part, Results, Table, figures, table
-from experiments.benchmark.problem import NETWORKS, restore
+from experiments.benchmark.problem import (
+    BATCH_SIZE,
+    NETWORKS,
+    cores_name,
+    flops_per_step,
+    network_name,
+    restore,
+)
+from jaxnn import MLP, Spec
+from jaxnn.population import default_block_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PARTS = ("one_model", "population", "scale")  # with rows of trainings
+TRAININGS = ("one_model", "population", "scale")  # parts with rows of trainings
 NEEDED = {"sizes", "models", "cores", "microseconds"}  # of a training's row
 COLUMNS = {
-    "": "{line.name}",
+    "": "{name}",
     "MFLOP": "{mflop:.2f}",
     "KB": "{kb:.1f}",
-    "FLOP per byte": "{bound.intensity:.1f}",
-    "bound (µs)": "{bound.least:.2f}",
-    "by": "{bound.binds}",
-    "measured (µs)": "{bound.measured:.2f}",
-    "distance": "{bound.distance:.2f}",
+    "FLOP per byte": "{intensity:.1f}",
+    "bound (µs)": "{bound:.2f}",
+    "by": "{by}",
+    "measured (µs)": "{microseconds[median]:.2f}",
+    "distance": "{distance:.2f}",
 }
 CEILINGS = {
     "": "{name}",
     "median": "{median:.1f}",
-    "least to most": "{ends}",
+    "least to most": "{ends[0]:.1f} to {ends[1]:.1f}",
     "unit": "{unit}",
     "FLOP per byte at which both take as long": "{ridge}",
 }
@@ -45,8 +67,6 @@ NOTES = (
     "The peak was measured at another moment than the rows, so distances have its spread; the "
     "shares of the peak in the README come from peaks measured before and after each row.",
 )
-
-
 NAME_HEIGHT, FRAME = 0.19, 0.9  # inches: of a name, and of titles and labels of a panel
 ROOF = "0.45"
 ANNOTATION: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": ROOF}
@@ -55,10 +75,10 @@ ANNOTATION: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "c
 def measure(bench: Bench) -> Results:
     """The ceilings: the matrix-product peak, and the bandwidth by working set."""
     moved = machine.QUICK_MOVED if bench.config.quick else machine.MOVED
-    peaks = [peak_gflops() for _ in bench.turns("peak", bench.config.seeds, [None])]
+    (peaks,) = bench.in_turn("peak", [None], lambda *_: peak_gflops())
     rates = [
         machine.bandwidth(size, moved=moved, repeats=bench.config.seeds)
-        for _, size in bench.turns("bandwidth", 1, machine.WORKING_SETS)
+        for _, size in bench.turns("bandwidth", machine.WORKING_SETS)
     ]
     return {
         "platform": jax.default_backend(),
@@ -69,69 +89,98 @@ def measure(bench: Bench) -> Results:
     }
 
 
-def trainings(results: Results) -> Iterator[tuple[str, Results]]:
-    """The rows of PARTS that are trainings, with the names of the parts."""
-    for part in PARTS:
+def bounded(row: Results, ceilings: Results) -> dict[str, Any]:
+    """A training's row with work and least time, per model and step; times in microseconds."""
+    sizes, jaxnn, models = tuple(row["sizes"]), row["contender"] == "jaxnn", row["models"]
+    on_cpu = ceilings["platform"] == "cpu"
+    share = min(1.0, row["cores"] / ceilings["devices"]) if on_cpu else 1.0
+    sharing = in_hand = 1  # models that share a reading of the minibatch; that a core has in hand
+    if jaxnn:
+        spec = Spec(model=MLP(sizes), steps=1, batch_size=BATCH_SIZE)
+        block = row.get("models_on_a_core") or default_block_size(
+            spec, ceilings["platform"], models
+        )
+        sharing = in_hand = min(block, models)
+    elif CONTENDERS[row["contender"]].whole_population:
+        sharing, in_hand = models, -(-models // row["cores"])
+    pixels = sizes[0] * (1 if jaxnn else 4)  # bytes of an example
+    parameters = sum(o * (i + 1) for i, o in pairwise(sizes))
+    examples_bytes, parameter_bytes = BATCH_SIZE * pixels / sharing, 8 * parameters
+    examples_rate = bandwidth_at(ceilings["bandwidth"], ceilings["training_examples"] * pixels)
+    parameter_rate = bandwidth_at(ceilings["bandwidth"], 4 * parameters * in_hand) * share
+    flops, moved = flops_per_step(sizes), examples_bytes + parameter_bytes
+    arithmetic = flops / ceilings["peak_gflops"]["median"] / share / 1e3
+    memory = (examples_bytes / examples_rate + parameter_bytes / parameter_rate) / 1e3
+    bound, by = max((arithmetic, "arithmetic"), (memory, "memory"))
+    measured = row["microseconds"]["median"]
+    return {
+        **row,
+        "mflop": flops / 1e6,
+        "kb": moved / 1e3,
+        "intensity": flops / moved,  # FLOP per byte
+        "arithmetic": arithmetic,
+        "memory": memory,
+        "bound": bound,
+        "by": by,
+        "distance": measured / bound,
+        "gflops": flops / measured / 1e3 / (share * ceilings["devices"]),  # of a device
+    }
+
+
+def groups(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Every training on JAX's devices with bound, ``name`` and ``series``, by title of the group.
+
+    The nearest to the bound comes first; rows of ``scale`` stay in the order measured. Rows of a
+    series differ in ``models``.
+    """
+    ceilings, groups = results["roofline"], {}
+    for part in TRAININGS:
         found = results.get(part) or {}
         for row in found.get("rows", ()):
             alone = found.get("products", {}).get(row.get("network"), {})
-            row = {"contender": "jaxnn", "label": "jaxnn", **alone, **row}
-            if set(row) >= NEEDED and row["microseconds"]["median"]:
-                yield part, row
+            row = {"contender": "jaxnn", "label": "jaxnn", "processes": 1, **alone, **row}
+            on_jax = "jax" in CONTENDERS[row["contender"]].packages.split()
+            if not (set(row) >= NEEDED and row["microseconds"]["median"]):
+                continue
+            if ceilings["platform"] == "cpu" or on_jax:
+                group, names = names_of(part, row)
+                groups.setdefault(group, []).append(bounded(row, ceilings) | names)
+        if part != "scale":
+            for group in groups.values():
+                group.sort(key=lambda row: row["distance"])
+    return groups
 
 
-def groups(results: Results) -> dict[str, list[Line]]:
-    """Every training on JAX's devices with its bound, by group.
-
-    The nearest to the bound comes first; lines of ``scale`` stay in the order measured.
-    """
-    ceilings, found = results["roofline"], {}
-    for part, row in trainings(results):
-        if ceilings["platform"] == "cpu" or "jax" in CONTENDERS[row["contender"]].packages.split():
-            each = line_of(part, row, ceilings)
-            found.setdefault(each.group, []).append(each)
-    for group in found.values():
-        group.sort(key=lambda each: each.part != "scale" and each.bound.distance)
-    return found
+def names_of(part: str, row: Results) -> tuple[str, dict[str, str]]:
+    """The title of a row's group; the row's ``series``, and the ``name`` within the group."""
+    network, models = network_name(row["sizes"]), row["models"]
+    words = [row["label"] + (f" {network}" if part == "scale" else "")]
+    words += [cores_name(row["cores"])] if row["cores"] is not None else []  # None: an accelerator
+    words += [f"{row['processes']} processes"] if row["processes"] > 1 else []
+    series = ", ".join(words)
+    if part == "scale":
+        name = f"{series}, models: {models:,}"
+        return f"Scale, {row.get('question', 'population')}", {"series": series, "name": name}
+    group = f"{'One model' if models == 1 else f'{models} models'} {network}"
+    return group, {"series": series, "name": series}
 
 
 def tables(results: Results) -> list[Table]:
-    """The ceilings, then a table for each group of lines, per model and step."""
-    found = [ceilings_table(results["roofline"])]
-    for title, group in groups(results).items():
-        rows = [
-            {
-                "line": li,
-                "bound": li.bound,
-                "mflop": li.bound.flops / 1e6,
-                "kb": li.bound.bytes / 1e3,
-            }
-            for li in group
-        ]
-        found.append(table(f"{title}, per model and step", rows, COLUMNS))
-    return found
-
-
-def ceilings_table(ceilings: Results) -> Table:
-    """Peak and bandwidths, and the intensities above which arithmetic is the longer work."""
-    peak = ceilings["peak_gflops"]
-    rows = [("2048 x 2048 matrix product, float32", "GFLOP/s", "", peak)]
-    for entry in ceilings["bandwidth"]:
-        ridge = peak["median"] / bandwidth_at(ceilings["bandwidth"], entry["bytes"])
-        name = f"a = b + s c, {size_name(entry['bytes'])} per device"
-        rows.append((name, "GB/s", f"{ridge:.1f}", entry["gigabytes_per_second"]))
-    body = [
-        dict(
-            measured,
-            name=name,
-            unit=unit,
-            ridge=ridge,
-            ends="{:.1f} to {:.1f}".format(min(measured["values"]), max(measured["values"])),
-        )
-        for name, unit, ridge, measured in rows
-    ]
+    """The ceilings, then a table for each group of rows, per model and step."""
+    ceilings = results["roofline"]
+    peak, rates = ceilings["peak_gflops"], ceilings["bandwidth"]
+    rows = [{"name": "2048 x 2048 matrix product, float32", "unit": "GFLOP/s", "ridge": "", **peak}]
+    for entry in rates:  # above the ridge, arithmetic is the longer work
+        name = f"a = b + s c, {machine.size_name(entry['bytes'])} per device"
+        ridge = f"{peak['median'] / bandwidth_at(rates, entry['bytes']):.1f}"
+        rows.append({"name": name, "unit": "GB/s", "ridge": ridge, **entry["gigabytes_per_second"]})
+    for row in rows:
+        row["ends"] = min(row["values"]), max(row["values"])
     title = f"What the machine can do, {ceilings['devices']} devices at once"
-    return table(title, body, CEILINGS, NOTES)
+    return [
+        table(title, rows, CEILINGS, NOTES),
+        *(table(f"{t}, per model and step", rows, COLUMNS) for t, rows in groups(results).items()),
+    ]
 
 
 def drawings(results: Results) -> dict[str, Any]:
@@ -140,30 +189,28 @@ def drawings(results: Results) -> dict[str, Any]:
     return {"roofline.png": roofline_figure(results["roofline"], found)} if found else {}
 
 
-def roofline_figure(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Line]]) -> "Figure":
-    """A panel for each group of lines, in a column; groups by the panel's title."""
+def roofline_figure(ceilings: Results, groups: Mapping[str, Sequence[Results]]) -> "Figure":
+    """A panel for each group of rows, in a column; groups by the panel's title."""
     from matplotlib.figure import Figure
 
-    inner = [max(3.0, NAME_HEIGHT * len({line.series for line in g})) for g in groups.values()]
+    inner = [max(3.0, NAME_HEIGHT * len({row["series"] for row in g})) for g in groups.values()]
     heights = [FRAME + height for height in inner]
     figure = Figure(figsize=(9.5, sum(heights)), dpi=75, layout="constrained")
     panels = np.ravel(figure.subplots(len(groups), squeeze=False, height_ratios=heights))
     for axes, (title, group) in zip(panels, groups.items(), strict=True):
-        panel(axes, machine, title, group)
+        draw_panel(axes, ceilings, title, group)
     return figure
 
 
-def rate(line: Line, machine: Mapping[str, Any]) -> float:
-    """GFLOP/s of a device of the line."""
-    bound = line.bound
-    return bound.flops / bound.measured / 1e3 / (bound.share * machine["devices"])
+def draw_panel(axes: "Axes", ceilings: Results, title: str, rows: Sequence[Results]) -> None:
+    """The roofs and the rows' points; points of a series are joined and have a name.
 
+    The names, with the distances, are a column at the right, the fastest on top.
+    """
+    from jaxnn.figures import COLOURS
 
-def panel(axes: "Axes", machine: Mapping[str, Any], title: str, lines: Sequence[Line]) -> None:
-    """The roofs and the lines' points; points of a series are joined."""
-    peak = machine["peak_gflops"]["median"] / machine["devices"]
-    intensities = [line.bound.intensity for line in lines]
-    rates = [rate(line, machine) for line in lines]
+    peak = ceilings["peak_gflops"]["median"] / ceilings["devices"]
+    intensities, rates = ([row[key] for row in rows] for key in ("intensity", "gflops"))
     axes.set(
         title=f"{title} (name: measured time / bound)",
         xscale="log",
@@ -171,57 +218,49 @@ def panel(axes: "Axes", machine: Mapping[str, Any], title: str, lines: Sequence[
         xlim=(min(*intensities, 4) / 2, 2 * max(*intensities, 64)),
         ylim=(min(*rates, peak / 10) / 1.5, 2 * peak),
         xlabel="FLOP per byte",
-        ylabel=f"GFLOP/s per {'core' if machine['platform'] == 'cpu' else 'device'}",
+        ylabel=f"GFLOP/s per {'core' if ceilings['platform'] == 'cpu' else 'device'}",
     )
-    draw_roofs(axes, machine, peak)
-    series: dict[str, list[Line]] = {}
-    for line in sorted(lines, key=lambda line: line.row["models"]):
-        series.setdefault(line.series, []).append(line)
-    for members in series.values():
-        places = [m.bound.intensity for m in members], [rate(m, machine) for m in members]
-        axes.plot(*places, color=colour(members[0]), marker="o", markersize=5, linewidth=0.8)
-    add_names(axes, machine, [members[-1] for members in series.values()])
+    draw_roofs(axes, ceilings, peak)
+    series: dict[str, list[Results]] = {}
+    for row in sorted(rows, key=lambda row: row["models"]):
+        series.setdefault(row["series"], []).append(row)
+    named = sorted((members[-1] for members in series.values()), key=lambda row: row["gflops"])
+    colours = {
+        name: COLOURS[0 if g[0]["contender"] == "jaxnn" else 1] for name, g in series.items()
+    }
+    for name, group in series.items():
+        places = [[row[key] for row in group] for key in ("intensity", "gflops")]
+        axes.plot(*places, color=colours[name], marker="o", markersize=5, linewidth=0.8)
+    for row, height in zip(named, (np.arange(len(named)) + 0.5) / len(named), strict=True):
+        colour = colours[row["series"]]
+        axes.annotate(
+            f"{row['series']}: {row['distance']:.3g}",
+            (row["intensity"], row["gflops"]),
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8.5,
+            color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "relpos": (0, 0.5)},
+            annotation_clip=False,
+        )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def colour(line: Line) -> str:
-    """jaxnn's colour or the peers'."""
-    from jaxnn.figures import COLOURS
-
-    return COLOURS[0 if line.row["contender"] == "jaxnn" else 1]
-
-
-def draw_roofs(axes: "Axes", machine: Mapping[str, Any], peak: float) -> None:
+def draw_roofs(axes: "Axes", ceilings: Results, peak: float) -> None:
     """The peak, and a slope for each working set whose ridge is in the panel."""
     (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
     axes.plot([left, right], [peak, peak], color=ROOF, linewidth=1.4)
     axes.annotate("peak", (right, peak), (-2, 3), **ANNOTATION, ha="right")
-    for entry in machine["bandwidth"]:
-        slope = bandwidth_at(machine["bandwidth"], entry["bytes"]) / machine["devices"]
-        ridge, name = peak / slope, size_name(entry["bytes"])
+    for entry in ceilings["bandwidth"]:
+        slope = bandwidth_at(ceilings["bandwidth"], entry["bytes"]) / ceilings["devices"]
+        ridge, name = peak / slope, machine.size_name(entry["bytes"])
         if left < ridge < right:
             axes.plot([bottom / slope, ridge], [bottom, peak], color=ROOF, linewidth=0.7, ls="--")
             axes.annotate(name, (ridge, peak), (0, 3), **ANNOTATION, ha="left", rotation=50)
 
 
-def add_names(axes: "Axes", machine: Mapping[str, Any], lines: Sequence[Line]) -> None:
-    """Names and distances in a column at the right, the fastest on top, joined to their points."""
-    lines = sorted(lines, key=lambda line: rate(line, machine))
-    for line, height in zip(lines, (np.arange(len(lines)) + 0.5) / len(lines), strict=True):
-        axes.annotate(
-            f"{line.series}: {line.bound.distance:.3g}",
-            (line.bound.intensity, rate(line, machine)),
-            (1.03, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8.5,
-            color=colour(line),
-            arrowprops={"arrowstyle": "-", "color": colour(line), "lw": 0.5, "relpos": (0, 0.5)},
-            annotation_clip=False,
-        )
-
-
-PART = Part(measure, tables, figures=drawings)
+PARTS = {"roofline": Part(measure, tables, figures=drawings)}

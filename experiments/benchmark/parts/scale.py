@@ -8,7 +8,6 @@ cases: the peak memory is the memory of the case alone.
 import json
 import resource
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,9 +90,7 @@ def measure_case(bench: Bench, case: Case) -> dict[str, Any]:
     cores = None if case.cores is None else bench.cores[: case.cores]
     with running(__name__, json.dumps(job), environment=ENVIRONMENT, cores=cores) as program:
         *_, (_, last) = program.lines()
-    found = json.loads(last)
-    measured = {name: figures(found.pop(name)) for name in ("microseconds", "share_of_peak")}
-    return case._asdict() | {"steps": count} | found | measured
+    return case._asdict() | {"steps": count} | json.loads(last)
 
 
 def trained(sizes: tuple[int, ...], models: int, steps: int, data: str) -> dict[str, Any]:
@@ -121,7 +118,7 @@ def trained(sizes: tuple[int, ...], models: int, steps: int, data: str) -> dict[
         microseconds.append(1e6 * population.train_seconds / steps / models)
         gflops = flops_per_step(problem.sizes) / microseconds[-1] / 1e3
         shares.append(100 * gflops / float(np.mean(peaks[-2:])))
-    return found | {"microseconds": microseconds, "share_of_peak": shares}
+    return found | {"microseconds": figures(microseconds), "share_of_peak": figures(shares)}
 
 
 def peak_megabytes() -> float:
@@ -137,37 +134,6 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def tables(results: Results) -> list[Table]:
-    """The population sizes, and the shapes."""
-    rows = results["scale"]["rows"]
-    groups = {title: [r for r in rows if r["question"] == q] for q, title in TITLES.items()}
-    return [question_table(title, group) for title, group in groups.items() if group]
-
-
-def question_table(title: str, rows: Sequence[Results]) -> Table:
-    """A line per network and size of the population, all numbers of cores in one line."""
-    places = {place(row): f"place_{row['cores']}" for row in rows}
-    lines: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in rows:
-        name, models = network_name(row["sizes"]), row["models"]
-        taken = row["microseconds"]["median"]
-        line = lines.setdefault((name, models), {"network": name, "models": models})
-        brief = f"{taken:.3g}" if taken < 1000 else f"{taken:,.0f}"
-        line[places[place(row)]] = {**row, "brief": brief}
-    last, key = list(places.items())[-1]
-    share = "[share_of_peak][median]:.0f"
-    columns = {
-        "network": "{network}",
-        "models": "{models:,}",
-        **{f"µs per model and step, {on}": f"{{{k}[brief]}}" for on, k in places.items()},
-        **{f"share of peak (%), {on}": f"{{{k}{share}}}" for on, k in places.items()},
-        f"compilation (s), {last}": f"{{{key}[compile_seconds]:.2f}}",
-        f"peak memory (MB), {last}": f"{{{key}[megabytes]:,.0f}}",
-    }
-    note = NOTE.format(min(row["megabytes_before"] for row in rows))
-    return table(title, lines.values(), columns, [note])
-
-
 def place(row: Results) -> str:
     """The devices of a case, in words."""
     if row["cores"] is None:
@@ -175,14 +141,42 @@ def place(row: Results) -> str:
     return cores_name(row["cores"])
 
 
+def tables(results: Results) -> list[Table]:
+    """The population sizes, and the shapes, with all numbers of cores in one line."""
+    shown = []
+    for question, title in TITLES.items():
+        lines: dict[tuple[str, int], dict[str, Any]] = {}
+        rows = [row for row in results["scale"]["rows"] if row["question"] == question]
+        places = {place(row): f"place_{row['cores']}" for row in rows}
+        for row in rows:
+            name, models, taken = (
+                network_name(row["sizes"]),
+                row["models"],
+                row["microseconds"]["median"],
+            )
+            line = lines.setdefault((name, models), {"network": name, "models": models})
+            brief = f"{taken:.3g}" if taken < 1000 else f"{taken:,.0f}"
+            line[places[place(row)]] = {**row, "brief": brief}
+        columns = {"network": "{network}", "models": "{models:,}"}
+        columns |= {f"µs per model and step, {on}": f"{{{k}[brief]}}" for on, k in places.items()}
+        share = "[share_of_peak][median]:.0f"
+        columns |= {f"share of peak (%), {on}": f"{{{k}{share}}}" for on, k in places.items()}
+        for last, key in list(places.items())[-1:]:
+            columns[f"compilation (s), {last}"] = f"{{{key}[compile_seconds]:.2f}}"
+            columns[f"peak memory (MB), {last}"] = f"{{{key}[megabytes]:,.0f}}"
+            note = NOTE.format(min(row["megabytes_before"] for row in rows))
+            shown.append(table(title, lines.values(), columns, [note]))
+    return shown
+
+
 def drawings(results: Results) -> dict[str, Any]:
     """The share of the peak by the size of the population."""
     from jaxnn.figures import Curve, curves_figure
 
+    rows = [row for row in results["scale"]["rows"] if row["question"] == "population"]
     groups: dict[str, list[Results]] = {}
-    for row in results["scale"]["rows"]:
-        if row["question"] == "population":
-            groups.setdefault(f"{network_name(row['sizes'])}, {place(row)}", []).append(row)
+    for row in rows:
+        groups.setdefault(f"{network_name(row['sizes'])}, {place(row)}", []).append(row)
     curves = []
     for label, group in groups.items():
         shares = np.array([row["share_of_peak"]["values"] for row in group]).T
@@ -201,7 +195,7 @@ def drawings(results: Results) -> dict[str, Any]:
     return {"scale.png": figure}
 
 
-PART = Part(measure, tables, figures=drawings)
+PARTS = {"scale": Part(measure, tables, figures=drawings)}
 
 if __name__ == "__main__":
     use_all_cores()

@@ -9,13 +9,13 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, median, table
 from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, network_name, restore
-from experiments.benchmark.process import MissingError, running
+from experiments.benchmark.process import optional, running
 from experiments.benchmark.searches import Job
 
 SIZES = NETWORKS["softmax"]
@@ -92,46 +92,27 @@ Runs = Mapping[str, Mapping[str, Watched]]  # of a repetition: by searcher, then
 
 def measure(bench: Bench) -> Results:
     """Every installed search, in turn; a search that compiles runs twice, then warm."""
-    examples = len(restore(bench.data, SIZES).validation.targets)
-    job, names, runs = job_of(bench), list(SEARCHERS), []
+    quick, examples = bench.config.quick, len(restore(bench.data, SIZES).validation.targets)
+    settings = {
+        "sizes": SIZES,
+        "configurations": QUICK_CONFIGURATIONS if quick else CONFIGURATIONS,
+        "epochs": QUICK_EPOCHS if quick else EPOCHS,
+    }
+    equal = settings | SPACE | {"processes": len(bench.cores), "batch_size": BATCH_SIZE}
+    names, repetitions = list(SEARCHERS), []
     for seed in range(bench.config.seeds):
-        runs.append({})
-        for _, name in bench.turns(f"searches, repetition {seed + 1}", 1, tuple(names)):
-            searcher = SEARCHERS[name]
-            its_job = job._replace(method=searcher.method, seed=seed)
-            try:
-                runs[-1][name] = cold_and_warm(searcher, its_job, examples)
-            except MissingError as error:
-                print(f"{searcher.label} is left out: {error}")
-                names.remove(name)
-        names = names[1:] + names[:1]  # the order rotates
-    settings = {"sizes": SIZES, "configurations": job.configurations, "epochs": job.epochs}
-    return settings | compared(runs, examples)
-
-
-def cold_and_warm(searcher: Searcher, job: Job, examples: int) -> dict[str, Watched]:
-    """A search without compiled programs, and a second run with the programs of the first."""
-    with tempfile.TemporaryDirectory() as folder:
-        cold = watch(searcher.program, job, examples, Path(folder))
-        again = searcher.program in COMPILE
-        warm = watch(searcher.program, job, examples, Path(folder)) if again else cold
-    return {"cold": cold, "warm": warm}
-
-
-def job_of(bench: Bench) -> Job:
-    """The job of all searches."""
-    quick = bench.config.quick
-    return Job(
-        method="",
-        data=str(bench.data),
-        sizes=SIZES,
-        configurations=QUICK_CONFIGURATIONS if quick else CONFIGURATIONS,
-        epochs=QUICK_EPOCHS if quick else EPOCHS,
-        seed=0,
-        processes=len(bench.cores),
-        batch_size=BATCH_SIZE,
-        **SPACE,
-    )
+        runs: dict[str, dict[str, Watched]] = {}
+        for _, name in bench.turns(f"searches, repetition {seed + 1}", names):
+            label, program, method = SEARCHERS[name]
+            job = Job(method=method, data=str(bench.data), seed=seed, **equal)
+            with optional(label), tempfile.TemporaryDirectory() as folder:
+                cold = watch(program, job, examples, Path(folder))
+                again = program in COMPILE  # with the programs of the first run
+                warm = watch(program, job, examples, Path(folder)) if again else cold
+                runs[name] = {"cold": cold, "warm": warm}
+        repetitions.append(runs)
+        names = [*runs][1:] + [*runs][:1]  # the order rotates
+    return settings | compared(repetitions, examples)
 
 
 def watch(program: str, job: Job, examples: int, cache: Path) -> Watched:
@@ -164,66 +145,74 @@ def target(runs: Runs) -> int:
 
 def compared(repetitions: Sequence[Runs], examples: int) -> dict[str, Any]:
     """The targets and the figures of every search; ``to_target`` is None where not reached."""
-    targets = [target(runs) for runs in repetitions]
-
-    def at_start(watched: Sequence[Watched]) -> dict[str, Any]:
-        reached = [w.reached(right) for w, right in zip(watched, targets, strict=True)]
-        times = ("imported", "first_score", "whole")
-        measures = {name: figures(getattr(w, name) for w in watched) for name in times}
-        moments = [w.moments for w in watched]
-        return measures | {"to_target": {"values": reached}, "moments": moments}
-
-    rows = {
-        name: {
-            "accuracy": figures(runs[name]["cold"].best / examples for runs in repetitions),
-            **{start: at_start([runs[name][start] for runs in repetitions]) for start in STARTS},
-        }
-        for name in repetitions[0]
-    }
+    targets, rows = [target(runs) for runs in repetitions], {}
+    for name in repetitions[0]:
+        found = {start: [runs[name][start] for runs in repetitions] for start in STARTS}
+        rows[name] = {"accuracy": figures(each.best / examples for each in found["cold"])}
+        for start, each in found.items():
+            reached = [w.reached(right) for w, right in zip(each, targets, strict=True)]
+            times = ("imported", "first_score", "whole")
+            rows[name][start] = {
+                **{time: figures(getattr(w, time) for w in each) for time in times},
+                "to_target": {"values": reached},
+                "moments": [w.moments for w in each],
+            }
     return {"target": figures(right / examples for right in targets), "searches": rows}
 
 
-def seconds_to(found: Results, name: str, start: str) -> float:
-    """A search's median time to the accuracy, or the substitute where not reached."""
-    row = found["searches"][name][start]
-    return median(
-        (math.inf if name in OURS else whole) if reached is None else reached
-        for reached, whole in zip(row["to_target"]["values"], row["whole"]["values"], strict=True)
-    )
+class Standing(NamedTuple):
+    """A search's time to the accuracy."""
+
+    name: str
+    seconds: float  # the median
+    reached: int  # repetitions, of so many:
+    repetitions: int
+
+    @property
+    def always(self) -> bool:
+        """Whether the search reached the accuracy in every repetition."""
+        return self.reached == self.repetitions
+
+    @property
+    def text(self) -> str:
+        """The time, with the number of successful repetitions unless all or none were."""
+        known = self.reached and math.isfinite(self.seconds)
+        text = f"{self.seconds:.1f}" if known else "not reached"
+        mixed = 0 < self.reached < self.repetitions
+        return f"{text} ({self.reached} of {self.repetitions})" if mixed else text
 
 
-def always(found: Results, name: str, start: str) -> bool:
-    """Whether a search reached the accuracy in every repetition."""
-    return None not in found["searches"][name][start]["to_target"]["values"]
+def standings(found: Results, start: str) -> list[Standing]:
+    """The searches, the fastest to the accuracy first; where not reached, a substitute counts."""
+    rows = []
+    for name, row in found["searches"].items():
+        reached, whole = row[start]["to_target"]["values"], row[start]["whole"]["values"]
+        substitutes = [math.inf] * len(whole) if name in OURS else whole
+        pairs = zip(reached, substitutes, strict=True)
+        seconds = median(other if at is None else at for at, other in pairs)
+        rows.append(Standing(name, seconds, len(reached) - reached.count(None), len(reached)))
+    return sorted(rows, key=lambda row: row.seconds)
 
 
-def fastest(found: Results, names: Iterable[str], start: str) -> str:
-    """The first of some searches to reach the accuracy."""
-    return min(names, key=lambda name: seconds_to(found, name, start))
-
-
-def duels(found: Results) -> dict[str, tuple[str, str, float]]:
-    """By start: jaxnn's better method, the fastest peer, the ratio of their times."""
-    ours, peers = ([n for n in found["searches"] if (n in OURS) == us] for us in (True, False))
-    if not ours or not peers:
-        return {}
-    pairs = {start: (fastest(found, ours, start), fastest(found, peers, start)) for start in STARTS}
-    return {
-        start: (us, peer, seconds_to(found, peer, start) / seconds_to(found, us, start))
-        for start, (us, peer) in pairs.items()
-    }
+def duels(found: Results) -> Iterator[tuple[str, Standing, list[Standing]]]:
+    """Each start with jaxnn's better method, and the peers by speed, if there are both."""
+    for start in STARTS:
+        rows = standings(found, start)
+        ours, peers = ([row for row in rows if (row.name in OURS) == us] for us in (True, False))
+        if ours and peers:
+            yield start, ours[0], peers
 
 
 def tables(results: Results) -> list[Table]:
     """The searches by the time to the accuracy, started cold."""
-    found = results["search"]
-    searches = found["searches"].items()
-    rows = [
-        {"label": SEARCHERS[name].label, "percent": 100 * row["accuracy"]["median"]}
-        | {start: row[start] | {"reached": cell(found, name, start)} for start in STARTS}
-        for name, row in sorted(searches, key=lambda pair: seconds_to(found, pair[0], "cold"))
-    ]
-    columns = {"": "{label}"}
+    found, columns = results["search"], {"": "{label}"}
+    texts = {start: {row.name: row.text for row in standings(found, start)} for start in STARTS}
+    rows = []
+    for name in texts["cold"]:
+        row = found["searches"][name]
+        starts = {start: row[start] | {"reached": texts[start][name]} for start in STARTS}
+        percent = 100 * row["accuracy"]["median"]
+        rows.append({"label": SEARCHERS[name].label, "percent": percent, **starts})
     for title, measure in MEASURES.items():
         form = "" if measure == "reached" else "[median]:.1f"
         columns |= {f"{title}, {s} (s)": f"{{{s}[{measure}]{form}}}" for s in STARTS}
@@ -232,49 +221,34 @@ def tables(results: Results) -> list[Table]:
         f"A search of {found['configurations']} configurations of {network_name(found['sizes'])}, "
         f"at most {found['epochs']} epochs each, from the start of the process"
     )
-    first = (
+    notes = [
         "To be reached is the best accuracy that the slowest search finds: "
         f"{100 * found['target']['median']:.2f} % of the validation examples (median of "
-        f"{len(found['target']['values'])})."
-    )
-    return [table(title, rows, columns, (first, *NOTES, *reliable(found)))]
-
-
-def cell(found: Results, name: str, start: str) -> str:
-    """The time to the accuracy, with the number of successful repetitions unless all were."""
-    values = found["searches"][name][start]["to_target"]["values"]
-    often, taken = sum(value is not None for value in values), seconds_to(found, name, start)
-    text = f"{taken:.1f}" if often and math.isfinite(taken) else "not reached"
-    return text if often in (0, len(values)) else f"{text} ({often} of {len(values)})"
-
-
-def reliable(found: Results) -> list[str]:
-    """Where the fastest peer does not always reach the accuracy: the fastest peer that does."""
-    notes = []
-    for start, (ours, peer, _) in duels(found).items():
-        names = [n for n in found["searches"] if n not in OURS and always(found, n, start)]
-        if names and not always(found, peer, start):
-            sure = fastest(found, names, start)
-            ratio = seconds_to(found, sure, start) / seconds_to(found, ours, start)
+        f"{len(found['target']['values'])}).",
+        *NOTES,
+    ]
+    for start, ours, peers in duels(found):
+        sure = [peer for peer in peers if peer.always]
+        if sure and not peers[0].always:
             notes.append(
                 f"The fastest peer that always reached the accuracy, {start}, is "
-                f"{SEARCHERS[sure].label}: it takes {ratio:.2f} times as long as jaxnn."
+                f"{SEARCHERS[sure[0].name].label}: it takes {sure[0].seconds / ours.seconds:.2f} "
+                "times as long as jaxnn."
             )
-    return notes
+    return [table(title, rows, columns, notes)]
 
 
 def goals(results: Results) -> list[Goal]:
     """jaxnn's better method against the fastest peer, cold and warm."""
     required = []
-    for start, (ours, peer, ratio) in duels(results["search"]).items():
+    for start, ours, (peer, *_) in duels(results["search"]):
         what = (
-            f"search, {start}, to the same accuracy: {SEARCHERS[ours].label} against the fastest "
-            f"peer, {SEARCHERS[peer].label}"
+            f"search, {start}, to the same accuracy: {SEARCHERS[ours.name].label} against the "
+            f"fastest peer, {SEARCHERS[peer.name].label}"
         )
-        if not always(results["search"], peer, start):
-            what += " (which did not always reach it)"
-        required.append(Goal(what, REQUIRED[start], ratio))
+        what += "" if peer.always else " (which did not always reach it)"
+        required.append(Goal(what, REQUIRED[start], peer.seconds / ours.seconds))
     return required
 
 
-PART = Part(measure, tables, goals)
+PARTS = {"search": Part(measure, tables, goals)}

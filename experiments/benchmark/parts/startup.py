@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
-from experiments.benchmark.process import MissingError, running
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, ranked, table
+from experiments.benchmark.process import optional, running
 from jaxnn.data import load
 
 STAGES = {"imports": "imported (s)", "first_step": "first step (s)", "result": "result (s)"}
@@ -63,39 +63,24 @@ PROGRAMS = (
 )
 
 
-class Timed(NamedTuple):
-    """One process."""
-
-    wall: float  # seconds
-    report: dict[str, float]  # seconds from the start to each of STAGES; and the accuracy
-
-
 def measure(bench: Bench) -> Results:
     """Every installed script: first to fill the cache, then in turn."""
-    wanted = PROGRAMS[:2] if bench.config.quick else PROGRAMS
     repetitions = 1 if bench.config.quick else 2 * bench.config.seeds + 1
+    programs: list[Program] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_digits(folder / "digits.npz")
-        programs = [program for program in wanted if starts(program, folder)]
-        cold: dict[Program, list[Timed]] = {program: [] for program in programs}
-        warm: dict[Program, list[Timed]] = {program: [] for program in programs}
-        for repetition, program in bench.turns("start-up", repetitions, programs):
-            if repetition < bench.config.seeds:
-                cache = f"cold-{programs.index(program)}-{repetition}"
-                cold[program].append(timed(program, folder, cache))
-            warm[program].append(timed(program, folder, "warm"))
-    return {"rows": [row(program, cold[program], warm[program]) for program in programs]}
+        for program in PROGRAMS[:2] if bench.config.quick else PROGRAMS:
+            with optional(f"start-up of {program.label}"):
+                timed(program, folder, "warm")
+                programs.append(program)
 
+        def cold_and_warm(program: Program, seed: int) -> list[dict[str, float]]:
+            caches = [f"cold-{programs.index(program)}-{seed}"] * (seed < bench.config.seeds)
+            return [timed(program, folder, cache) for cache in (*caches, "warm")]
 
-def starts(program: Program, folder: Path) -> bool:
-    """Fills the warm cache; prints a line if a package of the script is not installed."""
-    try:
-        timed(program, folder, "warm")
-    except MissingError as error:
-        print(f"start-up of {program.label} is left out: {error}")
-        return False
-    return True
+        found = bench.in_turn("start-up", programs, cold_and_warm, repetitions)
+    return {"rows": [row(*each) for each in zip(programs, found, strict=True)]}
 
 
 def write_digits(path: Path) -> None:
@@ -105,8 +90,11 @@ def write_digits(path: Path) -> None:
     np.savez(path, x_train=train.inputs, y_train=y_train, x_test=test.inputs, y_test=y_test)
 
 
-def timed(program: Program, folder: Path, cache: str) -> Timed:
-    """A process from start to end, with the compilation cache of the given name."""
+def timed(program: Program, folder: Path, cache: str) -> dict[str, float]:
+    """The ``wall`` seconds of a process, with the compilation cache of the given name.
+
+    Scripts of SOFTMAX add the seconds from the start to each of STAGES, and the ``accuracy``.
+    """
     environment = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / cache / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -120,39 +108,39 @@ def timed(program: Program, folder: Path, cache: str) -> Timed:
     with running(program.module, *arguments, environment=environment) as process:
         *_, last = ("", *(line for _, line in process.lines()))
         wall = time.time() - began
-    return Timed(wall, json.loads(last) if program.run == SOFTMAX else {})
+    return {"wall": wall} | (json.loads(last) if program.run == SOFTMAX else {})
 
 
-def row(program: Program, cold: list[Timed], warm: list[Timed]) -> dict[str, Any]:
+def row(program: Program, found: list[list[dict[str, float]]]) -> dict[str, Any]:
     """A script's entry in results.json."""
-    last = warm[-1].report
+    cold, warm = [each[0] for each in found if len(each) > 1], [each[-1] for each in found]
+    last = warm[-1]
     return program._asdict() | {
-        "cold": figures(each.wall for each in cold),
-        "warm": figures(each.wall for each in warm),
-        "stages": {s: figures(each.report[s] for each in warm) for s in STAGES if s in last},
+        "cold": figures(each["wall"] for each in cold),
+        "warm": figures(each["wall"] for each in warm),
+        "stages": {s: figures(each[s] for each in warm) for s in STAGES if s in last},
         "accuracy": last.get("accuracy"),
     }
 
 
 def rows_of(results: Results, run: str) -> list[dict[str, Any]]:
-    """A run's rows by warm time, with the ``ratio`` to jaxnn's time and the stages as text."""
-    rows = [row for row in results["startup"]["rows"] if row["run"] == run]
-    ours = next((r["warm"]["median"] for r in rows if r["label"] == "jaxnn"), np.nan)
-    for index, row in enumerate(rows):
-        stages = {s: f"{at['median']:.2f}" for s, at in row["stages"].items()}
-        rows[index] = dict.fromkeys(STAGES, "") | row | stages
-        rows[index]["ratio"] = row["warm"]["median"] / ours
-    return sorted(rows, key=lambda row: row["warm"]["median"])
+    """A run's rows by warm time, with the ``ratio`` to jaxnn's time."""
+    return ranked([row for row in results["startup"]["rows"] if row["run"] == run], "warm")
 
 
 def tables(results: Results) -> list[Table]:
     """The scripts by warm time, a table per run; stages where scripts report stages."""
-    stages = {title: f"{{{stage}}}" for stage, title in STAGES.items()}
-    return [
-        table(title, rows, COLUMNS | (stages if run == SOFTMAX else {}), [note])
-        for run, (title, note) in TEXTS.items()
-        if (rows := rows_of(results, run))
-    ]
+    shown = []
+    for run, (title, note) in TEXTS.items():
+        rows, columns = rows_of(results, run), dict(COLUMNS)
+        for stage, heading in STAGES.items() if run == SOFTMAX else ():
+            columns[heading] = f"{{{stage}}}"
+            for row in rows:
+                row[stage] = (
+                    f"{row['stages'][stage]['median']:.2f}" if stage in row["stages"] else ""
+                )
+        shown += [table(title, rows, columns, [note])] if rows else []
+    return shown
 
 
 def goals(results: Results) -> list[Goal]:
@@ -166,4 +154,4 @@ def goals(results: Results) -> list[Goal]:
     return reached
 
 
-PART = Part(measure, tables, goals)
+PARTS = {"startup": Part(measure, tables, goals)}

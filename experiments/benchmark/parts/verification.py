@@ -4,9 +4,6 @@ The trials are of a single claim, the Jacobian of the softmax of ten logits. The
 ``experiments.mutants``; all checkers see all mistakes at equal random points.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -51,66 +48,48 @@ SCORES_NOTE = "A gradient checker cannot be asked whether a value is right."
 
 
 def measure(bench: Bench) -> Results:
-    """The rates in turn, then the scores."""
-    checkers = peers.present()
-    return {"rates": measure_rates(bench, checkers), "scores": measure_scores(bench, checkers)}
+    """The rates in turn, then the scores: a row for every checker, and for every number of points.
 
-
-def measure_rates(bench: Bench, checkers: Mapping[str, peers.Checker]) -> list[dict[str, Any]]:
-    """Trials per second, a row per checker."""
-    trials, checks = (QUICK_TRIALS, QUICK_CHECKS) if bench.config.quick else (TRIALS, CHECKS)
-    timed: dict[str, Callable[[int], float]] = {JAXNN: lambda seed: compared(trials, seed)}
-    for name, checker in checkers.items():
-        timed[name] = lambda seed, checker=checker: checked(checker, checks, seed)
-    rates = {name: [] for name in timed}
+    A checker takes a trial at a time; jaxnn compares all trials with autodiff at once.
+    """
+    checkers, quick, workers = peers.present(), bench.config.quick, len(bench.cores)
+    trials, checks = (QUICK_TRIALS, QUICK_CHECKS) if quick else (TRIALS, CHECKS)
+    timed = [(None, trials), *((checker, checks) for checker in checkers.values())]
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        for rate in timed.values():
-            rate(0)  # compiles
-        for seed, name in bench.turns("trials per second", bench.config.seeds, list(timed)):
-            rates[name].append(timed[name](seed))
-    ratios = {name: figures(np.divide(rates[JAXNN], found)) for name, found in rates.items()}
-    return [
-        named(name) | {"rate": figures(found), "ratio": ratios[name]}
-        for name, found in rates.items()
+        for each in timed:
+            rate(each, 0)  # compiles
+        found = bench.in_turn("trials per second", timed, rate)
+    rates = [
+        named(name) | {"rate": figures(each), "ratio": figures(np.divide(found[0], each))}
+        for name, each in zip((JAXNN, *checkers), found, strict=True)
     ]
-
-
-def compared(trials: int, seed: int) -> float:
-    """Trials per second of jaxnn, which compares all trials with autodiff at once."""
-    return trials / seconds(compare, trials, seed)
-
-
-def checked(checker: peers.Checker, checks: int, seed: int) -> float:
-    """Trials per second of a checker, which compares a trial at a time with finite differences."""
-    logits = np.random.default_rng(seed).normal(size=(checks, LOGITS))
-    return checks / seconds(lambda: [checker.check_softmax(z) for z in logits])
-
-
-def measure_scores(bench: Bench, checkers: Mapping[str, peers.Checker]) -> list[dict[str, Any]]:
-    """Every checker on the catalogue, one row for every checker and number of points."""
-    cases = CASES[::QUICK_STEP] if bench.config.quick else CASES
-    trials = QUICK_VERDICT_TRIALS if bench.config.quick else VERDICT_TRIALS
-    workers = len(bench.cores)
+    cases = CASES[::QUICK_STEP] if quick else CASES
+    points = QUICK_VERDICT_TRIALS if quick else VERDICT_TRIALS
     with bench.run.progress("mutants, jaxnn.verify") as report:
-        said = outcomes(cases, [SEED], trials, workers=workers, report=report)
+        said = outcomes(cases, [SEED], points, workers=workers, report=report)
     ours = [peers.of_outcome(outcome, JAXNN) for outcome in said]
-    rows = [named(JAXNN) | {"points": trials} | peers.score(ours, trials)]
+    scores = [named(JAXNN) | {"points": points} | peers.score(ours, points)]
     with bench.run.progress("mutants, other checkers") as report:
-        found = over_processes(
-            peers.examine, cases, tuple(checkers), max(POINTS), SEED, workers=workers, report=report
-        )
+        arguments = tuple(checkers), max(POINTS), SEED
+        answers = over_processes(peers.examine, cases, *arguments, workers=workers, report=report)
     for name in checkers:
-        findings = [finding for some in found for finding in some if finding.checker == name]
-        rows += [named(name) | {"points": n} | peers.score(findings, n) for n in POINTS]
-    return rows
+        findings = [finding for some in answers for finding in some if finding.checker == name]
+        scores += [named(name) | {"points": n} | peers.score(findings, n) for n in POINTS]
+    return {"rates": rates, "scores": scores}
 
 
-def named(checker: str) -> dict[str, Any]:
+def rate(timed: tuple[peers.Checker | None, int], seed: int) -> float:
+    """Trials per second of a checker, or of jaxnn (None), with a number of trials."""
+    checker, trials = timed
+    if checker is None:
+        return trials / seconds(compare, trials, seed)
+    logits = np.random.default_rng(seed).normal(size=(trials, LOGITS))
+    return trials / seconds(lambda: [checker.check_softmax(z) for z in logits])
+
+
+def named(checker: str) -> dict[str, str]:
     """The checker, with the name in tables."""
-    return {
-        "checker": checker,
-        "label": "jaxnn.verify" if checker == JAXNN else peers.LABELS[checker],
-    }
+    return {"checker": checker, "label": (peers.LABELS | {JAXNN: "jaxnn.verify"})[checker]}
 
 
 def tables(results: Results) -> list[Table]:
@@ -118,20 +97,18 @@ def tables(results: Results) -> list[Table]:
     rates, scores = results["verification"]["rates"], results["verification"]["scores"]
     title = f"Trials of one claim, the Jacobian of the softmax of {LOGITS} logits, float64"
     mistakes = "Mistakes that are not noticed: {mutants} mutants, {right} right derivations"
-    notes = [note(row) for row in scores if row["classes"] and row["points"] == max(POINTS)]
+    notes = [SCORES_NOTE]
+    for row in scores:
+        if row["classes"] and row["points"] == max(POINTS):
+            classes = sorted(row["classes"].items(), key=lambda pair: (-pair[1], pair[0]))
+            listed = ", ".join(f"{name} ({count})" for name, count in classes)
+            why = f"; {REASONS[row['checker']]}" if row["checker"] in REASONS else ""
+            notes.append(f"{row['label']} does not notice at {max(POINTS)} points: {listed}{why}.")
     ordered = sorted(rates, key=lambda row: -row["rate"]["median"])
     return [
         table(title, ordered, RATES, [RATES_NOTE]),
-        table(mistakes.format_map(scores[0]), scores, SCORES, [SCORES_NOTE, *notes]),
+        table(mistakes.format_map(scores[0]), scores, SCORES, notes),
     ]
-
-
-def note(row: Results) -> str:
-    """The classes of the judged mistakes that a checker does not notice, and the reason."""
-    classes = sorted(row["classes"].items(), key=lambda pair: (-pair[1], pair[0]))
-    listed = ", ".join(f"{name} ({count})" for name, count in classes)
-    why = f"; {REASONS[row['checker']]}" if row["checker"] in REASONS else ""
-    return f"{row['label']} does not notice at {row['points']} points: {listed}{why}."
 
 
 def goals(results: Results) -> list[Goal]:
@@ -141,4 +118,4 @@ def goals(results: Results) -> list[Goal]:
     return [Goal(what, 0, ours["let_through"], "mutants", at_most=True)]
 
 
-PART = Part(measure, tables, goals)
+PARTS = {"verification": Part(measure, tables, goals)}

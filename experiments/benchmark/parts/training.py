@@ -1,0 +1,290 @@
+"""Trainings of every contender: ``one_model``, and the 64 configurations of ``population``.
+
+Every contender is tried on one core, on two and on all, and continues with the fastest number of
+cores. Then the contenders take turns. One model: microseconds per step, and the time to a stated
+validation accuracy. The configurations, in turn, over two processes, and all at once: microseconds
+per model and step, and the share of the machine's matrix-product peak, which is measured before
+and after each training.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.benchmark.contender import CONTENDERS
+from experiments.benchmark.machine import peak_gflops, products_microseconds
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, ranked, table
+from experiments.benchmark.parts.roofline import bounded
+from experiments.benchmark.problem import (
+    NETWORKS,
+    cores_name,
+    flops_per_step,
+    network_name,
+    restore,
+)
+from experiments.benchmark.process import Program, hired, optional
+from jaxnn import MLP, Spec
+from jaxnn.population import default_block_size
+
+RATE = 0.1  # of one model
+RATES = 1e-3, 1e-1  # smallest and largest learning rate of a population
+MODELS, QUICK_MODELS = 64, 4
+TRIALS = 3  # of each number of cores
+EPOCHS, POPULATION_EPOCHS = 5, 1  # of a timed training
+MOST_EPOCHS = 20  # to reach the accuracy
+PROCESSES = 2
+ACCURACIES = {  # to reach on the validation examples
+    "mnist": {"softmax": 0.92, "mlp": 0.97},
+    "fashion_mnist": {"softmax": 0.84, "mlp": 0.87},
+}
+REQUIRED = 1.5  # times the fastest peer's speed
+ONE_BY_ONE_REQUIRED = 4.0  # times the speed of the fastest peer over two processes
+VMAP_REQUIRED = {"torch_func": 2.0, "torch_func_compiled": 2.0}
+SHARE_REQUIRED = 90.0  # percent of the peak
+POPULATION_COLUMNS = {
+    "": "{label}",
+    "how": "{how}",
+    "µs per model and step": "{microseconds[median]:.1f}",
+    "time / jaxnn's": "{ratio:.1f}",
+    "share of peak (%)": "{share_of_peak[median]:.1f}",
+}
+NOTE = (
+    "The matrix products of a step alone, {models_on_a_core} models on each core, take XLA's "
+    "kernels {microseconds[median]:.1f} µs ({share_of_peak[median]:.0f} % of the peak)."
+)
+
+
+class Line(NamedTuple):
+    """A way to train: a contender in a process or several."""
+
+    name: str
+    programs: Sequence[Program]
+    cores: int
+    tried: dict[str, float]  # seconds by number of cores
+
+    def seconds(self, rates: Sequence[float], epochs: int, seed: int) -> float:
+        """The time of a training with the learning rates dealt out to the processes."""
+        for index, program in enumerate(self.programs):
+            program.ask(rates[index :: len(self.programs)], epochs, seed)
+        return max(program.answer()["seconds"] for program in self.programs)
+
+    def seconds_to(self, target: float, seed: int) -> float:
+        """The time to the first epoch with the accuracy; infinite if no epoch reaches the accuracy.
+
+        All epochs do equal work: the time is the needed share of the epochs.
+        """
+        self.programs[0].ask([RATE], MOST_EPOCHS, seed, evaluate=True)
+        found = self.programs[0].answer()
+        enough = np.flatnonzero(np.array(found["accuracies"][0]) >= target)
+        return found["seconds"] * (enough[0] + 1) / MOST_EPOCHS if len(enough) else np.inf
+
+    def row(self, network: str, models: int, **measured: Any) -> dict[str, Any]:
+        """The entry in results.json."""
+        names = {"network": network, "sizes": NETWORKS[network], "contender": self.name}
+        counts = {"models": models, "processes": len(self.programs), "cores": self.cores}
+        return names | {"label": CONTENDERS[self.name].label} | counts | measured
+
+
+def started(
+    stack: ExitStack, bench: Bench, network: str, rates: Sequence[float], epochs: int
+) -> list[Line]:
+    """Every installed contender on the fastest number of cores, warm.
+
+    Contenders for one model train several rates one after another, and over two processes.
+    """
+    lines, one = [], len(rates) == 1
+    names = [n for n, entry in CONTENDERS.items() if not (one and entry.whole_population)]
+    names += ["jaxnn"] * one
+    for _, name in bench.turns(f"{network}: start", names):
+        at_once = CONTENDERS[name].whole_population
+        with optional(CONTENDERS[name].label):
+            tried = rates if at_once else rates[:1]
+            lines.append(fastest(stack, bench, name, NETWORKS[network], tried, epochs))
+            if not one and not at_once and len(bench.cores) >= PROCESSES:
+                ways = [hired(name, NETWORKS[network], bench.data, [c]) for c in bench.cores]
+                programs = [stack.enter_context(way) for way in ways[:PROCESSES]]
+                lines.append(Line(name, programs, PROCESSES, {}))
+                lines[-1].seconds(rates[:PROCESSES], epochs, seed=0)  # compiles
+    return lines
+
+
+def fastest(
+    stack: ExitStack,
+    bench: Bench,
+    name: str,
+    sizes: tuple[int, ...],
+    rates: Sequence[float],
+    epochs: int,
+) -> Line:
+    """A contender on the fastest number of cores, in a process that ends with the stack."""
+    counts = sorted({1, min(2, len(bench.cores)), len(bench.cores)})
+    with ExitStack() as candidates:
+        ends = [candidates.enter_context(ExitStack()) for _ in counts]
+        lines = []
+        for count, end in zip(counts, ends, strict=True):
+            program = hired(name, sizes, bench.data, bench.cores[:count])
+            lines.append(Line(name, [end.enter_context(program)], count, {}))
+            lines[-1].seconds(rates, epochs, seed=0)
+        trials = [[line.seconds(rates, epochs, seed) for line in lines] for seed in range(TRIALS)]
+        taken = np.median(trials, axis=0).tolist()
+        best = taken.index(min(taken))
+        stack.push(ends[best].pop_all())
+    return lines[best]._replace(tried=dict(zip(map(str, counts), taken, strict=True)))
+
+
+def measure_one_model(bench: Bench) -> Results:
+    """Every contender on every network, in turn."""
+    rows = [row for network in NETWORKS for row in one_model_rows(bench, network)]
+    return {"rows": rows, "epochs": EPOCHS, "learning_rate": RATE}
+
+
+def one_model_rows(bench: Bench, network: str) -> list[dict[str, Any]]:
+    """A row per installed contender."""
+    target = ACCURACIES.get(bench.config.dataset, {}).get(network)
+    steps = EPOCHS * restore(bench.data, NETWORKS[network]).steps_per_epoch
+    with ExitStack() as stack:
+        lines = started(stack, bench, network, [RATE], EPOCHS)
+        label, reached = f"{network}: one model", [None] * len(lines)
+        times = bench.in_turn(label, lines, lambda line, seed: line.seconds([RATE], EPOCHS, seed))
+        if target is not None:
+            for line in lines:
+                line.seconds_to(target, 0)  # compiles
+            label = f"{network}: to the accuracy"
+            found = bench.in_turn(label, lines, lambda line, seed: line.seconds_to(target, seed))
+            reached = [figures(seconds) for seconds in found]
+    rows = []
+    for line, seconds, to_target in zip(lines, times, reached, strict=True):
+        measured = {"microseconds": figures(1e6 * each / steps for each in seconds)}
+        measured |= {"tried": line.tried, "target": target, "seconds_to_target": to_target}
+        rows.append(line.row(network, 1, **measured))
+    return rows
+
+
+def measure_population(bench: Bench) -> Results:
+    """Every way on every network, in turn."""
+    models = QUICK_MODELS if bench.config.quick else MODELS
+    found = {network: population_rows(bench, network, models) for network in NETWORKS}
+    rows = [row for rows, _ in found.values() for row in rows]
+    products = {network: alone for network, (_, alone) in found.items()}
+    return {"rows": rows, "products": products, "models": models, "epochs": POPULATION_EPOCHS}
+
+
+def population_rows(
+    bench: Bench, network: str, models: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A row for every way of every installed contender; and the matrix products alone."""
+    sizes, rates = NETWORKS[network], np.geomspace(*RATES, models).tolist()
+    steps = POPULATION_EPOCHS * restore(bench.data, sizes).steps_per_epoch
+    block = default_block_size(Spec(MLP(sizes), steps=1), jax.default_backend(), models)
+    block = min(block, -(-models // len(jax.devices())))  # models that jaxnn has on a core
+    gflop = flops_per_step(sizes) / 1e3  # per second, of a step in a microsecond
+    with ExitStack() as stack:
+        lines = started(stack, bench, network, rates, POPULATION_EPOCHS)
+        peaks = [peak_gflops()]
+
+        def timed(line: Line | None, seed: int) -> tuple[float, float]:
+            if line:
+                taken = 1e6 * line.seconds(rates, POPULATION_EPOCHS, seed) / steps / models
+            else:
+                taken = products_microseconds(sizes, block)
+            peaks.append(peak_gflops())
+            return taken, 100 * gflop / (taken * (peaks[-2] + peaks[-1]) / 2)
+
+        found = bench.in_turn(f"{network}: {models} models", [*lines, None], timed)
+    *ways, alone = [
+        {"microseconds": figures(t for t, _ in each), "share_of_peak": figures(s for _, s in each)}
+        for each in found
+    ]
+    rows = [line.row(network, models, **way) for line, way in zip(lines, ways, strict=True)]
+    return rows, {"models_on_a_core": block, **alone}
+
+
+def by_network(found: Results) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
+    """Of every network the key, the rows by speed with their ``ratio``, and jaxnn's row."""
+    for network in NETWORKS:
+        rows = ranked([row for row in found["rows"] if row["network"] == network])
+        yield network, rows, next(row for row in rows if row["contender"] == "jaxnn")
+
+
+def one_model_tables(results: Results) -> list[Table]:
+    """Microseconds per step and seconds to the accuracy, a table per network."""
+    shown = []
+    for _, rows, ours in by_network(results["one_model"]):
+        columns = {
+            "": "{label}",
+            "cores": "{cores}",
+            "µs per step": "{microseconds[median]:.0f}",
+            "time / jaxnn's": "{ratio:.2f}",
+        }
+        if (target := ours["target"]) is not None:
+            columns[f"seconds to {100 * target:g} % of the validation examples"] = "{reached}"
+        for row in rows:
+            seconds = (row["seconds_to_target"] or {}).get("median")
+            row["reached"] = "not reached" if seconds is None else f"{seconds:.2f}"
+        tried = {int(count): seconds for count, seconds in ours["tried"].items()}
+        notes = [
+            f"On {cores_name(n)}, jaxnn takes {s / tried[ours['cores']]:.2f} times as long."
+            for n, s in tried.items()
+            if n != ours["cores"]
+        ]
+        title = f"One model, {network_name(ours['sizes'])}, minibatch 100"
+        shown.append(table(title, rows, columns, notes))
+    return shown
+
+
+def population_tables(results: Results) -> list[Table]:
+    """The ways by speed, a table per network."""
+    found, shown = results["population"], []
+    for network, rows, ours in by_network(found):
+        for row in rows:
+            way = "all at once" if CONTENDERS[row["contender"]].whole_population else ""
+            row["how"] = f"{way or 'one after another'}, {cores_name(row['cores'])}"
+            if row["processes"] > 1:
+                row["how"] = f"over {row['processes']} processes of 1 core"
+        title = f"{found['models']} models {network_name(ours['sizes'])}, minibatch 100, an epoch "
+        notes = [NOTE.format_map(found["products"][network])]
+        shown.append(table(title + "with shuffling", rows, POPULATION_COLUMNS, notes))
+    return shown
+
+
+def against(
+    what: str, required: float, peers: Sequence[Results], share: float = math.nan
+) -> list[Goal]:
+    """The goal against the fastest of some peers, whose name comes last; none without peers."""
+    return [Goal(what + row["label"], required, row["ratio"], share=share) for row in peers[:1]]
+
+
+def one_model_goals(results: Results) -> list[Goal]:
+    """Times as fast as the fastest peer; the limit is the peak of the cores that jaxnn uses."""
+    goals, machine = [], results.get("roofline")
+    for _, rows, ours in by_network(results["one_model"]):
+        what = f"one model {network_name(ours['sizes'])}: jaxnn against the fastest peer, "
+        share = 100 / bounded(ours, machine)["distance"] if machine else math.nan
+        goals += against(what, REQUIRED, [row for row in rows if row is not ours], share)
+    return goals
+
+
+def population_goals(results: Results) -> list[Goal]:
+    """Against peers over two processes, against torch.func, and the share of peak."""
+    goals = []
+    for _, rows, ours in by_network(results["population"]):
+        share = ours["share_of_peak"]["median"]
+        title = f"{results['population']['models']} models {network_name(ours['sizes'])}: "
+        what = f"{title}against the fastest peer one by one over {PROCESSES} processes, "
+        split = [row for row in rows if row["processes"] == PROCESSES]
+        goals += against(what, ONE_BY_ONE_REQUIRED, split, share)
+        for name, required in VMAP_REQUIRED.items():
+            peer = [row for row in rows if row["contender"] == name]
+            goals += against(f"{title}against ", required, peer, share)
+        goals.append(Goal(f"{title}share of peak, whole epoch", SHARE_REQUIRED, share, "%"))
+    return goals
+
+
+PARTS = {
+    "one_model": Part(measure_one_model, one_model_tables, one_model_goals),
+    "population": Part(measure_population, population_tables, population_goals),
+}
