@@ -22,6 +22,9 @@ from jaxnn.types import PyTree
 Name = int
 """The number of a value in a graph."""
 
+Place = Name | tuple[int, int]
+"""A value, or an operand: (position of the node, place of the operand)."""
+
 
 class Unsupported(NotImplementedError):  # noqa: N818
     """A primitive or parameter of a jaxpr is unknown to jaxnn; the message has the name."""
@@ -72,12 +75,19 @@ def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
     return graph._replace(shapes=shapes, nodes=tuple(nodes), outputs=(total,) if total else ())
 
 
-def evaluate(graph: Graph, arguments: Sequence[Any]) -> list[Any]:
-    """The outputs of a graph for flat arguments."""
-    values = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
-    for node in graph.nodes:
-        results = apply(node, [values[name] for name in node.operands])
-        values.update(zip(node.results, results, strict=True))
+def evaluate(
+    graph: Graph,
+    arguments: Sequence[Any],
+    used: Callable[[Place, Any], Any] = lambda place, value: value,
+) -> list[Any]:
+    """The outputs of a graph for flat arguments; ``used`` maps a value to the value in use."""
+    values = dict(graph.constants)
+    for name, value in zip(graph.inputs, arguments, strict=True):
+        values[name] = used(name, value)
+    for position, node in enumerate(graph.nodes):
+        operands = [used((position, i), values[name]) for i, name in enumerate(node.operands)]
+        for name, value in zip(node.results, apply(node, operands), strict=True):
+            values[name] = used(name, value)
     return [values[name] for name in graph.outputs]
 
 

@@ -130,16 +130,16 @@ def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     few programs are compiled.
     """
     count = len(symbols(inputs)) + len(fixed_sizes(inputs)) + 1
-    return _rotated(inputs, range(3, 3 + count), count, seed)
+    return rotated(inputs, range(3, 3 + count), count, seed)
 
 
 def larger_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
     """Distinct sizes larger than those of ``draw_sizes``."""
     count = max(2, len(symbols(inputs)))
-    return _rotated(inputs, (7, 11, 9, 13, 8, 12, 10, 14, *range(15, 15 + count)), count, seed)
+    return rotated(inputs, (7, 11, 9, 13, 8, 12, 10, 14, *range(15, 15 + count)), count, seed)
 
 
-def _rotated(inputs: PyTree, sizes: Iterable[int], most: int, seed: int) -> dict[str, int]:
+def rotated(inputs: PyTree, sizes: Iterable[int], most: int, seed: int) -> dict[str, int]:
     """The symbolic sizes, from at most so many of the numbers that are no fixed sizes."""
     taken = fixed_sizes(inputs)
     pool = [size for size in sizes if size not in taken][:most]

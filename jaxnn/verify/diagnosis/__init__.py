@@ -100,7 +100,7 @@ def _diagnose(claim: Claim, seed: int) -> Diagnosis:
     problem = hypotheses.shape_problem(samples[0])
     if problem is not None:
         return Diagnosis((problem,))
-    if all(all(map(same, sample.formula, _right(sample))) for sample in samples):
+    if all(all(map(same, sample.formula, hypotheses.right(sample))) for sample in samples):
         return Diagnosis((ONLY_SPECIAL,))
     found = _explanations(samples, [RIGHT, *hypotheses.rearranged(samples[0])])
     if found:
@@ -129,15 +129,11 @@ def _samples(claim: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample
             yield sample
 
 
-def _right(sample: Sample) -> Leaves:
-    """The right derivative at a sample."""
-    return [np.sum(leaves, axis=0) for leaves in zip(*RIGHT.terms(sample), strict=True)]
-
-
 def _share_right(sample: Sample) -> float:
     """The share of trials with a right formula; large where a single branch is wrong."""
-    pairs = zip(zip(*sample.formula, strict=True), zip(*_right(sample), strict=True), strict=True)
-    return float(np.mean([all(map(same, formula, right)) for formula, right in pairs]))
+    trials = zip(*sample.formula, *hypotheses.right(sample), strict=True)
+    leaves = len(sample.formula)
+    return float(np.mean([all(map(same, trial, trial[leaves:])) for trial in trials]))
 
 
 def _explanations(samples: Sequence[Sample], varied: Iterable[Hypothesis]) -> list[Explanation]:

@@ -5,20 +5,28 @@ knob keeps all values and changes a derivative: the derivative is dropped, negat
 wrong argument. All mistakes are thus one program, mapped over the settings of the knobs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxnn.types import Array
-from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, word, words
-from jaxnn.verify.graph import Name, Node, apply, evaluate
+from jaxnn.types import PyTree
+from jaxnn.verify.claims import Claim
+from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, word, words
+from jaxnn.verify.diagnosis.trials import Leaves, Program
+from jaxnn.verify.graph import Graph, Name, Node, Place, apply, evaluate, jit
+from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
 CROSS_ENTROPY_GRADIENT = "the gradient by the logits is taken for the cross-entropy's, p - y"
+
+MOST_PAIRS = 2000
+_NOT_IN_PAIRS = ("unknown", "factor", "sign", "wrong_value")
+"""Coefficients explain factors and signs; two exchanged values explain too much."""
 
 _LINEAR = words("neg convert_element_type copy add sub")
 _ARITHMETIC = _LINEAR | words(
@@ -35,10 +43,7 @@ _STRUCTURAL = words(
 Known = dict[Any, Any]
 
 Change = Callable[[Known, Known], Any]
-"""(All values as constants, the values so far) -> an addend: zero, with a derivative."""
-
-Place = Name | tuple[int, int]
-"""A value, or an operand: (position of the node, place of the operand)."""
+"""(Fixed values, the values so far) -> an addend; for a derivative: zero, with a derivative."""
 
 
 class Mistake(NamedTuple):
@@ -49,56 +54,108 @@ class Mistake(NamedTuple):
     setting: float
 
 
+Mistakes = tuple[Mistake, ...]
+"""Mistakes made at once."""
+
+
 class Knob(NamedTuple):
-    """Changes of derivatives, in proportion to a setting."""
+    """Changes of values or derivatives, in proportion to a setting."""
 
     mistakes: Sequence[tuple[Finding, float]]  # (mistake, setting)
     changes: Sequence[tuple[Place, Change]]
 
 
-def _knob(code: str, where: str, detail: str, *changes: tuple[Place, Change]) -> Knob:
+def knob(code: str, where: str, detail: str, *changes: tuple[Place, Change]) -> Knob:
     """A knob for one mistake."""
     return Knob([(Finding(code, where, detail), 1.0)], changes)
 
 
 class Ablation:
+    """A graph with knobs, and the graph's derivative compiled for many settings at once."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        knobs: Iterable[Knob],
+        fixed: Callable[..., Known],
+        derivative: Claim,
+        shapes: PyTree,
+    ):
+        """Places the knobs.
+
+        Args:
+          graph: of a function of the inputs.
+          knobs: the knobs.
+          fixed: from the flat inputs to the fixed values, for the changes.
+          derivative: a claim about the derivative; for a claim of kind ``value`` the graph's value.
+          shapes: the tree of the inputs of one trial.
+        """
+        self.mistakes: list[Mistake] = []
+        self._changes: dict[Place, list[tuple[int, Change]]] = {}
+        self._knobs = 0
+        for mistakes, changes in knobs:
+            self.mistakes += [Mistake(finding, self._knobs, value) for finding, value in mistakes]
+            for place, change in changes:
+                self._changes.setdefault(place, []).append((self._knobs, change))
+            self._knobs += 1
+        self._graph, self._fixed = graph, fixed
+        structure = jax.tree.structure(shapes)
+
+        def leaves(settings, *flat):
+            def of(inputs: PyTree) -> Any:
+                return self._evaluate(settings, jax.tree.leaves(inputs))
+
+            inputs = jax.tree.unflatten(structure, flat)
+            return jax.tree.leaves(reference(derivative, of=of)(inputs))
+
+        over_settings = jax.vmap(leaves, in_axes=(0, *[None] * structure.num_leaves))
+        self._run = jit(jax.vmap(over_settings, in_axes=(None, *[0] * structure.num_leaves)))
+
+    def _evaluate(self, settings: Any, arguments: Sequence[Any]) -> Any:
+        """The graph's value, with changes in proportion to the settings of the knobs."""
+        fixed = self._fixed(*arguments)
+        live: Known = dict(self._graph.constants)
+
+        def turned(place: Place, value: Any) -> Any:
+            live[place] = value
+            for number, change in self._changes.get(place, ()):
+                live[place] = live[place] + settings[number] * change(fixed, live)
+            return live[place]
+
+        outputs = evaluate(self._graph, arguments, turned)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def leaves(self, flat: Leaves, two: bool = False) -> Iterator[tuple[Mistakes, Leaves]]:
+        """The leaves [T, ...] of the derivative with every mistake, or two, at inputs [T, ...]."""
+        made: list[Mistakes] = [(mistake,) for mistake in self.mistakes]
+        if two:
+            named = [m for m in self.mistakes if m.finding.code not in _NOT_IN_PAIRS]
+            pairs = (pair for pair in combinations(named, 2) if pair[0].knob != pair[1].knob)
+            made = list(pairs)[:MOST_PAIRS]
+        rows = len(self.mistakes)
+        for start in range(0, len(made), max(1, rows)):
+            chunk = made[start : start + rows]
+            # Every chunk has equally many rows, and the compiled program serves all chunks.
+            settings = np.zeros((rows, self._knobs))
+            for row, mistakes in enumerate(chunk):
+                for mistake in mistakes:
+                    settings[row, mistake.knob] = mistake.setting
+            leaves = [np.asarray(leaf) for leaf in self._run(settings, *flat)]
+            for row, mistakes in enumerate(chunk):
+                yield mistakes, [leaf[:, row] for leaf in leaves]
+
+
+def backward_mistakes(program: Program, graph: Graph, derivative: Claim) -> Ablation:
     """A graph with a knob for every mistake in differentiation that has a code.
 
     Further knobs drop, negate, double and halve the derivatives of single operations.
     """
 
-    def __init__(self, evaluated: EvaluatedGraph):
-        """Places the knobs."""
-        self.graph = evaluated.graph
-        self.mistakes: list[Mistake] = []
-        self.knobs = 0
-        self._changes: dict[Place, list[tuple[int, Change]]] = {}
-        for knob in _knobs(evaluated):
-            self.mistakes += [Mistake(f, self.knobs, setting) for f, setting in knob.mistakes]
-            for place, change in knob.changes:
-                self._changes.setdefault(place, []).append((self.knobs, change))
-            self.knobs += 1
+    def fixed(*flat: Any) -> Known:
+        return graph.constants | jax.tree.map(jax.lax.stop_gradient, every_value(graph, *flat))
 
-    def evaluate(self, settings: Array, arguments: Sequence[Any]) -> list[Any]:
-        """The graph's outputs, with derivatives changed by the settings of the knobs."""
-        names = tuple(self.graph.shapes)
-        values = evaluate(self.graph._replace(outputs=names), arguments)
-        fixed = dict(zip(names, map(jax.lax.stop_gradient, values), strict=True))
-        live: Known = dict(self.graph.constants)
-
-        def turned(place: Place, value: Any) -> Any:
-            live[place] = value
-            for knob, change in self._changes.get(place, ()):
-                live[place] = live[place] + settings[knob] * change(fixed, live)
-            return live[place]
-
-        for name, value in zip(self.graph.inputs, arguments, strict=True):
-            turned(name, value)
-        for position, node in enumerate(self.graph.nodes):
-            operands = [turned((position, i), live[name]) for i, name in enumerate(node.operands)]
-            for name, value in zip(node.results, apply(node, operands), strict=True):
-                turned(name, value)
-        return [live[name] for name in self.graph.outputs]
+    knobs = _knobs(EvaluatedGraph(program, graph))
+    return Ablation(graph, knobs, fixed, derivative, program.shapes)
 
 
 def _knobs(evaluated: EvaluatedGraph) -> Iterator[Knob]:
@@ -170,28 +227,28 @@ def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
     if before is None or before == after or before not in evaluated.active:
         return
     chain = evaluated.chain(after, before)
-    linear = all(n.primitive.name in _LINEAR for n in chain)
+    linear = all(n.primitive.name in _LINEAR for n in chain.nodes)
     if linear or evaluated.shape(before) != evaluated.shape(after):
         return
     where, line = evaluated.where(node), evaluated.line(node)
     for code, detail, slope in _wrong_slopes(evaluated, chain, before, after):
         detail = f"the derivative of the elementwise function in {line} {detail}"
         change = _replacing(before, after, lambda fixed, d, slope=slope: slope(fixed) * d)
-        yield _knob(code, where, detail, (after, change))
+        yield knob(code, where, detail, (after, change))
     if evaluated.is_log_sigmoid(after, before):
         # In a loss of log sigmoid(z) every derivative by z has the factor sigmoid'(z).
         change = _scaling(before, lambda fixed: 2 + 2 * jnp.cosh(fixed[before]))  # 1 / sigmoid'
         detail = f"the derivative of the sigmoid in {line} is missing"
-        yield _knob("activation_derivative_missing", where, detail, (before, change))
+        yield knob("activation_derivative_missing", where, detail, (before, change))
 
 
 def _wrong_slopes(
-    evaluated: EvaluatedGraph, chain: Sequence[Node], before: Name, after: Name
+    evaluated: EvaluatedGraph, chain: Graph, before: Name, after: Name
 ) -> Iterator[tuple[str, str, Callable[[Known], Any]]]:
     """(Code, detail, slope) of wrong derivatives of an elementwise function."""
     wrong_argument = "activation_derivative_wrong_argument"
     rule = evaluated.derivative_by_value(after, before)
-    plain = rule is None and all(node.primitive.name in _ARITHMETIC for node in chain)
+    plain = rule is None and all(node.primitive.name in _ARITHMETIC for node in chain.nodes)
     yield "unknown" if plain else "activation_derivative_missing", "is missing", lambda fixed: 1.0
     for other in evaluated.of_equal_shape(after):
         if rule and other != after:
@@ -200,22 +257,15 @@ def _wrong_slopes(
     for other in evaluated.of_equal_shape(before):
         if not plain and other != before:
             value = "the function's value" if other == after else evaluated.described(other)
-            slope = partial(_slope, chain, before, after, other)
-            yield wrong_argument, f"is taken at {value} in place of the argument", slope
+            detail = f"is taken at {value} in place of the argument"
+            yield wrong_argument, detail, lambda fixed, other=other: _slope(chain, fixed, other)
 
 
-def _slope(chain: Sequence[Node], before: Name, after: Name, argument: Name, fixed: Known) -> Any:
+def _slope(chain: Graph, fixed: Known, argument: Name) -> Any:
     """The derivative of a chain of elementwise operations at a wrong argument."""
-
-    def function(argument: Any) -> Any:
-        known = {**fixed, before: argument}
-        for node in chain:
-            results = apply(node, [known[name] for name in node.operands])
-            known.update(zip(node.results, results, strict=True))
-        return known[after]
-
+    function = chain._replace(constants=fixed)
     z = jnp.where(fixed[argument] == 0, -1e-300, fixed[argument])  # the slope of ReLU at 0 is 0
-    return _tame(jax.jvp(function, (z,), (jnp.ones_like(z),))[1])
+    return _tame(jax.jvp(lambda z: evaluate(function, [z])[0], (z,), (jnp.ones_like(z),))[1])
 
 
 def _factor_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
@@ -229,7 +279,7 @@ def _factor_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
                 detail = f"in {line} the derivative is multiplied by {substitute} in place of "
                 detail += evaluated.described(factor)
                 change = _factor_change(node, place, value)
-                yield _knob(code, evaluated.where(node), detail, (node.results[0], change))
+                yield knob(code, evaluated.where(node), detail, (node.results[0], change))
 
 
 def _substitutes(
@@ -256,70 +306,77 @@ def _factor_change(node: Node, place: int, instead: Callable[[Known], Any]) -> C
     return change
 
 
-_FACTORS: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
-    ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", lambda p: 1 / p),
-    ("diagonal_only", "of the softmax's Jacobian only the diagonal is used", lambda p: 1 - p),
-    ("normaliser_constant", "the softmax denominator is held constant", lambda p: 1.0),
-)
-"""(Code, detail, wrong f): d log p_i = f(p_i) dz_i, for p = softmax(z)."""
+Jacobian = Callable[[Any, Any, int], Any]
+"""(p, dz, axis) -> dp, for p = softmax(z) along an axis."""
 
-_OFF_DIAGONAL: tuple[tuple[str, str, Callable[[Any, Any, int], Any]], ...] = (
-    ("wrong_value", "-p_i p_i", lambda p, d, axis: -(p**2) * jnp.sum(d, axis, keepdims=True)),
-    ("wrong_value", "-p_j p_j", lambda p, d, axis: -jnp.sum(p**2 * d, axis, keepdims=True)),
-    ("sign", "+p_i p_j", lambda p, d, axis: p * jnp.sum(p * d, axis, keepdims=True) - 2 * p**2 * d),
+_WRONG_JACOBIANS: tuple[tuple[str, str, Jacobian], ...] = (
+    ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", lambda p, d, axis: d),
+    (
+        "diagonal_only",
+        "of the softmax's Jacobian only the diagonal is used",
+        lambda p, d, axis: p * (1 - p) * d,
+    ),
+    ("normaliser_constant", "the softmax denominator is held constant", lambda p, d, axis: p * d),
 )
-"""(Code, wrong entry, the entries' contribution to dp), with d = dz."""
+_WRONG_OFF_DIAGONAL: tuple[tuple[str, str, Jacobian], ...] = tuple(
+    (code, f"the softmax's Jacobian has {entry} off the diagonal, expected -p_i p_j", jacobian)
+    for code, entry, jacobian in (
+        ("wrong_value", "-p_i p_i", lambda p, d, axis: p * d - p**2 * d.sum(axis, keepdims=True)),
+        ("wrong_value", "-p_j p_j", lambda p, d, axis: p * d - (p**2 * d).sum(axis, keepdims=True)),
+        (
+            "sign",
+            "+p_i p_j",
+            lambda p, d, axis: p * (1 - 2 * p) * d + p * (p * d).sum(axis, keepdims=True),
+        ),
+    )
+)
+"""(Code, detail, wrong Jacobian)."""
 
 
 def _softmax_knobs(evaluated: EvaluatedGraph) -> Iterator[Knob]:
     """The Jacobian of a softmax skipped, cut down to the diagonal, or otherwise mistaken."""
+    outputs = evaluated.graph.outputs
+    scalar = [evaluated.shape(output) for output in outputs] == [()]
     for kind, logits, value, axis in evaluated.softmaxes():
         where = f"softmax, {evaluated.line(evaluated.producer[value])}"
-        for code, detail, factor in _FACTORS:
-            yield _knob(code, where, detail, *_jacobian_changes(kind, logits, value, axis, factor))
-        if kind == "softmax":
-            for code, entry, rest in _OFF_DIAGONAL:
-                detail = f"the softmax's Jacobian has {entry} off the diagonal, expected -p_i p_j"
-                change = _replacing(logits, value, partial(_off_diagonal, value, axis, rest))
-                yield _knob(code, where, detail, (value, change))
-            for changes in _loss_changes(evaluated, logits, value):
-                yield _knob("softmax_jacobian_skipped", where, CROSS_ENTROPY_GRADIENT, *changes)
+        off_diagonal = _WRONG_OFF_DIAGONAL if kind == "softmax" else ()
+        for code, detail, jacobian in (*_WRONG_JACOBIANS, *off_diagonal):
+            changes = _jacobian_changes(kind, logits, value, axis, jacobian)
+            yield knob(code, where, detail, *changes)
+        for y in evaluated.graph.inputs if kind == "softmax" else ():
+            if scalar and evaluated.shape(y) == evaluated.shape(value) and y != logits:
+                changes = _loss_changes(logits, value, y, outputs[0])
+                yield knob("softmax_jacobian_skipped", where, CROSS_ENTROPY_GRADIENT, *changes)
 
 
 def _jacobian_changes(
-    kind: str, logits: Name, value: Name, axis: int, factor: Callable[[Any], Any]
+    kind: str, logits: Name, value: Name, axis: int, jacobian: Jacobian
 ) -> list[tuple[Place, Change]]:
-    """d log p_i = f(p_i) dz_i, in a softmax, a log-softmax or a log-sum-exp."""
+    """A wrong Jacobian of a softmax, a log-softmax or a log-sum-exp."""
 
     def derivative(fixed: Known, d: Any) -> Any:
-        v = fixed[value]
-        return _tame(v * factor(v) if kind == "softmax" else factor(jnp.exp(v))) * d
+        if kind == "softmax":
+            return jacobian(fixed[value], d, axis)
+        log = kind == "log_softmax"
+        p = jnp.exp(fixed[value]) if log else jax.nn.softmax(fixed[logits], axis)
+        return _tame(1 / p) * jacobian(p, d, axis)
 
     if kind != "log_sum_exp":
         return [(value, _replacing(logits, value, derivative))]
     # With log sum e^z held constant, the derivative by z_i is the derivative by log p_i.
-    scale = _scaling(logits, lambda fixed: factor(jax.nn.softmax(fixed[logits], axis)))
-    return [(logits, scale), (value, _scaling(value, lambda fixed: 0.0))]
+    held = _scaling(value, lambda fixed: 0.0)
+    return [(logits, _replacing(logits, logits, derivative)), (value, held)]
 
 
-def _off_diagonal(p: Name, axis: int, rest: Callable[..., Any], fixed: Known, d: Any) -> Any:
-    return fixed[p] * d + rest(fixed[p], d, axis)
-
-
-def _loss_changes(
-    evaluated: EvaluatedGraph, logits: Name, p: Name
-) -> Iterator[list[tuple[Place, Change]]]:
-    """The gradient of any loss by the logits becomes p - y, for every input y of p's shape."""
+def _loss_changes(logits: Name, p: Name, y: Name, loss: Name) -> list[tuple[Place, Change]]:
+    """The gradient of any loss by the logits becomes p - y."""
     uncut = "uncut", logits  # the logits with the derivative that ``cut`` removes
 
     def cut(fixed: Known, live: Known) -> Any:
         live[uncut] = live[logits]
         return fixed[logits] - live[logits]
 
-    def loss(y: Name) -> Change:
-        return lambda fixed, live: jnp.sum((fixed[p] - fixed[y]) * (live[uncut] - fixed[logits]))
+    def instead(fixed: Known, live: Known) -> Any:
+        return jnp.sum((fixed[p] - fixed[y]) * (live[uncut] - fixed[logits]))
 
-    (output, *others) = evaluated.graph.outputs
-    for y in evaluated.graph.inputs if not others and evaluated.shape(output) == () else ():
-        if evaluated.shape(y) == evaluated.shape(p) and y != logits:
-            yield [(logits, cut), (output, loss(y))]
+    return [(logits, cut), (loss, instead)]

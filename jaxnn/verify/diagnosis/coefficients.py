@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.verify.claims import learning_rate_name, parameters
+from jaxnn.verify.claims import Claim, learning_rate_name, parameters
 from jaxnn.verify.diagnosis.trials import GROUPS, PER_GROUP, TOLERANCE, Leaves, Sample
 from jaxnn.verify.verdict import Finding
 
@@ -57,11 +57,12 @@ def fit(
 
     Returns:
       For each group a coefficient of every column, None for a column of zeros. None if the target
-      is no combination of the columns, or if the combination is not unique.
+      is no combination of the columns, or has another shape, or if the combination is not unique.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norm, *norms = (float(np.linalg.norm(array)) for array in (target, *columns))
-    if not np.isfinite([norm, *norms]).all():
+    shapes = {array.shape for array in (target, *columns)}
+    if len(shapes) > 1 or not np.isfinite([norm, *norms]).all():
         return None
     used = [i for i, size in enumerate(norms) if size > 1e-12 * max(norms)]
     if not used:
@@ -96,7 +97,9 @@ def recognise(
     observed = np.asarray(values)
     if np.all(np.abs(observed) < TOLERANCE):
         return ZERO
-    table = {name: np.asarray([context[name] for context in contexts]) for name in contexts[0]}
+    table = {
+        name: np.asarray([context[name] for context in contexts], float) for name in contexts[0]
+    }
     for powers in _monomials(list(table)):
         monomial = np.prod([table[name] ** k for name, k in powers] or [np.ones(1)], axis=0)
         for number in _NUMBERS:
@@ -118,23 +121,19 @@ def coefficients(
     samples: Sequence[Sample], varied: Sequence[Sequence[Leaves]], leaf: int
 ) -> Coefficients | None:
     """The coefficients of a leaf of the formula in terms at every sample, None without any."""
-    values: dict[str, list[float]] = {}
-    contexts: dict[str, list[dict[str, float]]] = {}
+    observed: dict[str, list[tuple[float, dict[str, float]]]] = {}
     for sample, terms in zip(samples, varied, strict=True):
         fitted = _fit_leaf(sample, terms, leaf)
         if fitted is None:
             return None
-        for group, by_name in enumerate(fitted):
+        for context, by_name in zip(sample.contexts, fitted, strict=True):
             for name, value in by_name.items():
                 if value is not None:
-                    values.setdefault(name, []).append(value)
-                    contexts.setdefault(name, []).append(sample.context(group))
-    claim = samples[0].program.claim
-    strengths = set(claim.inputs) - {*parameters(claim.of), learning_rate_name(claim)}
+                    observed.setdefault(name, []).append((value, context))
     known: Coefficients = {}
-    for name in values:
-        coefficient = recognise(values[name], contexts[name])
-        if coefficient is None or not _is_plausible(name, coefficient, strengths):
+    for name, pairs in observed.items():
+        coefficient = recognise(*zip(*pairs, strict=True))
+        if coefficient is None or not _is_plausible(samples[0].program.claim, name, coefficient):
             return None
         known[name] = coefficient
     return known
@@ -144,11 +143,9 @@ def _fit_leaf(
     sample: Sample, terms: Sequence[Leaves], leaf: int
 ) -> list[dict[str, float | None]] | None:
     """The coefficients of every group by name, with added penalties or else without."""
-    columns, target = _columns(sample, terms, leaf), sample.formula[leaf]
-    if any(column.shape != target.shape for column in columns.values()):
-        return None
+    columns = _columns(sample, terms, leaf)
     for names in dict.fromkeys((tuple(columns), tuple(columns)[: len(terms)])):
-        fitted = fit(target, [columns[name] for name in names], GROUPS)
+        fitted = fit(sample.formula[leaf], [columns[name] for name in names], GROUPS)
         if fitted is not None:
             return [dict(zip(names, values, strict=True)) for values in fitted]
     return None
@@ -161,18 +158,14 @@ def predicted(
     terms = terms_at(sample)
     if not terms:
         return None
-    return [_combined(sample, terms, leaf, some) for leaf, some in enumerate(known.values())]
-
-
-def _combined(
-    sample: Sample, terms: Sequence[Leaves], leaf: int, known: Coefficients
-) -> np.ndarray:
-    columns = _columns(sample, terms, leaf)
-    total = np.zeros(sample.formula[leaf].shape)
-    contexts = [sample.context(group) for group in range(GROUPS) for _ in range(PER_GROUP)]
-    for name, coefficient in known.items():
-        total = total + _scaled([coefficient.at(context) for context in contexts], columns[name])
-    return total
+    contexts = [context for context in sample.contexts for _ in range(PER_GROUP)]
+    leaves = [np.zeros(formula.shape) for formula in sample.formula]
+    for leaf, some in enumerate(known.values()):
+        columns = _columns(sample, terms, leaf)
+        for name, coefficient in some.items():
+            factors = [coefficient.at(context) for context in contexts]
+            leaves[leaf] = leaves[leaf] + _scaled(factors, columns[name])
+    return leaves
 
 
 def _columns(sample: Sample, terms: Sequence[Leaves], leaf: int) -> dict[str, np.ndarray]:
@@ -187,8 +180,8 @@ def _added_penalties(sample: Sample, leaf: int) -> dict[str, np.ndarray]:
     For an objective with a penalty on the weights: a penalty of equal strength on a bias. For an
     objective without a penalty: the parameter, to be multiplied by a scalar.
     """
-    parameters = sample.parameters
-    if parameters is None or parameters[leaf].shape != sample.formula[leaf].shape:
+    parameters, kind = sample.parameters, sample.program.claim.kind
+    if kind not in ("gradient", "update") or parameters[leaf].shape != sample.formula[leaf].shape:
         return {}
     terms = zip(sample.program.terms, sample.terms, strict=True)
     penalties = [gradients for term, gradients in terms if term.penalty]
@@ -208,7 +201,7 @@ def _scaled(factors: Sequence[float], array: np.ndarray) -> np.ndarray:
     return np.reshape(factors, (-1, *[1] * (array.ndim - 1))) * array
 
 
-def _is_plausible(term: str, coefficient: Coefficient, strengths: Collection[str]) -> bool:
+def _is_plausible(claim: Claim, term: str, coefficient: Coefficient) -> bool:
     """Whether a person would write an added penalty with the coefficient.
 
     The penalty on a bias has the strength of the penalty on the weights, perhaps over a size; the
@@ -216,6 +209,7 @@ def _is_plausible(term: str, coefficient: Coefficient, strengths: Collection[str
     """
     if coefficient.value == 0 or term not in (_PENALTY_ON_BIAS, _NEW_PENALTY):
         return True
+    strengths = set(claim.inputs) - {*parameters(claim.of), learning_rate_name(claim)}
     of_strengths = [power for name, power in coefficient.powers if name in strengths]
     return coefficient.value > 0 and of_strengths == ([1] if term == _NEW_PENALTY else [])
 
@@ -226,7 +220,7 @@ def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Findin
     A mistake in several leaves is a single finding; a mistake in all leaves names no leaf.
     """
     penalty = {term.name: term.penalty for term in sample.program.terms}
-    scalars = sample.scalars[0]
+    scalars = sample.program.scalars
     whole = tuple(leaves) == sample.program.names
     different: dict[tuple[str, Coefficient], list[str]] = {}
     for name, leaf in leaves.items():
@@ -238,33 +232,24 @@ def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Findin
         place = "" if whole else ", ".join(leaves)
         return tuple(_mistakes(common.pop(), place, "the formula", scalars))
     found: list[Finding] = []
-    for (term, coefficient), where in different.items():
-        everywhere = where == [name for name, leaf in leaves.items() if term in leaf]
-        place = term if whole and everywhere else joined(", ".join(where), term)
-        if penalty.get(term):
-            found += _penalty_mistakes(coefficient, place)
-        elif term in penalty:
+    for (term, coefficient), names in different.items():
+        where = ", ".join(names)
+        everywhere = names == [name for name, leaf in leaves.items() if term in leaf]
+        place = term if whole and everywhere else joined(where, term)
+        multiplied = f"the penalty's gradient is multiplied by {coefficient}"
+        if term == _NEW_PENALTY:
+            detail = f"the formula adds a penalty, {coefficient} times the parameter"
+            found.append(Finding("wrong_l2", where, detail))
+        elif term == _PENALTY_ON_BIAS:
+            found.append(Finding("l2_on_bias", where, "the penalty is applied to the bias, too"))
+            found += [Finding("wrong_l2", where, multiplied)] if coefficient != ONE else []
+        elif not penalty[term]:
             found += _mistakes(coefficient, place, "the term", scalars)
+        elif coefficient == ZERO:
+            found.append(Finding("missing_l2", place, "the penalty's gradient is missing"))
         else:
-            found += _added_mistakes(term, coefficient, ", ".join(where))
+            found.append(Finding("wrong_l2", place, multiplied))
     return tuple(dict.fromkeys(found))
-
-
-def _added_mistakes(term: str, coefficient: Coefficient, where: str) -> Iterator[Finding]:
-    """The mistakes behind an added penalty."""
-    if term == _PENALTY_ON_BIAS:
-        yield Finding("l2_on_bias", where, "the penalty is applied to the bias, too")
-        yield from _penalty_mistakes(coefficient, where)
-    else:
-        detail = f"the formula adds a penalty, {coefficient} times the parameter"
-        yield Finding("wrong_l2", where, detail)
-
-
-def _penalty_mistakes(coefficient: Coefficient, where: str) -> Iterator[Finding]:
-    if coefficient.value == 0:
-        yield Finding("missing_l2", where, "the penalty's gradient is missing")
-    elif coefficient != ONE:
-        yield Finding("wrong_l2", where, f"the penalty's gradient is multiplied by {coefficient}")
 
 
 def _mistakes(

@@ -4,7 +4,8 @@ Numbers at random inputs identify a value, not the way of writing the function: 
 z if all numbers of h and z agree with a sigmoid.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -12,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.verify.claims import Claim, at_path, with_path
-from jaxnn.verify.diagnosis.trials import Program, ancestors, input_names
+from jaxnn.verify.claims import Claim
+from jaxnn.verify.diagnosis.trials import Program, ancestors, inputs_at
 from jaxnn.verify.graph import Graph, Name, Node, evaluate, jit
-from jaxnn.verify.inputs import is_input
 
 
 def words(text: str) -> frozenset[str]:
@@ -54,8 +54,10 @@ class EvaluatedGraph:
     def __init__(self, program: Program, graph: Graph):
         """Evaluates the graph of a function of the claim's inputs."""
         self.graph = graph
-        self._input_names = input_names(program.shapes)
-        self.values = every_value(graph, program.few_trials())
+        values = jit(jax.vmap(partial(every_value, graph)))(*program.few_trials())
+        self.values = {name: np.asarray(value) for name, value in values.items()}
+        paths = [path for path, _ in jax.tree.flatten_with_path(program.shapes)[0]]
+        self._inputs = dict(zip(graph.inputs, paths, strict=True))
         self.producer = {name: node for node in graph.nodes for name in node.results}
         self.roots = _roots(graph)
         self.active = _on_derivative_paths(graph, program.claim)
@@ -87,15 +89,12 @@ class EvaluatedGraph:
                 found[other] = value
         return list(found)
 
-    def chain(self, after: Name, before: Name) -> list[Node]:
+    def chain(self, after: Name, before: Name) -> Graph:
         """The elementwise operations from ``before`` to ``after``."""
-        needed = {after}
-        chain = []
-        for node in reversed(self.graph.nodes):
-            if any(name in needed for name in node.results) and before not in node.results:
-                chain.append(node)
-                needed |= set(node.operands)
-        return chain[::-1]
+        nodes = tuple(node for node in self.graph.nodes if before not in node.results)
+        chain = self.graph._replace(inputs=(before,), nodes=nodes, outputs=(after,))
+        needed = ancestors(chain)
+        return chain._replace(nodes=tuple(n for n in nodes if needed & set(n.results)))
 
     def derivative_by_value(self, after: Name, before: Name) -> Callable[[Any], Any] | None:
         """The derivative of a sigmoid or tanh as a function of the value, ``after``."""
@@ -170,18 +169,16 @@ class EvaluatedGraph:
 
     def described(self, name: Name) -> str:
         """A value in words."""
-        if name in self.graph.inputs:
-            return self._input_names[self.graph.inputs.index(name)]
+        if name in self._inputs:
+            return jax.tree_util.keystr(self._inputs[name], simple=True, separator=".")
         node = self.producer.get(name)
         return f"the {word(node)} of {self.line(node)}" if node else "a constant"
 
 
-def every_value(graph: Graph, arguments: Sequence[np.ndarray]) -> dict[Name, np.ndarray]:
-    """Every value of the graph but constants, at trials along the arguments' leading axis."""
-    names = [name for name in graph.shapes if name not in graph.constants]
-    full = graph._replace(outputs=tuple(names))
-    results = jit(jax.vmap(lambda *flat: evaluate(full, flat)))(*arguments)
-    return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+def every_value(graph: Graph, *arguments: Any) -> dict[Name, Any]:
+    """Every value of the graph but constants, for flat arguments."""
+    names = tuple(name for name in graph.shapes if name not in graph.constants)
+    return dict(zip(names, evaluate(graph._replace(outputs=names), arguments), strict=True))
 
 
 def _roots(graph: Graph) -> dict[Name, Name | None]:
@@ -198,11 +195,7 @@ def _roots(graph: Graph) -> dict[Name, Name | None]:
 
 def _on_derivative_paths(graph: Graph, claim: Claim) -> set[Name]:
     """The float values between the claim's parameters and the outputs."""
-    marks: Any = jax.tree.map(lambda _: False, dict(claim.inputs), is_leaf=is_input)
-    for path in claim.wrt:
-        part = jax.tree.map(lambda _: True, at_path(claim.inputs, path), is_leaf=is_input)
-        marks = with_path(marks, path, part)
-    reached = {n for n, on in zip(graph.inputs, jax.tree.leaves(marks), strict=True) if on}
+    reached = inputs_at(claim, graph, claim.wrt)
     for node in graph.nodes:
         if node.primitive.name != "stop_gradient" and reached & set(node.operands):
             reached |= {name for name in node.results if _is_float(graph, name)}

@@ -5,7 +5,8 @@ the candidate that makes the formula right names the mistake.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -14,18 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.types import Array
 from jaxnn.verify.claims import Claim, call
-from jaxnn.verify.comparison import FormulaError, one_trial
+from jaxnn.verify.comparison import FormulaError, one_trial, trace_claim
+from jaxnn.verify.diagnosis.ablation import Ablation, Change, Knob, Known, knob
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value
 from jaxnn.verify.diagnosis.trials import Program, Sample, same
-from jaxnn.verify.graph import Graph, Name, apply, build_graph, evaluate, jit
+from jaxnn.verify.graph import Name, Place, build_graph, evaluate
 from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
-
-Place = tuple[int, int]
-"""An operand: (position of the node, place of the operand)."""
 
 _FUNCTIONS = {
     "": lambda value: value,
@@ -51,15 +49,6 @@ class Donor(NamedTuple):
         return f"the {self.function} of {value}" if self.function else value
 
 
-class Exchange(NamedTuple):
-    """A value of the formula to be exchanged for a donor."""
-
-    name: Name  # in the formula's graph
-    place: Place | None  # None: wherever the formula uses the value
-    donor: Donor
-    finding: Finding
-
-
 def exchanges(samples: Sequence[Sample]) -> list[Finding]:
     """At most one finding: the first exchange that makes a formula right at every sample."""
     right = [_right_exchanges(sample) for sample in samples]
@@ -67,75 +56,42 @@ def exchanges(samples: Sequence[Sample]) -> list[Finding]:
 
 
 def _right_exchanges(sample: Sample) -> list[Finding]:
-    candidates, run = _candidate_program(sample.program)
-    if not candidates:
-        return []
-    leaves, true = jax.tree.map(np.asarray, run(np.eye(len(candidates)), *sample.flat))
+    ready = sample.program
+    _, _, true = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False).run(
+        *sample.flat
+    )
     return [
-        exchange.finding
-        for row, exchange in enumerate(candidates)
-        if all(same(leaf[:, row], right) for leaf, right in zip(leaves, true, strict=True))
+        mistake.finding
+        for (mistake,), leaves in _exchanged(ready).leaves(sample.flat)
+        if all(map(same, leaves, true))
     ]
 
 
 @lru_cache(maxsize=8)
-def _candidate_program(ready: Program) -> tuple[list[Exchange], Callable[..., Any]]:
-    """The candidates, and (selections [S, candidates], flat inputs [T, ...]) -> leaves compiled.
+def _exchanged(ready: Program) -> Ablation:
+    """The formula with a knob for every exchange."""
+    formula = EvaluatedGraph(ready, build_graph(ready.claim.evaluate, ready.shapes))
+    function = EvaluatedGraph(ready, build_graph(partial(call, ready.claim.of), ready.shapes))
+    donors = _donors(function)
 
-    The leaves of the formula are [T, S, ...], the leaves of the reference [T, ...].
-    """
-    claim, shapes = ready.claim, ready.shapes
-    formula = build_graph(claim.evaluate, shapes)
-    function = build_graph(partial(call, claim.of), shapes)
-    known = EvaluatedGraph(ready, function)
-    candidates = list(_candidates(formula, known, ready.few_trials()))
-    donors = list(dict.fromkeys(exchange.donor for exchange in candidates))
-    wanted = function._replace(outputs=tuple(donor.name for donor in donors))
+    def given(*flat: Any) -> Known:
+        values = every_value(function.graph, *flat)
+        return {donor: donor.of(values[donor.name]) for donor in donors}
 
-    def exchanged(selection: Array, *flat: Any) -> list[Any]:
-        values = zip(donors, evaluate(wanted, flat), strict=True)
-        given = {donor: donor.of(value) for donor, value in values}
-
-        def operand(place: Place, name: Name, value: Any) -> Any:
-            new = value
-            for row, exchange in enumerate(candidates):
-                if exchange.name == name and exchange.place in (None, place):
-                    new = new + selection[row] * (given[exchange.donor] - value)
-            return new
-
-        return _evaluate(formula, flat, operand)
-
-    def run(selections: Array, *flat: Any) -> tuple[list[Any], list[Any]]:
-        inputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
-        leaves = jax.vmap(lambda selection: exchanged(selection, *flat))(selections)
-        return leaves, jax.tree.leaves(reference(claim)(inputs))
-
-    return candidates, jit(jax.vmap(run, in_axes=(None, *[0] * len(formula.inputs))))
+    value = replace(ready.claim, kind="value")
+    return Ablation(formula.graph, _knobs(formula, function, donors), given, value, ready.shapes)
 
 
-def _evaluate(
-    graph: Graph, arguments: Sequence[Any], operand: Callable[[Place, Name, Any], Any]
-) -> list[Any]:
-    """The graph's outputs, where ``operand`` maps (place, name, value) to the value in use."""
-    values = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
-    for position, node in enumerate(graph.nodes):
-        named = enumerate(node.operands)
-        operands = [operand((position, i), name, values[name]) for i, name in named]
-        values.update(zip(node.results, apply(node, operands), strict=True))
-    return [values[name] for name in graph.outputs]
-
-
-def _candidates(
-    formula: Graph, function: EvaluatedGraph, trials: Sequence[np.ndarray]
-) -> Iterator[Exchange]:
+def _knobs(
+    formula: EvaluatedGraph, function: EvaluatedGraph, donors: dict[Donor, np.ndarray]
+) -> Iterator[Knob]:
     """Every operand that is a value of the function, for every other value of equal shape."""
-    donors, values = _donors(function), every_value(formula, trials)
     uses: dict[Name, list[tuple[Place, str]]] = {}
-    for position, node in enumerate(formula.nodes):
+    for position, node in enumerate(formula.graph.nodes):
         for place, name in enumerate(node.operands):
             uses.setdefault(name, []).append(((position, place), node.where))
-    for name in [name for name in uses if name in values]:
-        value, places = values[name], uses[name]
+    for name in [name for name in uses if name in formula.values]:
+        value, places = formula.values[name], uses[name]
         present = next((donor for donor, v in donors.items() if same(value, v)), None)
         if present is None or not jnp.issubdtype(value.dtype, jnp.floating):
             continue
@@ -145,10 +101,14 @@ def _candidates(
             # sigma'(h) in place of sigma'(z) has a wrong argument; z in place of h is any value.
             is_argument = not donor.function and function.roots[present.name] == donor.name
             code = "activation_derivative_wrong_argument" if is_argument else "wrong_value"
-            detail = f"has {present.described(function)} where {donor.described(function)}"
-            everywhere = (None, places[0][1])
-            for place, line in (everywhere, *(places if len(places) > 1 else ())):
-                yield Exchange(name, place, donor, Finding(code, line, f"{line} {detail} belongs"))
+            detail = f"has {present.described(function)} where {donor.described(function)} belongs"
+            for some in (places, *([one] for one in places if len(places) > 1)):
+                changes, line = [_exchange(donor, place) for place, _ in some], some[0][1]
+                yield knob(code, line, f"{line} {detail}", *changes)
+
+
+def _exchange(donor: Donor, place: Place) -> tuple[Place, Change]:
+    return place, lambda fixed, live: fixed[donor] - live[place]
 
 
 def _donors(function: EvaluatedGraph) -> dict[Donor, np.ndarray]:
@@ -219,10 +179,10 @@ def _transpositions(claim: Claim, size: int) -> list[tuple[str, ...]]:
     ]
 
     def makes_right(chosen: tuple[Place, ...]) -> bool:
-        values = _evaluate(
+        values = evaluate(
             formula,
             jax.tree.leaves(point),
-            lambda place, name, value: jnp.transpose(value) if place in chosen else value,
+            lambda place, value: jnp.transpose(value) if place in chosen else value,
         )
         return len(values) == len(true) and all(
             a.shape == b.shape and jnp.allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -5,7 +5,7 @@ inputs: a factor that depends on a scalar has a value per group.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
-from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name
+from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name, with_path
 from jaxnn.verify.comparison import one_trial, trace_claim
 from jaxnn.verify.graph import Graph, Name, build_graph, combined, evaluate, jit
-from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, symbols
+from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, rotated, symbols
 from jaxnn.verify.reference import is_rule, reference
 
 GROUPS, PER_GROUP = 4, 8
@@ -52,9 +52,11 @@ class Program:
     sizes: dict[str, int]
     shapes: dict[str, PyTree]  # the shapes of the inputs of a trial
     terms: list[Term]
-    run: Callable[..., Any]  # flat inputs [T, ...] -> formula values, gradients of every term
+    derivative: Claim  # of a term; for an update of an objective the gradient
+    run: Callable[..., Any]  # flat inputs [T, ...] -> formula, derivative by term, parameters
     names: tuple[str, ...]
     value_ranks: tuple[int, ...]
+    scalars: tuple[str, ...]  # the scalar inputs with equal values in all trials of a group
 
     def few_trials(self) -> list[np.ndarray]:
         """Flat inputs of four trials, enough to tell the values of a graph apart."""
@@ -67,17 +69,11 @@ class Sample:
     """Formula values and gradients at trials of a program."""
 
     program: Program
-    scalars: list[dict[str, float]]  # per group
+    contexts: list[dict[str, float]]  # per group: sizes, then scalars, by name
     formula: Leaves  # for an update: the gradient that the step implies
     terms: list[Leaves]  # the gradient of each term of the objective
-    parameters: Leaves | None  # where gradients have the shapes of the parameters
+    parameters: Leaves
     flat: list[np.ndarray]  # inputs
-
-    def context(self, group: int) -> dict[str, float]:
-        """The sizes, then the scalars, of a group of trials by name."""
-        fixed = sorted(fixed_sizes(self.program.claim.inputs))
-        sizes = {**self.program.sizes, **{str(size): size for size in fixed}}
-        return {**{name: float(size) for name, size in sizes.items()}, **self.scalars[group]}
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -88,11 +84,8 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def diagnosis_sizes(claim: Claim, choice: int) -> dict[str, int]:
     """Distinct sizes: primes for choices 0 and 1, in two orders; other numbers for choice 2."""
-    names, taken = symbols(claim.inputs), fixed_sizes(claim.inputs)
-    pool = [n for n in (_CONFIRMATION_SIZES if choice == 2 else _PRIMES) if n not in taken]
-    pool = pool[: len(names) + 1]
-    shift = choice % len(pool) if choice < 2 else 0
-    return dict(zip(names, pool[shift:] + pool[:shift], strict=False))
+    sizes, order = ((_PRIMES, 0), (_PRIMES, 1), (_CONFIRMATION_SIZES, 0))[choice]
+    return rotated(claim.inputs, sizes, len(symbols(claim.inputs)) + 1, order)
 
 
 @lru_cache(maxsize=16)
@@ -102,37 +95,32 @@ def program(claim: Claim, choice: int) -> Program:
     shapes = one_trial(claim, sizes)
     traced = trace_claim(claim, tuple(sizes.items()), both_modes=False)
     terms = split(claim, shapes)
-    rule = is_rule(claim, shapes)
+    rule, rate = is_rule(claim, shapes), learning_rate_name(claim)
+    derivative = claim
     if rule:
         terms = [terms[0]._replace(name=name) for name in ("the parameter", "the step")]
-    differentiated = gradient_claim(claim, rule)
+    if claim.kind == "update":
+        derivative = replace(claim, kind="value" if rule else "gradient", rate=None)
 
-    def run(*flat: Any) -> tuple[PyTree, list[PyTree]]:
+    def run(*flat: Any) -> tuple[PyTree, list[PyTree], list[Any]]:
         inputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
         value = core.jaxpr_as_fun(traced.formula)(*flat)
-        gradients = [jax.tree.leaves(reference(differentiated, of=t)(inputs)) for t in terms]
+        gradients = [jax.tree.leaves(reference(derivative, of=term)(inputs)) for term in terms]
         old = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claim.wrt])]
         if rule:
-            return value, [old, [new - p for new, p in zip(gradients[0], old, strict=True)]]
-        return _implied_gradient(claim, inputs, old, value), gradients
+            gradients = [old, [new - p for new, p in zip(gradients[0], old, strict=True)]]
+        elif rate is not None and [v.shape for v in value] == [p.shape for p in old]:
+            value = [(p - v) / inputs[rate] for v, p in zip(value, old, strict=True)]
+        return value, gradients, old
 
+    scalars = tuple(
+        name
+        for name, generator in claim.inputs.items()
+        if generator in (Input("real"), Input("positive")) and name not in claim.wrt
+    )
     names, ranks = traced.names, traced.value_ranks
-    return Program(claim, sizes, shapes, terms, jit(jax.vmap(run)), names, ranks)
-
-
-def gradient_claim(claim: Claim, rule: bool) -> Claim:
-    """For an update of an objective: the claim about the objective's gradient."""
-    if claim.kind != "update":
-        return claim
-    return replace(claim, kind="value" if rule else "gradient", rate=None)
-
-
-def _implied_gradient(claim: Claim, inputs: PyTree, old: Sequence[Any], new: Sequence[Any]) -> Any:
-    """For an update: the gradient (old - new) / rate; for another claim the value."""
-    rate = learning_rate_name(claim) if claim.kind == "update" else None
-    if rate is None or [v.shape for v in new] != [p.shape for p in old]:
-        return new
-    return [(p - v) / inputs[rate] for v, p in zip(new, old, strict=True)]
+    run = jit(jax.vmap(run))
+    return Program(claim, sizes, shapes, terms, derivative, run, names, ranks, scalars)
 
 
 def draw_sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
@@ -146,20 +134,16 @@ def draw_sample(claim: Claim, choice: int, seed: int, unconstrained: bool = Fals
     if unconstrained:
         inputs = jax.tree.map(_unconstrained, inputs, is_leaf=is_input)
     drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
-    shared = {
-        name: drawn[name][::PER_GROUP]
-        for name, generator in claim.inputs.items()
-        if generator in (Input("real"), Input("positive")) and name not in claim.wrt
-    }
-    drawn |= {name: np.repeat(values, PER_GROUP) for name, values in shared.items()}
-    value, terms = ready.run(*jax.tree.leaves(drawn))
-    trials = _away_from_kinks(ready, jax.tree.leaves(drawn), terms, rng)
-    drawn, value, terms = jax.tree.map(lambda a: np.asarray(a)[trials], (drawn, value, terms))
-    parameters = None
-    if claim.kind in ("gradient", "update"):
-        parameters = jax.tree.leaves([at_path(drawn, path) for path in claim.wrt])
-    scalars = [{name: float(v[group]) for name, v in shared.items()} for group in range(GROUPS)]
-    return Sample(ready, scalars, value, terms, parameters, jax.tree.leaves(drawn))
+    drawn |= {name: np.repeat(drawn[name][::PER_GROUP], PER_GROUP) for name in ready.scalars}
+    fixed = {str(size): size for size in sorted(fixed_sizes(claim.inputs))}
+    contexts = [
+        {**ready.sizes, **fixed, **{name: float(drawn[name][first]) for name in ready.scalars}}
+        for first in range(0, GROUPS * PER_GROUP, PER_GROUP)
+    ]
+    flat = jax.tree.leaves(drawn)
+    values = ready.run(*flat)
+    trials = _away_from_kinks(ready, flat, values[1], rng)
+    return Sample(ready, contexts, *jax.tree.map(lambda a: np.asarray(a)[trials], (*values, flat)))
 
 
 def _unconstrained(generator: Input) -> Input:
@@ -175,7 +159,7 @@ def _away_from_kinks(
     def beside(v: np.ndarray) -> np.ndarray:
         return v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
 
-    _, there = ready.run(*(beside(v) if v.dtype == float else v for v in flat))
+    _, there, _ = ready.run(*(beside(v) if v.dtype == float else v for v in flat))
     smooth = np.ones(len(flat[0]), bool)
     for leaves in zip(jax.tree.leaves(terms), jax.tree.leaves(there), strict=True):
         a, b = (np.asarray(leaf).reshape(len(smooth), -1) for leaf in leaves)
@@ -190,25 +174,20 @@ def _away_from_kinks(
     return trials
 
 
-def split(claim: Claim, shapes: Mapping[str, PyTree]) -> list[Term]:
+def split(claim: Claim, shapes: dict[str, PyTree]) -> list[Term]:
     """The claim's ``terms``, or the summands of ``of`` as a data term and a penalty."""
-
-    def term(name: str, graph: Graph) -> Term:
-        return Term(name, graph, _is_penalty(claim, shapes, graph))
-
     if claim.terms is not None:
-        parts = {name: partial(call, part) for name, part in claim.terms.items()}
-        return [term(name, build_graph(part, dict(shapes))) for name, part in parts.items()]
-    whole = build_graph(partial(call, claim.of), dict(shapes))
-    if claim.kind in ("value", "jacobian") or len(whole.outputs) != 1:
+        graphs = {name: build_graph(partial(call, f), shapes) for name, f in claim.terms.items()}
+        return [Term(name, graph, _is_penalty(claim, graph)) for name, graph in graphs.items()]
+    whole = build_graph(partial(call, claim.of), shapes)
+    parts: dict[bool, list[tuple[Name, float]]] = {False: [], True: []}
+    if claim.kind not in ("value", "jacobian") and len(whole.outputs) == 1:
+        for summand in _summands(whole, whole.outputs[0], 1.0):
+            parts[_is_penalty(claim, combined(whole, [summand]))].append(summand)
+    if not all(parts.values()):
         return [Term("", whole, False)]
-    summands = list(_summands(whole, whole.outputs[0], 1.0))
-    penalties = [s for s in summands if term("", combined(whole, [s])).penalty]
-    data = [s for s in summands if s not in penalties]
-    if not penalties or not data:
-        return [Term("", whole, False)]
-    data_term = Term("the data term", combined(whole, data), False)
-    return [data_term, Term("the penalty", combined(whole, penalties), True)]
+    names = {False: "the data term", True: "the penalty"}
+    return [Term(names[penalty], combined(whole, some), penalty) for penalty, some in parts.items()]
 
 
 def _summands(graph: Graph, name: Name, sign: float) -> Iterator[tuple[Name, float]]:
@@ -223,23 +202,30 @@ def _summands(graph: Graph, name: Name, sign: float) -> Iterator[tuple[Name, flo
         yield from _summands(graph, operand, operand_sign)
 
 
-def _is_penalty(claim: Claim, shapes: Mapping[str, PyTree], graph: Graph) -> bool:
+def _is_penalty(claim: Claim, graph: Graph) -> bool:
     """Whether only parameters and scalars enter, and doubled parameters quadruple the value."""
-    wrt = {re.split(r"[.\[]", path)[0] for path in claim.wrt}
-    named = zip(graph.inputs, input_names(shapes), strict=True)
-    parameters = {value for value, name in named if name.split(".")[0] in wrt}
+    parameters = inputs_at(claim, graph, [re.split(r"[.\[]", path)[0] for path in claim.wrt])
     entering = ancestors(graph) & set(graph.inputs)
-    data = [value for value in entering - parameters if graph.shapes[value].shape != ()]
-    if data or not entering & parameters:
+    if not entering & parameters or any(graph.shapes[n].shape for n in entering - parameters):
         return False
     rng = np.random.default_rng(0)
-    pairs = []
-    for value in graph.inputs:
-        shape = graph.shapes[value]
-        drawn = rng.uniform(0.5, 1.5, size=shape.shape).astype(shape.dtype)
-        pairs.append(np.stack([drawn, 2 * drawn if value in parameters else drawn]))
-    once, twice = jit(jax.vmap(lambda *flat: evaluate(graph, flat)[0]))(*pairs)
+    shapes = [graph.shapes[name] for name in graph.inputs]
+    drawn = [rng.uniform(0.5, 1.5, size=s.shape).astype(s.dtype) for s in shapes]
+    doubled = [
+        2 * v if name in parameters else v for name, v in zip(graph.inputs, drawn, strict=True)
+    ]
+    value = jit(lambda *flat: evaluate(graph, flat)[0])
+    once, twice = value(*drawn), value(*doubled)
     return bool(np.isclose(4 * once, twice, rtol=1e-9, atol=0.0)) and bool(once != 0)
+
+
+def inputs_at(claim: Claim, graph: Graph, paths: Iterable[str]) -> set[Name]:
+    """The inputs of a graph at paths into the claim's inputs."""
+    marks: Any = jax.tree.map(lambda _: False, dict(claim.inputs), is_leaf=is_input)
+    for path in paths:
+        part = jax.tree.map(lambda _: True, at_path(claim.inputs, path), is_leaf=is_input)
+        marks = with_path(marks, path, part)
+    return {name for name, on in zip(graph.inputs, jax.tree.leaves(marks), strict=True) if on}
 
 
 def ancestors(graph: Graph) -> set[Name]:
@@ -249,11 +235,3 @@ def ancestors(graph: Graph) -> set[Name]:
         if found & set(node.results):
             found |= set(node.operands)
     return found
-
-
-def input_names(shapes: Mapping[str, PyTree]) -> list[str]:
-    """The names of the flat inputs, such as ``params.0.weight``."""
-    return [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, _ in jax.tree.flatten_with_path(dict(shapes))[0]
-    ]
