@@ -90,22 +90,19 @@ def products_microseconds(sizes: tuple[int, ...], models: int, repeats: int = 5)
     weights = [normal((count, o, i)) for i, o in pairwise(sizes)]
     minibatch = normal((BATCH_SIZE, sizes[0]))
     hidden = [normal((count, o, BATCH_SIZE)) for o in sizes[1:]]
-    specs = {"in_specs": (SPLIT, WHOLE, SPLIT), "out_specs": SPLIT, "check_vma": False}
-    program = jax.jit(jax.shard_map(repeated_products, mesh=mesh, **specs))
-    taken = median(seconds_of_call(lambda: program(weights, minibatch, hidden), repeats))
-    return 1e6 * taken / STEPS / count
-
-
-def repeated_products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> Array:
-    """The products of several steps, reduced to a number [1] per device."""
 
     def step(_: Array, carry: tuple) -> tuple:  # barriers: every step computes all products, whole
         held, total = jax.lax.optimization_barrier(carry)
         found = jax.lax.optimization_barrier(products(*held))
         return held, total + sum(each[0, 0, :1] for each in found)
 
-    start = (weights, minibatch, hidden), jnp.zeros(1)
-    return jax.lax.fori_loop(0, STEPS, step, start)[1]
+    def repeated(*arrays: Any) -> Array:  # a number [1] per device
+        return jax.lax.fori_loop(0, STEPS, step, (arrays, jnp.zeros(1)))[1]
+
+    specs = {"in_specs": (SPLIT, WHOLE, SPLIT), "out_specs": SPLIT, "check_vma": False}
+    program = jax.jit(jax.shard_map(repeated, mesh=mesh, **specs))
+    taken = median(seconds_of_call(lambda: program(weights, minibatch, hidden), repeats))
+    return 1e6 * taken / STEPS / count
 
 
 def products(weights: list[Array], minibatch: Array, hidden: list[Array]) -> list[Array]:
@@ -133,32 +130,25 @@ def bandwidth(working_set: int, *, moved: int = MOVED, repeats: int = 5) -> dict
     A triad counts as 12 bytes per element, without the reading of overwritten lines that some
     processors do. A timed call moves at least ``moved`` bytes per device.
     """
-    rates = triad_rates(population_mesh(), working_set, math.ceil(moved / working_set), repeats)
-    return {"bytes": working_set, "gigabytes_per_second": figures(rates)}
-
-
-def triad_rates(mesh: Mesh, working_set: int, triads: int, repeats: int) -> list[float]:
-    """Gigabytes per second of all devices, one rate per timed call."""
-    count, sharding = working_set // 12, NamedSharding(mesh, SPLIT)
+    mesh, count, triads = population_mesh(), working_set // 12, math.ceil(moved / working_set)
+    sharding, program = NamedSharding(mesh, SPLIT), repeated_triad(mesh, triads)
     a, b, c = (jnp.full((mesh.size, count), value, device=sharding) for value in (0.0, 1.0, 2.0))
-    program = repeated_triad(mesh, triads)
 
     def call() -> Array:
         nonlocal a
         a = program(a, b, c)
         return a
 
-    return [mesh.size * triads * 12 * count / s / 1e9 for s in seconds_of_call(call, repeats)]
+    total = mesh.size * triads * 12 * count
+    rates = [total / seconds / 1e9 for seconds in seconds_of_call(call, repeats)]
+    return {"bytes": working_set, "gigabytes_per_second": figures(rates)}
 
 
 def repeated_triad(mesh: Mesh, triads: int) -> Callable[[Array, Array, Array], Array]:
     """``triads`` triads in a row on every device, on arrays [devices, count]; ``a`` is reused."""
 
-    def repeat(a: Array, b: Array, c: Array) -> Array:
-        def triad(number: Array, _: Array) -> Array:
-            return b + number.astype(c.dtype) * c  # a new s every time leaves nothing to reuse
-
-        return jax.lax.fori_loop(0, triads, triad, a)
+    def repeat(a: Array, b: Array, c: Array) -> Array:  # a new s every time: nothing to reuse
+        return jax.lax.fori_loop(0, triads, lambda s, _: b + s.astype(c.dtype) * c, a)
 
     sharded = jax.shard_map(repeat, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT)
     return jax.jit(sharded, donate_argnums=0)  # fresh memory would have to be paged in first

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -63,44 +63,37 @@ def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
     began = time.perf_counter()
     count = QUICK_EXAMPLES if config.quick else EXAMPLES
     examples = problem.mnist_shaped(run.load().train, count)
-    results: dict[str, Any] = {
-        "machine": machine.description() | {"versions": versions(), "examples": count}
-    }
-    if config.keep:
-        results |= kept(run.out / "results.json", config, results["machine"])
+    here = machine.description() | {"versions": versions(), "examples": count}
+    results = kept(run.out / "results.json", config, here) if config.keep else {}
     with tempfile.TemporaryDirectory() as folder:
         problem.store(Path(folder), *problem.split(examples))
         bench = Bench(config, run, Path(folder), machine.usable_cores())
         for name in config.parts:
-            part = load(name)
+            part = parts([name])[name]
             results[name] = plain(part.measure(bench))
-            results = {"machine": results["machine"]} | {n: results[n] for n in measured(results)}
-            run.config = replace(config, parts=measured(results), keep=False)
+            results = {"machine": here} | {n: results[n] for n in PARTS if n in results}
+            run.config = replace(config, parts=tuple(parts(results)), keep=False)
             run.results(results, time.perf_counter() - began)
             for table in part.tables(results):
                 run.table(table.title, table.columns, table.rows)
                 print("\n".join(table.notes))
     run.table("What is required", GOAL_COLUMNS, [goal.cells for goal in goals(results)])
     run.history(list(repetitions(results)))
-    for name in measured(results):
-        for file_name, figure in load(name).figures(results).items():
+    for part in parts(results).values():
+        for file_name, figure in part.figures(results).items():
             run.figure(file_name, figure)
     return results
 
 
-def measured(results: Results) -> tuple[str, ...]:
-    """The parts with results, in the order of PARTS."""
-    return tuple(name for name in PARTS if name in results)
-
-
-def load(name: str) -> Part:
-    """The part's definition."""
-    return import_module(f"experiments.benchmark.parts.{PARTS[name]}").PARTS[name]
+def parts(names: Collection[str]) -> dict[str, Part]:
+    """The parts of the names, as of the keys of results, in the order of PARTS."""
+    modules = {n: f"experiments.benchmark.parts.{m}" for n, m in PARTS.items() if n in names}
+    return {name: import_module(module).PARTS[name] for name, module in modules.items()}
 
 
 def goals(results: Results) -> list[Goal]:
     """The required figures of all measured parts."""
-    return [goal for name in measured(results) for goal in load(name).goals(results)]
+    return [goal for part in parts(results).values() for goal in part.goals(results)]
 
 
 def versions() -> dict[str, str]:
@@ -153,7 +146,7 @@ def kept(path: Path, config: BenchmarkConfig, machine: Mapping[str, Any]) -> dic
                 f"{path} was measured with {name} {before.get(name)}, expected {value}: measure "
                 "all parts again, without --keep"
             )
-    return {name: content["results"][name] for name in measured(content["results"])}
+    return {name: found for name, found in content["results"].items() if name in PARTS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from experiments.benchmark.contender import CONTENDERS, Entry
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench, Goal, Part
 from experiments.benchmark.parts import training
-from experiments.benchmark.parts.training import Line
+from experiments.benchmark.parts.training import Job, Line
 from experiments.benchmark.problem import Examples, flops_per_step, mnist_shaped
 from experiments.benchmark.process import MissingError, hired
 from experiments.processes import ProcessError
@@ -167,7 +167,7 @@ def test_the_number_of_cores_that_suits_a_contender_goes_on(played):
     bench, requests, ended = played
     with ExitStack() as stack:
         for name, best in (("numpy", 1), ("jaxnn", 2)):
-            line = training.fastest(stack, bench, name, (6, 3), [0.1], 2)
+            line = training.fastest(stack, bench, name, Job("softmax", [0.1], 2))
             assert line.cores == best
             assert line.tried[str(best)] < line.tried[str(3 - best)]
         assert ended == [("numpy", 2), ("jaxnn", 1)]

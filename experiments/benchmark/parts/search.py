@@ -93,12 +93,14 @@ Runs = Mapping[str, Mapping[str, Watched]]  # of a repetition: by searcher, then
 def measure(bench: Bench) -> Results:
     """Every installed search, in turn; a search that compiles runs twice, then warm."""
     quick, examples = bench.config.quick, len(restore(bench.data, SIZES).validation.targets)
-    settings = {
+    settings: dict[str, Any] = {
         "sizes": SIZES,
         "configurations": QUICK_CONFIGURATIONS if quick else CONFIGURATIONS,
         "epochs": QUICK_EPOCHS if quick else EPOCHS,
     }
-    equal = settings | SPACE | {"processes": len(bench.cores), "batch_size": BATCH_SIZE}
+    equal: dict[str, Any] = (
+        settings | SPACE | {"processes": len(bench.cores), "batch_size": BATCH_SIZE}
+    )
     names, repetitions = list(SEARCHERS), []
     for seed in range(bench.config.seeds):
         runs: dict[str, dict[str, Watched]] = {}

@@ -58,6 +58,14 @@ NOTE = (
 )
 
 
+class Job(NamedTuple):
+    """A training of one model, or of a model per learning rate."""
+
+    network: str
+    rates: Sequence[float]
+    epochs: int
+
+
 class Line(NamedTuple):
     """A way to train: a contender in a process or several."""
 
@@ -66,10 +74,10 @@ class Line(NamedTuple):
     cores: int
     tried: dict[str, float]  # seconds by number of cores
 
-    def seconds(self, rates: Sequence[float], epochs: int, seed: int) -> float:
+    def seconds(self, job: Job, seed: int) -> float:
         """The time of a training with the learning rates dealt out to the processes."""
         for index, program in enumerate(self.programs):
-            program.ask(rates[index :: len(self.programs)], epochs, seed)
+            program.ask(job.rates[index :: len(self.programs)], job.epochs, seed)
         return max(program.answer()["seconds"] for program in self.programs)
 
     def seconds_to(self, target: float, seed: int) -> float:
@@ -82,54 +90,44 @@ class Line(NamedTuple):
         enough = np.flatnonzero(np.array(found["accuracies"][0]) >= target)
         return found["seconds"] * (enough[0] + 1) / MOST_EPOCHS if len(enough) else np.inf
 
-    def row(self, network: str, models: int, **measured: Any) -> dict[str, Any]:
+    def row(self, job: Job, **measured: Any) -> dict[str, Any]:
         """The entry in results.json."""
-        names = {"network": network, "sizes": NETWORKS[network], "contender": self.name}
-        counts = {"models": models, "processes": len(self.programs), "cores": self.cores}
+        names = {"network": job.network, "sizes": NETWORKS[job.network], "contender": self.name}
+        counts = {"models": len(job.rates), "processes": len(self.programs), "cores": self.cores}
         return names | {"label": CONTENDERS[self.name].label} | counts | measured
 
 
-def started(
-    stack: ExitStack, bench: Bench, network: str, rates: Sequence[float], epochs: int
-) -> list[Line]:
+def started(stack: ExitStack, bench: Bench, job: Job) -> list[Line]:
     """Every installed contender on the fastest number of cores, warm.
 
     Contenders for one model train several rates one after another, and over two processes.
     """
-    lines, one = [], len(rates) == 1
-    names = [n for n, entry in CONTENDERS.items() if not (one and entry.whole_population)]
-    names += ["jaxnn"] * one
-    for _, name in bench.turns(f"{network}: start", names):
+    lines, several = [], len(job.rates) > 1
+    one = job._replace(rates=job.rates[:1])
+    names = [n for n, each in CONTENDERS.items() if several or not each.whole_population]
+    for _, name in bench.turns(f"{job.network}: start", names if several else [*names, "jaxnn"]):
         at_once = CONTENDERS[name].whole_population
         with optional(CONTENDERS[name].label):
-            tried = rates if at_once else rates[:1]
-            lines.append(fastest(stack, bench, name, NETWORKS[network], tried, epochs))
-            if not one and not at_once and len(bench.cores) >= PROCESSES:
-                ways = [hired(name, NETWORKS[network], bench.data, [c]) for c in bench.cores]
+            lines.append(fastest(stack, bench, name, job if at_once else one))
+            if several and not at_once and len(bench.cores) >= PROCESSES:
+                ways = [hired(name, NETWORKS[job.network], bench.data, [c]) for c in bench.cores]
                 programs = [stack.enter_context(way) for way in ways[:PROCESSES]]
                 lines.append(Line(name, programs, PROCESSES, {}))
-                lines[-1].seconds(rates[:PROCESSES], epochs, seed=0)  # compiles
+                lines[-1].seconds(job._replace(rates=job.rates[:PROCESSES]), seed=0)  # compiles
     return lines
 
 
-def fastest(
-    stack: ExitStack,
-    bench: Bench,
-    name: str,
-    sizes: tuple[int, ...],
-    rates: Sequence[float],
-    epochs: int,
-) -> Line:
+def fastest(stack: ExitStack, bench: Bench, name: str, job: Job) -> Line:
     """A contender on the fastest number of cores, in a process that ends with the stack."""
     counts = sorted({1, min(2, len(bench.cores)), len(bench.cores)})
     with ExitStack() as candidates:
         ends = [candidates.enter_context(ExitStack()) for _ in counts]
         lines = []
         for count, end in zip(counts, ends, strict=True):
-            program = hired(name, sizes, bench.data, bench.cores[:count])
+            program = hired(name, NETWORKS[job.network], bench.data, bench.cores[:count])
             lines.append(Line(name, [end.enter_context(program)], count, {}))
-            lines[-1].seconds(rates, epochs, seed=0)
-        trials = [[line.seconds(rates, epochs, seed) for line in lines] for seed in range(TRIALS)]
+            lines[-1].seconds(job, seed=0)
+        trials = [[line.seconds(job, seed) for line in lines] for seed in range(TRIALS)]
         taken = np.median(trials, axis=0).tolist()
         best = taken.index(min(taken))
         stack.push(ends[best].pop_all())
@@ -144,12 +142,16 @@ def measure_one_model(bench: Bench) -> Results:
 
 def one_model_rows(bench: Bench, network: str) -> list[dict[str, Any]]:
     """A row per installed contender."""
-    target = ACCURACIES.get(bench.config.dataset, {}).get(network)
+    job, target = (
+        Job(network, [RATE], EPOCHS),
+        ACCURACIES.get(bench.config.dataset, {}).get(network),
+    )
     steps = EPOCHS * restore(bench.data, NETWORKS[network]).steps_per_epoch
     with ExitStack() as stack:
-        lines = started(stack, bench, network, [RATE], EPOCHS)
-        label, reached = f"{network}: one model", [None] * len(lines)
-        times = bench.in_turn(label, lines, lambda line, seed: line.seconds([RATE], EPOCHS, seed))
+        lines = started(stack, bench, job)
+        reached: list[Any] = [None] * len(lines)
+        label = f"{network}: one model"
+        times = bench.in_turn(label, lines, lambda line, seed: line.seconds(job, seed))
         if target is not None:
             for line in lines:
                 line.seconds_to(target, 0)  # compiles
@@ -158,9 +160,9 @@ def one_model_rows(bench: Bench, network: str) -> list[dict[str, Any]]:
             reached = [figures(seconds) for seconds in found]
     rows = []
     for line, seconds, to_target in zip(lines, times, reached, strict=True):
-        measured = {"microseconds": figures(1e6 * each / steps for each in seconds)}
-        measured |= {"tried": line.tried, "target": target, "seconds_to_target": to_target}
-        rows.append(line.row(network, 1, **measured))
+        microseconds = figures(1e6 * each / steps for each in seconds)
+        more = {"tried": line.tried, "target": target, "seconds_to_target": to_target}
+        rows.append(line.row(job, microseconds=microseconds, **more))
     return rows
 
 
@@ -177,18 +179,19 @@ def population_rows(
     bench: Bench, network: str, models: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for every way of every installed contender; and the matrix products alone."""
-    sizes, rates = NETWORKS[network], np.geomspace(*RATES, models).tolist()
+    sizes = NETWORKS[network]
+    job = Job(network, np.geomspace(*RATES, models).tolist(), POPULATION_EPOCHS)
     steps = POPULATION_EPOCHS * restore(bench.data, sizes).steps_per_epoch
     block = default_block_size(Spec(MLP(sizes), steps=1), jax.default_backend(), models)
     block = min(block, -(-models // len(jax.devices())))  # models that jaxnn has on a core
     gflop = flops_per_step(sizes) / 1e3  # per second, of a step in a microsecond
     with ExitStack() as stack:
-        lines = started(stack, bench, network, rates, POPULATION_EPOCHS)
+        lines = started(stack, bench, job)
         peaks = [peak_gflops()]
 
         def timed(line: Line | None, seed: int) -> tuple[float, float]:
             if line:
-                taken = 1e6 * line.seconds(rates, POPULATION_EPOCHS, seed) / steps / models
+                taken = 1e6 * line.seconds(job, seed) / steps / models
             else:
                 taken = products_microseconds(sizes, block)
             peaks.append(peak_gflops())
@@ -199,7 +202,7 @@ def population_rows(
         {"microseconds": figures(t for t, _ in each), "share_of_peak": figures(s for _, s in each)}
         for each in found
     ]
-    rows = [line.row(network, models, **way) for line, way in zip(lines, ways, strict=True)]
+    rows = [line.row(job, **way) for line, way in zip(lines, ways, strict=True)]
     return rows, {"models_on_a_core": block, **alone}
 
 
@@ -241,8 +244,9 @@ def population_tables(results: Results) -> list[Table]:
     found, shown = results["population"], []
     for network, rows, ours in by_network(found):
         for row in rows:
-            way = "all at once" if CONTENDERS[row["contender"]].whole_population else ""
-            row["how"] = f"{way or 'one after another'}, {cores_name(row['cores'])}"
+            at_once = CONTENDERS[row["contender"]].whole_population
+            way = "all at once" if at_once else "one after another"
+            row["how"] = f"{way}, {cores_name(row['cores'])}"
             if row["processes"] > 1:
                 row["how"] = f"over {row['processes']} processes of 1 core"
         title = f"{found['models']} models {network_name(ours['sizes'])}, minibatch 100, an epoch "
