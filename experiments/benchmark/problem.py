@@ -60,6 +60,44 @@ class Problem:
         yield from order[: steps * size].reshape(steps, size)
 
 
+@dataclass
+class Loop:
+    """A contender that takes a step per minibatch, as a ``Train``."""
+
+    problem: Problem
+    arrays: Callable[[Examples], Any]  # inputs and targets as arrays of the library
+    create: Callable[[int, Any], Any]  # (seed, learning rate) -> state
+    step: Callable[..., Any]  # (state, inputs, targets, rows) -> state
+    logits: Callable[[Any, Any], Any]  # (state, inputs) -> [..., N, classes]
+    wait: Callable[[Any], Any] = lambda state: state  # returns when the state is computed
+
+    def __post_init__(self):
+        self.train, self.validation = map(
+            self.arrays, (self.problem.train, self.problem.validation)
+        )
+
+    def __call__(self, rate: Any, epochs: int, seed: int, evaluate: bool) -> tuple[Any, list]:
+        """The finished state, and the accuracies if ``evaluate``."""
+        state, accuracies = self.create(seed, rate), []
+        generator = np.random.default_rng(seed)
+        for _ in range(epochs):
+            state = self.epoch(state, generator)
+            if evaluate:
+                accuracies.append(self.accuracy(state))
+        return self.wait(state), accuracies
+
+    def epoch(self, state: Any, generator: np.random.Generator) -> Any:
+        """The state after all minibatches of an epoch."""
+        for rows in self.problem.minibatches(generator):
+            state = self.step(state, *self.train, rows)
+        return state
+
+    def accuracy(self, state: Any) -> Any:
+        """The share of rightly predicted validation examples, of every network of the state."""
+        predicted = np.asarray(self.logits(state, self.validation[0])).argmax(axis=-1)
+        return np.mean(predicted == self.problem.validation.targets, axis=-1)
+
+
 def network_name(sizes: Any) -> str:
     """The layers' sizes as in 784-50-50-10."""
     return "-".join(map(str, sizes))
@@ -101,13 +139,14 @@ def split(examples: Examples) -> tuple[Examples, Examples]:
     """Examples to train on, and the last sixth to validate with."""
     cut = round(len(examples.targets) * (1 - VALIDATION_SHARE))
     pixels, targets, scale = examples
-    return Examples(pixels[:cut], targets[:cut], scale), Examples(
-        pixels[cut:], targets[cut:], scale
+    return (
+        Examples(pixels[:cut], targets[:cut], scale),
+        Examples(pixels[cut:], targets[cut:], scale),
     )
 
 
-def store(folder: Path, train: Examples, validation: Examples) -> None:
-    """Writes the examples for the contenders' processes."""
+def store(folder: Path, train: Any, validation: Any) -> None:
+    """Writes ``Examples`` or a ``jaxnn.Data`` of each kind for the contenders' processes."""
     for name, examples in {"train": train, "validation": validation}.items():
         for field, array in zip(Examples._fields, examples, strict=True):
             np.save(folder / f"{name}_{field}.npy", array)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.problem import Examples, restore
+from experiments.benchmark.problem import Problem, restore
 
 FACTOR = 3  # Hyperband's default
 
@@ -22,9 +22,7 @@ FACTOR = 3  # Hyperband's default
 class Job(NamedTuple):
     """A search of learning rate and L2, both log-uniform, equal for all libraries.
 
-    Minimises mean cross-entropy + l2/2 * sum of squared weights, biases free, by minibatch SGD with
-    heavy-ball momentum; ReLU between layers; every epoch goes through all training examples in a
-    new random order.
+    Trainings are those of ``Problem``, with heavy-ball momentum.
     """
 
     method: str  # a method of the library
@@ -40,11 +38,10 @@ class Job(NamedTuple):
     batch_size: int
 
     @property
-    def examples(self) -> tuple[Examples, Examples]:
-        """Training and validation examples; the imports end before the examples are read."""
+    def problem(self) -> Problem:
+        """The network and the examples; the imports end before the examples are read."""
         write({"imported": True})
-        problem = restore(Path(self.data), tuple(self.sizes))
-        return problem.train, problem.validation
+        return restore(Path(self.data), tuple(self.sizes), self.batch_size)
 
 
 def tell(accuracy: float) -> None:
@@ -66,11 +63,11 @@ def jaxnn(job: Job) -> None:
     from jaxnn import search as methods
     from jaxnn.devices import use_all_cores, use_compilation_cache
 
-    train, validation = (Data(*examples) for examples in job.examples)
+    problem = job.problem
     use_all_cores()
     use_compilation_cache()
-    given = methods.given(validation)
-    task = methods.Task(train, epochs=job.epochs, validation=given, measure="error")
+    given = methods.given(Data(*problem.validation))
+    task = methods.Task(Data(*problem.train), epochs=job.epochs, validation=given, measure="error")
     space = {
         "learning_rate": methods.log_uniform(*job.learning_rate),
         "l2": methods.log_uniform(*job.l2),
@@ -101,7 +98,7 @@ def optuna(job: Job) -> None:
 
     from experiments.benchmark.peers import pytorch
 
-    train, validation = map(pytorch.Examples, job.examples)
+    loop = pytorch.eager(job.problem)
     torch.set_num_threads(1)
 
     def storage() -> JournalStorage:
@@ -123,11 +120,10 @@ def optuna(job: Job) -> None:
         rate = trial.suggest_float("learning_rate", *job.learning_rate, log=True)
         l2 = trial.suggest_float("l2", *job.l2, log=True)
         optimizer = pytorch.sgd(model, rate, l2, momentum=job.momentum, fused=True)
-        accuracy = 0.0
+        accuracy, generator = 0.0, np.random.default_rng([job.seed, trial.number])
         for epoch in range(job.epochs):
-            pytorch.train_epoch(model, optimizer, train, job.batch_size)
-            with torch.inference_mode():
-                accuracy = float(validation.accuracy(model(validation.inputs)))
+            state = loop.epoch((model, optimizer), generator)
+            accuracy = float(loop.accuracy(state))
             tell(accuracy)
             trial.report(accuracy, epoch)
             if trial.should_prune():
@@ -163,7 +159,8 @@ def scikit_learn(job: Job) -> None:
         tell(accuracy)
         return accuracy
 
-    train, validation = job.examples
+    problem = job.problem
+    train, validation = problem.train, problem.validation
     always, held_out = -1, 0  # PredefinedSplit's marks of examples that train and validate
     fold = np.repeat([always, held_out], [len(train.targets), len(validation.targets)])
     settings = {"momentum": job.momentum, "random_state": job.seed}
@@ -208,7 +205,7 @@ def keras_tuner(job: Job) -> None:
         l2 = values.Float("l2", *job.l2, sampling="log")
         return compiled(job.sizes, rate, l2, job.momentum)
 
-    train, validation = job.examples
+    problem = job.problem
     keras.utils.set_random_seed(job.seed)
     ends = 1 + math.log(job.epochs, FACTOR)
     per_iteration = sum(
@@ -225,11 +222,11 @@ def keras_tuner(job: Job) -> None:
             directory=folder,
         )
         tuner.search(
-            train.inputs,
-            train.targets,
+            problem.train.inputs,
+            problem.train.targets,
             batch_size=job.batch_size,
             epochs=job.epochs,
-            validation_data=(validation.inputs, validation.targets),
+            validation_data=(problem.validation.inputs, problem.validation.targets),
             callbacks=[Tell()],
             verbose=0,
         )

@@ -40,8 +40,11 @@ def of_flax(state) -> Layers:
     return kernels((each["kernel"], each["bias"]) for each in dense)
 
 
-def of_torch(parameters) -> Layers:
-    arrays = [each.detach().numpy() for each in parameters.values()]
+def of_torch(state) -> Layers:
+    """The first of the state is a module, or a module's parameters by name."""
+    model, _ = state
+    parameters = model if isinstance(model, dict) else model.state_dict()
+    arrays = [each.numpy() for each in parameters.values()]
     return list(zip(arrays[::2], arrays[1::2], strict=True))
 
 
@@ -71,7 +74,7 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "numpy": Way("numpy", "numpy_by_hand:prepare", kernels),
+    "numpy": Way("numpy", "numpy_by_hand:prepare", lambda state: kernels(state[0])),
     "sklearn fit": Way("sklearn", "scikit_learn:prepare", of_scikit_learn, seed=7),
     "sklearn partial_fit": Way(
         "sklearn", "scikit_learn:prepare", of_scikit_learn, seed=7, evaluate=True
@@ -81,6 +84,7 @@ WAYS = {
     "equinox": Way("equinox", "on_jax:equinox", of_equinox),
     "keras": Way("keras", "keras_on_jax:prepare", of_keras),
     "torch eager": Way("torch", "pytorch:eager", of_torch, seed=1),
+    "torch by hand": Way("torch", "pytorch:by_hand", of_torch, seed=1),
     "torch compiled": Way("torch", "pytorch:compiled", of_torch, seed=1),
     "torch vmap": Way("torch", "pytorch:vmapped", of_torch, at_once=True, seed=1),
     "torch vmap compiled": Way("torch", "pytorch:compiled_vmapped", of_torch, at_once=True, seed=1),

@@ -115,8 +115,9 @@ def pytorchs_steps(asked, some, rate, l2):
         return weight.T, bias
 
     before = now()
+    loop, generator = pytorch.eager(asked.problem), np.random.default_rng(0)
     for _ in range(asked.epochs):
-        pytorch.train_epoch(model, optimizer, pytorch.Examples(some), asked.batch_size)
+        loop.epoch((model, optimizer), generator)
     return before, now()
 
 
@@ -135,7 +136,7 @@ def keras_steps(asked, some, rate, l2):
 @pytest.mark.parametrize("steps", [scikit_learns_steps, pytorchs_steps, keras_steps])
 def test_every_peer_trains_by_the_same_rule(steps, folder, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    some, _ = job(folder, "").examples
+    some = job(folder, "").problem.train
     asked = job(folder, "", epochs=3, batch_size=len(some.targets))
     before, after = steps(asked, some, 0.2, 0.3)
     expected = heavy_ball(some, *before, rate=0.2, l2=0.3, momentum=0.9, steps=3)
@@ -144,7 +145,7 @@ def test_every_peer_trains_by_the_same_rule(steps, folder, monkeypatch):
 
 
 def test_examples_are_those_that_were_stored(folder):
-    train, validation = job(folder, "").examples
+    train, validation = job(folder, "").problem.train, job(folder, "").problem.validation
     assert train.pixels.shape == (500, 784)
     assert validation.pixels.shape == (100, 784)
     assert train.inputs.dtype == np.float32
@@ -205,7 +206,7 @@ def test_only_better_models_count():
 def test_a_search_tells_when_its_packages_are_imported(folder, capsys):
     taken = Job(**json.loads(json.dumps(job(folder, "random")._asdict())))
     assert (taken.method, taken.batch_size) == ("random", 50)
-    assert taken.examples[0].pixels.shape == (500, 784)
+    assert taken.problem.train.pixels.shape == (500, 784)
     assert json.loads(capsys.readouterr().out) == {"imported": True}
 
 

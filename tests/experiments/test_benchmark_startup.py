@@ -11,10 +11,12 @@ from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import startup
 from experiments.benchmark.parts.startup import ARCHITECTURES, PROGRAMS, SOFTMAX, Program
+from experiments.benchmark.problem import restore, store
 from experiments.benchmark.process import MissingError
 from experiments.benchmark.startups import minibatches
 from experiments.harness import Run
 from experiments.processes import ProcessError
+from jaxnn.data import load
 
 
 def row(run: str, label: str, cold: float, warm: float, stages: dict[str, float] | None = None):
@@ -46,7 +48,7 @@ RESULTS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("startup")
-    startup.write_digits(made / "digits.npz")
+    store(made, *load("digits"))
     return made
 
 
@@ -90,7 +92,7 @@ def test_scripts_take_turns_and_every_cold_cache_is_new(tmp_path, monkeypatch):
     started = []
 
     def timed(program: Program, folder: Path, cache: str) -> dict[str, float]:
-        assert (folder / "digits.npz").exists()
+        assert (folder / "train_pixels.npy").exists()
         started.append((program.label, cache))
         return {"wall": len(started), "imports": 0.5, "result": 1.0, "accuracy": 0.9}
 
@@ -113,8 +115,8 @@ def test_scripts_take_turns_and_every_cold_cache_is_new(tmp_path, monkeypatch):
     assert "first_step" not in rows[1]["stages"]
 
 
-def test_the_examples_are_all_seen_in_every_epoch():
-    drawn = list(minibatches(1437))
+def test_the_examples_are_all_seen_in_every_epoch(folder):
+    drawn = list(minibatches(restore(folder, (64, 10))))
     assert len(drawn) == 500
     for epoch in range(500 // 14):
         rows = np.concatenate(drawn[14 * epoch : 14 * (epoch + 1)])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, ranked, table
+from experiments.benchmark.problem import store
 from experiments.benchmark.process import optional, running
 from jaxnn.data import load
 
@@ -69,7 +70,7 @@ def measure(bench: Bench) -> Results:
     programs: list[Program] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_digits(folder / "digits.npz")
+        store(folder, *load("digits"))  # scripts need no scikit-learn for examples
         for program in PROGRAMS[:2] if bench.config.quick else PROGRAMS:
             with optional(f"start-up of {program.label}"):
                 timed(program, folder, "warm")
@@ -81,13 +82,6 @@ def measure(bench: Bench) -> Results:
 
         found = bench.in_turn("start-up", programs, cold_and_warm, repetitions)
     return {"rows": [row(*each) for each in zip(programs, found, strict=True)]}
-
-
-def write_digits(path: Path) -> None:
-    """The digits in jaxnn's split: scripts need no scikit-learn for examples."""
-    train, test = load("digits")
-    y_train, y_test = (np.asarray(each.targets, np.int64) for each in (train, test))
-    np.savez(path, x_train=train.inputs, y_train=y_train, x_test=test.inputs, y_test=y_test)
 
 
 def timed(program: Program, folder: Path, cache: str) -> dict[str, float]:
@@ -102,7 +96,7 @@ def timed(program: Program, folder: Path, cache: str) -> dict[str, float]:
         "KERAS_BACKEND": "jax",
     }
     out, began = folder / "out", time.time()
-    arguments = [program.script, repr(began), folder / "digits.npz", out]
+    arguments = [program.script, repr(began), folder, out]
     if program.module == ARCHITECTURES:
         arguments = ["--out", out]
     with running(program.module, *arguments, environment=environment) as process:

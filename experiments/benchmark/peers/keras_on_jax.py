@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from experiments.benchmark.peers.on_jax import loop
-from experiments.benchmark.problem import Problem, Train
+from experiments.benchmark.problem import Loop, Problem
 
 keras: Any = import_module("keras")
 State = tuple[list[jax.Array], list[jax.Array]]  # of the network, of the optimizer
 
 
-def prepare(problem: Problem) -> Train:
+def prepare(problem: Problem) -> Loop:
     """A network at a time."""
     model, optimizer = network(problem.sizes, problem.l2), keras.optimizers.SGD()
     optimizer.build(model.trainable_variables)
@@ -45,11 +45,10 @@ def prepare(problem: Problem) -> Train:
         gradients = jax.grad(objective)(weights)
         return optimizer.stateless_apply(optimizer_state, gradients, weights)
 
-    def accuracy(state: State, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-        logits, _ = model.stateless_call(state[0], [], inputs)
-        return keras.ops.mean(keras.ops.argmax(logits, axis=-1) == targets)
+    def logits(state: State, inputs: jax.Array) -> jax.Array:
+        return model.stateless_call(state[0], [], inputs)[0]
 
-    return loop(problem, create, step, accuracy)
+    return loop(problem, create, step, logits)
 
 
 def network(sizes: tuple[int, ...], l2: float) -> Any:

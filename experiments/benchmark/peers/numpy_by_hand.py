@@ -4,37 +4,33 @@ from itertools import pairwise
 
 import numpy as np
 
-from experiments.benchmark.problem import Problem, Train
+from experiments.benchmark.problem import Loop, Problem
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # weight [in, out], bias [out]
 
 
-def prepare(problem: Problem) -> Train:
-    """A network at a time."""
-    inputs, validation = problem.train.inputs, problem.validation.inputs
-    one_hot = np.eye(problem.sizes[-1], dtype=np.float32)[problem.train.targets]
+def prepare(problem: Problem) -> Loop:
+    """A network at a time; targets are rows of the identity."""
+    identity = np.eye(problem.sizes[-1], dtype=np.float32)
 
-    def train(rate: float, epochs: int, seed: int, evaluate: bool) -> tuple[Layers, list[float]]:
-        generator, accuracies = np.random.default_rng(seed), []
-        layers, step_size = init(problem.sizes, generator), np.float32(rate)
-        for _ in range(epochs):
-            for rows in problem.minibatches(generator):
-                update(layers, inputs[rows], one_hot[rows], step_size, problem.l2)
-            if evaluate:
-                predicted = forward(layers, validation)[-1].argmax(axis=1)
-                accuracies.append(float(np.mean(predicted == problem.validation.targets)))
-        return layers, accuracies
+    def create(seed: int, rate: float) -> tuple[Layers, np.float32]:
+        generator, layers = np.random.default_rng([seed, 1]), []
+        for i, o in pairwise(problem.sizes):
+            weight = generator.standard_normal((i, o)) * (2 / i) ** 0.5
+            layers.append((weight.astype(np.float32), np.zeros(o, np.float32)))
+        return layers, np.float32(rate)
 
-    return train
+    def step(state: tuple[Layers, np.float32], x: np.ndarray, y: np.ndarray, rows: np.ndarray):
+        update(state[0], x[rows], y[rows], state[1], problem.l2)
+        return state
 
-
-def init(sizes: tuple[int, ...], generator: np.random.Generator) -> Layers:
-    """Random weights, zero biases."""
-    layers = []
-    for i, o in pairwise(sizes):
-        weight = generator.standard_normal((i, o)) * (2 / i) ** 0.5
-        layers.append((weight.astype(np.float32), np.zeros(o, np.float32)))
-    return layers
+    return Loop(
+        problem,
+        lambda examples: (examples.inputs, identity[examples.targets]),
+        create,
+        step,
+        lambda state, x: forward(state[0], x)[-1],
+    )
 
 
 def forward(layers: Layers, x: np.ndarray) -> list[np.ndarray]:

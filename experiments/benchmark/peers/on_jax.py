@@ -15,28 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.problem import Problem, Train
+from experiments.benchmark.problem import Loop, Problem
 
 
-def loop(problem: Problem, create: Callable, step: Callable, accuracy: Callable) -> Train:
-    """A contender of create(seed, rate), step(state, x, y, rows) and accuracy(state, x, y)."""
-    examples, validation = (
-        jax.device_put((each.inputs, np.asarray(each.targets)))
-        for each in (problem.train, problem.validation)
+def loop(problem: Problem, create: Callable, step: Callable, logits: Callable) -> Loop:
+    """A contender of create(seed, rate), step(state, x, y, rows) and logits(state, x)."""
+    return Loop(
+        problem,
+        lambda examples: jax.device_put((examples.inputs, np.asarray(examples.targets))),
+        lambda seed, rate: create(seed, np.array(rate, np.float32)),
+        jax.jit(step, donate_argnums=0),
+        jax.jit(logits),
+        jax.block_until_ready,
     )
-    step, accuracy = jax.jit(step, donate_argnums=0), jax.jit(accuracy)
-
-    def train(rate: Any, epochs: int, seed: int, evaluate: bool) -> tuple[Any, list]:
-        generator, accuracies = np.random.default_rng(seed), []
-        state = create(seed, np.array(rate, np.float32))
-        for _ in range(epochs):
-            for rows in problem.minibatches(generator):
-                state = step(state, *examples, rows)
-            if evaluate:
-                accuracies.append(np.asarray(accuracy(state, *validation)))
-        return jax.block_until_ready(state), accuracies
-
-    return train
 
 
 def sgd(l2: float) -> Any:
@@ -57,27 +48,13 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
 
-def flax(problem: Problem) -> Train:
-    """Flax, a network at a time."""
-    create, step, accuracy = flax_functions(problem)
-    create = jax.jit(create)
-    return loop(problem, lambda seed, rate: create(jax.random.key(seed), rate), step, accuracy)
-
-
-def flax_vmapped(problem: Problem) -> Train:
+def flax_vmapped(problem: Problem) -> Loop:
     """All networks in a step of Flax's functions under ``vmap``; all share the minibatch."""
-    create, step, accuracy = flax_functions(problem)
-    create = jax.jit(jax.vmap(create, in_axes=(None, 0)))
-    return loop(
-        problem,
-        lambda seed, rates: create(jax.random.key(seed), rates),
-        jax.vmap(step, in_axes=(0, None, None, None)),
-        jax.vmap(accuracy, in_axes=(0, None, None)),
-    )
+    return flax(problem, jax.vmap)
 
 
-def flax_functions(problem: Problem) -> tuple[Callable, Callable, Callable]:
-    """``create(key, learning_rate)``, ``step`` and ``accuracy`` of a ``TrainState``."""
+def flax(problem: Problem, vmap: Callable = lambda function, in_axes: function) -> Loop:
+    """Flax, a network at a time unless under ``vmap``; the state is a ``TrainState``."""
     import optax
     from flax import linen as nn
     from flax.training.train_state import TrainState
@@ -91,10 +68,10 @@ def flax_functions(problem: Problem) -> tuple[Callable, Callable, Callable]:
 
     network, optimizer = MLP(), sgd(problem.l2)
 
-    def create(key: jax.Array, learning_rate: jax.Array) -> TrainState:
-        params = network.init(key, jnp.zeros((1, problem.sizes[0])))["params"]
+    def create(seed: int, rate: jax.Array) -> TrainState:
+        params = network.init(jax.random.key(seed), jnp.zeros((1, problem.sizes[0])))["params"]
         state = TrainState.create(apply_fn=network.apply, params=params, tx=optimizer)
-        return state.replace(opt_state=optax.tree.set(state.opt_state, learning_rate=learning_rate))
+        return state.replace(opt_state=optax.tree.set(state.opt_state, learning_rate=rate))
 
     def step(state: TrainState, inputs: jax.Array, targets: jax.Array, rows: jax.Array) -> Any:
         def loss(params: Any) -> jax.Array:
@@ -102,14 +79,18 @@ def flax_functions(problem: Problem) -> tuple[Callable, Callable, Callable]:
 
         return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
-    def accuracy(state: TrainState, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = state.apply_fn({"params": state.params}, inputs)
-        return jnp.mean(jnp.argmax(logits, axis=-1) == targets)
+    def logits(state: TrainState, inputs: jax.Array) -> Any:
+        return state.apply_fn({"params": state.params}, inputs)
 
-    return create, step, accuracy
+    return loop(
+        problem,
+        jax.jit(vmap(create, in_axes=(None, 0))),
+        vmap(step, in_axes=(0, None, None, None)),
+        vmap(logits, in_axes=(0, None)),
+    )
 
 
-def equinox(problem: Problem) -> Train:
+def equinox(problem: Problem) -> Loop:
     """Equinox, a network at a time; the state is the list of leaves, in the order of ``create``."""
     import equinox as eqx
     import optax
@@ -125,14 +106,14 @@ def equinox(problem: Problem) -> Train:
     optimizer = sgd(problem.l2)
 
     @jax.jit
-    def create(key: jax.Array, rate: jax.Array) -> tuple[MLP, Any]:
-        keys = jax.random.split(key, len(problem.sizes) - 1)
+    def create(seed: int, rate: jax.Array) -> tuple[MLP, Any]:
+        keys = jax.random.split(jax.random.key(seed), len(problem.sizes) - 1)
         widths = zip(pairwise(problem.sizes), keys, strict=True)
         model = MLP([eqx.nn.Linear(i, o, key=each) for (i, o), each in widths])
         state = optimizer.init(eqx.filter(model, eqx.is_array))
         return model, optax.tree.set(state, learning_rate=rate)
 
-    structure = jax.tree.structure(jax.eval_shape(create, jax.random.key(0), np.float32(0)))
+    structure = jax.tree.structure(jax.eval_shape(create, 0, np.float32(0)))
 
     def loss(model: MLP, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         return cross_entropy(jax.vmap(model)(inputs), targets)
@@ -143,11 +124,8 @@ def equinox(problem: Problem) -> Train:
         updates, state = optimizer.update(gradient, state, eqx.filter(model, eqx.is_array))
         return jax.tree.leaves((eqx.apply_updates(model, updates), state))
 
-    def accuracy(leaves: list, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+    def logits(leaves: list, inputs: jax.Array) -> jax.Array:
         model, _ = jax.tree.unflatten(structure, leaves)
-        return jnp.mean(jnp.argmax(jax.vmap(model)(inputs), axis=-1) == targets)
+        return jax.vmap(model)(inputs)
 
-    def start(seed: int, rate: np.ndarray) -> list[jax.Array]:
-        return jax.tree.leaves(create(jax.random.key(seed), rate))
-
-    return loop(problem, start, step, accuracy)
+    return loop(problem, lambda *start: jax.tree.leaves(create(*start)), step, logits)

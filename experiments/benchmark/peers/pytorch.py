@@ -1,12 +1,14 @@
 """PyTorch on the CPU: eager, compiled, and many models at once by ``torch.func``.
 
 ``foreach`` or ``fused`` SGD, other modes of ``torch.compile``, a compiled optimizer, and autograd
-of summed losses are not faster. The worker sets OMP_NUM_THREADS for PyTorch's threads.
+of summed losses are not faster, and a DataLoader takes far longer than ``index_select``. The worker
+sets OMP_NUM_THREADS for PyTorch's threads.
 """
 
 # pyright: reportMissingImports=false
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from shutil import which
 from typing import Any
@@ -17,28 +19,22 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from experiments.benchmark import problem as task
-from experiments.benchmark.problem import Problem, Train
+from experiments.benchmark.problem import Examples, Loop, Problem
 
 Parameters = dict[str, Tensor]  # "0.weight" [out, in], "0.bias" [out], "2.weight", ...
+ALL = 0, 0, None, None  # vmap's axes of parameters, rates, inputs, targets
 
 
-class Examples:
-    """Examples as tensors, with inputs in float32."""
+def tensors(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Inputs in float32, and targets."""
+    targets = np.asarray(examples.targets, np.int64)
+    return torch.from_numpy(examples.inputs), torch.from_numpy(targets)
 
-    def __init__(self, examples: task.Examples):
-        self.inputs = torch.from_numpy(examples.inputs)
-        self.targets = torch.from_numpy(np.asarray(examples.targets, np.int64))
 
-    def shuffled(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole minibatches of an epoch, in a new order; a DataLoader takes far longer."""
-        count = len(self.targets)
-        for rows in torch.randperm(count)[: count - count % size].split(size):
-            yield self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
-
-    def accuracy(self, logits: Tensor) -> np.ndarray:
-        """The share of rightly predicted examples; logits [..., N, classes]."""
-        return (logits.argmax(dim=-1) == self.targets).double().mean(dim=-1).numpy()
+def minibatch(inputs: Tensor, targets: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The examples of some rows."""
+    index = torch.from_numpy(rows)
+    return inputs.index_select(0, index), targets.index_select(0, index)
 
 
 def network(sizes: Sequence[int]) -> nn.Sequential:
@@ -55,69 +51,82 @@ def sgd(model: nn.Module, rate: float, l2: float, **settings: Any) -> torch.opti
     return torch.optim.SGD(groups, lr=rate, **settings)
 
 
-def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, batch_size: int
-) -> None:
-    """The loop of PyTorch's tutorials over the training examples."""
-    for x, y in examples.shuffled(batch_size):
+def eager(problem: Problem) -> Loop:
+    """A network at a time; the state is the model and the optimizer."""
+
+    def create(seed: int, rate: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(seed)
+        model = network(problem.sizes)
+        return model, sgd(model, rate, problem.l2, foreach=False)
+
+    def step(state: Any, inputs: Tensor, targets: Tensor, rows: np.ndarray) -> Any:
+        model, optimizer = state
+        x, y = minibatch(inputs, targets, rows)
         loss = cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return state
+
+    logits = torch.no_grad()(lambda state, inputs: state[0](inputs))
+    return Loop(problem, tensors, create, step, logits)
 
 
-def eager(problem: Problem) -> Train:
-    """A network at a time, on examples in memory."""
-    examples, validation = Examples(problem.train), Examples(problem.validation)
+def by_hand(problem: Problem) -> Loop:
+    """Eager without ``torch.optim``, whose first step imports Dynamo; the state has the rate."""
 
-    def train(rate: float, epochs: int, seed: int, evaluate: bool) -> tuple[Parameters, list]:
+    def create(seed: int, rate: float) -> tuple[nn.Module, float]:
         torch.manual_seed(seed)
-        model, accuracies = network(problem.sizes), []
-        optimizer = sgd(model, rate, problem.l2, foreach=False)
-        for _ in range(epochs):
-            train_epoch(model, optimizer, examples, problem.batch_size)
-            if evaluate:
-                with torch.no_grad():
-                    accuracies.append(validation.accuracy(model(validation.inputs)))
-        return dict(model.named_parameters()), accuracies
+        return network(problem.sizes), rate
 
-    return train
+    def step(state: Any, inputs: Tensor, targets: Tensor, rows: np.ndarray) -> Any:
+        model, rate = state
+        x, y = minibatch(inputs, targets, rows)
+        parameters = tuple(model.parameters())
+        gradients = torch.autograd.grad(cross_entropy(model(x), y), parameters)
+        with torch.no_grad():
+            for each, gradient in zip(parameters, gradients, strict=True):
+                penalty = problem.l2 * each if each.ndim > 1 else 0
+                each.sub_(rate * (gradient + penalty))
+        return state
+
+    return replace(eager(problem), create=create, step=step)
 
 
-def compiled(problem: Problem) -> Train:
+def compiled(problem: Problem) -> Loop:
     """A graph from the minibatch to the new parameters.
 
     Sizes and types never change: nothing is checked before a step. The learning rate is an input.
     """
-    require_compiler()
     settings: dict[str, Any] = {
-        "dynamic": False,
         "options": {"cpp_wrapper": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe},
         "isolate_recompiles": True,  # no programs of a different problem
     }
-    return functional(problem, lambda step: torch.compile(step, **settings))
+    return functional(problem, lambda step: program(step, **settings))
 
 
-def vmapped(problem: Problem) -> Train:
+def vmapped(problem: Problem) -> Loop:
     """All learning rates at once, as in PyTorch's tutorial on model ensembling."""
-    return functional(problem, lambda step: vmap(step, (0, 0, None, None)), at_once=True)
+    return functional(problem, lambda step: vmap(step, ALL), at_once=True)
 
 
-def compiled_vmapped(problem: Problem) -> Train:
+def compiled_vmapped(problem: Problem) -> Loop:
     """The vmapped step, compiled: beyond the tutorial."""
-    require_compiler()
+    return functional(problem, lambda step: program(vmap(step, ALL)), at_once=True)
 
-    def transform(step: Callable) -> Callable:
-        return torch.compile(vmap(step, (0, 0, None, None)), dynamic=False)
 
-    return functional(problem, transform, at_once=True)
+def program(step: Callable, **settings: Any) -> Callable:
+    """``torch.compile``; raises ModuleNotFoundError without a C++ compiler."""
+    compiler = os.environ.get("CXX", "g++")
+    if which(compiler) is None:
+        raise ModuleNotFoundError(f"torch.compile needs the C++ compiler {compiler}")
+    return torch.compile(step, dynamic=False, **settings)
 
 
 def functional(
     problem: Problem, transform: Callable[[Callable], Callable], *, at_once: bool = False
-) -> Train:
-    """Training by a transformed step that is a function of parameters, rate and minibatch."""
-    examples, validation = Examples(problem.train), Examples(problem.validation)
+) -> Loop:
+    """Training by a transformed step of parameters and rate, which are the state."""
     with torch.device("meta"):
         skeleton = network(problem.sizes)
 
@@ -127,37 +136,26 @@ def functional(
     def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(logits(parameters, x), y)
 
-    def step(parameters: Parameters, rate: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def update(parameters: Parameters, rate: Tensor, x: Tensor, y: Tensor) -> Tensor:
         gradients, value = grad_and_value(loss)(parameters, x, y)
         for name, each in parameters.items():  # in place
             penalty = problem.l2 * each if name.endswith("weight") else 0
             each.sub_(rate * (gradients[name] + penalty))
         return value
 
-    transformed = transform(step)
-    predict = vmap(logits, (0, None)) if at_once else logits
+    transformed, predict = transform(update), vmap(logits, (0, None)) if at_once else logits
+
+    def create(seed: int, rate: Any) -> tuple[Parameters, Tensor]:
+        torch.manual_seed(seed)
+        rates = torch.tensor(rate, dtype=torch.float32)
+        if not at_once:
+            return network(problem.sizes).state_dict(), rates
+        stacked, _ = stack_module_state([network(problem.sizes) for _ in rate])
+        return {name: each.detach() for name, each in stacked.items()}, rates
 
     @torch.no_grad()
-    def train(rate: Any, epochs: int, seed: int, evaluate: bool) -> tuple[Parameters, list]:
-        torch.manual_seed(seed)
-        rates, accuracies = torch.tensor(rate, dtype=torch.float32), []
-        if at_once:
-            stacked, _ = stack_module_state([network(problem.sizes) for _ in rate])
-            parameters = {name: each.detach() for name, each in stacked.items()}
-        else:
-            parameters = network(problem.sizes).state_dict()
-        for _ in range(epochs):
-            for x, y in examples.shuffled(problem.batch_size):
-                transformed(parameters, rates, x, y)
-            if evaluate:
-                accuracies.append(validation.accuracy(predict(parameters, validation.inputs)))
-        return parameters, accuracies
+    def step(state: Any, inputs: Tensor, targets: Tensor, rows: np.ndarray) -> Any:
+        transformed(*state, *minibatch(inputs, targets, rows))
+        return state
 
-    return train
-
-
-def require_compiler() -> None:
-    """Raises ModuleNotFoundError without ``torch.compile``'s C++ compiler."""
-    compiler = os.environ.get("CXX", "g++")
-    if which(compiler) is None:
-        raise ModuleNotFoundError(f"torch.compile needs the C++ compiler {compiler}")
+    return Loop(problem, tensors, create, step, lambda state, inputs: predict(state[0], inputs))
