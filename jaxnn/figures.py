@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axis import XAxis, YAxis
@@ -50,18 +50,17 @@ def curves_figure(
     Returns:
       The figure; the legend's title has the number of seeds.
     """
-    figure = Figure(figsize=(8, 5), dpi=150)
-    axes = figure.add_axes((0.1, 0.11, 0.87, 0.81))
-    for index, curve in enumerate(curves):
-        values = np.atleast_2d(np.asarray(curve.values, float))  # [S, E]
-        colour, style = (each[index % len(each)] for each in (COLOURS, LINE_STYLES))
+    figure, ((axes,),) = framed((8, 5))
+    axes.set_prop_cycle(color=COLOURS, linestyle=LINE_STYLES)
+    for curve in curves:
+        x, values = np.asarray(curve.iterations), np.atleast_2d(np.asarray(curve.values, float))
         with np.errstate(over="ignore", invalid="ignore"):  # the line ends where a seed diverges
             mean = values.mean(axis=0)
-            std = values.std(axis=0, ddof=1) if len(values) > 1 else None
-        x = np.asarray(curve.iterations)
-        if std is not None:
-            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.8, label=curve.label)
+            std = values.std(axis=0, ddof=min(1, len(values) - 1))
+        (line,) = axes.plot(x, mean, linewidth=1.8, label=curve.label)
+        if len(values) > 1:
+            band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+            axes.fill_between(x, mean - std, mean + std, **band)
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale)
     everything = np.concatenate([np.ravel(curve.values) for curve in curves])
     if y_scale == "log":
@@ -71,14 +70,23 @@ def curves_figure(
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
     count = max((len(np.atleast_2d(curve.values)) for curve in curves), default=0)
-    legend = f"mean of {count} {replicates}; band: ± 1 standard deviation"
-    if count < 2:
-        legend = f"1 {replicates.removesuffix('s')}"
+    several = f"mean of {count} {replicates}; band: ± 1 standard deviation"
+    legend = several if count > 1 else f"1 {replicates.removesuffix('s')}"
     axes.legend(title=legend, frameon=False, handlelength=3.2, alignment="left")
     return figure
+
+
+def framed(
+    size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and panels [rows, columns] with a faint grid, open at the top and the right."""
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **options)
+    for axes in panels.flat:
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
 
 
 def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:

@@ -126,23 +126,18 @@ def _widths(columns: Sequence[tuple[str, list[str]]], width: int) -> list[int | 
     """Widths of (heading, cells) that keep numbers and words whole; None without enough room."""
     room = width - 2 * len(columns)  # 2: the gap between columns
     wanted = [max(map(len, (heading, *cells))) for heading, cells in columns]
-    for headings in (True, False):
-        least = _least(columns, headings=headings)
+    for headings in (True, False):  # whole words in the headings too, if there is room
+        least = []
+        for heading, cells in columns:
+            words = cells if all(map(_is_number, cells)) else " ".join(cells).split()
+            titles = heading.split() if headings else []
+            least.append(max(map(len, (*titles, *words)), default=1))
         if sum(least) <= room:
             bounds = [*zip(least, wanted, strict=True)]
             limits = range(max(wanted) + 1)
             widths = ([max(low, min(high, limit)) for low, high in bounds] for limit in limits)
             return [*max((each for each in widths if sum(each) <= room), key=sum)]
     return [None] * len(columns)
-
-
-def _least(columns: Sequence[tuple[str, list[str]]], *, headings: bool) -> list[int]:
-    """The widths of the longest numbers and words, with or without the headings."""
-    parts = [
-        cells if all(map(_is_number, cells)) else " ".join(cells).split() for _, cells in columns
-    ]
-    titles = [heading.split() if headings else [] for heading, _ in columns]
-    return [max(map(len, (*t, *p)), default=1) for t, p in zip(titles, parts, strict=True)]
 
 
 def _is_number(cell: str) -> bool:

@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from jaxnn.data.splits import DataError
+from jaxnn.data.splits import DataError, expect
 
 MAX_INFLATED = 2**31
 """The largest decompressed size of a file (2 GiB); uncompressed files have no limit."""
@@ -55,9 +55,9 @@ def read(
         claimed, claim = offset + dtype.itemsize * math.prod(shape), f"the shape {shape}"
         if not compressed:
             check_size(os.fstat(file.fileno()).st_size, claimed, claim, path)
-        elif claimed > limit:
-            found = f"the header claims {claimed} bytes {shape}"
-            raise DataError(f"{path}: {found}, expected at most {limit} in a compressed file")
+        else:
+            found = f"{path}: the header claims {claimed} bytes {shape}"
+            expect(claimed <= limit, found, f"at most {limit} in a compressed file")
         content = gunzip(file, claimed, path) if compressed else file.read()
     check_size(len(content), claimed, claim, path)
     verify(content)
@@ -66,19 +66,16 @@ def read(
 
 def parse_header(head: bytes, name: object) -> tuple[np.dtype, tuple[int, ...], int]:
     """Type, shape and offset of the values by the bytes ``head``; ``name`` is for messages."""
-    if len(head) < 4 or head[:2] != b"\0\0":
-        found = f"starts with the bytes {head[:4].hex(' ') or '(none)'}"
-        raise DataError(f"{name}: {found}, expected an IDX file: 00 00, the type, the rank")
+    found = f"{name}: starts with the bytes {head[:4].hex(' ') or '(none)'}"
+    is_idx = len(head) >= 4 and head.startswith(b"\0\0")
+    expect(is_idx, found, "an IDX file: 00 00, the type, the rank")
     code, rank = head[2], head[3]
-    if code not in _DTYPES:
-        known = ", ".join(f"{known:#04x}" for known in _DTYPES)
-        raise DataError(f"{name}: the IDX type code is {code:#04x}, expected one of {known}")
-    if rank == 0:
-        raise DataError(f"{name}: the IDX rank is 0, expected at least 1")
+    known = "one of " + ", ".join(f"{known:#04x}" for known in _DTYPES)
+    expect(code in _DTYPES, f"{name}: the IDX type code is {code:#04x}", known)
+    expect(rank > 0, f"{name}: the IDX rank is 0", "at least 1")
     offset = 4 + 4 * rank
-    if len(head) < offset:
-        found = f"truncated after {len(head)} bytes"
-        raise DataError(f"{name}: {found}, expected an IDX header of {offset}")
+    found = f"{name}: truncated after {len(head)} bytes"
+    expect(len(head) >= offset, found, f"an IDX header of {offset}")
     shape = tuple(np.frombuffer(head, ">u4", rank, offset=4).tolist())
     return np.dtype(_DTYPES[code]), shape, offset
 

@@ -20,6 +20,12 @@ class MissingDataError(DataError, FileNotFoundError):
     """Missing data; both a DataError and a FileNotFoundError."""
 
 
+def expect(holds: object, found: str, expected: str) -> None:
+    """Raises a DataError with what was found and what was expected, unless the condition holds."""
+    if not holds:
+        raise DataError(f"{found}, expected {expected}")
+
+
 def make_splits(
     arrays: Mapping[str, np.ndarray],
     origin: object,
@@ -38,22 +44,20 @@ def make_splits(
         labels within the range of the training labels.
     """
     train, test = (_examples(arrays, origin, split, scale) for split in ("train", "test"))
-    for verb, found, expected in (
-        ("have", f"{test.inputs.shape[1]} values each", f"{train.inputs.shape[1]} values each"),
-        ("become", test.inputs.dtype, train.inputs.dtype),
+    width, dtype = test.inputs.shape[1], test.inputs.dtype
+    for same, found, expected in (
+        (width == train.inputs.shape[1], f"have {width} values each", train.inputs.shape[1]),
+        (dtype == train.inputs.dtype, f"become {dtype}", train.inputs.dtype),
     ):
-        if found != expected:
-            images = f"test_images {verb} {found}, expected {expected} as train_images"
-            raise DataError(f"{origin}: {images}")
-    found, top = int(test.targets.max()), int(train.targets.max())
-    if found > top:
-        expected = f"0..{top}, the range of train_labels"
-        raise DataError(f"{origin}: test_labels hold {found}, expected {expected}")
-    for name, data in (("train_labels", train), ("test_labels", test)):
-        labels = np.unique(data.targets).tolist()
-        if classes is not None and labels != list(range(classes)):
-            expected = f"exactly 0..{classes - 1}"
-            raise DataError(f"{origin}: {name} holds the labels {labels}, expected {expected}")
+        expect(same, f"{origin}: test_images {found}", f"{expected} as train_images")
+    found, top = test.targets.max(), train.targets.max()
+    expected = f"0..{top}, the range of train_labels"
+    expect(found <= top, f"{origin}: test_labels hold {found}", expected)
+    if classes is not None:
+        for name, data in (("train_labels", train), ("test_labels", test)):
+            labels = np.unique(data.targets)
+            found = f"{origin}: {name} holds the labels {labels.tolist()}"
+            expect(np.array_equal(labels, range(classes)), found, f"exactly 0..{classes - 1}")
     return Splits(train, test)
 
 
@@ -63,26 +67,25 @@ def _examples(
     images, labels = f"{split}_images", f"{split}_labels"
     inputs, natural_scale = _inputs(arrays[images], f"{origin}: {images}")
     targets = _targets(arrays[labels], f"{origin}: {labels}")
-    if len(inputs) != len(targets):
-        found = f"{images} holds {len(inputs)} examples and {labels} {len(targets)}"
-        raise DataError(f"{origin}: {found}, expected equal numbers")
+    found = f"{origin}: {images} holds {len(inputs)} examples and {labels} {len(targets)}"
+    expect(len(inputs) == len(targets), found, "equal numbers")
     # The data stay NumPy arrays, on the host, until training.
     return Data(inputs, targets, np.float32(natural_scale if scale is None else scale))
 
 
 def _inputs(images: np.ndarray, name: str) -> tuple[np.ndarray, float]:
     """The images as rows, [N, in] in uint8 or float32, and the scale for the type."""
-    if images.ndim < 2 or images.size == 0:
-        expected = "[N, ...] with at least one example and one value in each"
-        raise DataError(f"{name} has the shape {images.shape}, expected {expected}")
+    expected = "[N, ...] with at least one example and one value in each"
+    expect(images.ndim > 1 and images.size, f"{name} has the shape {images.shape}", expected)
     rows = images.reshape(len(images), -1)
     if rows.dtype.kind == "f":
         return _finite(rows, name), 1.0
-    if rows.dtype.kind not in "iu":
-        raise DataError(f"{name} has the dtype {rows.dtype}, expected 8-bit integers or floats")
-    if rows.dtype != np.uint8 and (rows.min() < 0 or rows.max() > 255):
-        found = f"{rows.min()}..{rows.max()}"
-        raise DataError(f"{name} holds integers in {found}, expected 0..255 or floats")
+    expected = "8-bit integers or floats"
+    expect(rows.dtype.kind in "iu", f"{name} has the dtype {rows.dtype}", expected)
+    if rows.dtype != np.uint8:
+        low, high = rows.min(), rows.max()
+        found = f"{name} holds integers in {low}..{high}"
+        expect(low >= 0 and high <= 255, found, "0..255 or floats")
     return np.ascontiguousarray(rows, np.uint8), 1 / 255
 
 
@@ -98,13 +101,11 @@ def _finite(rows: np.ndarray, name: str) -> np.ndarray:
 
 
 def _targets(labels: np.ndarray, name: str) -> np.ndarray:
-    if labels.ndim != 1:
-        raise DataError(f"{name} has the shape {labels.shape}, expected one label a example, [N]")
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{name} has the dtype {labels.dtype}, expected integers")
-    if labels.size == 0:
-        raise DataError(f"{name} is empty, expected at least one label")
+    expected = "one label an example, [N]"
+    expect(labels.ndim == 1, f"{name} has the shape {labels.shape}", expected)
+    expect(labels.dtype.kind in "iu", f"{name} has the dtype {labels.dtype}", "integers")
+    expect(labels.size > 0, f"{name} is empty", "at least one label")
     for label in (labels.min(), labels.max()):
-        if not 0 <= label < MAX_CLASSES:
-            raise DataError(f"{name} holds {label}, expected class indices in 0..{MAX_CLASSES - 1}")
+        expected = f"class indices in 0..{MAX_CLASSES - 1}"
+        expect(0 <= label < MAX_CLASSES, f"{name} holds {label}", expected)
     return labels.astype(np.int32)

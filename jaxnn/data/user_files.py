@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnn.data import idx
 from jaxnn.data.idx import MAX_INFLATED, check_size
-from jaxnn.data.splits import PARTS, DataError, MissingDataError, make_splits
+from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, make_splits
 from jaxnn.types import Splits
 
 KERAS_NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -33,17 +33,15 @@ def load(path: Path) -> Splits:
             if all(name in arrays for name in names):
                 renamed = {part: arrays[name] for part, name in zip(PARTS, names, strict=True)}
                 return make_splits(renamed, path)
+        expected = f"{', '.join(PARTS)}, or {', '.join(KERAS_NAMES)}"
         raise DataError(
-            f"{path} holds the arrays {', '.join(arrays) or '(none)'}, expected "
-            f"{', '.join(PARTS)}, or {', '.join(KERAS_NAMES)}"
+            f"{path} holds the arrays {', '.join(arrays) or '(none)'}, expected {expected}"
         )
-    if not path.is_dir():
-        raise DataError(f"{path} is neither a folder nor an .npz file, expected one of them")
-    files = {part: idx.find(path, name) for part, name in idx.NAMES.items()}
+    expect(path.is_dir(), f"{path} is neither a folder nor an .npz file", "one of them")
     names, read = idx.NAMES, idx.read
-    if not any(files.values()):
+    if not any(idx.find(path, name) for name in names.values()):
         names, read = _npy_names(path), read_npy
-        files = {part: p if (p := path / name).is_file() else None for part, name in names.items()}
+    files = {part: idx.find(path, name) for part, name in names.items()}
     missing = [names[part] for part, file in files.items() if file is None]
     if missing:
         raise MissingDataError(f"{path} lacks {', '.join(missing)}, expected four files")
@@ -60,9 +58,8 @@ def _npy_names(folder: Path) -> dict[str, str]:
             f"{folder} holds no data set, expected {', '.join(idx.NAMES.values())} (or .gz), or "
             f"PREFIX_{{train,test}}_{{images,labels}}.npy"
         )
-    if len(prefixes) > 1:
-        listed = ", ".join(map(repr, prefixes))
-        raise DataError(f"{folder} holds .npy files with the prefixes {listed}, expected one")
+    listed = ", ".join(map(repr, prefixes))
+    expect(len(prefixes) == 1, f"{folder} holds .npy files with the prefixes {listed}", "one")
     return {part: f"{prefixes[0]}{part}.npy" for part in PARTS}
 
 
@@ -88,14 +85,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
     name = f"{path}[{member.filename.removesuffix('.npy')}]"
-    method = member.compress_type
-    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{name}: zip compression method {method}, expected stored or deflated")
-    if method != zipfile.ZIP_STORED and member.file_size > MAX_INFLATED:
-        found = f"claims {member.file_size} bytes"
-        raise DataError(f"{name}: {found}, expected at most {MAX_INFLATED} in a compressed array")
+    method, size = member.compress_type, member.file_size
+    plain = method == zipfile.ZIP_STORED
+    found = f"{name}: zip compression method {method}"
+    expect(plain or method == zipfile.ZIP_DEFLATED, found, "stored or deflated")
+    expected = f"at most {MAX_INFLATED} in a compressed array"
+    expect(plain or size <= MAX_INFLATED, f"{name}: claims {size} bytes", expected)
     with archive.open(member) as stream:
-        return _read_array(stream, member.file_size, name)
+        return _read_array(stream, size, name)
 
 
 def _read_array(stream: IO[bytes], size: int, name: object) -> np.ndarray:
@@ -117,10 +114,9 @@ def _read_array(stream: IO[bytes], size: int, name: object) -> np.ndarray:
 
 
 def _check(shape: tuple[int, ...], dtype: np.dtype, available: int, name: object) -> None:
-    if dtype.kind not in "iuf":
-        expected = "integers or floats (Python objects are never unpickled)"
-        raise DataError(f"{name}: holds values of dtype {dtype}, expected {expected}")
-    if any(n < 0 for n in shape):
-        raise DataError(f"{name}: the header claims the shape {shape}, expected sizes >= 0")
-    claimed, claim = dtype.itemsize * math.prod(shape), f"the shape {shape} and dtype {dtype}"
-    check_size(available, claimed, claim, name, unit="bytes of values")
+    expected = "integers or floats (Python objects are never unpickled)"
+    expect(dtype.kind in "iuf", f"{name}: holds values of dtype {dtype}", expected)
+    claim = f"the shape {shape}"
+    expect(min(shape, default=0) >= 0, f"{name}: the header claims {claim}", "sizes >= 0")
+    claimed = dtype.itemsize * math.prod(shape)
+    check_size(available, claimed, f"{claim} and dtype {dtype}", name, unit="bytes of values")

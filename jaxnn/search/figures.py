@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from jaxnn.figures import COLOURS, Curve, curves_figure, log_scale
+from jaxnn.figures import COLOURS, Curve, curves_figure, framed, log_scale
 from jaxnn.search.space import Config, Domain, Space, cell
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ _FAR = 1000.0  # times the best score: worse scores count as diverged
 _JITTER = 0.25  # of trials with equal options, in cells
 _BELOW = -0.12  # the height at which lines pass an axis without a value
 
-Style = dict[str, Any]
-_COMPLETE: Style = {"marker": "o", "color": COLOURS[0], "label": "trial", "linestyle": ""}
-_EARLY: Style = _COMPLETE | {"fillstyle": "none", "label": "stopped early"}
-_LOST: Style = _COMPLETE | {"marker": "x", "color": COLOURS[1]}
-_STAR: Style = {"marker": "*", "color": COLOURS[4], "markeredgecolor": "black", "markersize": 14}
-_CHOSEN: Style = _COMPLETE | _STAR | {"label": "chosen"}
+Options = dict[str, Any]
+_COMPLETE: Options = {"marker": "o", "color": COLOURS[0], "label": "trial", "linestyle": ""}
+_EARLY: Options = _COMPLETE | {"fillstyle": "none", "label": "stopped early"}
+_LOST: Options = _COMPLETE | {"marker": "x", "color": COLOURS[1]}
+_STAR: Options = {"marker": "*", "color": COLOURS[4], "markeredgecolor": "black", "markersize": 14}
+_CHOSEN: Options = _COMPLETE | _STAR | {"label": "chosen"}
 
 
 class Point(NamedTuple):
@@ -84,39 +84,39 @@ def learning_curves(result: "Result") -> Figure:
 
     The curve of a copy, in population-based training, begins with the curves of its ancestors.
     """
-    measure, per_epoch = result.task.measure, result.task.evaluations_per_epoch
-    lines = {number: _whole_curve(result, number) for number in result.curves}  # [E, R]
-    means = {number: line.mean(axis=1) for number, line in lines.items()}
-    epochs = {n: np.arange(1, len(line) + 1) / per_epoch for n, line in lines.items()}
-    scores = {point.number: point.score for point in _points(result) if not point.lost}
-    best = sorted(scores, key=lambda number: (scores[number], number))[:_SHOWN]
-    stops = {n: result.curves[n].start + result.curves[n].best(measure) for n in best}
-    percent = " %" if measure == "error" else ""
+    measure, percent = result.task.measure, " %" if result.task.measure == "error" else ""
+    lines = {number: _whole_curve(result, number) for number in result.curves}
+    means = {number: line.mean(axis=0) for number, line in lines.items()}
+    epochs = np.arange(1, result.task.evaluations + 1) / result.task.evaluations_per_epoch
+    ranking = sorted(_points(result), key=lambda point: point.score)[:_SHOWN]
+    curves, stops = {}, {}
+    for n in (point.number for point in ranking if not point.lost):
+        stop = result.curves[n].start + result.curves[n].best(measure)
+        stops[n] = epochs[stop], means[n][stop]
+        label = f"trial {n}: {means[n][stop]:.3g}{percent} at epoch {epochs[stop]:g}"
+        curves[n] = Curve(label, epochs[: len(means[n])], lines[n])
     figure = curves_figure(
-        [
-            Curve(
-                f"trial {n}: {scores[n]:.3g}{percent} at epoch {epochs[n][stops[n]]:g}",
-                epochs[n],
-                lines[n].T,
-            )
-            for n in best
-        ],
-        title=f"The best {len(best)} of {len(lines)} trials",
+        list(curves.values()),
+        title=f"The best {len(curves)} of {len(lines)} trials",
         x_label="epoch",
         y_label=_measure(result),
         replicates="seeds" if result.task.validation.count == 1 else "models (seeds and folds)",
     )
     (axes,) = figure.axes
-    for line, n in zip(list(axes.lines), best, strict=True):
-        axes.plot(epochs[n][stops[n]], means[n][stops[n]], "o", color=line.get_color())
-    for n in lines.keys() - set(best):
-        axes.plot(epochs[n], means[n], ".-", color="0.8", lw=0.8, ms=3, markevery=[-1], zorder=0)
-    _limit(axes, means, best, _FAR * scores[best[0]] or math.inf)
+    for line, stop in zip(list(axes.lines), stops.values(), strict=True):
+        axes.plot(*stop, "o", color=line.get_color())
+    for mean in (means[number] for number in lines.keys() - curves):
+        style = {"color": "0.8", "lw": 0.8, "ms": 3, "markevery": [-1], "zorder": 0}
+        axes.plot(epochs[: len(mean)], mean, ".-", **style)
+    values = np.concatenate(list(means.values()))
+    values = values[np.isfinite(values)]
+    most = max(np.quantile(values, 0.9), *(np.nanmax(means[number]) for number in curves))
+    low, top = values.min(), min(most, _FAR * ranking[0].score or math.inf)
+    _measure_scale(axes.yaxis, values[values <= top])
+    _stretch(axes.yaxis, (low, top), 0.1 if low else 0, 0.1)
     axes.xaxis.set_major_formatter("{x:g}")
-    whole = result.task.epochs > 3 or result.task.evaluations == 1
-    axes.xaxis.set_major_locator(MaxNLocator(integer=whole, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     figure.set_size_inches(10, 5)
-    axes.set_position((0.08, 0.11, 0.62, 0.81))
     legend = axes.get_legend()
     assert legend is not None
     legend.set_title(legend.get_title().get_text().replace("; ", "\n"))
@@ -132,8 +132,7 @@ def hyperparameters(result: "Result") -> Figure | None:
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     size = max(5.0, 1 + 3.2 * columns), 1.1 + 2.9 * rows
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    figure, panels = framed(size, rows, columns, sharey=True)
     scores = panels[0, 0].yaxis
     _measure_scale(scores, _finite(points))
     for axes, name in zip(panels.flat, names, strict=False):
@@ -145,7 +144,6 @@ def hyperparameters(result: "Result") -> Figure | None:
                 transform=axes.get_xaxis_transform() if group[0].lost else axes.transData,
                 **{"markersize": 5, **style},
             )
-        _frame(axes)
     for axes in panels.flat[len(names) :]:
         axes.remove()
     for axes in panels[:, 0]:
@@ -163,8 +161,7 @@ def learning_rate_l2(result: "Result") -> Figure | None:
     finite = _finite(points)
     if not set(names) <= set(result.space.searched) or not len(finite):
         return None
-    figure = Figure(figsize=(7, 5.2), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = framed((7, 5.2))
     for axis, name in zip((axes.xaxis, axes.yaxis), names, strict=True):
         _set_up(axis, name, result.space[name])
     norm = _colours(finite)
@@ -184,7 +181,6 @@ def learning_rate_l2(result: "Result") -> Figure | None:
         format="{x:g}",
     )
     bar.minorticks_off()
-    _frame(axes)
     _legend(figure, points, color="0.4")
     return figure
 
@@ -202,8 +198,7 @@ def parallel_coordinates(result: "Result") -> Figure | None:
     norm, tint, (low, high) = _colours(finite), colormaps[_COLOUR_MAP], (finite.min(), finite.max())
     kind = "log_uniform" if 0 < 3 * low < high else "uniform"
     scale = Domain(kind, low, high if high > low else low + 1)
-    figure = Figure(figsize=(3 + 1.5 * len(names), 5), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = framed((3 + 1.5 * len(names), 5))
     for point in sorted(points, key=lambda point: -point.score):  # the best on top
         line = [_height(space[name], name, point) for name in names]
         line.append(_BELOW if point.lost else 1 - scale.where(point.score))
@@ -218,6 +213,7 @@ def parallel_coordinates(result: "Result") -> Figure | None:
         _draw_axis(axes, place, _ticks(space[name]), "not used" if absent else "")
     ticks = [(1 - height, label) for height, label in _ticks(scale)]
     _draw_axis(axes, len(names), ticks, _lost_label(points).replace(" ", "\n", 1))
+    axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -234,8 +230,7 @@ def importances(result: "Result") -> Figure | None:
     if found is None:
         return None
     names = sorted(found.mean, key=found.mean.__getitem__)
-    figure = Figure(figsize=(7, 1.6 + 0.4 * len(names)), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = framed((7, 1.6 + 0.4 * len(names)))
     means, deviations = ([values[name] for name in names] for values in (found.mean, found.std))
     axes.barh(names, means, xerr=deviations, color=COLOURS[0], ecolor="0.3", capsize=3)
     axes.axvline(0, color="0.3", linewidth=0.8)
@@ -247,7 +242,6 @@ def importances(result: "Result") -> Figure | None:
     axes.set_xlabel("error added, as a share of the variance (± 1 standard deviation over folds)")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_axisbelow(True)
-    _frame(axes)
     return figure
 
 
@@ -279,7 +273,7 @@ def importance(
     from scipy.stats import rankdata
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
-    from sklearn.model_selection import KFold
+    from sklearn.model_selection import KFold, cross_validate
 
     numbers = [number for number, score in scores.items() if np.isfinite(score)]
     ranks = rankdata([scores[number] for number in numbers])
@@ -287,18 +281,21 @@ def importance(
         return None
     names, chosen = space.searched, [configs[number] for number in numbers]
     rows = [[space[n].where(c[n]) if n in c else _ABSENT for n in names] for c in chosen]
-    inputs, errors, increases = np.array(rows), [], []
-    for learn, judge in KFold(_FOLDS, shuffle=True, random_state=0).split(inputs):
-        forest = RandomForestRegressor(_TREES, random_state=0).fit(inputs[learn], ranks[learn])
-        errors.append(np.mean((forest.predict(inputs[judge]) - ranks[judge]) ** 2))
-        options = {"scoring": "neg_mean_squared_error", "n_repeats": _REPEATS, "random_state": 0}
-        shuffled = permutation_importance(forest, inputs[judge], ranks[judge], **options)
-        increases.append(shuffled["importances_mean"])
+    inputs, forest = np.array(rows), RandomForestRegressor(_TREES, random_state=0)
+    folds = KFold(_FOLDS, shuffle=True, random_state=0)
+    scoring: Options = {"scoring": "neg_mean_squared_error"}
+    keep: Options = {"return_estimator": True, "return_indices": True}
+    fits = cross_validate(forest, inputs, ranks, cv=folds, **scoring, **keep)
+    shuffling = {**scoring, "n_repeats": _REPEATS, "random_state": 0}
+    increases = [
+        permutation_importance(fit, inputs[judge], ranks[judge], **shuffling)["importances_mean"]
+        for fit, judge in zip(fits["estimator"], fits["indices"]["test"], strict=True)
+    ]
     shares = np.array(increases) / ranks.var()
     return Importance(
         dict(zip(names, shares.mean(axis=0).tolist(), strict=True)),
         dict(zip(names, shares.std(axis=0, ddof=1).tolist(), strict=True)),
-        float(1 - np.mean(errors) / ranks.var()),
+        float(1 + fits["test_score"].mean() / ranks.var()),
     )
 
 
@@ -335,23 +332,12 @@ def _measure(result: "Result") -> str:
 
 
 def _whole_curve(result: "Result", number: int) -> np.ndarray:
-    """A trial's scores from the first evaluation on, with the scores of ancestors: [E, R]."""
-    name, curve = result.task.measure, result.curves[number]
-    parts = [curve.values(name)]
-    while curve.copied_from is not None:
-        start, curve = curve.start, result.curves[curve.copied_from]
-        parts.insert(0, curve.values(name)[: start - curve.start])
-    return _unit(result) * np.concatenate(parts)
-
-
-def _limit(axes: Axes, means: dict[int, np.ndarray], best: list[int], far: float) -> None:
-    """Limits the measure's axis to the best trials and most others, without far worse scores."""
-    values = np.concatenate(list(means.values()))
-    values = values[np.isfinite(values)]
-    most = max(np.quantile(values, 0.9), *(np.nanmax(means[number]) for number in best))
-    low, top = values.min(), min(most, far)
-    _measure_scale(axes.yaxis, values[values <= top])
-    _stretch(axes.yaxis, (low, top), 0.1 if low else 0, 0.1)
+    """A trial's scores from the first evaluation on, with the scores of ancestors: [R, E]."""
+    curve = result.curves[number]
+    values = _unit(result) * curve.values(result.task.measure).T
+    if curve.copied_from is None:
+        return values
+    return np.hstack([_whole_curve(result, curve.copied_from)[:, : curve.start], values])
 
 
 def _measure_scale(axis: XAxis | YAxis, values: np.ndarray) -> None:
@@ -369,7 +355,7 @@ def _colours(scores: np.ndarray) -> Normalize:
     return LogNorm(low, high) if 0 < 3 * low < high else Normalize(low, high)
 
 
-def _groups(points: Sequence[Point]) -> list[tuple[Style, list[Point]]]:
+def _groups(points: Sequence[Point]) -> list[tuple[Options, list[Point]]]:
     """The trials by drawing style; the chosen trial comes last, once more."""
     early = [point for point in points if not point.lost and not point.complete]
     complete = [point for point in points if not point.lost and point.complete]
@@ -416,18 +402,18 @@ def _height(domain: Domain, name: str, point: Point) -> float:
 
 
 def _set_up(axis: XAxis | YAxis, name: str, domain: Domain) -> None:
-    """The axis of a hyperparameter: range, scale, options."""
+    """The axis of a hyperparameter: label, scale, options, range."""
     conditions = [f"{other}: {', '.join(map(cell, values))}" for other, values in domain.conditions]
     axis.set_label_text("\n".join([name, *(f"({condition})" for condition in conditions)]))
+    ends = domain.low, domain.high
     if domain.options:
         axis.set_ticks(range(len(domain.options)), [cell(option) for option in domain.options])
-        _stretch(axis, (-0.5, len(domain.options) - 0.5), 0, 0)
-        return
-    if domain.kind == "log_uniform":
+        ends = -0.5, len(domain.options) - 0.5
+    elif domain.kind == "log_uniform":
         getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     else:
         axis.set_major_locator(MaxNLocator(5, integer=domain.kind == "integer"))
-    _stretch(axis, (domain.low, domain.high), 0.05, 0.05)
+    _stretch(axis, ends, 0.05, 0.05)
 
 
 def _stretch(axis: XAxis | YAxis, ends: ArrayLike, below: float, above: float) -> None:
@@ -437,11 +423,6 @@ def _stretch(axis: XAxis | YAxis, ends: ArrayLike, below: float, above: float) -
     length = high - low or 1.0
     limits = np.array([low - below * length, high + above * length])
     axis.axes.set(**{f"{axis.axis_name}lim": scale.inverted().transform(limits)})
-
-
-def _frame(axes: Axes) -> None:
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _ticks(domain: Domain) -> list[tuple[float, str]]:
@@ -462,5 +443,5 @@ def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]], below: st
     axes.vlines(place, 0, 1, color="0.2", linewidth=1, zorder=2)
     axes.hlines([height for height, _ in ticks], place - 0.03, place, color="0.2", linewidth=1)
     for height, label in (*ticks, (_BELOW, below)):
-        text = axes.text(place - 0.05, height, label, ha="right", va="center", bbox=box, zorder=4)
-        text.set_fontsize(9)
+        style: Options = {"ha": "right", "va": "center", "fontsize": 9, "zorder": 4}
+        axes.text(place - 0.05, height, label, bbox=box, **style)
