@@ -20,19 +20,15 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxnn import distributed, files
 from jaxnn.extras import require
-from jaxnn.search.methods import Round, Trial
-from jaxnn.search.space import readable
-from jaxnn.train import NEVER, Metrics
+from jaxnn.train import NEVER
 
 Record = dict[str, Any]
 
@@ -114,7 +110,7 @@ class Journal:
         self._folder = None if folder is None else Path(folder)
         self._path = Path(":memory:") if self._folder is None else self._folder / DATABASE
         self._question: Record = json.loads(json.dumps(question or {}))
-        self._digest = ""
+        self._digest = ""  # of the last row
         for name, value in self._question.items():
             _require_alike(name, value)
 
@@ -127,25 +123,8 @@ class Journal:
           CorruptLogError: the database is damaged.
           OSError: the database cannot be read or written.
         """
-        self.records = []
-        self._on_first(self._enter)
+        _, *self.records = json.loads(distributed.from_first(self._open))
         return self
-
-    def _enter(self) -> None:
-        if self._folder:
-            require("safetensors", "safetensors")
-            _make_folder(self._folder)
-            if not self._path.exists() or not self._path.stat().st_size:
-                _refuse_others(self._folder)
-        try:
-            with _explained(self._path):
-                self._open()
-        except BaseException:
-            self._close()
-            raise
-        for path in self._folder.iterdir() if self._folder else ():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
 
     def __exit__(self, *_: object) -> None:
         """Unlocks the folder; records in memory stay."""
@@ -154,15 +133,33 @@ class Journal:
                 self._database.execute("PRAGMA journal_mode=DELETE")
             self._close()
 
-    def __del__(self):
-        self._close()
-
     def _close(self) -> None:
         if self._database:
             self._database.close()
         self._database = None
 
-    def _open(self) -> None:
+    __del__ = _close
+
+    def _open(self) -> bytes:
+        """A list in JSON of all records, the question first."""
+        if self._folder:
+            require("safetensors", "safetensors")
+            _make_folder(self._folder)
+            if not self._path.exists() or not self._path.stat().st_size:
+                _refuse_others(self._folder)
+        try:
+            with _explained(self._path):
+                records = self._locked()
+        except BaseException:
+            self._close()
+            raise
+        for path in self._folder.iterdir() if self._folder else ():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        return b"[" + b",".join(records) + b"]"
+
+    def _locked(self) -> list[bytes]:
+        """All records, from a database that is locked, intact and of the same search."""
         if self._database is None:
             self._database = sqlite3.connect(
                 self._path, timeout=1, isolation_level=None, check_same_thread=False
@@ -170,52 +167,60 @@ class Journal:
         execute = self._database.execute
         execute("PRAGMA locking_mode=EXCLUSIVE")
         execute("BEGIN EXCLUSIVE")
-        found = execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
-        schema = tuple(sql for (sql,) in found)
+        schema = execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
         if not schema:
             if self._folder:
                 _refuse_others(self._folder)
             for statement in _SCHEMA:
                 execute(statement)
-            self._insert(1, {"search": self._question})
+            self._digest = ""
+            self._insert({"search": self._question})
         execute("COMMIT")
-        if schema not in ((), _SCHEMA):
-            raise CorruptLogError(f"{self._path} is damaged, or no search of this version of jaxnn")
-        question, *self.records = self._read(self._database)
-        if differing := differences(question["search"], self._question):
+        if schema and schema != [(statement,) for statement in _SCHEMA]:
+            raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
+        records = self._intact(execute)
+        if differing := differences(json.loads(records[0])["search"], self._question):
             raise RunFolderError(
                 f"{self._folder} holds another search: {'; '.join(differing)}; expected the same "
                 "search or another folder"
             )
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA journal_mode=WAL")
-
-    def _read(self, database: sqlite3.Connection) -> list[Record]:
-        """All records, the question first."""
-        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise CorruptLogError(f"{self._path} is damaged: {' '.join(found.split())}")
-        (last,) = database.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()
-        records: list[Record] = []
-        self._digest = ""
-        rows = "SELECT number, CAST(record AS BLOB), CAST(digest AS BLOB) FROM records ORDER BY 1"
-        for number, text, digest in database.execute(rows):
-            self._digest = _chained(self._digest, text)
-            if (number, digest) != (len(records) + 1, self._digest.encode()):
-                raise CorruptLogError(
-                    f"{self._path} is damaged: record {len(records) + 1} fails its checksum"
-                )
-            records.append(json.loads(text))
-        if last != len(records) or not records:
-            raise CorruptLogError(f"{self._path} is damaged: {len(records)} of {last} records left")
         return records
 
-    def _insert(self, number: int, record: Record) -> None:
+    def _intact(self, execute: Callable[[str], sqlite3.Cursor]) -> list[bytes]:
+        """All records, compared with digests and count."""
+        (found,) = execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(found.split()))
+        (last,) = execute("SELECT max(seq) FROM sqlite_sequence").fetchone()
+        records: list[bytes] = []
+        self._digest = ""
+        rows = "SELECT number, CAST(record AS BLOB), CAST(digest AS BLOB) FROM records ORDER BY 1"
+        for number, record, digest in execute(rows):
+            self._digest = _chained(self._digest, record)
+            records.append(record)
+            if (number, digest) != (len(records), self._digest.encode()):
+                raise sqlite3.DatabaseError(f"record {len(records)} fails its checksum")
+        if last != len(records) or not records:
+            raise sqlite3.DatabaseError(f"{len(records)} of {last} records left")
+        return records
+
+    def _insert(self, record: Record) -> bytes:
+        """Adds a row, and returns the record as in the row."""
         assert self._database is not None
         text = json.dumps(record, separators=(",", ":"), allow_nan=False)
-        digest = _chained(self._digest if number > 1 else "", text.encode())
-        self._database.execute("INSERT INTO records VALUES (?, ?, ?)", (number, text, digest))
+        digest = _chained(self._digest, text.encode())
+        with _explained(self._path):
+            self._database.execute(
+                "INSERT INTO records (record, digest) VALUES (?, ?)", (text, digest)
+            )
         self._digest = digest
+        return text.encode()
+
+    def _add(self, insert: Callable[[], bytes]) -> None:
+        """Adds the record that process 0 inserts."""
+        self.records.append(json.loads(distributed.from_first(insert)))
 
     def append(self, record: Record) -> None:
         """Adds a record, and waits until the record is on the disk.
@@ -225,12 +230,7 @@ class Journal:
           ValueError: the records of the processes differ, times apart.
         """
         _require_alike(next(iter(record)), {**record, "seconds": None})
-        self._on_first(partial(self._append, record))
-
-    def _append(self, record: Record) -> None:
-        with _explained(self._path):
-            self._insert(len(self.records) + 2, record)
-        self.records.append(record)
+        self._add(partial(self._insert, record))
 
     def known(self, kind: str) -> list[Record]:
         """The records of a kind: "round", "segment", "note", ..."""
@@ -255,45 +255,37 @@ class Journal:
 
     def save(self, segment: int, arrays: files.Arrays) -> None:
         """Writes the population after ``segment`` segments, records the digest, keeps two files."""
-        self._on_first(partial(self._save, segment, arrays))
-
-    def _save(self, segment: int, arrays: files.Arrays) -> None:
-        if not self._folder:
+        folder, name = self._folder, f"checkpoint-{segment}.safetensors"
+        if not folder:
             return
-        name = f"checkpoint-{segment}.safetensors"
-        digest = files.save_arrays(self._folder / name, arrays)
-        self._append({"checkpoint": segment, "file": name, "sha256": digest})
-        kept = {record["file"] for record in self._checkpoints()}
-        for path in self._folder.iterdir():
-            if _CHECKPOINT.fullmatch(path.name) and path.name not in kept:
-                path.unlink(missing_ok=True)
 
-    def restore(self) -> tuple[int, dict[str, np.ndarray]]:
+        def write() -> bytes:
+            content, digest = files.pack(arrays)
+            with files.atomic_write(folder / name) as file:
+                file.write(content)
+            record = self._insert({"checkpoint": segment, "file": name, "sha256": digest})
+            kept = {name, *(known["file"] for known in self._checkpoints()[: _KEPT - 1])}
+            for path in folder.iterdir():
+                if _CHECKPOINT.fullmatch(path.name) and path.name not in kept:
+                    path.unlink(missing_ok=True)
+            return record
+
+        self._add(write)
+
+    def restore(self) -> tuple[int, files.Arrays]:
         """The latest intact checkpoint, (segments, arrays), or (0, {}); notes damaged files."""
-        if distributed.process_count() == 1:
-            return self._restore()
-
-        def read() -> bytes:
-            segment, arrays = self._restore()
-            return segment.to_bytes(8) + files.pack(arrays)[0] if segment else b""
-
-        content = self._on_first(read)
-        if not content:
-            return 0, {}
-        _, arrays = files.unpack(content[8:], "the state of process 0")
-        return int.from_bytes(content[:8]), arrays
-
-    def _restore(self) -> tuple[int, dict[str, np.ndarray]]:
         for record in self._checkpoints():
-            assert self._folder is not None
+            path = self._path.parent / record["file"]
             try:
-                _, arrays = files.load_arrays(self._folder / record["file"], record["sha256"])
+                content = distributed.from_first(path.read_bytes)
+                return record["checkpoint"], files.unpack(content, str(path), record["sha256"])[1]
+            except distributed.LostProcessError:
+                raise
             except (OSError, files.DamagedFileError) as error:
                 note = f"{error}; the search goes on from an earlier state"
+            if distributed.is_first():
                 logger.warning(note)
-                self._append({"note": note, "file": record["file"]})
-                continue
-            return record["checkpoint"], arrays
+            self._add(partial(self._insert, {"note": note, "file": record["file"]}))
         return 0, {}
 
     def _checkpoints(self) -> list[Record]:
@@ -306,74 +298,15 @@ class Journal:
                 kept = [known for known in kept if known["file"] != record["file"]]
         return kept
 
-    def _on_first(self, work: Callable[[], Any]) -> bytes:
-        """The bytes that ``work`` returns in process 0; every process receives the new records."""
-        before = len(self.records)
-
-        def answer() -> bytes:
-            result = work()
-            news = json.dumps(self.records[before:]).encode()
-            return len(news).to_bytes(8) + news + (result if isinstance(result, bytes) else b"")
-
-        if distributed.process_count() == 1:
-            return work()
-        received = distributed.from_first(answer)
-        end = 8 + int.from_bytes(received[:8])
-        self.records[before:] = json.loads(received[8:end])
-        return received[end:]
-
 
 def _require_alike(name: str, value: Any) -> None:
     """Refuses different values in the processes of a job."""
-    if distributed.process_count() == 1:
-        return
-    if unlike := distributed.unlike_first(json.dumps(value).encode()):
+    several = distributed.process_count() > 1
+    if several and (unlike := distributed.unlike_first(json.dumps(value).encode())):
         raise ValueError(
             f"process {unlike[0]} has another {name} than process 0, expected the same call, "
             "data, software and kind of machine in all processes"
         )
-
-
-def round_record(number: int, requested: Round) -> Record:
-    """The trials of a round that a method requested."""
-    trials = [
-        {"trial": trial.number, "parent": trial.parent, "config": readable(trial.config)}
-        for trial in requested.trials
-    ]
-    return {"round": number, "until": requested.until, "trials": trials}
-
-
-def segment_record(
-    segment: int,
-    number: int,
-    evaluation: int,
-    trials: Sequence[Trial],
-    metrics: Metrics,
-    diverged_at: np.ndarray,
-    seconds: float,
-) -> Record:
-    """The metrics [R, K] of a segment of round ``number``; None for diverged replicates."""
-    missing = np.array(None)
-    return {
-        "segment": segment,
-        "in_round": number,
-        "evaluation": evaluation,
-        "trials": [trial.number for trial in trials],
-        "diverged_at": diverged_at.tolist(),
-        "seconds": seconds,
-        **{
-            name: np.where(
-                (diverged_at == NEVER) & np.isfinite(values), np.asarray(values, float), missing
-            ).tolist()
-            for name, values in metrics._asdict().items()
-        },
-    }
-
-
-def measured(record: Record) -> tuple[Metrics, np.ndarray]:
-    """The metrics and divergences [R, K] in the record of a segment."""
-    metrics = Metrics(*(np.array(record[name], np.float64) for name in Metrics._fields))
-    return metrics, np.array(record["diverged_at"], np.int32)
 
 
 def differences(was: Any, now: Any, path: str = "") -> list[str]:
@@ -397,27 +330,22 @@ def _chained(before: str, text: bytes) -> str:
 
 def _make_folder(folder: Path) -> None:
     """Creates the folder and all missing parents, names on the disk."""
-    if folder.is_dir():
-        return
-    if folder.exists():
+    if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file, expected a folder")
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    files.sync_folder(folder.parent)
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        files.sync_folder(folder.parent)
 
 
 def _refuse_others(folder: Path) -> None:
     """Refuses a folder with files of other programs, and no search."""
-    names = sorted(path.name for path in folder.iterdir())
-    if EARLIER in names:
+    names = sorted((path.name for path in folder.iterdir()), key=lambda n: (n != EARLIER, n))
+    if others := [name for name in names if not name.startswith((".", DATABASE))]:
+        earlier = ", a search by a version of jaxnn before 0.2"
         raise RunFolderError(
-            f"{folder} holds {EARLIER}, a search by a version of jaxnn before 0.2, expected an "
-            "empty folder or a search by this version"
-        )
-    others = [name for name in names if not name.startswith((".", DATABASE))]
-    if others:
-        raise RunFolderError(
-            f"{folder} holds {others[0]} and no search, expected an empty folder or one of a search"
+            f"{folder} holds {others[0]}{earlier if others[0] == EARLIER else ' and no search'}, "
+            "expected an empty folder or one of a search"
         )
 
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ import jax
 import numpy as np
 
 from jaxnn import distributed, files
-from jaxnn.search.journal import Journal, Record, measured, round_record, segment_record
+from jaxnn.search.journal import Journal, Record
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space, readable
 from jaxnn.search.task import Task
 from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
 from jaxnn.spec import Spec
-from jaxnn.train import Metrics
+from jaxnn.train import NEVER, Metrics
 from jaxnn.types import PyTree
 
 Keep = Callable[[Mapping[int, Curve]], set[int]]
@@ -49,110 +49,11 @@ class Status(NamedTuple):
 class Bucket:
     """Trials that train together."""
 
+    label: str  # begins the names of the arrays in a checkpoint: "now/0/", "before/0/"
     program: Program
     trials: list[Trial]  # in the order of the rows
     evaluation: int  # the evaluation that the trials have reached
     members: Members | None  # None while segments are read from the journal
-
-
-@dataclass
-class PopulationState:
-    """The population between two segments, as a checkpoint holds it.
-
-    While segments are read from the journal, the buckets have no members; the checkpoint supplies
-    the members at the segment where training starts.
-    """
-
-    trainer: Trainer  # knows the shapes, and gathers members from other processes
-    keep: Keep  # selects the trials whose parameters are kept
-    before: dict[str, Bucket] = field(default_factory=dict)  # the last round's buckets, by name
-    now: dict[str, Bucket] = field(default_factory=dict)
-    parameters: dict[int, PyTree] = field(default_factory=dict)
-    """Leaves [R, ...], of trials that train no more."""
-
-    def begin_round(self, curves: Mapping[int, Curve], continuing: set[int]) -> None:
-        """Keeps the parameters of trials that do not go on and may be chosen.
-
-        Continuing trials have parameters in the buckets, and may still diverge.
-        """
-        kept = self.keep({n: curve for n, curve in curves.items() if n not in continuing})
-        self.before, self.now = self.now, {}
-        if any(bucket.members is None for bucket in self.before.values()):
-            return
-        for bucket in self.before.values():
-            members = bucket.members = self._gathered(bucket)
-            for row, trial in enumerate(bucket.trials):
-                if trial.number in kept:
-                    best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
-                    self.parameters[trial.number] = best
-        self.parameters = {n: p for n, p in self.parameters.items() if n in kept}
-
-    def reached(self, name: str, trials: list[Trial]) -> int:
-        """The evaluation from which a bucket's trials are to train on."""
-        going_on = name in self.before and any(trial.parent is not None for trial in trials)
-        return self.before[name].evaluation if going_on else 0
-
-    def begin_bucket(
-        self, name: str, program: Program, trials: list[Trial], *, last: bool, replaying: bool
-    ) -> Bucket:
-        """A bucket of new trials, or of copies of the last round's rows.
-
-        Args:
-          name: of the bucket.
-          program: trains the bucket.
-          trials: in the order of the rows.
-          last: whether the bucket is the round's last; the round before is then dropped.
-          replaying: whether segments are read from the journal.
-        """
-        members, start = None, self.reached(name, trials)
-        if start:
-            source = self.before[name]
-            places = {trial.number: row for row, trial in enumerate(source.trials)}
-            if source.members is not None and not replaying:
-                rows = [places[t.parent] for t in trials if t.parent is not None]
-                members = source.members.take(rows)
-        elif not replaying:
-            members = self.trainer.empty(program.spec, len(trials))
-        bucket = self.now[name] = Bucket(program, trials, start, members)
-        if last:
-            self.before = {}
-        return bucket
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of the population, by name."""
-        arrays = {}
-        for prefix, bucket in self._named_buckets():
-            arrays |= files.named_leaves(prefix, self._gathered(bucket))
-        for number, params in self.parameters.items():
-            arrays |= files.named_leaves(f"parameters/{number}/", params)
-        return arrays
-
-    def restore(self, arrays: Mapping[str, np.ndarray], spec_of: Callable[[int], Spec]) -> None:
-        """Takes all arrays from a checkpoint of the same moment of the search.
-
-        Args:
-          arrays: from ``arrays``.
-          spec_of: the spec of a trial.
-        """
-        for prefix, bucket in self._named_buckets():
-            template = self.trainer.empty(bucket.program.spec, 0)
-            bucket.members = files.restore(prefix, template, arrays)
-        kept = {int(name.split("/")[1]) for name in arrays if name.startswith("parameters/")}
-        for number in kept:
-            template = self.trainer.empty(spec_of(number), 0).best
-            self.parameters[number] = files.restore(f"parameters/{number}/", template, arrays)
-
-    def _gathered(self, bucket: Bucket) -> Members:
-        assert bucket.members is not None
-        return self.trainer.gather(bucket.program, bucket.members)
-
-    def _named_buckets(self) -> list[tuple[str, Bucket]]:
-        """The buckets whose members matter from now on, with names for a checkpoint."""
-        return [
-            (f"{kind}/{place}/", bucket)
-            for kind, buckets in (("before", self.before), ("now", self.now))
-            for place, bucket in enumerate(buckets.values())
-        ]
 
 
 @dataclass
@@ -168,11 +69,13 @@ class Loop:
     checkpoint_seconds: float  # the shortest time between two checkpoints
 
     def __post_init__(self):
-        self._population = PopulationState(self.trainer, self.keep)
+        self._buckets: dict[str, Bucket] = {}
+        """By the static part: this round's, and until their trials go on the last round's."""
+        self._parameters: dict[int, PyTree] = {}
+        """Leaves [R, ...], of trials that train no more."""
         self._curves: dict[int, Curve] = {}
         self._programs: set[Program] = set()
         self._compile_seconds: list[float] = []
-        self._train_seconds = 0.0
         self._segment = 0
         self._status = Status(0, 0, math.inf, 0, 0, 0)
         self._restored, self._arrays = self.journal.restore()
@@ -187,41 +90,77 @@ class Loop:
         self.report(self._status)
         with ThreadPoolExecutor(1) as compiler:
             for number in count():
-                self._run_round(number, current, compiler)
+                scores = self._run_round(number, current, compiler)
                 try:
-                    current = rounds.send(self._scores(current))
+                    current = rounds.send(scores)
                 except StopIteration:
                     break
         if self._saved != self._segment:
             self._save()
-        self._population.begin_round(self._curves, continuing=set())
+        self._end_round({})
         return Outcome(
             self._curves,
-            self._population.parameters,
+            self._parameters,
             len(self._programs),
             sum(self._compile_seconds),
-            self._train_seconds,
+            sum(record["seconds"] for record in self.journal.known("segment")),
         )
 
-    def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> None:
-        self.journal.confirm("round", number, round_record(number, current))
-        self._population.begin_round(self._curves, {trial.number for trial in current.trials})
+    def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> Scores:
+        """Trains the trials of a round, bucket by bucket."""
+        rows = [
+            {"trial": trial.number, "parent": trial.parent, "config": readable(trial.config)}
+            for trial in current.trials
+        ]
+        record = {"round": number, "until": current.until, "trials": rows}
+        self.journal.confirm("round", number, record)
         by_name: dict[str, list[Trial]] = {}
         for trial in current.trials:
             name = json.dumps(readable(self.space.static_part(trial.config)))
             by_name.setdefault(name, []).append(trial)
+        self._end_round(by_name)
         programs = self._choose(current, by_name)
         compiling: dict[Program, Future] = {}
         for place, (name, trials) in enumerate(by_name.items()):
-            last = place + 1 == len(by_name)
-            bucket = self._begin_bucket(name, programs[place], trials, last)
-            while bucket.evaluation < current.until:
+            self._begin_bucket(name, f"now/{place}/", programs[place], trials)
+            while self._buckets[name].evaluation < current.until:
                 if not self._replaying:
                     for program in programs[place : place + 2]:  # the next while this one trains
                         if program not in compiling:
                             compiling[program] = self._compile(program, compiler)
-                    compiling[bucket.program].result()
-                self._run_segment(number, bucket)
+                    compiling[programs[place]].result()
+                self._run_segment(number, self._buckets[name])
+        curves, measure = (
+            [self._curves[trial.number] for trial in current.trials],
+            self.task.measure,
+        )
+        return Scores(
+            {curve.trial.number: curve.score(measure) for curve in curves},
+            {curve.trial.number: curve.last(measure) for curve in curves},
+        )
+
+    def _end_round(self, by_name: Mapping[str, list[Trial]]) -> None:
+        """Keeps parameters of trials that may be chosen, and buckets of trials that go on.
+
+        The trials of the next round, ``by_name``, have parameters in the buckets, and may still
+        diverge.
+        """
+        going_on = {trial.number for trials in by_name.values() for trial in trials}
+        kept = self.keep({n: curve for n, curve in self._curves.items() if n not in going_on})
+        for bucket in self._buckets.values():
+            bucket.label = bucket.label.replace("now", "before")
+            if bucket.members is None:
+                continue
+            members = bucket.members = self._gathered(bucket)
+            for row, trial in enumerate(bucket.trials):
+                if trial.number in kept:
+                    best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
+                    self._parameters[trial.number] = best
+        self._parameters = {n: p for n, p in self._parameters.items() if n in kept}
+        parents = {name: [t.parent for t in trials] for name, trials in by_name.items()}
+        self._buckets = {
+            n: b for n, b in self._buckets.items() if any(p is not None for p in parents.get(n, ()))
+        }
 
     def _choose(self, current: Round, by_name: dict[str, list[Trial]]) -> list[Program]:
         """The programs of a round's buckets and then, if known, of the next round."""
@@ -230,7 +169,7 @@ class Loop:
             spec, planned = self._spec_of(trials[0]), [(len(trials), current.until)]
             if len(by_name) == 1:  # with several buckets the survivors are unknown
                 planned += current.following
-            reached = self._population.reached(name, trials)
+            reached = self._buckets[name].evaluation if name in self._buckets else 0
             ends = [self._iteration(e, spec) for e in (reached, *(until for _, until in planned))]
             works = [
                 Work(trials, stop - start)
@@ -247,15 +186,20 @@ class Loop:
         examples = self.trainer.arranged.trained_on
         return evaluation and self.task.iteration(evaluation, spec.batch_size, examples)
 
-    def _begin_bucket(self, name: str, program: Program, trials: list[Trial], last: bool) -> Bucket:
-        bucket = self._population.begin_bucket(
-            name, program, trials, last=last, replaying=self._replaying
-        )
-        size = parameter_count(program.spec)
+    def _begin_bucket(self, name: str, label: str, program: Program, trials: list[Trial]) -> None:
+        """A bucket of new trials, or of copies of the last round's rows."""
+        source, members = self._buckets.get(name), None
+        if source is None and not self._replaying:
+            members = self.trainer.empty(program.spec, len(trials))
+        elif source is not None and source.members is not None:
+            places = {trial.number: row for row, trial in enumerate(source.trials)}
+            members = source.members.take(
+                [places[t.parent] for t in trials if t.parent is not None]
+            )
+        start, size = source.evaluation if source else 0, parameter_count(program.spec)
+        self._buckets[name] = Bucket(label, program, trials, start, members)
         for trial in trials:
-            curve = Curve(trial, trial.parent, bucket.evaluation, size)
-            self._curves.setdefault(trial.number, curve)
-        return bucket
+            self._curves.setdefault(trial.number, Curve(trial, trial.parent, start, size))
 
     @property
     def _replaying(self) -> bool:
@@ -287,14 +231,12 @@ class Loop:
             self.journal.confirm("segment", self._segment, record)
         bucket.evaluation += 1
         self._segment += 1
-        self._train_seconds += record["seconds"]
         self._note(bucket, record)
         if self._segment == self._restored:
-            self._population.restore(self._arrays, lambda n: self._spec_of(self._curves[n].trial))
-            self._arrays = {}
+            self._restore()
         curves = self._curves.values()
         self._status = self._status._replace(
-            done=round(self._status.done) + len(bucket.trials),
+            done=self._status.done + len(bucket.trials),
             best=min(curve.score(self.task.measure) for curve in curves),
             diverged=sum(curve.diverged for curve in curves),
             programs=len(self._programs),
@@ -306,6 +248,7 @@ class Loop:
             self._save()
 
     def _train(self, number: int, bucket: Bucket) -> Record:
+        """The record of a segment: the metrics [R, K]; None for diverged replicates."""
         assert bucket.members is not None
         evaluation, spec = bucket.evaluation + 1, bucket.program.spec
         start, stop = (self._iteration(e, spec) for e in (bucket.evaluation, evaluation))
@@ -319,31 +262,59 @@ class Loop:
         configs = [trial.config for trial in bucket.trials]
         metrics = self.trainer.advance(bucket.program, configs, bucket.members, start, stop, report)
         seconds, diverged_at = time.perf_counter() - began, bucket.members.diverged_at
-        return segment_record(
-            self._segment, number, evaluation, bucket.trials, metrics, diverged_at, seconds
-        )
+        columns = {
+            name: np.where(
+                (diverged_at == NEVER) & np.isfinite(values), values.astype(object), None
+            )
+            for name, values in metrics._asdict().items()
+        }
+        return {
+            "segment": self._segment,
+            "in_round": number,
+            "evaluation": evaluation,
+            "trials": [trial.number for trial in bucket.trials],
+            "diverged_at": diverged_at.tolist(),
+            "seconds": seconds,
+            **{name: column.tolist() for name, column in columns.items()},
+        }
 
     def _note(self, bucket: Bucket, record: Record) -> None:
         """Adds a segment's scores to the curves, and keeps the best parameters."""
-        metrics, diverged_at = measured(record)
-        better = []
+        metrics = [np.array(record[name], np.float64) for name in Metrics._fields]
+        diverged_at, better = np.array(record["diverged_at"], np.int32), []
         for row, trial in enumerate(bucket.trials):
             curve = self._curves[trial.number]
             before = curve.score(self.task.measure)
-            curve.add(Metrics(*(v[:, row] for v in metrics)), diverged_at[:, row])
+            curve.add(Metrics(*(values[:, row] for values in metrics)), diverged_at[:, row])
             better.append(curve.last(self.task.measure) < before)
         if bucket.members is not None:
             pairs = map(jax.tree.leaves, (bucket.members.best, bucket.members.params))
             for best, params in zip(*pairs, strict=True):
                 best[:, better] = params[:, better]
 
-    def _scores(self, current: Round) -> Scores:
-        curves = {trial.number: self._curves[trial.number] for trial in current.trials}
-        return Scores(
-            {number: curve.score(self.task.measure) for number, curve in curves.items()},
-            {number: curve.last(self.task.measure) for number, curve in curves.items()},
-        )
+    def _gathered(self, bucket: Bucket) -> Members:
+        assert bucket.members is not None
+        return self.trainer.gather(bucket.program, bucket.members)
 
     def _save(self) -> None:
-        self.journal.save(self._segment, self._population.arrays())
+        """Writes a checkpoint of the buckets and the kept parameters."""
+        arrays = {}
+        for bucket in self._buckets.values():
+            arrays |= files.named_leaves(bucket.label, self._gathered(bucket))
+        for number, params in self._parameters.items():
+            arrays |= files.named_leaves(f"parameters/{number}/", params)
+        self.journal.save(self._segment, arrays)
         self._saved, self._saved_at = self._segment, time.monotonic()
+
+    def _restore(self) -> None:
+        """Takes the arrays of the checkpoint from this moment of the search."""
+        for bucket in self._buckets.values():
+            template = self.trainer.empty(bucket.program.spec, 0)
+            bucket.members = files.restore(bucket.label, template, self._arrays)
+        kept = {int(n.split("/")[1]) for n in self._arrays if n.startswith("parameters/")}
+        for number in kept:
+            template = self.trainer.empty(self._spec_of(self._curves[number].trial), 0).best
+            self._parameters[number] = files.restore(
+                f"parameters/{number}/", template, self._arrays
+            )
+        self._arrays = {}
