@@ -82,53 +82,43 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             raise
 
 
-def save_arrays(path: Path, arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> str:
-    """Writes arrays of any number type and a manifest in JSON's types, atomically.
+def pack(arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> tuple[bytes, str]:
+    """The content of a file of arrays of any number type, and a manifest in JSON's types.
 
     Returns:
-      The digest, in hexadecimal.
+      The content, and the digest in hexadecimal.
 
     Raises:
       ModuleNotFoundError: safetensors is not installed.
       ValueError: an array of objects or texts.
-      OSError: the file cannot be written; the earlier content stays.
     """
-    content, digest = pack(arrays, manifest)
-    with atomic_write(path) as file:
-        file.write(content)
-    return digest
-
-
-def load_arrays(path: Path, digest: str | None = None) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """The manifest and the arrays in a file by ``save_arrays``, compared with a recorded digest.
-
-    Raises:
-      ModuleNotFoundError: safetensors is not installed.
-      DamagedFileError: the digest differs, or ``save_arrays`` did not write the file.
-      OSError: the file cannot be read.
-    """
-    return unpack(path.read_bytes(), str(path), digest)
-
-
-def pack(arrays: Arrays, manifest: Mapping[str, Any] | None = None) -> tuple[bytes, str]:
-    """The content and the digest of the file by ``save_arrays``."""
     require("safetensors", "safetensors")
     from safetensors.numpy import save
 
-    arrays = {name: _checked(name, array) for name, array in arrays.items()}
-    described = {name: [array.dtype.name, *array.shape] for name, array in arrays.items()}
+    stored, raw, described = {}, {}, {}
+    for name, array in arrays.items():
+        array = np.asarray(array, order="C")
+        if array.dtype.kind not in "biufcV" or array.dtype.names:
+            raise ValueError(f"array {name!r} has the dtype {array.dtype}, expected numbers")
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        described[name] = [array.dtype.name, *array.shape]
+        raw[name] = array.reshape(-1).view(np.uint8)
+        stored[name] = array if _STORED.fullmatch(array.dtype.name) else raw[name]
     written = {**(manifest or {}), "arrays": described}
-    raw = {name: array.reshape(-1).view(np.uint8) for name, array in arrays.items()}
     digest = _digest(written, raw)
     text = json.dumps({**written, "sha256": digest}, sort_keys=True, allow_nan=False)
-    stored = {n: a if _STORED.fullmatch(a.dtype.name) else raw[n] for n, a in arrays.items()}
     return save(stored, {"manifest": text}), digest
 
 
 def unpack(
-    content: bytes, origin: str, digest: str | None = None
+    content: bytes, origin: str | Path, digest: str | None = None
 ) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """``load_arrays`` for the content of the file ``origin``."""
+    """The manifest and the arrays in a file by ``pack``, compared with a recorded digest.
+
+    Raises:
+      ModuleNotFoundError: safetensors is not installed.
+      DamagedFileError: the digest differs, or ``pack`` did not make the content of ``origin``.
+    """
     require("safetensors", "safetensors")
     from safetensors import SafetensorError, deserialize
 
@@ -145,14 +135,6 @@ def unpack(
         name: np.frombuffer(raw[name], dtype).reshape(shape)
         for name, (dtype, *shape) in manifest.pop("arrays").items()
     }
-
-
-def _checked(name: str, array: np.ndarray) -> np.ndarray:
-    """The array in C order and in the machine's byte order."""
-    array = np.asarray(array, order="C")
-    if array.dtype.kind not in "biufcV" or array.dtype.names:
-        raise ValueError(f"array {name!r} has the dtype {array.dtype}, expected numbers")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _digest(manifest: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
@@ -178,5 +160,4 @@ def restore(prefix: str, template: PyTree, arrays: Arrays) -> PyTree:
     names = named_leaves(prefix, template)
     if missing := names.keys() - arrays.keys():
         raise DamagedFileError(f"there is no array {min(missing)!r}")
-    structure = jax.tree.structure(template)
-    return jax.tree.unflatten(structure, [arrays[name] for name in names])
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in names])

@@ -57,9 +57,8 @@ class SavedModel:
     def predict(self, inputs: Array | np.ndarray, *, replicate: int = 0) -> np.ndarray:
         """Class indices [N]: the largest logit; with a single logit z, 1 where z > 0."""
         logits = self.logits(inputs, replicate=replicate)
-        if logits.shape[1] == 1:
-            return (logits[:, 0] > 0).astype(np.int32)
-        return np.argmax(logits, axis=1).astype(np.int32)
+        single = logits.shape[1] == 1
+        return (logits[:, 0] > 0 if single else np.argmax(logits, axis=1)).astype(np.int32)
 
     def probabilities(self, inputs: Array | np.ndarray, *, replicate: int = 0) -> np.ndarray:
         """Class probabilities [N, C]: softmax(z); with a single logit, 1 - sigmoid(z), sigmoid(z).
@@ -150,20 +149,32 @@ def save_model(
       ...     load_model(folder).predict([[0, 255, 51, 3]]).shape
       (1,)
     """
-    params = _with_replicates(params, jax.eval_shape(spec.model.init, jax.random.key(0)))
+    model, template = spec.model, jax.eval_shape(spec.model.init, jax.random.key(0))
+    if _shapes(params) == _shapes(template):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
+    found = _shapes(params)
+    replicates = next(iter(found.values()))[:1]
+    if found != _shapes(template, *replicates):
+        raise ValueError(
+            f"params have the shapes {found}, expected {_shapes(template)}, or each with R in front"
+        )
+    known: dict[str, Any] = {"kind": "other"}  # JSON has no custom models and activations
+    if isinstance(model, MLP) and model.activation in ACTIVATIONS:
+        known = {"kind": "mlp", "sizes": model.sizes, "activation": model.activation}
     manifest = {
         "format": _FORMAT,
         "version": _VERSION,
-        "model": _describe(spec),
+        "model": known,
         "loss": spec.loss if isinstance(spec.loss, str) else None,
         "scale": np.asarray(scale),
-        "replicates": len(jax.tree.leaves(params)[0]),
+        "replicates": replicates[0],
         "about": about or {},
         **environment(),
     }
+    content, _ = files.pack(files.named_leaves("params", params), plain(manifest))
     Path(folder).mkdir(parents=True, exist_ok=True)
-    leaves = files.named_leaves("params", params)
-    files.save_arrays(Path(folder) / MODEL, leaves, plain(manifest))
+    with files.atomic_write(Path(folder) / MODEL) as file:
+        file.write(content)
 
 
 def load_model(folder: Path | str) -> SavedModel:
@@ -220,7 +231,7 @@ def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
                 "train the model again, or load it with jaxnn before 0.2"
             )
         raise FileNotFoundError(f"{folder} holds no {MODEL}, expected what save_model wrote")
-    manifest, arrays = files.load_arrays(path)
+    manifest, arrays = files.unpack(path.read_bytes(), path)
     if manifest.get("format") != _FORMAT:
         raise ValueError(f"{path} is no {_FORMAT}, expected what save_model wrote")
     if manifest["version"] != _VERSION:
@@ -230,31 +241,17 @@ def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
     return manifest, arrays
 
 
-def _describe(spec: Spec) -> dict[str, Any]:
-    """The arguments that build the model; custom models and activations have none in JSON."""
-    model = spec.model
-    if not isinstance(model, MLP) or model.activation not in ACTIVATIONS:
-        return {"kind": "other"}
-    return {"kind": "mlp", "sizes": model.sizes, "activation": model.activation}
-
-
-def _with_replicates(params: PyTree, template: PyTree) -> PyTree:
-    """Parameters of a single model, or of R models, as leaves [R, ...]."""
-    shapes = [leaf.shape for leaf in jax.tree.leaves(template)]
-    found = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
-    if jax.tree.structure(params) == jax.tree.structure(template):
-        if found == shapes:
-            return jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
-        if found and found[0] and found == [(found[0][0], *shape) for shape in shapes]:
-            return jax.tree.map(np.asarray, params)
-    raise ValueError(f"params have the shapes {found}, expected {shapes}, or each with R in front")
+def _shapes(params: PyTree, *replicates: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of all leaves by name, with R in front."""
+    leaves = files.named_leaves("params", params)
+    return {name: (*replicates, *np.shape(leaf)) for name, leaf in leaves.items()}
 
 
 def _restore(
     folder: Path | str, manifest: files.Manifest, arrays: files.Arrays, template: PyTree
 ) -> PyTree:
-    leaves = files.named_leaves("params", template)
-    expected = {name: (manifest["replicates"], *leaf.shape) for name, leaf in leaves.items()}
+    """The arrays of a file as a tree, after a comparison of the shapes."""
+    expected = _shapes(template, manifest["replicates"])
     found = {name: array.shape for name, array in arrays.items()}
     for name in {**found, **expected}:
         if found.get(name) != expected.get(name):

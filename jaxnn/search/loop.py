@@ -108,16 +108,14 @@ class Loop:
 
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> Scores:
         """Trains the trials of a round, bucket by bucket."""
-        rows = [
-            {"trial": trial.number, "parent": trial.parent, "config": readable(trial.config)}
-            for trial in current.trials
-        ]
-        record = {"round": number, "until": current.until, "trials": rows}
-        self.journal.confirm("round", number, record)
+        record = {"round": number, "until": current.until, "trials": []}
         by_name: dict[str, list[Trial]] = {}
         for trial in current.trials:
+            row = {"trial": trial.number, "parent": trial.parent, "config": readable(trial.config)}
+            record["trials"].append(row)
             name = json.dumps(readable(self.space.static_part(trial.config)))
             by_name.setdefault(name, []).append(trial)
+        self.journal.confirm("round", number, record)
         self._end_round(by_name)
         programs = self._choose(current, by_name)
         compiling: dict[Program, Future] = {}
@@ -130,13 +128,10 @@ class Loop:
                             compiling[program] = self._compile(program, compiler)
                     compiling[programs[place]].result()
                 self._run_segment(number, self._buckets[name])
-        curves, measure = (
-            [self._curves[trial.number] for trial in current.trials],
-            self.task.measure,
-        )
+        curves = {trial.number: self._curves[trial.number] for trial in current.trials}
         return Scores(
-            {curve.trial.number: curve.score(measure) for curve in curves},
-            {curve.trial.number: curve.last(measure) for curve in curves},
+            {number: curve.score(self.task.measure) for number, curve in curves.items()},
+            {number: curve.last(self.task.measure) for number, curve in curves.items()},
         )
 
     def _end_round(self, by_name: Mapping[str, list[Trial]]) -> None:
@@ -157,9 +152,10 @@ class Loop:
                     best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
                     self._parameters[trial.number] = best
         self._parameters = {n: p for n, p in self._parameters.items() if n in kept}
-        parents = {name: [t.parent for t in trials] for name, trials in by_name.items()}
         self._buckets = {
-            n: b for n, b in self._buckets.items() if any(p is not None for p in parents.get(n, ()))
+            name: bucket
+            for name, bucket in self._buckets.items()
+            if any(trial.parent is not None for trial in by_name.get(name, ()))
         }
 
     def _choose(self, current: Round, by_name: dict[str, list[Trial]]) -> list[Program]:
@@ -189,13 +185,11 @@ class Loop:
     def _begin_bucket(self, name: str, label: str, program: Program, trials: list[Trial]) -> None:
         """A bucket of new trials, or of copies of the last round's rows."""
         source, members = self._buckets.get(name), None
-        if source is None and not self._replaying:
+        if not source and not self._replaying:
             members = self.trainer.empty(program.spec, len(trials))
-        elif source is not None and source.members is not None:
-            places = {trial.number: row for row, trial in enumerate(source.trials)}
-            members = source.members.take(
-                [places[t.parent] for t in trials if t.parent is not None]
-            )
+        elif source and source.members is not None:
+            rows: dict[int | None, int] = {t.number: row for row, t in enumerate(source.trials)}
+            members = source.members.take([rows[trial.parent] for trial in trials])
         start, size = source.evaluation if source else 0, parameter_count(program.spec)
         self._buckets[name] = Bucket(label, program, trials, start, members)
         for trial in trials:
@@ -262,12 +256,6 @@ class Loop:
         configs = [trial.config for trial in bucket.trials]
         metrics = self.trainer.advance(bucket.program, configs, bucket.members, start, stop, report)
         seconds, diverged_at = time.perf_counter() - began, bucket.members.diverged_at
-        columns = {
-            name: np.where(
-                (diverged_at == NEVER) & np.isfinite(values), values.astype(object), None
-            )
-            for name, values in metrics._asdict().items()
-        }
         return {
             "segment": self._segment,
             "in_round": number,
@@ -275,7 +263,10 @@ class Loop:
             "trials": [trial.number for trial in bucket.trials],
             "diverged_at": diverged_at.tolist(),
             "seconds": seconds,
-            **{name: column.tolist() for name, column in columns.items()},
+            **{
+                name: np.ma.array(x, mask=(diverged_at != NEVER) | ~np.isfinite(x)).tolist()
+                for name, x in metrics._asdict().items()
+            },
         }
 
     def _note(self, bucket: Bucket, record: Record) -> None:
@@ -308,13 +299,10 @@ class Loop:
 
     def _restore(self) -> None:
         """Takes the arrays of the checkpoint from this moment of the search."""
+        arrays, self._arrays = self._arrays, {}
         for bucket in self._buckets.values():
             template = self.trainer.empty(bucket.program.spec, 0)
-            bucket.members = files.restore(bucket.label, template, self._arrays)
-        kept = {int(n.split("/")[1]) for n in self._arrays if n.startswith("parameters/")}
-        for number in kept:
+            bucket.members = files.restore(bucket.label, template, arrays)
+        for number in {int(n.split("/")[1]) for n in arrays if n.startswith("parameters/")}:
             template = self.trainer.empty(self._spec_of(self._curves[number].trial), 0).best
-            self._parameters[number] = files.restore(
-                f"parameters/{number}/", template, self._arrays
-            )
-        self._arrays = {}
+            self._parameters[number] = files.restore(f"parameters/{number}/", template, arrays)

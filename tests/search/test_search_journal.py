@@ -134,7 +134,7 @@ class TestDamage:
         assert restored(folder) == 1
 
     def test_a_checkpoint_that_is_not_in_the_log_is_not_used_and_goes(self, folder):
-        files.save_arrays(folder / "checkpoint-8.safetensors", state(8))
+        (folder / "checkpoint-8.safetensors").write_bytes(files.pack(state(8))[0])
         assert restored(folder) == 6
         with Journal(folder, QUESTION) as journal:
             journal.save(10, state(10))
@@ -142,7 +142,7 @@ class TestDamage:
 
     def test_a_checkpoint_replaced_before_the_log_has_it_is_passed_over(self, folder):
         # A crash between the two, when a search saves the same segment again.
-        files.save_arrays(folder / "checkpoint-6.safetensors", state(0))
+        (folder / "checkpoint-6.safetensors").write_bytes(files.pack(state(0))[0])
         assert restored(folder) == 4
 
     def test_what_a_killed_process_was_writing_is_removed(self, folder):
