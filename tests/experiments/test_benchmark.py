@@ -194,6 +194,17 @@ def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
     assert rows[0]["target"] is None
 
 
+def test_the_time_to_the_accuracy_is_measured_in_turn(played, monkeypatch):
+    bench, requests, _ = played
+    monkeypatch.setattr(training, "ACCURACIES", {"digits": {"softmax": 0.699}})
+    rows = training.one_model_rows(bench, "softmax")
+    assert bench.run.reports["softmax: to the accuracy"][-1] == (14, 14)
+    # .5, .525, ..., .975 in 20 epochs: .7 is there after the ninth
+    assert rows[-1]["seconds_to_target"]["values"] == [0.5 * 9 / 20] * 2
+    assert {row["target"] for row in rows} == {0.699}
+    assert [entry[3:] for entry in requests[-21:]] == [(20, 0)] * 14 + [(20, 1)] * 7
+
+
 def test_seconds_to_an_accuracy_are_those_of_the_epochs_it_took():
     program: Any = Recorded("jaxnn", [0], 10.0, [])
     line = Line("jaxnn", [program], 1, {})

@@ -254,8 +254,8 @@ def test_on_an_accelerator_there_are_rows_of_jax_without_cores():
 
 
 def test_points_are_below_the_roof_and_where_they_belong():
-    group = roofline.groups({"roofline": MACHINE, "one_model": {"rows": [row("jaxnn", cores=1)]}})
-    (axes,) = roofline.roofline_figure(MACHINE, group).axes
+    results = {"roofline": MACHINE, "one_model": {"rows": [row("jaxnn", cores=1)]}}
+    (axes,) = roofline.drawings(results)["roofline.png"].axes
     *_, line = axes.lines
     x, y = np.ravel(line.get_xydata())
     assert x == pytest.approx(3_136_000 / 141_200)

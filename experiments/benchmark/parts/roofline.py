@@ -16,7 +16,7 @@ bandwidth to the examples, which any core may read. The distance is the measured
 over the bound. The model is Williams, Waterman and Patterson's (2009).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,6 @@ from jaxnn.population import default_block_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TRAININGS = ("one_model", "population", "scale")  # parts with rows of trainings
 NEEDED = {"sizes", "models", "cores", "microseconds"}  # of a training's row
@@ -135,34 +134,30 @@ def groups(results: Results) -> dict[str, list[dict[str, Any]]]:
     """
     ceilings, groups = results["roofline"], {}
     for part in TRAININGS:
-        found = results.get(part) or {}
+        found, scale = results.get(part) or {}, part == "scale"
         for row in found.get("rows", ()):
             alone = found.get("products", {}).get(row.get("network"), {})
             row = {"contender": "jaxnn", "label": "jaxnn", "processes": 1, **alone, **row}
             on_jax = "jax" in CONTENDERS[row["contender"]].packages.split()
             if not (set(row) >= NEEDED and row["microseconds"]["median"]):
                 continue
-            if ceilings["platform"] == "cpu" or on_jax:
-                group, names = names_of(part, row)
-                groups.setdefault(group, []).append(bounded(row, ceilings) | names)
-        if part != "scale":
+            if ceilings["platform"] != "cpu" and not on_jax:
+                continue
+            network, models = network_name(row["sizes"]), row["models"]
+            words = [f"{row['label']} {network}" if scale else row["label"]]
+            words += [cores_name(row["cores"])] if row["cores"] is not None else []  # accelerator
+            words += [f"{row['processes']} processes"] if row["processes"] > 1 else []
+            name = series = ", ".join(words)
+            group = f"{'One model' if models == 1 else f'{models} models'} {network}"
+            if scale:
+                name = f"{series}, models: {models:,}"
+                group = f"Scale, {row.get('question', 'population')}"
+            row = bounded(row, ceilings) | {"series": series, "name": name}
+            groups.setdefault(group, []).append(row)
+        if not scale:
             for group in groups.values():
                 group.sort(key=lambda row: row["distance"])
     return groups
-
-
-def names_of(part: str, row: Results) -> tuple[str, dict[str, str]]:
-    """The title of a row's group; the row's ``series``, and the ``name`` within the group."""
-    network, models = network_name(row["sizes"]), row["models"]
-    words = [row["label"] + (f" {network}" if part == "scale" else "")]
-    words += [cores_name(row["cores"])] if row["cores"] is not None else []  # None: an accelerator
-    words += [f"{row['processes']} processes"] if row["processes"] > 1 else []
-    series = ", ".join(words)
-    if part == "scale":
-        name = f"{series}, models: {models:,}"
-        return f"Scale, {row.get('question', 'population')}", {"series": series, "name": name}
-    group = f"{'One model' if models == 1 else f'{models} models'} {network}"
-    return group, {"series": series, "name": series}
 
 
 def tables(results: Results) -> list[Table]:
@@ -184,22 +179,18 @@ def tables(results: Results) -> list[Table]:
 
 
 def drawings(results: Results) -> dict[str, Any]:
-    """The figure of the page, if there is anything to show."""
-    found = groups(results)
-    return {"roofline.png": roofline_figure(results["roofline"], found)} if found else {}
-
-
-def roofline_figure(ceilings: Results, groups: Mapping[str, Sequence[Results]]) -> "Figure":
-    """A panel for each group of rows, in a column; groups by the panel's title."""
+    """The figure of the page, a panel for each group in a column, if there is anything to show."""
     from matplotlib.figure import Figure
 
-    inner = [max(3.0, NAME_HEIGHT * len({row["series"] for row in g})) for g in groups.values()]
+    if not (found := groups(results)):
+        return {}
+    inner = [max(3.0, NAME_HEIGHT * len({row["series"] for row in g})) for g in found.values()]
     heights = [FRAME + height for height in inner]
     figure = Figure(figsize=(9.5, sum(heights)), dpi=75, layout="constrained")
-    panels = np.ravel(figure.subplots(len(groups), squeeze=False, height_ratios=heights))
-    for axes, (title, group) in zip(panels, groups.items(), strict=True):
-        draw_panel(axes, ceilings, title, group)
-    return figure
+    panels = np.ravel(figure.subplots(len(found), squeeze=False, height_ratios=heights))
+    for axes, (title, group) in zip(panels, found.items(), strict=True):
+        draw_panel(axes, results["roofline"], title, group)
+    return {"roofline.png": figure}
 
 
 def draw_panel(axes: "Axes", ceilings: Results, title: str, rows: Sequence[Results]) -> None:

@@ -149,11 +149,8 @@ def tables(results: Results) -> list[Table]:
         rows = [row for row in results["scale"]["rows"] if row["question"] == question]
         places = {place(row): f"place_{row['cores']}" for row in rows}
         for row in rows:
-            name, models, taken = (
-                network_name(row["sizes"]),
-                row["models"],
-                row["microseconds"]["median"],
-            )
+            name, models = network_name(row["sizes"]), row["models"]
+            taken = row["microseconds"]["median"]
             line = lines.setdefault((name, models), {"network": name, "models": models})
             brief = f"{taken:.3g}" if taken < 1000 else f"{taken:,.0f}"
             line[places[place(row)]] = {**row, "brief": brief}
@@ -173,10 +170,10 @@ def drawings(results: Results) -> dict[str, Any]:
     """The share of the peak by the size of the population."""
     from jaxnn.figures import Curve, curves_figure
 
-    rows = [row for row in results["scale"]["rows"] if row["question"] == "population"]
     groups: dict[str, list[Results]] = {}
-    for row in rows:
-        groups.setdefault(f"{network_name(row['sizes'])}, {place(row)}", []).append(row)
+    for row in results["scale"]["rows"]:
+        if row["question"] == "population":
+            groups.setdefault(f"{network_name(row['sizes'])}, {place(row)}", []).append(row)
     curves = []
     for label, group in groups.items():
         shares = np.array([row["share_of_peak"]["values"] for row in group]).T

@@ -81,7 +81,16 @@ def measure(bench: Bench) -> Results:
             return [timed(program, folder, cache) for cache in (*caches, "warm")]
 
         found = bench.in_turn("start-up", programs, cold_and_warm, repetitions)
-    return {"rows": [row(*each) for each in zip(programs, found, strict=True)]}
+    rows = []
+    for program, runs in zip(programs, found, strict=True):
+        warm, last = [run[-1] for run in runs], runs[-1][-1]
+        times = {
+            "cold": figures(cold["wall"] for cold, *rest in runs if rest),
+            "warm": figures(each["wall"] for each in warm),
+            "stages": {s: figures(each[s] for each in warm) for s in STAGES if s in last},
+        }
+        rows.append(program._asdict() | times | {"accuracy": last.get("accuracy")})
+    return {"rows": rows}
 
 
 def timed(program: Program, folder: Path, cache: str) -> dict[str, float]:
@@ -103,18 +112,6 @@ def timed(program: Program, folder: Path, cache: str) -> dict[str, float]:
         *_, last = ("", *(line for _, line in process.lines()))
         wall = time.time() - began
     return {"wall": wall} | (json.loads(last) if program.run == SOFTMAX else {})
-
-
-def row(program: Program, found: list[list[dict[str, float]]]) -> dict[str, Any]:
-    """A script's entry in results.json."""
-    cold, warm = [each[0] for each in found if len(each) > 1], [each[-1] for each in found]
-    last = warm[-1]
-    return program._asdict() | {
-        "cold": figures(each["wall"] for each in cold),
-        "warm": figures(each["wall"] for each in warm),
-        "stages": {s: figures(each[s] for each in warm) for s in STAGES if s in last},
-        "accuracy": last.get("accuracy"),
-    }
 
 
 def rows_of(results: Results, run: str) -> list[dict[str, Any]]:

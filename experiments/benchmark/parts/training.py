@@ -110,8 +110,9 @@ def started(stack: ExitStack, bench: Bench, job: Job) -> list[Line]:
         with optional(CONTENDERS[name].label):
             lines.append(fastest(stack, bench, name, job if at_once else one))
             if several and not at_once and len(bench.cores) >= PROCESSES:
-                ways = [hired(name, NETWORKS[job.network], bench.data, [c]) for c in bench.cores]
-                programs = [stack.enter_context(way) for way in ways[:PROCESSES]]
+                sizes, cores = NETWORKS[job.network], bench.cores[:PROCESSES]
+                ways = [hired(name, sizes, bench.data, [core]) for core in cores]
+                programs = [stack.enter_context(way) for way in ways]
                 lines.append(Line(name, programs, PROCESSES, {}))
                 lines[-1].seconds(job._replace(rates=job.rates[:PROCESSES]), seed=0)  # compiles
     return lines
