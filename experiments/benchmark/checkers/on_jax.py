@@ -12,9 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import jax.test_util
-import numpy as np
 
-from experiments.benchmark.checkers import Checker, Point, Statement
+from experiments.benchmark.checkers import Checker, Inputs, Parts, Point, Statement
 
 NumericalCheck = Callable[..., object]  # of a function, its arguments, and the order
 
@@ -49,25 +48,18 @@ def with_derivative(statement: Statement) -> Callable[..., jax.Array]:
     return jax.jit(function)
 
 
-softmax = jax.custom_jvp(lambda z: jax.nn.softmax(z))
+def softmax_jacobian(parts: Parts, _: Inputs) -> list[jax.Array]:
+    """diag(p) - p p^T of the softmax p (S1.1)."""
+    p = jax.nn.softmax(*parts)
+    return [jnp.diag(p) - jnp.outer(p, p)]
 
 
-@softmax.defjvp
-def _(primals, tangents):
-    p = jax.nn.softmax(*primals)
-    return p, (jnp.diag(p) - jnp.outer(p, p)) @ tangents[0]
-
-
-compiled_softmax = jax.jit(softmax)
-
-
-def check_softmax(checker: NumericalCheck, z: np.ndarray) -> None:
-    """Checks the Jacobian of the softmax, diag(p) - p p^T (S1.1)."""
-    checker(compiled_softmax, (z,), order=1)
-
-
+SOFTMAX = Statement(lambda parts, _: jax.nn.softmax(*parts), softmax_jacobian)
 CHECKERS = {
-    name: Checker(partial(check_of, checker), partial(check_softmax, checker))
+    name: Checker(
+        partial(check_of, checker),
+        lambda z, checker=checker: check_of(checker, SOFTMAX)(Point([z], {})),
+    )
     for name, checker in {
         "jax_check_grads": jax.test_util.check_grads,
         "chex_numerical_grads": chex.assert_numerical_grads,

@@ -6,8 +6,9 @@ As in the assignment, several parameters are a long vector.
 from collections.abc import Callable
 
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
-from experiments.benchmark.checkers import Checker, Parts, Point, Statement, compiled
+from experiments.benchmark.checkers import Checker, Point, Statement, compiled
 
 ValueAndGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -38,29 +39,20 @@ def check_of(statement: Statement) -> Callable[[Point], None]:
     function, derivative = compiled(statement)
 
     def check(point: Point) -> None:
+        several = len(point.parts) > 1
+        as_one = ravel_pytree if several else lambda parts: (parts[0], lambda x: [x])
+        start, parts_of = as_one(point.parts)
+
         def at(x: np.ndarray, entry: tuple[int, ...]) -> tuple[float, np.ndarray]:
-            parts = from_one(x, point.parts)
+            parts = parts_of(x)
             derivatives = derivative(parts, point.inputs)
-            row = [np.asarray(derivative)[entry] for derivative in derivatives]
-            return float(function(parts, point.inputs)[entry]), as_one(row)
+            row, _ = as_one([np.asarray(derivative)[entry] for derivative in derivatives])
+            return float(function(parts, point.inputs)[entry]), np.asarray(row)
 
         for entry in np.ndindex(function(point.parts, point.inputs).shape):
-            gradcheck_naive(lambda x, entry=entry: at(x, entry), as_one(point.parts))
+            gradcheck_naive(lambda x, entry=entry: at(x, entry), np.array(start))
 
     return check
-
-
-def as_one(parts: Parts) -> np.ndarray:
-    """Several arrays as a vector; a single array unchanged."""
-    return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
-
-
-def from_one(x: np.ndarray, like: Parts) -> list[np.ndarray]:
-    """The inverse of ``as_one``, given arrays of the shapes."""
-    if len(like) == 1:
-        return [x]
-    ends = np.cumsum([part.size for part in like])[:-1]
-    return [part.reshape(old.shape) for part, old in zip(np.split(x, ends), like, strict=True)]
 
 
 def check_softmax(z: np.ndarray) -> None:

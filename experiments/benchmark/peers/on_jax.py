@@ -41,13 +41,6 @@ def sgd(l2: float) -> Any:
     return optax.inject_hyperparams(transformation)(learning_rate=0.0)
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """The mean over a minibatch."""
-    import optax
-
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-
-
 def flax_vmapped(problem: Problem) -> Loop:
     """All networks in a step of Flax's functions under ``vmap``; all share the minibatch."""
     return flax(problem, jax.vmap)
@@ -66,6 +59,7 @@ def flax(problem: Problem, vmap: Callable = lambda function, in_axes: function) 
                 x = nn.relu(nn.Dense(width)(x))
             return nn.Dense(problem.sizes[-1])(x)
 
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
     network, optimizer = MLP(), sgd(problem.l2)
 
     def create(seed: int, rate: jax.Array) -> TrainState:
@@ -75,7 +69,8 @@ def flax(problem: Problem, vmap: Callable = lambda function, in_axes: function) 
 
     def step(state: TrainState, inputs: jax.Array, targets: jax.Array, rows: jax.Array) -> Any:
         def loss(params: Any) -> jax.Array:
-            return cross_entropy(state.apply_fn({"params": params}, inputs[rows]), targets[rows])
+            logits = state.apply_fn({"params": params}, inputs[rows])
+            return cross_entropy(logits, targets[rows]).mean()
 
         return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
@@ -103,6 +98,7 @@ def equinox(problem: Problem) -> Loop:
                 x = jax.nn.relu(layer(x))
             return self.layers[-1](x)
 
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
     optimizer = sgd(problem.l2)
 
     @jax.jit
@@ -116,7 +112,7 @@ def equinox(problem: Problem) -> Loop:
     structure = jax.tree.structure(jax.eval_shape(create, 0, np.float32(0)))
 
     def loss(model: MLP, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return cross_entropy(jax.vmap(model)(inputs), targets)
+        return cross_entropy(jax.vmap(model)(inputs), targets).mean()
 
     def step(leaves: list, inputs: jax.Array, targets: jax.Array, rows: jax.Array) -> list:
         model, state = jax.tree.unflatten(structure, leaves)
