@@ -190,7 +190,7 @@ def _simplest(claim: Claim, found: Sequence[Explanation], seed: int) -> Diagnosi
     for explanation in found:
         if explanation.rank == least:
             simplest.setdefault(explanation.codes, explanation)
-    ordered = [sorted(e.findings, key=lambda finding: finding.where) for e in simplest.values()]
+    ordered = [sorted(e.findings, key=lambda f: (f.where, f)) for e in simplest.values()]
     if len(ordered) == 1:
         return Diagnosis(tuple(ordered[0]))
     named = tuple(

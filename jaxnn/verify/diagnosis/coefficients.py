@@ -97,9 +97,7 @@ def recognise(
     observed = np.asarray(values)
     if np.all(np.abs(observed) < TOLERANCE):
         return ZERO
-    table = {
-        name: np.asarray([context[name] for context in contexts], float) for name in contexts[0]
-    }
+    table = {name: np.array([at[name] for at in contexts], float) for name in contexts[0]}
     for powers in _monomials(list(table)):
         monomial = np.prod([table[name] ** k for name, k in powers] or [np.ones(1)], axis=0)
         for number in _NUMBERS:
@@ -128,8 +126,7 @@ def coefficients(
             return None
         for context, by_name in zip(sample.contexts, fitted, strict=True):
             for name, value in by_name.items():
-                if value is not None:
-                    observed.setdefault(name, []).append((value, context))
+                observed.setdefault(name, []).append((value, context))
     known: Coefficients = {}
     for name, pairs in observed.items():
         coefficient = recognise(*zip(*pairs, strict=True))
@@ -139,15 +136,14 @@ def coefficients(
     return known
 
 
-def _fit_leaf(
-    sample: Sample, terms: Sequence[Leaves], leaf: int
-) -> list[dict[str, float | None]] | None:
+def _fit_leaf(sample: Sample, terms: Sequence[Leaves], leaf: int) -> list[dict[str, float]] | None:
     """The coefficients of every group by name, with added penalties or else without."""
     columns = _columns(sample, terms, leaf)
     for names in dict.fromkeys((tuple(columns), tuple(columns)[: len(terms)])):
         fitted = fit(sample.formula[leaf], [columns[name] for name in names], GROUPS)
         if fitted is not None:
-            return [dict(zip(names, values, strict=True)) for values in fitted]
+            groups = (zip(names, values, strict=True) for values in fitted)
+            return [{name: value for name, value in some if value is not None} for some in groups]
     return None
 
 

@@ -27,10 +27,8 @@ class Hypothesis(NamedTuple):
 
 
 def _stated(sample: Sample, terms: Sequence[Leaves]) -> list[Leaves]:
-    layout = sample.program.claim.layout
-    return _arranged(
-        lambda leaf, rank: arranged(declared_layout(layout, rank), leaf), sample, terms
-    )
+    layout = partial(declared_layout, sample.program.claim.layout)
+    return _arranged(lambda leaf, rank: arranged(layout(rank), leaf), sample, terms)
 
 
 def _arranged(arrange: Arrange, sample: Sample, terms: Sequence[Leaves]) -> list[Leaves]:

@@ -57,9 +57,8 @@ def exchanges(samples: Sequence[Sample]) -> list[Finding]:
 
 def _right_exchanges(sample: Sample) -> list[Finding]:
     ready = sample.program
-    _, _, true = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False).run(
-        *sample.flat
-    )
+    traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
+    _, _, true = traced.run(*sample.flat)
     return [
         mistake.finding
         for (mistake,), leaves in _exchanged(ready).leaves(sample.flat)
