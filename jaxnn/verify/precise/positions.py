@@ -160,35 +160,31 @@ def movement(eqn) -> Run:
     return run_fixed
 
 
-def scatter(combine: Callable[[Raw, Raw, int], Raw]) -> Callable[..., Run]:
+def scatter(combine: Callable[[Raw, Raw, int], Raw], eqn) -> Run:
     """The rule of a scatter that combines an entry with an update."""
+    operand, indices, updates = (atom.aval for atom in eqn.invars)
+    numbers, mode = parameter(eqn, "dimension_numbers"), parameter(eqn, "mode")
 
-    def rule(eqn) -> Run:
-        operand, indices, updates = (atom.aval for atom in eqn.invars)
-        numbers, mode = parameter(eqn, "dimension_numbers"), parameter(eqn, "mode")
+    @lru_cache(256)
+    def targets(key: bytes) -> list[int]:
+        # The transpose of adding updates reads the place of every update; a dropped update
+        # reads 0.
+        places = np.frombuffer(key, indices.dtype).reshape(indices.shape)
+        with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
 
-        @lru_cache(256)
-        def targets(key: bytes) -> list[int]:
-            # The transpose of adding updates reads the place of every update; a dropped update
-            # reads 0.
-            places = np.frombuffer(key, indices.dtype).reshape(indices.shape)
-            with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            def add(u):
+                zeros = jax.numpy.zeros(operand.shape)
+                return jax.lax.scatter_add(zeros, places, u, numbers, mode=mode)
 
-                def add(u):
-                    zeros = jax.numpy.zeros(operand.shape)
-                    return jax.lax.scatter_add(zeros, places, u, numbers, mode=mode)
+            transposed = jax.linear_transpose(add, np.zeros(updates.shape))
+            (read,) = transposed(positions(operand.shape, 1).astype(float))
+            return (np.asarray(read).ravel().astype(int) - 1).tolist()
 
-                transposed = jax.linear_transpose(add, np.zeros(updates.shape))
-                (read,) = transposed(positions(operand.shape, 1).astype(float))
-                return (np.asarray(read).ravel().astype(int) - 1).tolist()
+    def run(prec, x, where, update):
+        out = list(x)
+        for target, number in zip(targets(where.tobytes()), update, strict=True):
+            if target >= 0:
+                out[target] = combine(out[target], number, prec)
+        return [out]
 
-        def run(prec, x, where, update):
-            out = list(x)
-            for target, number in zip(targets(where.tobytes()), update, strict=True):
-                if target >= 0:
-                    out[target] = combine(out[target], number, prec)
-            return [out]
-
-        return run
-
-    return rule
+    return run

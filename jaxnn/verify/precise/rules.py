@@ -5,8 +5,8 @@ every shape; integers and Booleans are NumPy arrays. A rule takes an equation an
 of the precision and the operands.
 """
 
-from collections.abc import Callable
-from functools import cmp_to_key
+from collections.abc import Callable, Iterable
+from functools import cmp_to_key, partial, reduce
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -51,20 +51,14 @@ def _fitted(eqn) -> Callable[..., list[Value]]:
     return fitted
 
 
-def _elementwise(function: Callable[..., Raw]) -> Callable[..., Run]:
-    def rule(eqn) -> Run:
-        fitted = _fitted(eqn)
-        return lambda prec, *xs: [list(map(function, *fitted(xs), repeat(prec)))]
-
-    return rule
+def _elementwise(function: Callable[..., Raw], eqn) -> Run:
+    fitted = _fitted(eqn)
+    return lambda prec, *xs: [list(map(function, *fitted(xs), repeat(prec)))]
 
 
-def _predicate(function: Callable[..., bool]) -> Callable[..., Run]:
-    def rule(eqn) -> Run:
-        fitted, shape = _fitted(eqn), eqn.outvars[0].aval.shape
-        return lambda prec, *xs: [np.array([*map(function, *fitted(xs))], bool).reshape(shape)]
-
-    return rule
+def _predicate(function: Callable[..., bool], eqn) -> Run:
+    fitted, shape = _fitted(eqn), eqn.outvars[0].aval.shape
+    return lambda prec, *xs: [np.array([*map(function, *fitted(xs))], bool).reshape(shape)]
 
 
 def _integer_pow(eqn) -> Run:
@@ -137,60 +131,45 @@ def _narrowed(x: list[Raw], dtype: np.dtype) -> list[Raw]:
 # Several numbers at a time
 
 
-def _reduction(function: Callable[..., Raw], initial: Raw) -> Callable[..., Run]:
-    def rule(eqn) -> Run:
-        rows = rows_along(eqn.invars[0].aval.shape, parameter(eqn, "axes"))
+def _reduction(function: Callable[..., Raw], initial: Raw, eqn) -> Run:
+    rows = rows_along(eqn.invars[0].aval.shape, parameter(eqn, "axes"))
 
-        def run(prec, x):
-            results = []
-            for row in rows:
-                total = initial
-                for i in row:
-                    total = function(total, x[i], prec)
-                results.append(total)
-            return [results]
+    def reduced(numbers: Iterable[Raw], prec: int) -> Raw:
+        return reduce(lambda total, number: function(total, number, prec), numbers, initial)
 
-        return run
-
-    return rule
+    return lambda prec, x: [[reduced((x[i] for i in row), prec) for row in rows]]
 
 
-def _cumulative(function: Callable[..., Raw]) -> Callable[..., Run]:
-    def rule(eqn) -> Run:
-        rows = rows_along(eqn.invars[0].aval.shape, [parameter(eqn, "axis")])
-        if parameter(eqn, "reverse"):
-            rows = [row[::-1] for row in rows]
+def _cumulative(function: Callable[..., Raw], eqn) -> Run:
+    rows = rows_along(eqn.invars[0].aval.shape, [parameter(eqn, "axis")])
+    if parameter(eqn, "reverse"):
+        rows = [row[::-1] for row in rows]
 
-        def run(prec, x):
-            out = list(x)
-            for row in rows:
-                for before, i in pairwise(row):
-                    out[i] = function(out[before], x[i], prec)
-            return [out]
+    def run(prec, x):
+        out = list(x)
+        for row in rows:
+            for before, i in pairwise(row):
+                out[i] = function(out[before], x[i], prec)
+        return [out]
 
-        return run
-
-    return rule
+    return run
 
 
-def _argument(better: Callable[[Raw, Raw], bool]) -> Callable[..., Run]:
-    def rule(eqn) -> Run:
-        rows = rows_along(eqn.invars[0].aval.shape, parameter(eqn, "axes"))
-        aval = eqn.outvars[0].aval
+def _argument(better: Callable[[Raw, Raw], bool], eqn) -> Run:
+    rows = rows_along(eqn.invars[0].aval.shape, parameter(eqn, "axes"))
+    aval = eqn.outvars[0].aval
 
-        def best(numbers: list[Raw]) -> int:
-            if fnan in numbers:
-                return numbers.index(fnan)
-            k = 0
-            for i, number in enumerate(numbers):
-                k = i if better(number, numbers[k]) else k
-            return k
+    def best(numbers: list[Raw]) -> int:
+        if fnan in numbers:
+            return numbers.index(fnan)
+        k = 0
+        for i, number in enumerate(numbers):
+            k = i if better(number, numbers[k]) else k
+        return k
 
-        return lambda prec, x: [
-            np.array([best([x[i] for i in row]) for row in rows], aval.dtype).reshape(aval.shape)
-        ]
-
-    return rule
+    return lambda prec, x: [
+        np.array([best([x[i] for i in row]) for row in rows], aval.dtype).reshape(aval.shape)
+    ]
 
 
 def _dot_general(eqn) -> Run:
@@ -254,64 +233,42 @@ def _sort(eqn) -> Run:
     return run
 
 
+OF_MPMATH = ("abs", "asinh", "atan", "ceil", "erf", "floor", "mul", "neg", "tanh")
+OF_SCALARS = (
+    "acos", "acosh", "add", "asin", "atan2", "atanh", "cbrt", "clamp", "cos", "cosh", "div",
+    "erf_inv", "erfc", "exp", "exp2", "expm1", "log", "log1p", "log2", "logistic",
+    "one_minus_square", "polynomial", "rem", "rsqrt", "sign", "sin", "sinh", "sqrt", "square",
+    "sub", "tan",
+)  # fmt: skip
+
 FUNCTIONS: dict[str, Callable[..., Raw]] = {
-    "abs": libmp.mpf_abs,
-    "acos": scalars.acos,
-    "acosh": scalars.acosh,
-    "add": scalars.add,
+    **{name: getattr(libmp, f"mpf_{name}") for name in OF_MPMATH},
+    **{name: getattr(scalars, name) for name in OF_SCALARS},
     "add_any": scalars.add,
-    "asin": scalars.asin,
-    "asinh": libmp.mpf_asinh,
-    "atan": libmp.mpf_atan,
-    "atan2": scalars.atan2,
-    "atanh": scalars.atanh,
-    "cbrt": scalars.cbrt,
-    "ceil": libmp.mpf_ceil,
-    "clamp": scalars.clamp,
-    "cos": scalars.cos,
-    "cosh": scalars.cosh,
-    "div": scalars.div,
-    "erf": libmp.mpf_erf,
-    "erf_inv": scalars.erf_inv,
-    "erfc": scalars.erfc,
-    "exp": scalars.exp,
-    "exp2": scalars.exp2,
-    "expm1": scalars.expm1,
-    "floor": libmp.mpf_floor,
-    "log": scalars.log,
-    "log1p": scalars.log1p,
-    "log2": scalars.log2,
-    "logistic": scalars.logistic,
     "max": scalars.maximum,
     "min": scalars.minimum,
-    "mul": mpf_mul,
-    "neg": libmp.mpf_neg,
-    "one_minus_square": scalars.one_minus_square,
-    "polynomial": scalars.polynomial,
     "pow": scalars.power,
-    "rem": scalars.rem,
-    "rsqrt": scalars.rsqrt,
-    "sign": scalars.sign,
-    "sin": scalars.sin,
-    "sinh": scalars.sinh,
-    "sqrt": scalars.sqrt,
-    "square": scalars.square,
-    "sub": scalars.sub,
-    "tan": scalars.tan,
-    "tanh": libmp.mpf_tanh,
 }
+"""Primitives on single numbers."""
+
+REDUCTIONS = {
+    "max": (scalars.maximum, libmp.fninf),
+    "min": (scalars.minimum, libmp.finf),
+    "prod": (mpf_mul, libmp.fone),
+    "sum": (scalars.add, fzero),
+}
+"""The function of two numbers, and the value without numbers."""
 
 EXACT: dict[str, Callable[..., Run]] = {
-    "argmax": _argument(libmp.mpf_gt),
-    "argmin": _argument(libmp.mpf_lt),
+    **{
+        name: partial(_predicate, getattr(libmp, f"mpf_{name}"))
+        for name in ("eq", "ge", "gt", "le", "lt")
+    },
+    "argmax": partial(_argument, libmp.mpf_gt),
+    "argmin": partial(_argument, libmp.mpf_lt),
     "convert_element_type": _convert,
-    "eq": _predicate(libmp.mpf_eq),
-    "ge": _predicate(libmp.mpf_ge),
-    "gt": _predicate(libmp.mpf_gt),
-    "is_finite": _predicate(lambda x: not scalars.is_special(x)),
-    "le": _predicate(libmp.mpf_le),
-    "lt": _predicate(libmp.mpf_lt),
-    "ne": _predicate(lambda x, y: not libmp.mpf_eq(x, y)),
+    "is_finite": partial(_predicate, lambda x: not scalars.is_special(x)),
+    "ne": partial(_predicate, lambda x, y: not libmp.mpf_eq(x, y)),
     "select_n": _select_n,
     "sort": _sort,
     **dict.fromkeys(MOVEMENTS, movement),
@@ -322,27 +279,20 @@ ANY_TYPE = {*MOVEMENTS, "bitcast_convert_type", "convert_element_type", "select_
 """Primitives whose rule covers integers."""
 
 RULES: dict[str, Callable[..., Run]] = {
-    **{name: _elementwise(function) for name, function in FUNCTIONS.items()},
+    **{name: partial(_elementwise, function) for name, function in FUNCTIONS.items()},
+    **{f"reduce_{name}": partial(_reduction, *rule) for name, rule in REDUCTIONS.items()},
+    **{f"cum{name}": partial(_cumulative, function) for name, (function, _) in REDUCTIONS.items()},
+    **{
+        f"scatter-{name}": partial(scatter, FUNCTIONS[name])
+        for name in ("add", "max", "min", "mul", "sub")
+    },
     **EXACT,
     "bitcast_convert_type": _bitcast,
-    "cumlogsumexp": _cumulative(scalars.logaddexp),
-    "cummax": _cumulative(scalars.maximum),
-    "cummin": _cumulative(scalars.minimum),
-    "cumprod": _cumulative(mpf_mul),
-    "cumsum": _cumulative(scalars.add),
+    "cumlogsumexp": partial(_cumulative, scalars.logaddexp),
     "dot_general": _dot_general,
     "integer_pow": _integer_pow,
-    "reduce_max": _reduction(scalars.maximum, libmp.fninf),
-    "reduce_min": _reduction(scalars.minimum, libmp.finf),
-    "reduce_prod": _reduction(mpf_mul, libmp.fone),
-    "reduce_sum": _reduction(scalars.add, fzero),
     "round": _round,
-    "scatter": scatter(lambda old, new, prec: new),
-    "scatter-add": scatter(scalars.add),
-    "scatter-max": scatter(scalars.maximum),
-    "scatter-min": scatter(scalars.minimum),
-    "scatter-mul": scatter(mpf_mul),
-    "scatter-sub": scatter(scalars.sub),
+    "scatter": partial(scatter, lambda old, new, prec: new),
 }
 
 INTEGER: dict[str, Callable[..., Any]] = {
