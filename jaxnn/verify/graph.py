@@ -7,7 +7,7 @@ rules; autodiff of a graph differentiates the primitives alone.
 
 import traceback
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Node(NamedTuple):
     primitive: core.Primitive
     params: dict[str, Any]
     operands: tuple[Name, ...]
-    results: tuple[Name, ...]
+    results: Sequence[Name]
     where: str  # the line of the user's code, "line 12"
 
 
@@ -55,7 +55,7 @@ def build_graph(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
 
     The arguments are trees of arrays or ``jax.ShapeDtypeStruct``; only shapes and types matter.
     """
-    return _Builder().graph(jax.make_jaxpr(function)(*arguments))
+    return _graph(jax.make_jaxpr(function)(*arguments))
 
 
 def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
@@ -99,113 +99,113 @@ def apply(node: Node, operands: Sequence[Any]) -> list[Any]:
 
 def by_primitives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """A function without custom derivative rules, traced once per structure, shapes and types."""
-    known: dict[Any, tuple[Graph, Any]] = {}
+
+    @cache
+    def traced(structure: Any, kinds: tuple[Any, ...]) -> tuple[Graph, Any]:
+        shapes = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
+        closed, value = jax.make_jaxpr(function, return_shape=True)(*shapes)
+        return _graph(closed), jax.tree.structure(value)
 
     def plain(*arguments: PyTree) -> PyTree:
         flat, structure = jax.tree.flatten(arguments)
-        kind = (structure, *((np.shape(value), jax.numpy.result_type(value)) for value in flat))
-        if kind not in known:
-            shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kind[1:]]
-            closed, value = jax.make_jaxpr(function, return_shape=True)(
-                *jax.tree.unflatten(structure, shapes)
-            )
-            known[kind] = _Builder().graph(closed), jax.tree.structure(value)
-        graph, value = known[kind]
+        kinds = ((np.shape(value), jax.numpy.result_type(value)) for value in flat)
+        graph, value = traced(structure, tuple(kinds))
         return jax.tree.unflatten(value, evaluate(graph, flat))
 
     return plain
 
 
-class _Builder:
-    """Numbers values and collects nodes."""
+def _graph(closed: core.ClosedJaxpr) -> Graph:
+    """The graph of a jaxpr; equal operations on equal operands share a node."""
+    nodes: list[Node] = []
+    constants: dict[Name, Any] = {}
+    shapes: dict[Name, jax.ShapeDtypeStruct] = {}
+    known: dict[Any, Sequence[Name]] = {}
 
-    def __init__(self):
-        self.nodes: list[Node] = []
-        self.constants: dict[Name, Any] = {}
-        self.shapes: dict[Name, jax.ShapeDtypeStruct] = {}
-        self._known: dict[Any, tuple[Name, ...]] = {}
+    def new(aval: Any) -> Name:
+        shapes[len(shapes)] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+        return len(shapes) - 1
 
-    def graph(self, closed: core.ClosedJaxpr) -> Graph:
-        """The graph of a jaxpr."""
-        inputs = tuple(self.new(aval) for aval in closed.in_avals)
-        outputs = self.inline(closed, inputs, "")
-        return Graph(inputs, self.constants, tuple(self.nodes), outputs, self.shapes)
-
-    def new(self, aval: Any) -> Name:
-        """A number for a new value."""
-        name = len(self.shapes)
-        self.shapes[name] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-        return name
-
-    def constant(self, value: Any) -> Name:
-        """A number for a value that does not depend on the inputs."""
+    def constant(atom: Any, value: Any) -> Name:
         key: Any = id(value)
         if not isinstance(value, Tracer):
-            value = np.asarray(value)
+            value = np.asarray(value, atom.aval.dtype)
             key = value.dtype, value.shape, value.tobytes()
-        if key not in self._known:
-            self._known[key] = (self.new(value),)
-            self.constants[self._known[key][0]] = value
-        return self._known[key][0]
+        if key not in known:
+            known[key] = [new(value)]
+            constants[known[key][0]] = value
+        return known[key][0]
 
-    def inline(
-        self, closed: core.ClosedJaxpr, arguments: Sequence[Name], where: str
-    ) -> tuple[Name, ...]:
-        """Appends the operations of a jaxpr and returns the numbers of the outputs."""
-        names: dict[Any, Name] = dict(zip(closed.jaxpr.invars, arguments, strict=True))
-        for variable, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-            names[variable] = self.constant(value)
-
-        def name(atom: Any) -> Name:
-            if isinstance(atom, core.Literal):
-                return self.constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)))
-            return names[atom]
-
-        for equation in closed.jaxpr.eqns:
-            operands = tuple(name(atom) for atom in equation.invars)
-            place = _user_line(equation) or where
-            if equation.primitive.name in CALLS:
-                results = self.inline(called(equation), operands, place)
-            else:
-                results = self._operation(equation, operands, place)
-            names.update(zip(equation.outvars, results, strict=True))
-        return tuple(name(atom) for atom in closed.jaxpr.outvars)
-
-    def _operation(
-        self, equation: core.JaxprEqn, operands: tuple[Name, ...], place: str
-    ) -> tuple[Name, ...]:
-        """Appends an operation, unless the graph has an equal one: equal expressions share."""
-        key = (equation.primitive, operands, str(equation.params))
-        if key not in self._known:
-            results = tuple(self.new(v.aval) for v in equation.outvars)
+    def operation(equation: core.JaxprEqn, operands: list[Name], place: str) -> Sequence[Name]:
+        key = (equation.primitive, *operands, str(equation.params))
+        if key not in known:
+            known[key] = tuple(new(variable.aval) for variable in equation.outvars)
             params = {name: _plain_inside(value) for name, value in equation.params.items()}
-            self.nodes.append(Node(equation.primitive, params, operands, results, place))
-            self._known[key] = results
-        return self._known[key]
+            nodes.append(Node(equation.primitive, params, tuple(operands), known[key], place))
+        return known[key]
+
+    inputs = tuple(map(new, closed.in_avals))
+    outputs = tuple(inline(closed, inputs, constant, operation))
+    return Graph(inputs, constants, tuple(nodes), outputs, shapes)
+
+
+def inline(
+    closed: core.ClosedJaxpr,
+    arguments: Sequence[Name],
+    constant: Callable[[Any, Any], Name],
+    operation: Callable[[core.JaxprEqn, list[Name], str], Sequence[Name]],
+    where: str = "",
+) -> list[Name]:
+    """Numbers the values of a jaxpr without nested calls.
+
+    Args:
+      closed: the jaxpr.
+      arguments: the numbers of the inputs.
+      constant: gives a number to a constant: (the variable or literal, the value).
+      operation: gives numbers to an operation's results: (equation, operands, line of the user).
+      where: the line of operations that have no line of the user's code.
+
+    Returns:
+      The numbers of the outputs.
+    """
+    jaxpr = closed.jaxpr
+    names: dict[Any, Name] = dict(zip(jaxpr.invars, arguments, strict=True))
+    names |= {
+        v: constant(v, value) for v, value in zip(jaxpr.constvars, closed.consts, strict=True)
+    }
+
+    def name(atom: Any) -> Name:
+        return constant(atom, atom.val) if isinstance(atom, core.Literal) else names[atom]
+
+    for equation in jaxpr.eqns:
+        operands, place = [name(atom) for atom in equation.invars], _user_line(equation) or where
+        if equation.primitive.name in CALLS:
+            inner = parameter(equation, "call_jaxpr", "jaxpr", "fun_jaxpr")
+            inner = inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
+            results = inline(inner, operands, constant, operation, place)
+        else:
+            results = operation(equation, operands, place)
+        names.update(zip(equation.outvars, results, strict=True))
+    return [name(atom) for atom in jaxpr.outvars]
 
 
 CALLS = {
-    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
+    "checkpoint", "closed_call", "composite", "core_call", "custom_jvp_call", "custom_vjp_call",
     "custom_vjp_call_jaxpr", "jit", "pjit", "remat", "remat2",
 }  # fmt: skip
 """Primitives that only call a jaxpr."""
 
 
-def called(equation: core.JaxprEqn) -> core.ClosedJaxpr:
-    """The jaxpr that an equation calls."""
-    jaxpr = parameter(equation, "call_jaxpr", "jaxpr", "fun_jaxpr")
-    return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
-
-
 def _plain_inside(value: Any) -> Any:
     """A parameter of scan, while or cond, with custom rules dropped from every jaxpr inside."""
-    if isinstance(value, tuple) and any(isinstance(v, core.ClosedJaxpr) for v in value):
-        parts = [_plain_inside(v) for v in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if not isinstance(value, core.ClosedJaxpr):
-        return value
-    arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in value.jaxpr.invars]
-    return jax.make_jaxpr(by_primitives(core.jaxpr_as_fun(value)))(*arguments)
+
+    def plain(part: Any) -> Any:
+        if not isinstance(part, core.ClosedJaxpr):
+            return part
+        arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in part.jaxpr.invars]
+        return jax.make_jaxpr(by_primitives(core.jaxpr_as_fun(part)))(*arguments)
+
+    return jax.tree.map(plain, value) if isinstance(value, tuple) else plain(value)
 
 
 def parameter(equation: core.JaxprEqn, *names: str) -> Any:

@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Primitive
 from samples import made, verdict_on
 
 from jaxnn.verify import precise, real, verify
-from jaxnn.verify.graph import Unsupported, parameter, scan_counts
+from jaxnn.verify.graph import CALLS, Unsupported, parameter, scan_counts
 from jaxnn.verify.precise import rules
 
 HARDWARE = (
@@ -31,7 +31,7 @@ KNOWN = {
     *rules.ANY_TYPE,
     *rules.INTEGER,
     *precise.CONTROL,
-    *precise.INLINED,
+    *CALLS,
     "iota",
 }
 """Primitives with a rule for floating-point numbers, control flow, and calls."""

@@ -1,19 +1,15 @@
 """A jaxpr evaluated in high precision, with mpmath instead of XLA; importable without mpmath."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import dtypes
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from jaxnn.extras import require
-from jaxnn.verify.graph import CALLS, Unsupported, called, parameter, scan_counts
-
-INLINED = {*CALLS, "composite"}
-"""Primitives that only call a jaxpr, a parameter."""
+from jaxnn.verify.graph import Unsupported, inline, parameter, scan_counts
 
 
 def evaluate(
@@ -71,7 +67,7 @@ def compile(closed_jaxpr: ClosedJaxpr) -> Callable[..., list[np.ndarray]]:
             _argument(i, a, v) for i, (a, v) in enumerate(zip(arguments, variables, strict=True))
         ]
         rules.scalars.Rounding.direction = "u" if away else "d"
-        outputs = program.run(bits, values)
+        outputs = program(bits, values)
         return [
             _numbers(output, shape) if is_float else np.asarray(output)
             for output, (shape, is_float) in zip(outputs, results, strict=True)
@@ -107,78 +103,45 @@ def _numbers(raw: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
     return numbers.reshape(shape)
 
 
-@dataclass(frozen=True)
-class _Program:
-    """Steps on numbered values: floats as lists of raw numbers, integers as NumPy arrays."""
+def _program(closed: ClosedJaxpr) -> Callable[[int, Sequence[Any]], list[Any]]:
+    """A function of bits and arguments: floats are lists of raw numbers, integers NumPy arrays."""
+    constants: list[Any] = []  # None for computed values
+    equations: list[tuple[Any, Sequence[int], list[int]]] = []
 
-    values: list[Any]  # constants; None for computed values
-    inputs: list[int]
-    outputs: list[int]
-    steps: list[tuple[Callable[..., Sequence[Any]], list[int], list[int]]]
+    def new(value: Any = None) -> int:
+        constants.append(value)
+        return len(constants) - 1
 
-    def run(self, bits: int, arguments: Sequence[Any]) -> list[Any]:
-        values = self.values.copy()
-        for i, argument in zip(self.inputs, arguments, strict=True):
-            values[i] = argument
-        for function, inputs, outputs in self.steps:
-            results = function(bits, *[values[i] for i in inputs])
-            for i, result in zip(outputs, results, strict=True):
-                values[i] = result
-        return [values[i] for i in self.outputs]
+    def operation(equation, inputs: Sequence[int], _: str) -> list[int]:
+        equations.append((equation, inputs, [new() for _ in equation.outvars]))
+        return equations[-1][2]
 
-
-def _program(closed: ClosedJaxpr) -> _Program:
-    flat = _Flat()
-    inputs = [flat.new() for _ in closed.jaxpr.invars]
-    outputs = flat.inline(closed.jaxpr, closed.consts, inputs)
+    arguments = [new() for _ in closed.jaxpr.invars]
+    outputs = inline(closed, arguments, lambda atom, value: new(_constant(atom, value)), operation)
     needed, live = set(outputs), []
-    for equation in reversed(flat.equations):
+    for equation in reversed(equations):
         if needed.intersection(equation[2]):
             needed.update(equation[1])
             live.append(equation)
     steps = []
     for eqn, ins, outs in reversed(live):
         function, exact = _step(eqn)
-        if exact and all(flat.values[i] is not None for i in ins):
-            for i, result in zip(outs, function(0, *[flat.values[i] for i in ins]), strict=True):
-                flat.values[i] = result
+        if exact and all(constants[i] is not None for i in ins):
+            for i, result in zip(outs, function(0, *[constants[i] for i in ins]), strict=True):
+                constants[i] = result
         else:
             steps.append((function, ins, outs))
-    return _Program(flat.values, inputs, outputs, steps)
 
+    def run(bits: int, given: Sequence[Any]) -> list[Any]:
+        values = constants.copy()
+        for i, argument in zip(arguments, given, strict=True):
+            values[i] = argument
+        for function, ins, outs in steps:
+            for i, result in zip(outs, function(bits, *[values[i] for i in ins]), strict=True):
+                values[i] = result
+        return [values[i] for i in outputs]
 
-class _Flat:
-    """A jaxpr without nested calls, with numbered variables."""
-
-    def __init__(self):
-        self.values: list[Any] = []
-        self.equations: list[tuple[Any, list[int], list[int]]] = []
-
-    def new(self, value: Any = None) -> int:
-        self.values.append(value)
-        return len(self.values) - 1
-
-    def inline(self, jaxpr, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
-        """Appends the equations of a jaxpr and returns the numbers of the results."""
-        number = dict(zip(jaxpr.invars, arguments, strict=True))
-        for variable, const in zip(jaxpr.constvars, consts, strict=True):
-            number[variable] = self.new(_constant(variable, const))
-
-        def read(atom) -> int:
-            return (
-                self.new(_constant(atom, atom.val)) if isinstance(atom, Literal) else number[atom]
-            )
-
-        for eqn in jaxpr.eqns:
-            inputs = [read(atom) for atom in eqn.invars]
-            if eqn.primitive.name in INLINED:
-                inner = called(eqn)
-                outputs = self.inline(inner.jaxpr, inner.consts, inputs)
-            else:
-                outputs = [self.new() for _ in eqn.outvars]
-                self.equations.append((eqn, inputs, outputs))
-            number.update(zip(eqn.outvars, outputs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
+    return run
 
 
 def _constant(atom, value: Any) -> Any:
@@ -197,7 +160,7 @@ def _cond(eqn) -> Callable[..., Sequence[Any]]:
     branches = [_program(branch) for branch in parameter(eqn, "branches")]
 
     def run(bits, index, *operands):
-        return branches[min(max(int(index), 0), len(branches) - 1)].run(bits, operands)
+        return branches[min(max(int(index), 0), len(branches) - 1)](bits, operands)
 
     return run
 
@@ -208,8 +171,8 @@ def _while(eqn) -> Callable[..., Sequence[Any]]:
 
     def run(bits, *operands):
         state = list(operands[a + b :])
-        while condition.run(bits, [*operands[:a], *state])[0]:
-            state = body.run(bits, [*operands[a : a + b], *state])
+        while condition(bits, [*operands[:a], *state])[0]:
+            state = body(bits, [*operands[a : a + b], *state])
         return state
 
     return run
@@ -238,7 +201,7 @@ def _scan(eqn) -> Callable[..., Sequence[Any]]:
         rows: list[Any] = [None] * length
         for i in reversed(range(length)) if reverse else range(length):
             given = [at(x, i) for x in operands[first + carried :]]
-            results = body.run(bits, [*consts, *state, *given])
+            results = body(bits, [*consts, *state, *given])
             state, rows[i] = results[:carried], results[carried:]
         return [*state, *(gathered(v, [row[k] for row in rows]) for k, v in enumerate(stacked))]
 
