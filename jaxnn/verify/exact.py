@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnn.verify import precise
 from jaxnn.verify.comparison import TracedClaim
-from jaxnn.verify.inputs import REAL_KINDS, Input
+from jaxnn.verify.inputs import REAL_KINDS, Input, leaves
 from jaxnn.verify.verdict import MANTISSA
 
 BITS = 1200
@@ -52,32 +52,22 @@ class Judgement(NamedTuple):
 class Judge:
     """Judges a traced claim at single points."""
 
-    def __init__(
-        self,
-        traced: TracedClaim,
-        generators: Sequence[Input],
-        arrange: Sequence[Callable[[np.ndarray], np.ndarray]],
-        tolerance: float,
-        is_value: bool = False,
-    ):
+    def __init__(self, traced: TracedClaim, arrange: Sequence[Callable[[np.ndarray], np.ndarray]]):
         """Compiles formula and reference.
 
         Args:
           traced: the traced claim.
-          generators: of the flat inputs.
           arrange: per leaf, from jaxnn's layout to the formula's.
-          tolerance: the largest relative error, by norm, of a right formula.
-          is_value: the claim states a value, which exists even where the function jumps.
 
         Raises:
           Unsupported: formula or reference has an operation unknown to the high precision.
         """
         self._formula = precise.compile(traced.formula)
         self._reverse = precise.compile(traced.reverse)
-        self._generators = generators
+        self._generators = leaves(traced.claim.inputs)
         self._arrange = arrange
-        self._tolerance = tolerance
-        self._is_value = is_value
+        self._tolerance = traced.claim.tolerance
+        self._is_value = traced.claim.kind == "value"  # exists even where the function jumps
         self._retries = RETRIES
 
     def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:

@@ -13,7 +13,7 @@ from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes, leaves
+from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes
 from jaxnn.verify.text import difference
 from jaxnn.verify.verdict import HOLDS, MANTISSA, Counterexample, Finding, Verdict, Worst
 
@@ -112,34 +112,53 @@ def describe(verdict: Verdict) -> str:
 
 
 def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
-    """Judges a claim; the caller switches 64-bit numbers on."""
-    sizes = draw_sizes(claim.inputs, seed)
+    """Judges a claim; the caller switches 64-bit numbers on.
+
+    A formula may be right at one size only: 2 x / 3 for the mean of three squares. A tenth of the
+    trials has sizes two to four times as large.
+    """
+    sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
+    verdict = _at_sizes(claim, sizes, trials, np.random.default_rng(seed))
+    if larger and verdict.holds:
+        tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
+        at_larger = _at_sizes(claim, larger, tenth, rng, only_random=True)
+        if not at_larger.holds:
+            verdict, sizes = at_larger._replace(trials=verdict.trials), larger
+    if verdict.verdict == "refuted" and verdict.trials:
+        return _diagnosed(claim, sizes, seed, verdict)
+    return verdict
+
+
+def _at_sizes(
+    claim: Claim,
+    sizes: dict[str, int],
+    trials: int,
+    rng: np.random.Generator,
+    only_random: bool = False,
+) -> Verdict:
+    """The verdict at random trials, and at the awkward inputs, without a diagnosis.
+
+    The verdict has no trials where the formula or ``of`` raises an exception.
+    """
     try:
-        traced = comparison.trace_claim(claim, tuple(sizes.items()))
+        traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=not only_random)
     except FormulaError as error:
         return _not_evaluated(claim, error.__cause__ or error)
     except FunctionError as error:
+        if only_random:  # `of` does not accept these sizes
+            return _verdict(claim, "holds")
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
-    rng = np.random.default_rng(seed)
     affordable = comparison.affordable_trials(traced, trials)
-    points = jax.tree.map(
-        lambda *values: np.concatenate(values),
-        draw(dict(claim.inputs), sizes, affordable, rng),
-        adversarial(dict(claim.inputs), sizes, rng),
-    )
+    points = draw(dict(claim.inputs), sizes, affordable, rng)
+    if not only_random:
+        awkward = adversarial(dict(claim.inputs), sizes, rng)
+        points = jax.tree.map(lambda *values: np.concatenate(values), points, awkward)
     values = comparison.evaluate(traced, points)
     fits = _fits(traced, values, affordable)
     if fits is None:
-        return _diagnosed(claim, sizes, seed, _verdict(claim, "refuted", trials=trials))
-    verdict = _judge(traced, points, values, *fits)
-    if verdict.verdict != "refuted":
-        larger_verdict, larger = _at_larger_sizes(claim, affordable, seed)
-        if larger_verdict.verdict in ("refuted", "error"):
-            verdict, sizes = larger_verdict, larger
-    verdict = verdict._replace(trials=affordable)
-    if verdict.verdict == "refuted":
-        return _diagnosed(claim, sizes, seed, verdict)
-    return _with_layout(verdict, traced, fits[0])
+        return _verdict(claim, "refuted", trials=affordable)
+    verdict = _judge(traced, points, values, *fits, only_failing=only_random)
+    return _with_layout(verdict, traced, fits[0])._replace(trials=affordable)
 
 
 def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
@@ -159,29 +178,6 @@ def _with_layout(verdict: Verdict, traced: TracedClaim, layouts: Sequence[Layout
     if verdict.verdict == "holds_unstable":
         detail += f"; unstable: {verdict.detail}"
     return verdict._replace(verdict="holds_other_layout", diagnosis=tuple(named), detail=detail)
-
-
-def _at_larger_sizes(claim: Claim, trials: int, seed: int) -> tuple[Verdict, dict[str, int]]:
-    """The verdict at sizes two to four times as large, with a tenth of the trials.
-
-    A formula may be right at one size only: 2 x / 3 for the mean of three squares.
-    """
-    sizes = larger_sizes(claim.inputs, seed)
-    if not sizes:
-        return _verdict(claim, "holds"), sizes
-    try:
-        traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=False)
-    except FormulaError as error:
-        return _not_evaluated(claim, error.__cause__ or error), sizes
-    except FunctionError:  # `of` does not accept these sizes
-        return _verdict(claim, "holds"), sizes
-    fewer = comparison.affordable_trials(traced, max(1, trials // 10))
-    points = draw(dict(claim.inputs), sizes, fewer, np.random.default_rng([seed, 1]))
-    values = comparison.evaluate(traced, points)
-    fits = _fits(traced, values, fewer)
-    if fits is None:
-        return _verdict(claim, "refuted"), sizes
-    return _judge(traced, points, values, *fits, only_failing=True), sizes
 
 
 def _fits(
@@ -232,9 +228,7 @@ def _judge(
         if not worst_trials:
             return _verdict(claim, "holds")
     try:
-        arrange = [layout.arrange for layout in layouts]
-        is_value = claim.kind == "value"
-        judge = Judge(traced, leaves(claim.inputs), arrange, claim.tolerance, is_value)
+        judge = Judge(traced, [layout.arrange for layout in layouts])
     except Unsupported as unsupported:
         return _judged_in_float64(claim, errors, str(unsupported))
     flat = jax.tree.leaves(points)

@@ -7,7 +7,7 @@ functions beyond 2^4096, and erfc beyond 2^256, have the value at infinity.
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import mpmath
@@ -52,17 +52,14 @@ def is_special(x: Raw) -> bool:
 def to_raw(value: Any) -> list[Raw]:
     """The flat list of the numbers of an array: floats, integers or mpmath's own; exact."""
     array = np.asarray(value)
-    if array.dtype == object:
-        return [_of_object(x) for x in array.ravel()]
-    if array.dtype.kind in "iub":
-        return [from_int(int(x)) for x in array.ravel().tolist()]
-    return [from_float(x) for x in array.astype(np.float64).ravel().tolist()]
+    numbers = array if array.dtype.kind in "iubO" else array.astype(np.float64)
+    return [_number_to_raw(x) for x in numbers.ravel().tolist()]
 
 
-def _of_object(x: Any) -> Raw:
+def _number_to_raw(x: Any) -> Raw:
     if hasattr(x, "_mpf_"):
         return x._mpf_
-    return from_int(x) if isinstance(x, int) else from_float(float(x))
+    return from_int(int(x)) if isinstance(x, int) else from_float(float(x))
 
 
 def truncated(x: Raw) -> int:
@@ -85,15 +82,21 @@ def _quiet(function: Callable[..., Raw]) -> Callable[..., Raw]:
     return quiet
 
 
-def _periodic(function: Callable[..., Raw]) -> Callable[..., Raw]:
-    def periodic(x: Raw, prec: int) -> Raw:
-        huge = x[1] and magnitude(x) > LARGEST_MAGNITUDE
-        return fnan if huge or is_special(x) else function(x, prec)
+def _saturated(function: Callable[..., Raw], most: int = LARGEST_MAGNITUDE) -> Callable[..., Raw]:
+    """The function with the value at infinity beyond 2^most."""
 
-    return periodic
+    @wraps(function)
+    def saturated(x: Raw, prec: int) -> Raw:
+        if x[1] and magnitude(x) > most:
+            x = fninf if x[0] else finf
+        return function(x, prec)
+
+    return saturated
 
 
-sin, cos, tan = (_periodic(f) for f in (libmp.mpf_sin, libmp.mpf_cos, libmp.mpf_tan))
+sin, cos, tan = (_saturated(f) for f in (libmp.mpf_sin, libmp.mpf_cos, libmp.mpf_tan))
+sinh, cosh = _saturated(libmp.mpf_sinh), _saturated(libmp.mpf_cosh)
+erfc = _saturated(libmp.mpf_erfc, 256)
 asin, acos, acosh = (_quiet(f) for f in (libmp.mpf_asin, libmp.mpf_acos, libmp.mpf_acosh))
 sqrt = _quiet(libmp.mpf_sqrt)
 
@@ -145,18 +148,14 @@ def atan2(y: Raw, x: Raw, prec: int) -> Raw:
     return libmp.mpf_atan2(y, x, prec)
 
 
-def maximum(x: Raw, y: Raw, prec: int) -> Raw:
+def maximum(x: Raw, y: Raw, prec: int, order: int = 1) -> Raw:
     """The larger number; NaN if x or y is NaN."""
     if fnan in (x, y):
         return fnan
-    return x if mpf_cmp(x, y) >= 0 else y
+    return x if order * mpf_cmp(x, y) >= 0 else y
 
 
-def minimum(x: Raw, y: Raw, prec: int) -> Raw:
-    """The smaller number; NaN if x or y is NaN."""
-    if fnan in (x, y):
-        return fnan
-    return x if mpf_cmp(x, y) <= 0 else y
+minimum = partial(maximum, order=-1)
 
 
 def clamp(low: Raw, x: Raw, high: Raw, prec: int) -> Raw:
@@ -190,15 +189,15 @@ def rsqrt(x: Raw, prec: int) -> Raw:
 
 def cbrt(x: Raw, prec: int) -> Raw:
     """The real cube root."""
-    if x[0] or is_special(x):
-        return x if is_special(x) else mpf_neg(libmp.mpf_cbrt(mpf_neg(x), prec))
-    return libmp.mpf_cbrt(x, prec)
+    if is_special(x):
+        return x
+    root = libmp.mpf_cbrt(mpf_abs(x), prec)
+    return mpf_neg(root) if x[0] else root
 
 
+@_saturated
 def exp(x: Raw, prec: int) -> Raw:
     """e^x."""
-    if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
-        return fzero if x[0] else finf
     if not x[1] or magnitude(x) < 32:
         return libmp.mpf_exp(x, prec)
     extra = prec + magnitude(x) + 10
@@ -206,18 +205,6 @@ def exp(x: Raw, prec: int) -> Raw:
     doublings = libmp.mpf_floor(mpf_div(x, log2, extra))
     rest = mpf_sub(x, mpf_mul(doublings, log2, extra), extra)
     return libmp.mpf_shift(libmp.mpf_exp(rest, prec), truncated(doublings))
-
-
-def erfc(x: Raw, prec: int) -> Raw:
-    """1 - erf(x), accurate where erfc is small."""
-    if x[1] and magnitude(x) > 256:
-        return from_int(2) if x[0] else fzero
-    return libmp.mpf_erfc(x, prec)
-
-
-def exp2(x: Raw, prec: int) -> Raw:
-    """2^x."""
-    return power(from_int(2), x, prec)
 
 
 def expm1(x: Raw, prec: int) -> Raw:
@@ -261,20 +248,6 @@ def logaddexp(x: Raw, y: Raw, prec: int) -> Raw:
 def logistic(x: Raw, prec: int) -> Raw:
     """1 / (1 + e^-x)."""
     return div(fone, add(fone, exp(mpf_neg(x), prec + 4), prec + 4), prec)
-
-
-def sinh(x: Raw, prec: int) -> Raw:
-    """(e^x - e^-x) / 2."""
-    if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
-        return fninf if x[0] else finf
-    return libmp.mpf_sinh(x, prec)
-
-
-def cosh(x: Raw, prec: int) -> Raw:
-    """(e^x + e^-x) / 2."""
-    if x[1] and magnitude(x) > LARGEST_MAGNITUDE:
-        return finf
-    return libmp.mpf_cosh(x, prec)
 
 
 @_quiet
@@ -332,3 +305,6 @@ def power(x: Raw, y: Raw, prec: int) -> Raw:
         return fnan
     extra = prec + 10 + max(0, magnitude(y)) + magnitude(x).bit_length()
     return exp(mpf_mul(y, log(mpf_abs(x), extra), extra), prec)
+
+
+exp2 = partial(power, from_int(2))
