@@ -5,7 +5,10 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
+
+import jax
 
 from jaxnn.types import PyTree
 from jaxnn.verify.inputs import is_input, leaves
@@ -161,31 +164,20 @@ def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
     Raises:
       ValueError: the inputs have no such part.
     """
-    value: Any = inputs
     try:
-        for step in _steps(path):
-            value = value[_key(value, step)]
+        return reduce(lambda value, step: value[_key(value, step)], _steps(path), inputs)
     except (KeyError, IndexError, TypeError):
         names = ", ".join(inputs)
         raise ValueError(f"wrt is {path!r}, expected a path into the inputs {names}") from None
-    return value
 
 
 def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
-    """The inputs with a new part at a path."""
-
-    def replaced(value: Any, steps: list[str | int]) -> Any:
-        if not steps:
-            return new
-        key = _key(value, steps[0])
-        part = replaced(value[key], steps[1:])
-        if isinstance(value, Mapping):
-            return {**value, key: part}
-        items = list(value)
-        items[key] = part
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-
-    return replaced(inputs, _steps(path))
+    """The inputs with a new part, of the same structure, at a path."""
+    flat, structure = jax.tree.flatten(inputs, is_leaf=is_input)
+    places = jax.tree.leaves(at_path(structure.unflatten(range(len(flat))), path))
+    for place, leaf in zip(places, jax.tree.leaves(new, is_leaf=is_input), strict=True):
+        flat[place] = leaf
+    return structure.unflatten(flat)
 
 
 def _steps(path: str) -> list[str | int]:

@@ -101,46 +101,36 @@ def mathml(statement: str) -> str | None:
 
     source = statement.strip().strip("$").strip()
     try:
-        converted = convert(source, display="block")
+        converted = convert(source, display="block").replace(f' xmlns="{NAMESPACE}"', "")
         root = ElementTree.fromstring(converted)
     except Exception:  # the converter raises IndexError and more
         return None
     for element in root.iter():
-        expected = CHILDREN.get(_name(element))
-        if expected is not None and len(element) != expected:
+        complete = len(element) == CHILDREN.get(element.tag, len(element))
+        if not complete or "\\" in (element.text or ""):
             return None
-        if "\\" in (element.text or ""):
-            return None
-    _merge_upright(root)
-    _space_functions(root)
-    ElementTree.register_namespace("", NAMESPACE)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _merge_upright(root: ElementTree.Element) -> None:
-    """Joins upright letters such as those of ``diag``, spaced like factors, to a word."""
-    for row in list(root.iter(f"{{{NAMESPACE}}}mrow")):
-        letters = list(row)
-        if len(letters) > 1 and all(
-            _name(letter) == "mi" and letter.get("mathvariant") == "normal" for letter in letters
-        ):
-            letters[0].text = "".join(letter.text or "" for letter in letters)
-            for letter in letters[1:]:
-                row.remove(letter)
-
-
-def _space_functions(root: ElementTree.Element) -> None:
-    """Sets names of functions like TeX: a thin space before an argument, none before "("."""
     for row in list(root.iter()):
-        for index, element in reversed(list(enumerate(row))):
-            word = element.text or ""
-            if _name(element) not in ("mo", "mi") or len(word) < 2 or not word.isalpha():
-                continue
-            element.tag = f"{{{NAMESPACE}}}mi"
-            if _name(row) == "mrow" and index + 1 < len(row) and _name(row[index + 1]) != "mo":
-                thin = ElementTree.Element(f"{{{NAMESPACE}}}mspace", {"width": "0.167em"})
-                row.insert(index + 1, thin)
+        _merge_upright(row)
+        _space_functions(row)
+    math = ElementTree.tostring(root, encoding="unicode")
+    return math.replace("<math", f'<math xmlns="{NAMESPACE}"', 1)
 
 
-def _name(element: ElementTree.Element) -> str:
-    return str(element.tag).rpartition("}")[2]
+def _merge_upright(row: ElementTree.Element) -> None:
+    """Joins upright letters such as those of ``diag``, spaced like factors, to a word."""
+    letters = list(row) if row.tag == "mrow" else []
+    if len(letters) > 1 and all(
+        letter.tag == "mi" and letter.get("mathvariant") == "normal" for letter in letters
+    ):
+        letters[0].text = "".join(letter.text or "" for letter in letters)
+        row[1:] = []
+
+
+def _space_functions(row: ElementTree.Element) -> None:
+    """Sets names of functions like TeX: a thin space before an argument, none before "("."""
+    for index, element in reversed(list(enumerate(row, start=1))):
+        word = element.text or ""
+        if element.tag in ("mo", "mi") and len(word) > 1 and word.isalpha():
+            element.tag = "mi"
+            if row.tag == "mrow" and index < len(row) and row[index].tag != "mo":
+                row.insert(index, ElementTree.Element("mspace", {"width": "0.167em"}))
