@@ -28,7 +28,7 @@ class Input:
     kind: str
     shape: tuple[Size, ...] = ()
     classes: Size | None = None  # label: the number of classes
-    axis: int = -1  # simplex, one_hot: the axis of the classes
+    axis: int = -1  # simplex, one_hot: the axis of the classes, made negative
 
     def __post_init__(self):
         for size in self.sizes:
@@ -38,25 +38,26 @@ class Input:
                     f"a size is {size!r}, expected a name such as 'n', or a number from 1"
                 )
         rank = len(self.shape)
-        if self.kind in ("simplex", "one_hot") and not -rank <= self.axis < rank:
-            raise ValueError(
-                f"{self.kind} has shape {self.shape} and classes along axis {self.axis}, "
-                "expected at least one size, and one of its axes"
-            )
+        if self.kind in ("simplex", "one_hot"):
+            if not -rank <= self.axis < rank:
+                raise ValueError(
+                    f"{self.kind} has shape {self.shape} and classes along axis {self.axis}, "
+                    "expected at least one size, and one of its axes"
+                )
+            object.__setattr__(self, "axis", self.axis % rank - rank)
 
     @property
     def sizes(self) -> tuple[Size, ...]:
         """The sizes of the axes, and the number of classes of a label."""
         return self.shape if self.classes is None else (*self.shape, self.classes)
 
-    @property
-    def trial_axis(self) -> int:
-        """The axis of the classes behind a leading axis of trials."""
-        return self.axis % max(1, len(self.shape)) + 1
-
     def resolve(self, sizes: Sizes) -> tuple[int, ...]:
         """The shape in numbers."""
         return tuple(_number(size, sizes) for size in self.shape)
+
+    def count(self, sizes: Sizes) -> int:
+        """The number of classes."""
+        return _number(self.shape[self.axis] if self.classes is None else self.classes, sizes)
 
 
 def real(*shape: Size) -> Input:
@@ -147,8 +148,8 @@ def rotated(inputs: PyTree, sizes: Iterable[int], most: int, seed: int) -> dict[
     return dict(zip(symbols(inputs), pool[shift:] + pool[:shift], strict=False))
 
 
-def _number(size: Size | None, sizes: Sizes) -> int:
-    return size if isinstance(size, int) else sizes[str(size)]
+def _number(size: Size, sizes: Sizes) -> int:
+    return size if isinstance(size, int) else sizes[size]
 
 
 SPREADS = (0.3, 1.0, 3.0)
@@ -169,18 +170,18 @@ def draw(
     """
 
     def leaf_values(leaf: Input) -> np.ndarray:
-        shape, axis = (trials, *leaf.resolve(sizes)), leaf.trial_axis
+        shape = (trials, *leaf.resolve(sizes))
         if leaf.kind in ("real", "simplex"):
             spread = rng.choice(spreads, size=(trials, *[1] * len(leaf.shape)))
             values = rng.normal(size=shape) * spread
-            return values if leaf.kind == "real" else _softmax(values, axis)
+            return values if leaf.kind == "real" else _softmax(values, leaf.axis)
         if leaf.kind == "positive":
             return 0.5 * np.exp(0.7 * rng.normal(size=shape))
         if leaf.kind == "one_hot":
-            index = np.argmax(rng.random(shape), axis=axis)
-            return np.moveaxis(np.eye(shape[axis])[index], -1, axis)
+            index = np.argmax(rng.random(shape), axis=leaf.axis)
+            return np.moveaxis(np.eye(leaf.count(sizes))[index], -1, leaf.axis)
         if leaf.kind == "label":
-            return rng.integers(_number(leaf.classes, sizes), size=shape)
+            return rng.integers(leaf.count(sizes), size=shape)
         return rng.integers(2, size=shape).astype(float)
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
@@ -250,7 +251,7 @@ def _pattern(
         return np.full(shape, [0.5, 1.0, 1e-12, 1e4, 1e-3, 1e12][number % 6])
     if leaf.kind == "binary":
         return np.full(shape, [0.0, 1.0][number % 2])
-    classes = _number(leaf.classes, sizes) if leaf.kind == "label" else shape[leaf.axis]
+    classes = leaf.count(sizes)
     corner = [0, classes - 1, classes // 2][number % 3]
     if leaf.kind == "label":
         return np.full(shape, corner)
@@ -286,7 +287,7 @@ def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) 
         if leaf.kind == "positive":
             return rng.choice([1.0, 0.5, 2.0], size=shape)
         if leaf.kind == "simplex":
-            return _shortened(draw(leaf, sizes, trials, rng), leaf.trial_axis)
+            return _shortened(draw(leaf, sizes, trials, rng), leaf.axis)
         return draw(leaf, sizes, trials, rng)
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
@@ -299,9 +300,8 @@ SHORTENED = 100
 def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
     """Values of an input that are easier to read: zeros, ones, fewer decimals, a corner."""
     if leaf.kind in ("real", "positive"):
-        for candidate in _shorter_numbers(value):
-            if leaf.kind == "real" or np.all(candidate > 0):
-                yield candidate
+        shorter = _shorter_numbers(value)
+        yield from (short for short in shorter if leaf.kind == "real" or np.all(short > 0))
     elif leaf.kind == "simplex":
         for index in range(value.shape[leaf.axis]):
             corner = np.zeros_like(value)
@@ -314,10 +314,7 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
 
 def _shorter_numbers(value: np.ndarray) -> Iterator[np.ndarray]:
     """All zeros, all ones, fewer decimals; a single entry 0, 1, or with fewer decimals."""
-    yield np.zeros_like(value)
-    yield np.ones_like(value)
-    yield np.round(value)
-    yield np.round(value, 1)
+    yield from (np.zeros_like(value), np.ones_like(value), np.round(value), np.round(value, 1))
     for index in np.ndindex(value.shape) if value.size <= SHORTENED else ():
         for short in (0.0, 1.0, *(np.round(value[index], decimals) for decimals in range(4))):
             candidate = np.array(value)
