@@ -77,8 +77,7 @@ class Judge:
           point: the flat inputs.
           computed: the formula's leaves at the point, in float64.
         """
-        bits = BITS
-        while True:
+        for bits in (BITS, 16 * BITS):
             with mpmath.workprec(bits):
                 exactly = [_constrained(v, g) for v, g in zip(point, self._generators, strict=True)]
                 judgement = self._judge(exactly, computed, bits)
@@ -88,61 +87,59 @@ class Judge:
                 if not self._in_doubt(exactly, bits):
                     return judgement
             self._retries -= 1
-            if bits > BITS or self._retries < 0:
-                # More bits do not help: 1 - p may vanish with any number of bits.
-                largest = max(np.max(np.abs(value), initial=0.0) for value in point)
-                ordinary = largest <= 100 and not _finite(self._formula(exactly, bits))
-                return judgement if ordinary else Judgement("undefined")
-            bits *= 16
+            if self._retries < 0:
+                break
+        # More bits do not help: 1 - p may vanish with any number of bits.
+        largest = max(np.max(np.abs(value), initial=0.0) for value in point)
+        ordinary = largest <= 100 and not _finite(self._formula(exactly, bits))
+        return judgement if ordinary else Judgement("undefined")
 
     def _judge(self, point: Sequence[Any], computed: Sequence[np.ndarray], bits: int) -> Judgement:
         formula, reference = self._formula(point, bits), self._reference(point, bits)
         movement = partial(self._movement, point, reference, bits)
-        if self._is_value and _finite(reference) and _finite(formula):
-            if self._differs(formula, reference, None) and (
-                self._jumps(point, reference, bits)
+        finite = _finite(reference) and _finite(formula)
+        differs = not finite or self._differs(formula, reference)
+        if self._is_value and finite:
+            if differs and (
+                any(  # the function jumps
+                    self._differs(self._reference(side, bits), reference, None, 1e-6, HAIR)
+                    for side in self._beside(point)
+                )
                 or self._differs(formula, reference, movement(of_formula=False))
             ):
-                return self._worst("wrong", formula, reference)
-        elif (
-            not _finite(reference)
-            or not _finite(formula)
-            or self._differs(formula, reference, None)
-        ):
+                return _worst("wrong", formula, reference)
+        elif differs:
             below, above = self._beside(point)
             one_sided = self._reference(below, bits), self._reference(above, bits)
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
                 return Judgement("undefined")
             if self._differs(*one_sided, None, 1e-6, HAIR):
-                if not _finite(reference) or not self._differs(formula, reference, None):
+                if not _finite(reference) or not self._differs(formula, reference):
                     return Judgement("undefined")
-                return self._worst("kink", formula, reference, one_sided)
+                return _worst("kink", formula, reference, one_sided)
             # The derivative's limit, where autodiff at the point has another value or none.
             reference = one_sided[0]
             movement = partial(self._movement, point, reference, bits)
             if not _finite(formula):  # 0/0 in the formula: the formula's limit may be right
                 formula = self._formula(below, bits)
-            if self._differs(formula, reference, None) and self._differs(
-                formula, reference, movement()
-            ):
-                return self._worst("wrong", formula, reference)
-        return self._accuracy(computed, reference, movement)
+            if self._differs(formula, reference) and self._differs(formula, reference, movement()):
+                return _worst("wrong", formula, reference)
+        return _accuracy(computed, reference, movement)
 
     def _in_doubt(self, point: Sequence[Any], bits: int) -> bool:
         """Whether formula or reference lost all bits to cancellation, at the point or beside.
 
         Lost bits depend on the direction in which sums are rounded.
         """
-        for where in (point, *self._beside(point)):
-            for program in (self._formula, self._reverse):
-                down, up = program(where, bits), program(where, bits, away=True)
-                if not _finite(down):
-                    if where is point:  # 0/0 at the point alone
-                        continue
-                    return True
-                if self._differs(down, up, None, 1e-9):
-                    return True
-        return False
+
+        def lost(program: Callable[..., Exact], where: Sequence[Any]) -> bool:
+            down, up = program(where, bits), program(where, bits, away=True)
+            if not _finite(down):
+                return where is not point  # 0/0 at the point alone is no loss
+            return self._differs(down, up, None, 1e-9)
+
+        places = (point, *self._beside(point))
+        return any(lost(program, at) for at in places for program in (self._formula, self._reverse))
 
     def _reference(self, point: Sequence[Any], bits: int) -> Exact:
         leaves = self._reverse(point, bits)
@@ -151,13 +148,6 @@ class Judge:
             for arrange, leaf in zip(self._arrange, leaves, strict=True)
         ]
 
-    def _jumps(self, point: Sequence[Any], reference: Exact, bits: int) -> bool:
-        """Whether the reference at the point differs from the reference a hair beside."""
-        return any(
-            self._differs(self._reference(beside, bits), reference, None, 1e-6, HAIR)
-            for beside in self._beside(point)
-        )
-
     def _movement(
         self, point: Sequence[Any], reference: Exact, bits: int, of_formula: bool = True
     ) -> Exact:
@@ -165,12 +155,6 @@ class Judge:
 
         Formula and reference need to change alike only within the inputs' constraints:
         p - y and p sum(y) - y do not.
-
-        Args:
-          point: the flat inputs.
-          reference: at the point.
-          bits: of the high precision.
-          of_formula: whether the formula's change counts.
         """
         programs = [(reference, self._reference)]
         if of_formula:
@@ -200,90 +184,83 @@ class Judge:
             nudged.append(value)
         return nudged
 
-    def _beside(self, point: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def _beside(self, point: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Two points a hair apart from the point, opposite, within the inputs' domain."""
         rng = np.random.default_rng(0)
-        below, above = [], []
+        pairs = []
         for value, generator in zip(point, self._generators, strict=True):
-            if generator.kind not in REAL_KINDS:
-                below.append(value)
-                above.append(value)
-                continue
-            hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
-            value = _exact(value)
-            width = _absolute(hair)
-            edge = (value <= width) & (generator.kind != "real")
-            below.append(np.where(edge, value + width / 2, value - hair))
-            above.append(np.where(edge, value + width, value + hair))
-        return below, above
+            pair = value, value
+            if generator.kind in REAL_KINDS:
+                hair = _exact(_direction(rng, np.shape(value))) * HAIR**2
+                value, width = _exact(value), _absolute(hair)
+                pair = value - hair, value + hair
+                if generator.kind != "real":
+                    edge = value <= width
+                    pair = np.where(edge, (value + width / 2, value + width), pair)
+            pairs.append(pair)
+        return [*zip(*pairs, strict=True)]
 
     def _differs(
         self,
         value: Exact,
         reference: Exact,
-        moved: Exact | None,
+        moved: Exact | None = None,
         tolerance: float | None = None,
         least: float = _SMALLEST,
     ) -> bool:
         """Whether a leaf is off, by norm, by more than tolerance, movement and ``least`` allow."""
         tolerance = self._tolerance if tolerance is None else tolerance
-        for leaf, (v, r) in enumerate(zip(value, reference, strict=True)):
-            allowed = tolerance * _norm(r) + least
-            if moved is not None:
-                allowed += 1024 * _norm(moved[leaf])
-            if not _norm(v - r) <= allowed:
-                return True
-        return False
-
-    def _worst(
-        self,
-        outcome: str,
-        formula: Exact,
-        reference: Exact,
-        one_sided: tuple[Exact, Exact] | None = None,
-    ) -> Judgement:
-        """A judgement that names the entry with the largest difference."""
-        leaf, index, _ = max(
-            (
-                (leaf, index, _size(f[index] - r[index]))
-                for leaf, (f, r) in enumerate(zip(formula, reference, strict=True))
-                for index in np.ndindex(f.shape)
-            ),
-            key=lambda entry: entry[2],
+        moved = moved or [np.zeros(1)] * len(reference)
+        return any(
+            not _norm(v - r) <= tolerance * _norm(r) + least + 1024 * _norm(m)
+            for v, r, m in zip(value, reference, moved, strict=True)
         )
-        limits = None
-        if one_sided is not None:
-            below, above = sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
-            limits = below, above
-        values = _rounded(formula[leaf][index]), _rounded(reference[leaf][index])
-        return Judgement(outcome, 0.0, leaf, index, *values, limits)
 
-    def _accuracy(
-        self, computed: Sequence[np.ndarray], reference: Exact, movement: Callable[[], Exact]
-    ) -> Judgement:
-        """The bits that the formula loses in float64, in the worst entry.
 
-        Bits that rounding the inputs would lose do not count; the movement is computed only where
-        bits are lost.
-        """
-        nearest = [leaf.astype(float) for leaf in reference]
-        lost = [_bits_lost(f, t) for f, t in zip(computed, nearest, strict=True)]
-        if max((bits.max(initial=0.0) for bits in lost), default=0.0) > MANTISSA / 2:
-            moved = movement()
-            for leaf, bits in enumerate(lost):
-                for index in map(tuple, np.argwhere(bits > MANTISSA / 2)):
-                    if not np.isfinite(computed[leaf][index]):
-                        continue
-                    unavoidable = float(moved[leaf][index])
-                    error = abs(float(computed[leaf][index]) - nearest[leaf][index])
-                    beyond = _bits(error / unavoidable) if 0 < unavoidable < np.inf else MANTISSA
-                    bits[index] = min(bits[index], MANTISSA if beyond > MANTISSA / 2 else beyond)
-        leaf = max(range(len(lost)), key=lambda leaf: lost[leaf].max(initial=0.0))
-        if not lost[leaf].size:
-            return Judgement("right")
-        index = tuple(map(int, np.unravel_index(np.argmax(lost[leaf]), lost[leaf].shape)))
-        values = float(computed[leaf][index]), float(nearest[leaf][index])
-        return Judgement("right", float(lost[leaf][index]), leaf, index, *values)
+def _worst(
+    outcome: str, formula: Exact, reference: Exact, one_sided: tuple[Exact, Exact] | None = None
+) -> Judgement:
+    """A judgement that names the entry with the largest difference; NaN counts as infinite."""
+    distances = [np.abs(np.asarray(f - r, float)) for f, r in zip(formula, reference, strict=True)]
+    leaf, index = _largest_at([np.nan_to_num(d, nan=np.inf, posinf=np.inf) for d in distances])
+    limits = one_sided and sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
+    values = _rounded(formula[leaf][index]), _rounded(reference[leaf][index])
+    return Judgement(outcome, 0.0, leaf, index, *values, limits and (limits[0], limits[1]))
+
+
+def _accuracy(
+    computed: Sequence[np.ndarray], reference: Exact, movement: Callable[[], Exact]
+) -> Judgement:
+    """The bits that the formula loses in float64, in the worst entry.
+
+    Bits that rounding the inputs would lose do not count; the movement is computed only where
+    bits are lost.
+    """
+    nearest = [leaf.astype(float) for leaf in reference]
+    lost = [_bits_lost(f, t) for f, t in zip(computed, nearest, strict=True)]
+    if any(np.any(bits > MANTISSA / 2) for bits in lost):
+        for leaf, moved in enumerate(movement()):
+            bits, unavoidable = lost[leaf], moved.astype(float)
+            with np.errstate(all="ignore"):
+                error = np.abs(computed[leaf] - nearest[leaf])
+                beyond = np.log2(np.maximum(1.0, error / unavoidable))
+            known = (unavoidable > 0) & (unavoidable < np.inf) & (beyond <= MANTISSA / 2)
+            counted = (bits > MANTISSA / 2) & np.isfinite(computed[leaf]) & known
+            lost[leaf] = np.where(counted, beyond, bits)
+    leaf, index = _largest_at(lost)
+    if not lost[leaf].size:
+        return Judgement("right")
+    values = float(computed[leaf][index]), float(nearest[leaf][index])
+    return Judgement("right", float(lost[leaf][index]), leaf, index, *values)
+
+
+def _largest_at(leaves: Sequence[np.ndarray]) -> tuple[int, tuple[int, ...]]:
+    """The leaf and the index of the largest entry."""
+    leaf = max(range(len(leaves)), key=lambda leaf: leaves[leaf].max(initial=0.0))
+    if not leaves[leaf].size:
+        return leaf, ()
+    index = np.unravel_index(np.argmax(leaves[leaf]), leaves[leaf].shape)
+    return leaf, tuple(map(int, index))
 
 
 def _rounded(number: Any) -> float:
@@ -302,10 +279,6 @@ def _bits_lost(computed: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     bits = np.where(np.isfinite(computed), bits, MANTISSA)
     beyond_range = ~np.isfinite(nearest)  # no formula in float64 reaches the value
     return np.asarray(np.minimum(MANTISSA, np.where(beyond_range, 0.0, bits)))
-
-
-def _bits(ratio: Any) -> float:
-    return float(min(MANTISSA, np.log2(ratio))) if ratio > 1 else 0.0
 
 
 def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -335,11 +308,6 @@ def _absolute(array: np.ndarray) -> np.ndarray:
 
 def _largest(leaves: Exact) -> Any:
     return max((abs(entry) for leaf in leaves for entry in leaf.flat), default=0)
-
-
-def _size(number: Any) -> float:
-    """For ordering; NaN counts as infinite."""
-    return float(abs(number)) if mpmath.isfinite(number) else float("inf")
 
 
 def _norm(leaf: np.ndarray) -> Any:
