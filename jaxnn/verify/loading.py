@@ -41,7 +41,7 @@ def load_claims(path: str | PathLike[str]) -> list[Claim]:
     try:
         claims = _defined_claims(_execute(source, file.resolve()))
     except (Exception, SystemExit) as error:
-        raise UnusableFile(f"{file}{_line(error, file.resolve())}: {_text(error)}") from error
+        raise UnusableFile(f"{file}{_refusal(error, file.resolve())}") from error
     _refuse_equal_names(file, claims, ast.parse(source))
     if not claims:
         raise UnusableFile(f"{file}: no claims in it, expected functions decorated with @claim")
@@ -86,36 +86,28 @@ def _defined_claims(module: ModuleType) -> dict[str, Claim]:
 def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) -> None:
     """Raises if two claims have equal names, so that the second hides the first."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    variables: dict[str, list[str]] = {}
     for variable, claim in claims.items():
-        variables.setdefault(claim.name, []).append(variable)
         first, *more = [node.lineno for node in functions if node.name == variable] or [0]
         if more:
             raise UnusableFile(
                 f"{path}, line {more[0]}: a second claim {variable!r}, the first is in line {first}"
             )
-    for name, same in variables.items():
+        same = [other for other in claims if claims[other].name == claim.name]
         if len(same) > 1:
             raise UnusableFile(
-                f"{path}: the claims {', '.join(same)} are all of functions named {name!r}, "
+                f"{path}: the claims {', '.join(same)} are all of functions named {claim.name!r}, "
                 "expected a name for each"
             )
 
 
-def _line(error: BaseException, path: Path) -> str:
-    """The line of the error in the file: ``, line 12``."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f", line {error.lineno}" if error.lineno else ""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
-
-
-def _text(error: BaseException) -> str:
-    """The error in a line, with the class's name unless the error is jaxnn.verify's."""
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg}"
+def _refusal(error: BaseException, path: Path) -> str:
+    """The line and the error: ``, line 12: KeyError: 'w'``; jaxnn.verify's have no class name."""
     frames = list(traceback.walk_tb(error.__traceback__))
+    lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
     module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    name = "" if module.startswith("jaxnn.verify.") else f"{type(error).__name__}: "
-    return " ".join(f"{name}{error}".split())
+    text = str(error) if module.startswith("jaxnn.verify.") else f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        text = f"{type(error).__name__}: {error.msg}"
+        lines = [error.lineno] if error.filename == str(path) else lines
+    place = f", line {lines[-1]}" if lines and lines[-1] else ""
+    return " ".join(f"{place}: {text}".split())
