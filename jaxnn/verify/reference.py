@@ -40,18 +40,19 @@ def reference(
                 replaced = with_path(replaced, path, part)
             return function(replaced)
 
+        gradient = partial(_derivative, mode, jax.grad, of_parts)
         if claim.kind == "gradient":
-            result = gradient(of_parts, parts, mode)
+            result = gradient(parts)
         elif claim.kind == "jacobian":
-            result = _derivative(jax.jacrev, of_parts, parts, mode)
+            result = _derivative(mode, jax.jacrev, of_parts, parts)
         elif claim.kind == "hessian":
-            rows = _derivative(jax.jacrev, partial(gradient, of_parts, mode=mode), parts, mode)
+            rows = _derivative(mode, jax.jacrev, gradient, parts)
             result = tuple(row[0] for row in rows) if claim.single else rows
         elif is_rule(claim, inputs):
             return of_parts(parts)
         else:
-            rate, slopes = inputs[_rate(claim)], gradient(of_parts, parts, mode)
-            result = jax.tree.map(lambda part, slope: part - rate * slope, parts, slopes)
+            rate = inputs[_rate(claim)]
+            result = jax.tree.map(lambda part, slope: part - rate * slope, parts, gradient(parts))
         return result[0] if claim.single else result
 
     return derivative
@@ -73,13 +74,8 @@ def is_rule(claim: Claim, inputs: Inputs) -> bool:
     return same and (learning_rate_name(claim) is None or shapes != [()])
 
 
-def gradient(of_parts: Callable[..., Any], parts: PyTree, mode: str) -> PyTree:
-    """The gradient of a scalar function by a tree, in forward or reverse mode."""
-    return _derivative(jax.grad, of_parts, parts, mode)
-
-
 def _derivative(
-    reverse: Callable[..., Any], function: Callable[..., Any], parts: PyTree, mode: str
+    mode: str, reverse: Callable[..., Any], function: Callable[..., Any], parts: PyTree
 ) -> PyTree:
     """The derivative in a mode; forward mode for functions with loops that cannot be reversed."""
     if mode == "reverse":

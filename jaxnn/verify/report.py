@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 from jaxnn.reporting import plain
@@ -23,15 +22,6 @@ def to_json(verdicts: Iterable[Verdict]) -> str:
     """
     entries = plain(list(verdicts), not_finite=str, unknown=str)
     return json.dumps(entries, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-class Card(NamedTuple):
-    """A claim's part of the page."""
-
-    anchor: str  # the identifier within the page
-    role: str  # "as printed", "corrected", or "" for a claim without correction
-    claim: Claim
-    verdict: Verdict
 
 
 def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> str:
@@ -61,7 +51,7 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
     )
 
 
-def _groups(entries: Sequence[Entry]) -> list[list[Card]]:
+def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Every claim in a list with the corrections, in the order of the first members."""
     known = {id(claim) for claim, _ in entries}
     found: dict[int, list[Entry]] = {}
@@ -70,16 +60,10 @@ def _groups(entries: Sequence[Entry]) -> list[list[Card]]:
         while printed.corrects is not None and id(printed.corrects) in known:
             printed = printed.corrects
         found.setdefault(id(printed), []).append(entry)
-    groups = []
-    for number, (first, group) in enumerate(found.items(), start=1):
-        cards = []
-        group.sort(key=lambda entry: id(entry[0]) != first)
-        for i, (claim, verdict) in enumerate(group):
-            role = "corrected" if claim.corrects else "as printed"
-            anchor = f"claim-{number}-{i}" if i else f"claim-{number}"
-            cards.append(Card(anchor, role if len(group) > 1 else "", claim, verdict))
-        groups.append(cards)
-    return groups
+    return [
+        sorted(group, key=lambda entry, first=first: id(entry[0]) != first)
+        for first, group in found.items()
+    ]
 
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"

@@ -149,15 +149,9 @@ def movement(eqn) -> Run:
         pool.append(filler)  # position -1
         return [[pool[i] for i in route] for route in routes(*integers)]
 
-    def run_fixed(prec, x):
-        return [[x[i] for i in route] for route in fixed]
-
-    if moved != [True]:
-        return run
-    fixed = routes()
-    if fixed == [list(range(avals[0].size))]:
+    if moved == [True] and routes() == [list(range(avals[0].size))]:
         return lambda prec, x: [x]
-    return run_fixed
+    return run
 
 
 def scatter(combine: Callable[[Raw, Raw, int], Raw], eqn) -> Run:

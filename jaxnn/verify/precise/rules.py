@@ -5,6 +5,7 @@ every shape; integers and Booleans are NumPy arrays. A rule takes an equation an
 of the precision and the operands.
 """
 
+import operator
 from collections.abc import Callable, Iterable
 from functools import cmp_to_key, partial, reduce
 from itertools import pairwise, repeat
@@ -233,6 +234,7 @@ def _sort(eqn) -> Run:
     return run
 
 
+COMPARISONS = ("eq", "ge", "gt", "le", "lt")
 OF_MPMATH = ("abs", "asinh", "atan", "ceil", "erf", "floor", "mul", "neg", "tanh")
 OF_SCALARS = (
     "acos", "acosh", "add", "asin", "atan2", "atanh", "cbrt", "clamp", "cos", "cosh", "div",
@@ -260,10 +262,7 @@ REDUCTIONS = {
 """The function of two numbers, and the value without numbers."""
 
 EXACT: dict[str, Callable[..., Run]] = {
-    **{
-        name: partial(_predicate, getattr(libmp, f"mpf_{name}"))
-        for name in ("eq", "ge", "gt", "le", "lt")
-    },
+    **{name: partial(_predicate, getattr(libmp, f"mpf_{name}")) for name in COMPARISONS},
     "argmax": partial(_argument, libmp.mpf_gt),
     "argmin": partial(_argument, libmp.mpf_lt),
     "convert_element_type": _convert,
@@ -296,22 +295,13 @@ RULES: dict[str, Callable[..., Run]] = {
 }
 
 INTEGER: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "and": np.bitwise_and,
-    "eq": np.equal,
-    "ge": np.greater_equal,
-    "gt": np.greater,
-    "le": np.less_equal,
-    "lt": np.less,
+    **{
+        name: getattr(operator, f"__{name}__")
+        for name in (*COMPARISONS, "add", "and", "mul", "ne", "neg", "or", "sub", "xor")
+    },
     "max": np.maximum,
     "min": np.minimum,
-    "mul": np.multiply,
-    "ne": np.not_equal,
-    "neg": np.negative,
     "not": np.invert,
-    "or": np.bitwise_or,
-    "sub": np.subtract,
-    "xor": np.bitwise_xor,
 }
 """Primitives on integers for which NumPy gives JAX's result, without compilation."""
 

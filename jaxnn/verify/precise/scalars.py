@@ -13,25 +13,7 @@ from typing import Any
 import mpmath
 import numpy as np
 from mpmath import libmp
-from mpmath.libmp import (
-    fhalf,
-    finf,
-    fnan,
-    fninf,
-    fnone,
-    fone,
-    from_float,
-    from_int,
-    fzero,
-    mpf_abs,
-    mpf_add,
-    mpf_cmp,
-    mpf_div,
-    mpf_mul,
-    mpf_neg,
-    mpf_sign,
-    mpf_sub,
-)
+from mpmath.libmp import finf, fnan, fninf, fone, from_int, fzero, mpf_add, mpf_mul, mpf_neg
 
 Raw = Any  # a tuple of four integers
 
@@ -59,7 +41,7 @@ def to_raw(value: Any) -> list[Raw]:
 def _number_to_raw(x: Any) -> Raw:
     if hasattr(x, "_mpf_"):
         return x._mpf_
-    return from_int(int(x)) if isinstance(x, int) else from_float(float(x))
+    return from_int(int(x)) if isinstance(x, int) else libmp.from_float(float(x))
 
 
 def truncated(x: Raw) -> int:
@@ -114,18 +96,18 @@ def add(x: Raw, y: Raw, prec: int) -> Raw:
 
 def sub(x: Raw, y: Raw, prec: int) -> Raw:
     """x - y, rounded as ``Rounding`` states."""
-    return mpf_sub(x, y, prec, Rounding.direction)
+    return libmp.mpf_sub(x, y, prec, Rounding.direction)
 
 
 def sign(x: Raw, prec: int) -> Raw:
     """-1, 0 or 1."""
-    return fnan if x == fnan else from_int(mpf_sign(x))
+    return fnan if x == fnan else from_int(libmp.mpf_sign(x))
 
 
 def div(x: Raw, y: Raw, prec: int) -> Raw:
     """x / y; x / 0 is infinite with the sign of x."""
     if y != fzero:
-        return mpf_div(x, y, prec)
+        return libmp.mpf_div(x, y, prec)
     return mpf_mul(x, finf)
 
 
@@ -135,7 +117,7 @@ def rem(x: Raw, y: Raw, prec: int) -> Raw:
         return fnan
     if is_special(y):
         return x
-    left = libmp.mpf_mod(mpf_abs(x), mpf_abs(y), prec)
+    left = libmp.mpf_mod(libmp.mpf_abs(x), libmp.mpf_abs(y), prec)
     return mpf_neg(left) if x[0] else left
 
 
@@ -152,7 +134,7 @@ def maximum(x: Raw, y: Raw, prec: int, order: int = 1) -> Raw:
     """The larger number; NaN if x or y is NaN."""
     if fnan in (x, y):
         return fnan
-    return x if order * mpf_cmp(x, y) >= 0 else y
+    return x if order * libmp.mpf_cmp(x, y) >= 0 else y
 
 
 minimum = partial(maximum, order=-1)
@@ -191,7 +173,7 @@ def cbrt(x: Raw, prec: int) -> Raw:
     """The real cube root."""
     if is_special(x):
         return x
-    root = libmp.mpf_cbrt(mpf_abs(x), prec)
+    root = libmp.mpf_cbrt(libmp.mpf_abs(x), prec)
     return mpf_neg(root) if x[0] else root
 
 
@@ -202,18 +184,18 @@ def exp(x: Raw, prec: int) -> Raw:
         return libmp.mpf_exp(x, prec)
     extra = prec + magnitude(x) + 10
     log2 = libmp.mpf_ln2(extra)
-    doublings = libmp.mpf_floor(mpf_div(x, log2, extra))
-    rest = mpf_sub(x, mpf_mul(doublings, log2, extra), extra)
+    doublings = libmp.mpf_floor(libmp.mpf_div(x, log2, extra))
+    rest = libmp.mpf_sub(x, mpf_mul(doublings, log2, extra), extra)
     return libmp.mpf_shift(libmp.mpf_exp(rest, prec), truncated(doublings))
 
 
 def expm1(x: Raw, prec: int) -> Raw:
     """e^x - 1, accurate near 0."""
     if not x[1]:
-        return fnone if x == fninf else x
+        return libmp.fnone if x == fninf else x
     if magnitude(x) < -prec:
-        return mpf_add(x, mpf_mul(fhalf, mpf_mul(x, x, prec)), prec)
-    return mpf_sub(exp(x, prec + 10 + max(0, -magnitude(x))), fone, prec)
+        return mpf_add(x, mpf_mul(libmp.fhalf, mpf_mul(x, x, prec)), prec)
+    return libmp.mpf_sub(exp(x, prec + 10 + max(0, -magnitude(x))), fone, prec)
 
 
 def log(x: Raw, prec: int) -> Raw:
@@ -233,7 +215,7 @@ def log1p(x: Raw, prec: int) -> Raw:
     if not x[1]:
         return fnan if x == fninf else x
     if magnitude(x) < -prec:
-        return mpf_sub(x, mpf_mul(fhalf, mpf_mul(x, x, prec)), prec)
+        return libmp.mpf_sub(x, mpf_mul(libmp.fhalf, mpf_mul(x, x, prec)), prec)
     return log(mpf_add(fone, x, 0 if magnitude(x) <= 0 else prec + 10), prec)
 
 
@@ -242,7 +224,9 @@ def logaddexp(x: Raw, y: Raw, prec: int) -> Raw:
     top = maximum(x, y, prec)
     if is_special(top):
         return top
-    return mpf_add(top, log1p(exp(mpf_neg(mpf_abs(mpf_sub(x, y, prec))), prec), prec), prec)
+    return mpf_add(
+        top, log1p(exp(mpf_neg(libmp.mpf_abs(libmp.mpf_sub(x, y, prec))), prec), prec), prec
+    )
 
 
 def logistic(x: Raw, prec: int) -> Raw:
@@ -253,14 +237,14 @@ def logistic(x: Raw, prec: int) -> Raw:
 @_quiet
 def atanh(x: Raw, prec: int) -> Raw:
     """log((1 + x) / (1 - x)) / 2."""
-    if x in (fone, fnone):
+    if x in (fone, libmp.fnone):
         return mpf_mul(x, finf)
     return libmp.mpf_atanh(x, prec)
 
 
 def erf_inv(x: Raw, prec: int) -> Raw:
     """The y with erf(y) = x."""
-    if x in (fone, fnone):
+    if x in (fone, libmp.fnone):
         return mpf_mul(x, finf)
     if not x[1] or magnitude(x) > 0:
         return x if x == fzero else fnan
@@ -274,7 +258,7 @@ def round_away(x: Raw, prec: int) -> Raw:
         return x
     if magnitude(x) < 0:
         return fzero
-    whole = libmp.mpf_floor(mpf_add(mpf_abs(x), fhalf))
+    whole = libmp.mpf_floor(mpf_add(libmp.mpf_abs(x), libmp.fhalf))
     return mpf_neg(whole) if x[0] else whole
 
 
@@ -292,7 +276,7 @@ def power(x: Raw, y: Raw, prec: int) -> Raw:
     if fnan in (x, y):
         return fnan
     if is_special(y):
-        order = mpf_cmp(mpf_abs(x), fone)
+        order = libmp.mpf_cmp(libmp.mpf_abs(x), fone)
         if order == 0:
             return fone
         return finf if (order > 0) == (y == finf) else fzero
@@ -304,7 +288,7 @@ def power(x: Raw, y: Raw, prec: int) -> Raw:
     if x[0] and not whole:
         return fnan
     extra = prec + 10 + max(0, magnitude(y)) + magnitude(x).bit_length()
-    return exp(mpf_mul(y, log(mpf_abs(x), extra), extra), prec)
+    return exp(mpf_mul(y, log(libmp.mpf_abs(x), extra), extra), prec)
 
 
 exp2 = partial(power, from_int(2))
