@@ -223,9 +223,12 @@ def _worst(
     """A judgement that names the entry with the largest difference; NaN counts as infinite."""
     distances = [np.abs(np.asarray(f - r, float)) for f, r in zip(formula, reference, strict=True)]
     leaf, index = _largest_at([np.nan_to_num(d, nan=np.inf, posinf=np.inf) for d in distances])
-    limits = one_sided and sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
+    limits = None
+    if one_sided is not None:
+        below, above = sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
+        limits = below, above
     values = _rounded(formula[leaf][index]), _rounded(reference[leaf][index])
-    return Judgement(outcome, 0.0, leaf, index, *values, limits and (limits[0], limits[1]))
+    return Judgement(outcome, 0.0, leaf, index, *values, limits)
 
 
 def _accuracy(
