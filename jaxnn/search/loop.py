@@ -98,13 +98,9 @@ class Loop:
         if self._saved != self._segment:
             self._save()
         self._end_round({})
-        return Outcome(
-            self._curves,
-            self._parameters,
-            len(self._programs),
-            sum(self._compile_seconds),
-            sum(record["seconds"] for record in self.journal.known("segment")),
-        )
+        compiling = sum(self._compile_seconds)
+        training = sum(record["seconds"] for record in self.journal.known("segment"))
+        return Outcome(self._curves, self._parameters, len(self._programs), compiling, training)
 
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> Scores:
         """Trains the trials of a round, bucket by bucket."""
@@ -135,18 +131,14 @@ class Loop:
         )
 
     def _end_round(self, by_name: Mapping[str, list[Trial]]) -> None:
-        """Keeps parameters of trials that may be chosen, and buckets of trials that go on.
-
-        The trials of the next round, ``by_name``, have parameters in the buckets, and may still
-        diverge.
-        """
+        """Keeps parameters of trials that may be chosen, and buckets that go on in ``by_name``."""
         going_on = {trial.number for trials in by_name.values() for trial in trials}
         kept = self.keep({n: curve for n, curve in self._curves.items() if n not in going_on})
         for bucket in self._buckets.values():
             bucket.label = bucket.label.replace("now", "before")
             if bucket.members is None:
                 continue
-            members = bucket.members = self._gathered(bucket)
+            members = bucket.members = self.trainer.gather(bucket.program, bucket.members)
             for row, trial in enumerate(bucket.trials):
                 if trial.number in kept:
                     best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
@@ -255,19 +247,18 @@ class Loop:
         began = time.perf_counter()
         configs = [trial.config for trial in bucket.trials]
         metrics = self.trainer.advance(bucket.program, configs, bucket.members, start, stop, report)
-        seconds, diverged_at = time.perf_counter() - began, bucket.members.diverged_at
-        return {
+        record = {
             "segment": self._segment,
             "in_round": number,
             "evaluation": evaluation,
             "trials": [trial.number for trial in bucket.trials],
-            "diverged_at": diverged_at.tolist(),
-            "seconds": seconds,
-            **{
-                name: np.ma.array(x, mask=(diverged_at != NEVER) | ~np.isfinite(x)).tolist()
-                for name, x in metrics._asdict().items()
-            },
+            "diverged_at": bucket.members.diverged_at.tolist(),
+            "seconds": time.perf_counter() - began,
         }
+        for name, values in metrics._asdict().items():
+            diverged = (bucket.members.diverged_at != NEVER) | ~np.isfinite(values)
+            record[name] = np.ma.array(values, mask=diverged).tolist()
+        return record
 
     def _note(self, bucket: Bucket, record: Record) -> None:
         """Adds a segment's scores to the curves, and keeps the best parameters."""
@@ -283,15 +274,13 @@ class Loop:
             for best, params in zip(*pairs, strict=True):
                 best[:, better] = params[:, better]
 
-    def _gathered(self, bucket: Bucket) -> Members:
-        assert bucket.members is not None
-        return self.trainer.gather(bucket.program, bucket.members)
-
     def _save(self) -> None:
         """Writes a checkpoint of the buckets and the kept parameters."""
         arrays = {}
         for bucket in self._buckets.values():
-            arrays |= files.named_leaves(bucket.label, self._gathered(bucket))
+            assert bucket.members is not None
+            members = self.trainer.gather(bucket.program, bucket.members)
+            arrays |= files.named_leaves(bucket.label, members)
         for number, params in self._parameters.items():
             arrays |= files.named_leaves(f"parameters/{number}/", params)
         self.journal.save(self._segment, arrays)
