@@ -9,16 +9,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from threading import Timer
-from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxnn.spec import require_count
+from jaxnn.types import whole
 
 _SHORT = 1024  # bytes of a message that takes a single exchange
 _CHUNK = 2**26  # bytes per exchange: a power of 2, so that only the last piece is padded
@@ -52,7 +52,9 @@ def join(
     """
     if jax.distributed.is_initialized():
         raise RuntimeError("this process has joined already, expected join() once")
-    given = _checked(coordinator_address, process_count, process_id)
+    given = coordinator_address, process_count, process_id
+    if given != (None, None, None):
+        _check_job(*given)
     jax.config.update("jax_enable_preemption_service", False)  # swallows SIGTERM
     try:
         jax.distributed.initialize(*given, initialization_timeout=timeout_seconds)
@@ -70,21 +72,15 @@ def join(
     sys.excepthook = _report_and_fail
 
 
-def _checked(
-    address: str | None, count: int | None, index: int | None
-) -> tuple[str | None, int | None, int | None]:
-    if address is None and count is None and index is None:
-        return None, None, None
-    if address is None or count is None or index is None:
-        given = {"coordinator_address": address, "process_count": count, "process_id": index}
-        missing = " and ".join(name for name, value in given.items() if value is None)
+def _check_job(address: Any, count: Any, index: Any) -> None:
+    """ValueError unless all arguments are given and in range."""
+    given = {"coordinator_address": address, "process_count": count, "process_id": index}
+    if missing := " and ".join(name for name, value in given.items() if value is None):
         raise ValueError(f"{missing} not given, expected all of {', '.join(given)}, or none")
     if not re.fullmatch(r".+:\d+", address):
         raise ValueError(f"coordinator_address is {address!r}, expected 'host:port'")
-    require_count("process_count", count)
-    if isinstance(index, bool) or not hasattr(index, "__index__") or not 0 <= index < count:
+    if whole(index) not in range(require_count("process_count", count)):
         raise ValueError(f"process_id is {index!r}, expected 0 to {count - 1}")
-    return address, int(count), int(index)
 
 
 def process_count() -> int:
@@ -115,10 +111,8 @@ def fail(status: int) -> None:
         timer.start()
 
 
-def _report_and_fail(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    sys.__excepthook__(kind, error, trace)
+def _report_and_fail(*error: Any) -> None:
+    sys.__excepthook__(*error)
     sys.stderr.flush()
     fail(1)
 
@@ -162,10 +156,7 @@ def all_gather(content: np.ndarray) -> np.ndarray:
     counts = (*np.bincount([device.process_index for device in jax.devices()]).tolist(),)
     if len(set(counts)) > 1:
         raise ValueError(f"the processes have {counts} devices, expected the same number each")
-    with _noticing_losses():
-        received = [process_allgather(piece) for piece in _pieces(content)]
-    empty = np.zeros((process_count(), 0), np.uint8)
-    return np.concatenate([empty, *received], axis=1)[:, : len(content)]
+    return _exchange(process_allgather, content)
 
 
 def unlike_first(value: bytes) -> list[int]:
@@ -178,33 +169,30 @@ def _broadcast(content: bytes) -> bytes:
     """The bytes of process 0, of any length: length and beginning first, then the rest."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
-    begin = (len(content).to_bytes(8) + content)[:_SHORT].ljust(_SHORT, b"\0")
-    begin = all_gather(np.frombuffer(begin, np.uint8))[0].tobytes()
-    length = int.from_bytes(begin[:8])
-    rest = np.zeros(max(0, length - len(begin[8:])), np.uint8)
-    if is_first():
-        rest = np.frombuffer(content[len(begin[8:]) :], np.uint8)
-    with _noticing_losses():
-        received = [broadcast_one_to_all(piece).tobytes() for piece in _pieces(rest)]
-    return b"".join([begin[8:], *received])[:length]
+    message = len(content).to_bytes(8) + content
+    short = message[:_SHORT].ljust(_SHORT, b"\0")
+    begin = all_gather(np.frombuffer(short, np.uint8))[0].tobytes()
+    end = 8 + int.from_bytes(begin[:8])
+    if end <= _SHORT:
+        return begin[8:end]
+    rest = message[_SHORT:] if is_first() else bytes(end - _SHORT)
+    return begin[8:] + _exchange(broadcast_one_to_all, np.frombuffer(rest, np.uint8)).tobytes()
 
 
-def _pieces(content: np.ndarray) -> list[np.ndarray]:
-    """Bytes cut into pieces of few different lengths: every length is a program to compile."""
-    pieces = [content[start : start + _CHUNK] for start in range(0, len(content), _CHUNK)]
-    return [np.pad(p, (0, max(64, 1 << (len(p) - 1).bit_length()) - len(p))) for p in pieces]
-
-
-@contextmanager
-def _noticing_losses() -> Iterator[None]:
-    """Turns JAX's errors about a lost process into a single line."""
+def _exchange(collective: Callable[[np.ndarray], Any], content: np.ndarray) -> np.ndarray:
+    """What a collective of JAX makes of bytes, in pieces of few lengths: each is a program."""
+    received = []
     try:
-        yield
+        for start in range(0, max(len(content), 1), _CHUNK):
+            piece = content[start : start + _CHUNK]
+            padding = max(64, 1 << (len(piece) - 1).bit_length()) - len(piece)
+            received.append(np.asarray(collective(np.pad(piece, (0, padding)))))
     except (ValueError, RuntimeError) as error:
         raise LostProcessError(
             f"a process of the job was lost, expected all {process_count()} to work until the end: "
             f"{str(error).splitlines()[0][:200]}"
         ) from error
+    return np.concatenate(received, axis=-1)[..., : len(content)]
 
 
 def _error(module: str, name: str, text: str) -> Exception:

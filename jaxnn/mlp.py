@@ -1,7 +1,6 @@
 """Multilayer perceptrons as pure functions; with no hidden layer, softmax regression."""
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import losses
-from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, PyTree
+from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, PyTree, whole
 
 T = TypeVar("T")
 
@@ -156,13 +155,9 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if len(sizes) < 2:
         raise ValueError(f"sizes is {sizes}, expected at least two: (inputs, ..., classes)")
-    try:
-        counts = tuple(operator.index(n) for n in sizes if not isinstance(n, bool))
-    except TypeError:  # a float, a string, an array that is no integer scalar
-        counts = ()
-    if len(counts) < len(sizes) or min(counts) < 1:
+    if not all((whole(size) or 0) > 0 for size in sizes):
         raise ValueError(f"sizes is {sizes}, expected positive integers")
-    return counts
+    return tuple(map(int, sizes))
 
 
 def get_activation(activation: str | Activation) -> Activation:

@@ -44,14 +44,13 @@ def momentum(
     """
     import optax
 
-    def barrier(inner: GradientTransformation) -> GradientTransformation:
-        def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
-            return jax.lax.optimization_barrier(inner.update(updates, state, params))
+    trace = optax.trace(momentum, nesterov)
 
-        return optax.GradientTransformation(inner.init, update)
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        return jax.lax.optimization_barrier(trace.update(updates, state, params))
 
     return optax.chain(
-        barrier(optax.trace(momentum, nesterov)),
+        optax.GradientTransformation(trace.init, update),
         optax.scale_by_learning_rate(learning_rate),  # pyright: ignore[reportArgumentType]
     )
 
@@ -65,15 +64,7 @@ OPTIMIZERS = (*_OURS, "adam")
 def check_optimizer(optimizer: str | Optimizer) -> None:
     """ValueError unless the optimizer is a callable or has a known name."""
     if not callable(optimizer) and optimizer not in OPTIMIZERS:
-        _named(optimizer)
-
-
-def optimizer_of(optimizer: str | Optimizer, hyper: Any) -> GradientTransformation:
-    """The optimizer at the hyperparameters; None or no field stands for optax's default."""
-    if callable(optimizer):
-        return optimizer(hyper)
-    given = {name: getattr(hyper, name, None) for name in reads(optimizer) or ()}
-    return _named(optimizer)(**{name: v for name, v in given.items() if v is not None})
+        named(optimizer)
 
 
 def reads(optimizer: str | Optimizer) -> tuple[str, ...] | None:
@@ -90,7 +81,7 @@ def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
     """
     if callable(optimizer):
         return {"momentum": 0.9, "b1": 0.9, "b2": 0.999, "eps": 1e-8}
-    make = _named(optimizer)
+    make = named(optimizer)
     _, *parameters = signature(make).parameters.values()
     return {p.name: p.default for p in parameters if _is_scalar(p) and _works(make, p.name)}
 
@@ -117,8 +108,8 @@ def hyper_class(optimizer: str) -> Any:
 
 
 @lru_cache
-def _named(name: str) -> Callable[..., Any]:
-    """The function of ours or of optax that makes an optimizer from a learning rate."""
+def named(name: str) -> Callable[..., Any]:
+    """The function that makes an optimizer; every parameter but the learning rate is optional."""
     import optax
 
     make = _OURS.get(name) or getattr(optax, str(name), None)
@@ -166,7 +157,14 @@ class OptaxSchedule:
         make = getattr(optax, self.name)
         parameters = signature(make).parameters
         required = [name for name, p in parameters.items() if p.default is Parameter.empty]
-        known = self._defaults(steps)
+        known = {
+            **dict.fromkeys(("decay_steps", "transition_steps"), steps),
+            **dict.fromkeys(("value", "peak_value", "power"), 1.0),
+            "init_value": 0.0 if self.name.startswith("warmup") else 1.0,
+            "warmup_steps": steps // 10,
+            "end_value": 0.0,
+            "decay_rate": 0.1,
+        }
         given = {n: known[n] for n in required if n in known} | dict(self.arguments)
         wrong = [f"no {name}" for name in required if name not in given]
         wrong += [name for name in given if name not in parameters]
@@ -175,30 +173,19 @@ class OptaxSchedule:
             raise ValueError(f"schedule {self.name} is given {wrong[0]}, {expected}")
         return make(**given)
 
-    def _defaults(self, steps: int) -> dict[str, Any]:
-        """Values for the arguments that schedules of optax require."""
-        lengths = {"decay_steps": steps, "transition_steps": steps, "warmup_steps": steps // 10}
-        values = {"value": 1.0, "init_value": 1.0, "peak_value": 1.0, "end_value": 0.0}
-        start = {"init_value": 0.0} if self.name.startswith("warmup") else {}
-        return {**lengths, **values, **start, "decay_rate": 0.1, "power": 1.0}
-
-
-def step(steps: int) -> Callable[[Array], ArrayLike]:
-    """A tenth at one half, and again at three quarters."""
-    import optax
-
-    return optax.piecewise_constant_schedule(1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1})
-
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": lambda steps: lambda iteration: 1.0,
     "cosine": OptaxSchedule("cosine_decay_schedule"),  # from 1 to 0
-    "step": step,
+    "step": lambda steps: OptaxSchedule(  # a tenth at one half, and again at three quarters
+        "piecewise_constant_schedule",
+        {"boundaries_and_scales": {steps // 2: 0.1, 3 * steps // 4: 0.1}},
+    )(steps),
 }
 """The schedules of our names; ``schedule`` makes those of optax."""
 
 
-def schedule(name: str, **arguments: Any) -> Schedule:
+def schedule(name: str | Schedule, **arguments: Any) -> Schedule:
     """A schedule by name: ours, or any of optax, with or without "_decay" and "_schedule".
 
     Values are factors on the learning rate. Defaults of the arguments that optax requires:
@@ -207,7 +194,8 @@ def schedule(name: str, **arguments: Any) -> Schedule:
     0.1; power 1.
 
     Args:
-      name: such as "cosine", "warmup_cosine", "linear" or "exponential_decay".
+      name: such as "cosine", "warmup_cosine", "linear" or "exponential_decay"; a callable is
+        returned as given.
       **arguments: of optax's function, such as ``warmup_steps=100``.
 
     Returns:
@@ -222,8 +210,8 @@ def schedule(name: str, **arguments: Any) -> Schedule:
       >>> [round(float(factor(iteration)), 2) for iteration in (0, 10, 20, 60, 100)]
       [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    if name in SCHEDULES and not arguments:
-        return SCHEDULES[name]
+    if callable(name) or (name in SCHEDULES and not arguments):
+        return name if callable(name) else SCHEDULES[name]
     import optax
 
     for suffix in ("", "_schedule", "_decay", "_decay_schedule"):

@@ -24,8 +24,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.spec import Spec, check_hyper, require_count, with_defaults
-from jaxnn.train import NEVER, Layout, Metrics, check_data, run
+from jaxnn.spec import Spec, require_count
+from jaxnn.train import NEVER, Layout, Metrics, checked, run
 from jaxnn.types import Array, Data, Key, Model, PyTree
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
@@ -96,21 +96,19 @@ def train_population(
       >>> population.metrics["train"].error.shape
       (3, 2, 1)
     """
-    evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
-    check_hyper(hyper)
-    hyper = _as_columns(with_defaults(spec, hyper))
-    check_data(spec, data, evaluate_on)
+    hyper, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    hyper = _as_columns(hyper)
     words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
     words = words.reshape(-1, words.shape[-1])
     shape = len(words), len(hyper.learning_rate)
     if not shape[0]:
         raise ValueError("keys holds 0 seeds, expected at least 1")
     mesh = mesh or population_mesh()
-    batch_axis = check_mesh(mesh, spec)
+    check_mesh(mesh, spec)
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices.flat[0].platform, shape[1])
     waves = deal(*shape, require_count("block_size", block_size), mesh.shape["population"])
-    data_on_devices = place_whole(mesh, (data, evaluate_on))
+    data_on_devices = place(mesh, WHOLE, (data, evaluate_on))
 
     def arguments(wave: Wave) -> tuple:
         per_device = (
@@ -118,10 +116,10 @@ def train_population(
             words[np.array([b.replicate for b in wave])],
             np.array([b.count > 0 for b in wave]),
         )
-        return *place_split(mesh, per_device), *data_on_devices
+        return *place(mesh, SPLIT, per_device), *data_on_devices
 
     started = perf_counter()
-    static = (spec, mesh, jax.random.key_impl(keys), batch_axis)
+    static = spec, mesh, jax.random.key_impl(keys)
     program = trace_once(_program, static, signature(arguments(waves[0]))).compiled
     compiled = perf_counter()
     jax.block_until_ready(data_on_devices)
@@ -191,31 +189,33 @@ def check_axes(mesh: Mesh) -> None:
         )
 
 
-def check_mesh(mesh: Mesh, spec: Spec) -> str | None:
-    """The mesh axis for minibatches, or None; ValueError where no minibatch can be spread."""
+def check_mesh(mesh: Mesh, spec: Spec) -> None:
+    """ValueError for other axes, or where no minibatch can be spread."""
     check_axes(mesh)
-    size = dict(mesh.shape).get("batch", 1)
+    size = mesh.shape.get("batch", 1)
     if spec.batch_size % size:
         raise ValueError(
             f"batch_size is {spec.batch_size}, expected a multiple of the mesh's {size} devices "
             "along 'batch'"
         )
-    return "batch" if size > 1 else None
 
 
-def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> Callable:
+def batch_axis(mesh: Mesh) -> str | None:
+    """The mesh axis for minibatches, or None."""
+    return "batch" if mesh.shape.get("batch", 1) > 1 else None
+
+
+def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
     """Every device trains the device's block of a wave; padding blocks are skipped.
 
     (hyper [D, block], key words [D, 2], active [D], data, evaluate_on) -> results [D, block, ...]
     """
 
-    def train_block(
-        hyper: Any, words: Array, active: Array, data: Data, evaluate_on: dict[str, Data]
-    ) -> Any:
+    def train_block(hyper: Any, words: Array, active: Array, data: Data, evaluate_on: dict) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
 
         def member(hyper: Any, *, columns: bool) -> tuple:
-            layout = Layout(batch_axis, columns)
+            layout = Layout(batch_axis(mesh), columns)
             state, history = run(spec, hyper, key, data, evaluate_on, active[0], layout)
             return state.params, state.diverged_at, history.metrics
 
@@ -227,8 +227,13 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None) -> C
         results = member(jax.tree.map(lambda column: column[0], hyper), columns=False)
         return jax.tree.map(lambda x: x[None, None], results)
 
-    specs = {"in_specs": (SPLIT, SPLIT, SPLIT, WHOLE, WHOLE), "out_specs": SPLIT}
-    return jax.jit(jax.shard_map(train_block, mesh=mesh, **specs, check_vma=False))
+    return on_every_device(train_block, mesh, split=3, whole=2)
+
+
+def on_every_device(function: Callable, mesh: Mesh, *, split: int, whole: int) -> Callable:
+    """The function on every device's rows of the first arguments, and all of the last ones."""
+    specs = {"in_specs": (*(SPLIT,) * split, *(WHOLE,) * whole), "out_specs": SPLIT}
+    return jax.jit(jax.shard_map(function, mesh=mesh, **specs, check_vma=False))
 
 
 def _as_columns(hyper: Any) -> Any:
@@ -265,33 +270,17 @@ def deal(replicates: int, configurations: int, size: int, devices: int) -> list[
     return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
 
 
-def place_split(mesh: Mesh, arrays: PyTree) -> PyTree:
-    """Arrays [D, ...] on the devices: row d at position d along the population axis."""
-    return _place(arrays, NamedSharding(mesh, SPLIT))
-
-
-def place_whole(mesh: Mesh, arrays: PyTree) -> PyTree:
-    """Arrays on the devices: all of the arrays on every device."""
-    return _place(arrays, NamedSharding(mesh, WHOLE))
-
-
-def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
+def place(mesh: Mesh, spec: PartitionSpec, arrays: PyTree) -> PyTree:
+    """Arrays on the devices: ``WHOLE`` on each, or ``SPLIT``, row d at position d of the mesh."""
+    sharding = NamedSharding(mesh, spec)
     if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
+        return jax.device_put(arrays, sharding)
 
     def put(leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
 
-    return jax.tree.map(put, tree)
-
-
-class Signature(NamedTuple):
-    """The properties of arguments and settings that a compiled program depends on."""
-
-    structure: Any  # of the arguments
-    leaves: tuple[jax.ShapeDtypeStruct, ...]  # with their placement
-    settings: tuple  # of JAX, as in force in this thread
+    return jax.tree.map(put, arrays)
 
 
 @dataclass(eq=False)  # hashed by identity
@@ -311,18 +300,17 @@ class Traced:
 
 
 @lru_cache
-def trace_once(build: Callable[..., Callable], static: tuple, signature: Signature) -> Traced:
+def trace_once(build: Callable[..., Callable], static: tuple, signature: tuple) -> Traced:
     """The program ``build(*static)`` for arguments of one signature; traced once per process."""
-    arguments = jax.tree.unflatten(signature.structure, signature.leaves)
-    return Traced(build(*static).lower(*arguments))
+    structure, leaves, *_ = signature
+    return Traced(build(*static).lower(*jax.tree.unflatten(structure, leaves)))
 
 
-def signature(arguments: tuple) -> Signature:
-    """The signature of arguments on devices, under the current settings of JAX."""
+def signature(arguments: tuple) -> tuple:
+    """The structure and types of arguments on devices, and the settings of JAX in this thread."""
     leaves, structure = jax.tree.flatten(arguments)
     abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-    settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
-    return Signature(structure, tuple(abstract), settings)
+    return structure, tuple(abstract), *(getattr(jax.config, name) for name in _SETTINGS)
 
 
 def one_ahead(waves: Sequence[Wave], launch: Callable[[Wave], Any]) -> Iterator[tuple[Wave, Any]]:

@@ -11,8 +11,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxnn.mlp import get_loss
-from jaxnn.optimizers import Optimizer, Schedule, check_optimizer, defaults, optimizer_of, schedule
-from jaxnn.types import Array, ArrayLike, Loss, Model
+from jaxnn.optimizers import Optimizer, Schedule, check_optimizer, defaults, named, schedule
+from jaxnn.types import Array, ArrayLike, Loss, Model, whole
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
@@ -57,26 +57,25 @@ class Spec:
         object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))
         get_loss(self.loss)
         check_optimizer(self.optimizer)
-        get_schedule(self.schedule)
-        whole = all(hasattr(point, "__index__") for point in self.evaluate_at)
-        points = tuple(sorted({*map(int, self.evaluate_at), self.steps}))
-        if not whole or points[0] < 0 or points[-1] > self.steps:
+        schedule(self.schedule)
+        allowed = range(self.steps + 1)
+        if not all(whole(point) in allowed for point in self.evaluate_at):
             raise ValueError(
                 f"evaluate_at is {self.evaluate_at}, expected iterations from 0 to {self.steps}"
             )
-        object.__setattr__(self, "evaluate_at", points)
-
-
-def get_schedule(name: str | Schedule) -> Schedule:
-    """The schedule by name, or the callable itself."""
-    return name if callable(name) else schedule(name)
+        points = {*map(int, self.evaluate_at), self.steps}
+        object.__setattr__(self, "evaluate_at", tuple(sorted(points)))
 
 
 def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> "GradientTransformation":
     """The optimizer of one iteration, at the scheduled learning rate."""
-    factor = get_schedule(spec.schedule)(spec.steps)(iteration)
+    factor = schedule(spec.schedule)(spec.steps)(iteration)
     hyper = with_defaults(spec, hyper)
-    return optimizer_of(spec.optimizer, hyper._replace(learning_rate=hyper.learning_rate * factor))
+    hyper = hyper._replace(learning_rate=hyper.learning_rate * factor)
+    if callable(spec.optimizer):
+        return spec.optimizer(hyper)
+    read = hyper._replace(l2=None)._asdict() | {"clip": None}
+    return named(spec.optimizer)(**{name: v for name, v in read.items() if v is not None})
 
 
 def with_defaults(spec: Spec, hyper: Any) -> Any:
@@ -116,6 +115,7 @@ _RANGES: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
 
 def require_count(name: str, value: int) -> int:
     """The value as an int; ValueError unless it is a positive whole number."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+    count = whole(value)
+    if count is None or count < 1:
         raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
+    return count

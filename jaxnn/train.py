@@ -16,7 +16,7 @@ from jaxnn.losses import classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
 from jaxnn.spec import Spec, check_hyper, optimizer_at, with_defaults
-from jaxnn.types import Array, ArrayLike, Data, Key, PyTree
+from jaxnn.types import Array, ArrayLike, Batch, Data, Key, PyTree
 
 NEVER = -1
 """The ``diverged_at`` of a member whose loss has always been finite."""
@@ -39,8 +39,8 @@ class State(NamedTuple):
 class Withheld(NamedTuple):
     """Neighbouring examples kept out of training, such as validation examples."""
 
-    first: ArrayLike  # [] int32, traced
-    count: int  # static
+    first: ArrayLike = 0  # [] int32, traced
+    count: int = 0  # static
 
 
 class Layout(NamedTuple):
@@ -69,11 +69,7 @@ class History(NamedTuple):
 
 
 def objective(
-    spec: Spec,
-    params: PyTree,
-    l2: ArrayLike,
-    batch: tuple[Array, Array],
-    layout: Layout = ALONE,
+    spec: Spec, params: PyTree, l2: ArrayLike, batch: Batch, layout: Layout = ALONE
 ) -> tuple[Array, Array]:
     """The objective that training minimises, and the reported, unregularised loss.
 
@@ -91,18 +87,14 @@ def objective(
 
     Source: S2.4.
     """
-    losses, _ = _over_examples(spec, params, *batch, columns=layout.columns)
+    losses, _ = _over_examples(spec, params, *batch, layout)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
 
 
 @partial(jax.jit, static_argnames=("spec", "layout"))
 def train_step(
-    spec: Spec,
-    hyper: Any,
-    state: State,
-    batch: tuple[Array, Array],
-    layout: Layout = ALONE,
+    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout = ALONE
 ) -> tuple[State, Array]:
     """An update by the gradient of ``objective`` on a minibatch.
 
@@ -163,8 +155,7 @@ def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> 
         inputs, targets = (
             jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
         )
-        batch = as_float(inputs, data), targets
-        values = _over_examples(spec, params, *batch, columns=layout.columns)
+        values = _over_examples(spec, params, as_float(inputs, data), targets, layout)
         # The last block is moved back to fit; examples of the block before are not counted twice.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
         sums = [value @ fresh.astype(value.dtype) for value in values]
@@ -230,10 +221,18 @@ def train(
       >>> history.iteration.tolist(), bool(history.metrics["test"].error[-1] < 0.1)
       ([0, 100, 200], True)
     """
+    hyper, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    return _train_jit(spec, hyper, key, data, evaluate_on)
+
+
+def checked(
+    spec: Spec, hyper: Any, data: Data, evaluate_on: Mapping[str, Data] | None
+) -> tuple[Any, dict[str, Data]]:
+    """The hyperparameters and the data sets to evaluate, completed by the defaults."""
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     check_hyper(hyper)
     check_data(spec, data, evaluate_on)
-    return _train_jit(spec, with_defaults(spec, hyper), key, data, evaluate_on)
+    return with_defaults(spec, hyper), evaluate_on
 
 
 def run(
@@ -249,8 +248,7 @@ def run(
 
     A run that is not active does no work and returns the first state.
     """
-    init_key, order_key = jax.random.split(key)
-    step = _stepper(spec, hyper, order_key, data, None, layout)
+    draw, step = _start_and_step(spec, hyper, key, data, Withheld(), layout)
     stride = reduce(math.gcd, spec.evaluate_at)
     due = np.isin(np.arange(0, spec.steps + 1, stride), spec.evaluate_at)
 
@@ -270,9 +268,8 @@ def run(
         finite = [jnp.isfinite(each.loss) for each in metrics.values()]
         return mark_divergence(state, jnp.all(jnp.array(finite))), metrics
 
-    state = init_state(spec, hyper, init_key)
     flags = jnp.array(np.arange(len(due)) > 0), jnp.array(due)
-    state, metrics = jax.lax.scan(train_and_evaluate, state, flags)
+    state, metrics = jax.lax.scan(train_and_evaluate, draw(), flags)
     metrics = jax.tree.map(lambda values: values[np.flatnonzero(due)], metrics)
     return state, History(jnp.array(spec.evaluate_at, jnp.int32), metrics)
 
@@ -287,7 +284,7 @@ def advance(
     state: State,
     steps: ArrayLike,
     data: Data,
-    withheld: Withheld | None,
+    withheld: Withheld,
     layout: Layout,
 ) -> State:
     """``run`` piece by piece: more updates of a state.
@@ -297,25 +294,18 @@ def advance(
     minibatch is a function of the key and the iteration. The number of updates is traced. No
     minibatch holds an example that is withheld.
     """
-    init_key, order_key = jax.random.split(key)
-    step = _stepper(spec, hyper, order_key, data, withheld, layout)
-    state = jax.lax.cond(
-        state.iteration == 0, lambda: init_state(spec, hyper, init_key), lambda: state
-    )
+    draw, step = _start_and_step(spec, hyper, key, data, withheld, layout)
+    state = jax.lax.cond(state.iteration == 0, draw, lambda: state)
     return jax.lax.fori_loop(0, steps, lambda _, state: step(state), state)
 
 
-def _stepper(
-    spec: Spec,
-    hyper: Any,
-    order_key: Key,
-    data: Data,
-    withheld: Withheld | None,
-    layout: Layout,
-) -> Callable[[State], State]:
-    """The update of a state by the minibatch of the state's iteration."""
+def _start_and_step(
+    spec: Spec, hyper: Any, key: Key, data: Data, withheld: Withheld, layout: Layout
+) -> tuple[Callable[[], State], Callable[[State], State]]:
+    """The first state, and the update of a state by the minibatch of the state's iteration."""
+    init_key, order_key = jax.random.split(key)
     shuffle = shuffle_key(order_key)
-    n = len(data.targets) - (withheld.count if withheld else 0)
+    n = len(data.targets) - withheld.count
 
     def step(state: State) -> State:
         indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n)
@@ -323,11 +313,11 @@ def _stepper(
             share = spec.batch_size // jax.lax.axis_size(layout.batch_axis)
             first = jax.lax.axis_index(layout.batch_axis) * share
             indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
-        if withheld:
+        if withheld.count:
             indices += withheld.count * (indices >= withheld.first)
         return train_step(spec, hyper, state, take(data, indices), layout)[0]
 
-    return step
+    return partial(init_state, spec, hyper, init_key), step
 
 
 def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
@@ -354,7 +344,9 @@ def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple
     return get_loss(spec.loss)(logits, target), classification_error(logits, target)
 
 
-def _over_examples(spec: Spec, params: PyTree, *batch: Array, columns: bool) -> tuple[Array, Array]:
+def _over_examples(
+    spec: Spec, params: PyTree, inputs: Array, targets: Array, layout: Layout
+) -> tuple[Array, Array]:
     """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns, for speed.
 
     ``vmap`` chooses rows: the faster layout for a single model, unless all layers are narrow.
@@ -366,15 +358,15 @@ def _over_examples(spec: Spec, params: PyTree, *batch: Array, columns: bool) -> 
     """
     axes: Any = None
     wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
-    if columns or not wide:
-        row = 1, len(batch[0])
+    if layout.columns or not wide:
+        row = 1, len(inputs)
 
         def spread(leaf: Array) -> Array:
             return leaf[:, None] @ jnp.ones(row, leaf.dtype) if leaf.ndim == 1 else leaf
 
         axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)
         params = jax.tree.map(spread, params)
-    return jax.vmap(partial(loss_and_error, spec), in_axes=(axes, 0, 0))(params, *batch)
+    return jax.vmap(partial(loss_and_error, spec), in_axes=(axes, 0, 0))(params, inputs, targets)
 
 
 def mark_divergence(state: State, finite: Array) -> State:

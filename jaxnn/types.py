@@ -5,6 +5,7 @@ layer, C classes, K configurations (the population axis), S seeds (the replicate
 iterations.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 Array = jax.Array
+Batch = tuple[Array, Array]
+"""Inputs [B, in] in floating point, and targets [B] or [B, C]."""
 Key = jax.Array
 """From ``jax.random.key``."""
 PyTree = Any
@@ -93,3 +96,11 @@ class Hyper(NamedTuple):
     eps: ArrayLike | None = None  # adam: 1e-8
     clip: ArrayLike | None = None  # the largest norm of the gradient; None: no clipping
     weight_decay: ArrayLike | None = None  # adamw: 1e-4
+
+
+def whole(value: Any) -> int | None:
+    """The value as an int; None unless the value is an integer scalar, and no bool."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None

@@ -12,7 +12,7 @@ import pytest
 
 import jaxnn.population
 from jaxnn import MLP, Hyper, Spec, init_state, objective, train, train_population, train_step
-from jaxnn.optimizers import defaults, hyper_class, optimizer_of, reads, schedule
+from jaxnn.optimizers import defaults, hyper_class, reads, schedule
 from jaxnn.spec import optimizer_at
 
 KEY = jax.random.key(5)
@@ -71,7 +71,7 @@ def test_momentum_is_optax_sgd_behind_a_barrier(x64, batches, nesterov):
     for momentum, hyper in ((0.7, Hyper(0.05, momentum=0.7)), (0.9, Hyper(0.05))):
         expected = by_optax(optax.sgd(0.05, momentum, nesterov), batches, 0.0)
         assert_close(by_jaxnn(name, hyper, batches), expected)
-    optimizer = optimizer_of(name, Hyper(0.1))
+    optimizer = optimizer_at(Spec(MODEL, 1, optimizer=name), Hyper(0.1), jnp.int32(0))
     params = jnp.ones(3)
     program = jax.make_jaxpr(optimizer.update)(params, optimizer.init(params), params)
     assert "optimization_barrier" in str(program)
@@ -111,7 +111,7 @@ def test_the_scalars_of_every_optimizer_of_optax_can_be_traced():
         names.append(name)
 
         def update(hyper, name=name):
-            optimizer = optimizer_of(name, hyper)
+            optimizer = optimizer_at(Spec(MODEL, 1, optimizer=name), hyper, jnp.int32(0))
             return optimizer.update(params, optimizer.init(params), params)
 
         assert read is not None

@@ -8,7 +8,7 @@ import pytest
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.population import Block, deal, gather, one_ahead, place_split, store
+from jaxnn.population import SPLIT, Block, deal, gather, one_ahead, place, store
 
 
 def members(waves):
@@ -58,7 +58,7 @@ def test_what_a_device_has_trained_is_stored_without_what_fills_the_block():
         replicate = np.array([[block.replicate] for block in each])
         rows = np.stack([block.rows for block in each])
         output = {name: leaf[replicate, rows] for name, leaf in expected.items()}
-        output = jax.tree.map(lambda leaf: leaf + 0, place_split(mesh, output))
+        output = jax.tree.map(lambda leaf: leaf + 0, place(mesh, SPLIT, output))
         store(results, output, each)
     for name, leaf in expected.items():
         np.testing.assert_array_equal(results[name], leaf)

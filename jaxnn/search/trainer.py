@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxnn import population
-from jaxnn.population import SPLIT, WHOLE, Traced, Wave, check_mesh, default_block_size
+from jaxnn.population import SPLIT, WHOLE, Traced, Wave, batch_axis, default_block_size
 from jaxnn.search.space import Config
 from jaxnn.search.task import Arranged, traced_values
 from jaxnn.spec import Spec
@@ -95,7 +95,7 @@ class Trainer:
         self._names, self._key_kind, self._mesh = names, key_kind, mesh
         self._words = np.repeat(np.asarray(words), arranged.folds, axis=0)  # [R, ...] uint32
         self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))  # [R]
-        self._data = population.place_whole(mesh, arranged.data)
+        self._data = population.place(mesh, WHOLE, arranged.data)
         self._traced: dict[Program, Traced] = {}
 
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
@@ -126,8 +126,7 @@ class Trainer:
             spec, members = program.spec, self.empty(program.spec, 1)
             hyper = traced_values(spec, self._names, [{}])
             arguments = self._arguments(hyper, members, self._waves(program, members)[0], 0, 0)
-            batch_axis = check_mesh(self._mesh, spec)
-            static = (spec, self._mesh, self._key_kind, batch_axis, self.arranged.held_out)
+            static = spec, self._mesh, self._key_kind, self.arranged.held_out
             signature = population.signature(arguments)
             self._traced[program] = population.trace_once(segment_program, static, signature)
         return self._traced[program]
@@ -190,13 +189,11 @@ class Trainer:
             self._folds[replicate],
             np.array([block.count > 0 for block in wave]),
         )
-        scalars = population.place_whole(self._mesh, (np.int32(start), np.int32(steps)))
-        return (*population.place_split(self._mesh, per_device), *scalars, self._data)
+        scalars = population.place(self._mesh, WHOLE, (np.int32(start), np.int32(steps)))
+        return (*population.place(self._mesh, SPLIT, per_device), *scalars, self._data)
 
 
-def segment_program(
-    spec: Spec, mesh: Mesh, key_kind: Any, batch_axis: str | None, held_out: int
-) -> Callable:
+def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Callable:
     """Every device trains and evaluates the device's block of a wave; padding blocks are skipped.
 
     (hyper [D, block], (params, optimizer state, divergence) [D, block, ...], key words [D, 2],
@@ -216,7 +213,7 @@ def segment_program(
     ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
         withheld = Withheld(fold[0] * held_out, held_out)
-        layout = Layout(batch_axis, columns=True)
+        layout = Layout(batch_axis(mesh), columns=True)
         zero = Metrics(jnp.zeros(()), jnp.zeros(()))
         hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
         inputs, targets = (
@@ -240,8 +237,7 @@ def segment_program(
         )
         return jax.tree.map(lambda leaf: leaf[None], output)
 
-    specs = {"in_specs": (*(SPLIT,) * 5, *(WHOLE,) * 3), "out_specs": SPLIT}
-    return jax.jit(jax.shard_map(train_block, mesh=mesh, **specs, check_vma=False))
+    return population.on_every_device(train_block, mesh, split=5, whole=3)
 
 
 def cheapest(
