@@ -7,6 +7,7 @@ docstrings name the misprints of the sources.
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import NamedTuple
 
 import chex
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.losses import check_target, sigmoid, softmax
-from jaxnn.mlp import affine, get_activation
+from jaxnn.mlp import ACTIVATIONS, affine, by_name
 from jaxnn.types import Array, ArrayLike, Layer, Params
 
 VECTOR, ROWS = (None,), (None, None)
@@ -167,10 +168,7 @@ def affine_composition(layers: Params, x: Array) -> tuple[Array, ...]:
     """
     if not layers:
         raise ValueError("affine_composition got no layers, expected at least one")
-    activations = [x]
-    for layer in layers:
-        activations.append(affine(layer, activations[-1]))
-    return tuple(activations[1:])
+    return tuple(accumulate(layers, lambda z, layer: affine(layer, z), initial=x))[1:]
 
 
 def affine_weight_jacobian(x: Array, out: int) -> Array:
@@ -248,11 +246,8 @@ def two_layer_values(params: Params, x: Array, *, activation: str = "sigmoid") -
     """
     if len(params) != 2:
         raise ValueError(f"two_layer_values takes two layers, got {len(params)}")
-    if activation not in ACTIVATION_DERIVATIVES:
-        known = sorted(ACTIVATION_DERIVATIVES)
-        raise ValueError(f"activation is {activation!r}, expected one of {known}")
     first, second = params
-    hidden = get_activation(activation)(affine(first, x))
+    hidden = by_name("activation", activation, ACTIVATIONS)(affine(first, x))
     return TwoLayerValues(hidden, softmax(affine(second, hidden)))
 
 

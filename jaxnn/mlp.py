@@ -59,7 +59,7 @@ def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
       ValueError: fewer than two sizes, a size that is not a positive integer, or an unknown
         initializer.
     """
-    sizes, deviation = check_sizes(sizes), _by_name("initializer", initializer, INITIALIZERS)
+    sizes, deviation = check_sizes(sizes), by_name("initializer", initializer, INITIALIZERS)
     shapes = [(out, into) for into, out in pairwise(sizes)]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     draws = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
@@ -139,7 +139,7 @@ class MLP:
     def __post_init__(self):
         object.__setattr__(self, "sizes", check_sizes(self.sizes))
         get_activation(self.activation)
-        _by_name("initializer", self.initializer, INITIALIZERS)
+        by_name("initializer", self.initializer, INITIALIZERS)
 
     def init(self, key: Key) -> Params:
         """Draws the parameters; see ``jaxnn.init``."""
@@ -162,19 +162,20 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def get_activation(activation: str | Activation) -> Activation:
     """The activation by name, or the callable itself."""
-    return activation if callable(activation) else _by_name("activation", activation, ACTIVATIONS)
+    if callable(activation):
+        return activation
+    return by_name("activation", activation, ACTIVATIONS, " or a callable")
 
 
 def get_loss(loss: str | Loss) -> Loss:
     """The per-example loss by name, or the callable itself."""
-    return loss if callable(loss) else _by_name("loss", loss, losses.LOSSES)
+    return loss if callable(loss) else by_name("loss", loss, losses.LOSSES, " or a callable")
 
 
-def _by_name(kind: str, name: str, known: Mapping[str, T]) -> T:
+def by_name(kind: str, name: str, known: Mapping[str, T], also: str = "") -> T:
     """The entry of a table; ValueError for an unknown name."""
     if name not in known:
-        callables = "" if kind == "initializer" else " or a callable"
-        raise ValueError(f"{kind} is {name!r}, expected one of {sorted(known)}{callables}")
+        raise ValueError(f"{kind} is {name!r}, expected one of {sorted(known)}{also}")
     return known[name]
 
 

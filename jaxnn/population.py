@@ -1,12 +1,10 @@
 """A population: many configurations x several seeds, trained on all devices.
 
 A *replicate* is a seed, or a fold of a seed. A *block* is the part that a device trains at once:
-some configurations of a single replicate. The members of a block share every minibatch, so the
-first layer of the whole block is one matrix product. A *wave* is a block per device. Waves follow
-each other until the population is done, so the size of a block bounds the memory.
-
-Every process launches all waves and trains the blocks of the local devices; ``gather`` completes
-the results of a process by the results of the other processes.
+some configurations of one replicate, which share every minibatch, so that the first layer of a
+block is one matrix product. A *wave* is a block per device; waves follow each other, so the size of
+a block bounds the memory. Every process launches all waves and trains the blocks of the local
+devices; ``gather`` completes the results by the results of the other processes.
 """
 
 import math
@@ -104,7 +102,7 @@ def train_population(
     if not shape[0]:
         raise ValueError("keys holds 0 seeds, expected at least 1")
     mesh = mesh or population_mesh()
-    check_mesh(mesh, spec)
+    check_mesh(mesh, spec.batch_size)
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices.flat[0].platform, shape[1])
     waves = deal(*shape, require_count("block_size", block_size), mesh.shape["population"])
@@ -112,9 +110,9 @@ def train_population(
 
     def arguments(wave: Wave) -> tuple:
         per_device = (
-            jax.tree.map(lambda column: column[np.stack([b.rows for b in wave])], hyper),
-            words[np.array([b.replicate for b in wave])],
-            np.array([b.count > 0 for b in wave]),
+            jax.tree.map(lambda column: column[wave.rows], hyper),
+            words[wave.replicate],
+            wave.count > 0,
         )
         return *place(mesh, SPLIT, per_device), *data_on_devices
 
@@ -131,7 +129,7 @@ def train_population(
         if results is None:
             results = jax.tree.map(lambda x: np.empty(shape + x.shape[2:], x.dtype), output)
         store(results, output, wave)
-        done += sum(block.count for block in wave)
+        done += int(wave.count.sum())
         if progress:
             progress(done, shape[0] * shape[1])
     params, diverged_at, metrics = gather(results, waves, mesh)
@@ -175,8 +173,8 @@ def _parameter_bytes(model: Model, _: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
-def check_axes(mesh: Mesh) -> None:
-    """ValueError for axes besides ``population`` and ``batch``, or a process without a device."""
+def check_mesh(mesh: Mesh, batch_size: int = 0) -> None:
+    """ValueError for other axes, a process without a device, or minibatches of unequal shares."""
     if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
         raise ValueError(
             f"mesh has the axes {mesh.axis_names}, expected 'population', with or without 'batch'"
@@ -187,16 +185,11 @@ def check_axes(mesh: Mesh) -> None:
             f"mesh has devices of the processes {sorted(processes)}, expected of all "
             f"{distributed.process_count()}"
         )
-
-
-def check_mesh(mesh: Mesh, spec: Spec) -> None:
-    """ValueError for other axes, or where no minibatch can be spread."""
-    check_axes(mesh)
     size = mesh.shape.get("batch", 1)
-    if spec.batch_size % size:
+    if batch_size % size:
         raise ValueError(
-            f"batch_size is {spec.batch_size}, expected a multiple of the mesh's {size} devices "
-            "along 'batch'"
+            f"batch_size is {batch_size}, expected a multiple of the mesh's {size} devices along "
+            "'batch'"
         )
 
 
@@ -248,26 +241,26 @@ def _as_columns(hyper: Any) -> Any:
     return hyper._replace(**{n: np.broadcast_to(column, shape) for n, column in columns.items()})
 
 
-class Block(NamedTuple):
-    """The configurations of a replicate that a device trains at once."""
+class Wave(NamedTuple):
+    """A block per position along the mesh axis ``population``."""
 
-    replicate: int
-    rows: np.ndarray  # [block_size] configurations, the last repeated to fill the block
-    count: int  # how many of the rows are no padding
+    replicate: np.ndarray  # [D]
+    rows: np.ndarray  # [D, block_size] configurations, the last repeated to fill a block
+    count: np.ndarray  # [D]: how many of a block's rows are no padding
 
-
-Wave = list[Block]
-"""A block per position along the mesh axis ``population``."""
+    def members(self, position: int) -> tuple[int, np.ndarray]:
+        """The replicate and the configurations of the block at a position."""
+        return self.replicate[position], self.rows[position, : self.count[position]]
 
 
 def deal(replicates: int, configurations: int, size: int, devices: int) -> list[Wave]:
     """All blocks in waves; blocks without members fill the last wave."""
-    blocks = []
-    for replicate, first in product(range(replicates), range(0, configurations, size)):
-        rows = np.minimum(np.arange(first, first + size), configurations - 1)
-        blocks.append(Block(replicate, rows, min(size, configurations - first)))
-    blocks += [blocks[-1]._replace(count=0)] * (-len(blocks) % devices)
-    return [blocks[i : i + devices] for i in range(0, len(blocks), devices)]
+    blocks = [*product(range(replicates), range(0, configurations, size))]
+    replicate, first = np.array(blocks + blocks[-1:] * (-len(blocks) % devices)).T
+    count = np.minimum(size, configurations - first) * (np.arange(len(first)) < len(blocks))
+    rows = np.minimum(first[:, None] + np.arange(size), configurations - 1)
+    waves = [slice(start, start + devices) for start in range(0, len(first), devices)]
+    return [Wave(replicate[each], rows[each], count[each]) for each in waves]
 
 
 def place(mesh: Mesh, spec: PartitionSpec, arrays: PyTree) -> PyTree:
@@ -327,9 +320,8 @@ def store(results: PyTree, output: PyTree, wave: Wave) -> None:
     for whole, part in zip(jax.tree.leaves(results), jax.tree.leaves(output), strict=True):
         for piece in part.addressable_shards:
             if piece.replica_id == 0 or not part.is_fully_addressable:
-                block = wave[piece.index[0].start or 0]
-                place = block.replicate, block.rows[: block.count]
-                whole[place] = np.asarray(piece.data)[0, : block.count]
+                members = wave.members(piece.index[0].start or 0)
+                whole[members] = np.asarray(piece.data)[0, : len(members[1])]
 
 
 def gather(results: PyTree, waves: Sequence[Wave], mesh: Mesh) -> PyTree:
@@ -359,6 +351,6 @@ def _owners(waves: Sequence[Wave], mesh: Mesh, shape: tuple[int, int]) -> np.nda
     grid = grid.reshape(len(grid), -1)
     owner = np.zeros(shape, int)
     for wave in waves:
-        for device, block in zip(grid[:, 0], wave, strict=True):
-            owner[block.replicate, block.rows[: block.count]] = device.process_index
+        for position, device in enumerate(grid[:, 0]):
+            owner[wave.members(position)] = device.process_index
     return owner

@@ -9,7 +9,7 @@ from several_processes import SPACE, TASK, TEST, TRAIN, population, searched
 
 from jaxnn import MLP, Hyper, Spec, evaluate, train_population
 from jaxnn.devices import population_mesh
-from jaxnn.population import WHOLE, check_axes
+from jaxnn.population import WHOLE, check_mesh
 from jaxnn.search import SpaceError, Task, choice, grid, log_uniform, search
 from jaxnn.train import Layout
 from jaxnn.types import Data
@@ -114,7 +114,7 @@ def test_other_axes_are_refused(names):
     message = r"^mesh has the axes \(.*\), expected 'population', with or without 'batch'$"
     spec = Spec(model=MLP((12, 3)), steps=1)
     for attempt in (
-        lambda: check_axes(mesh),
+        lambda: check_mesh(mesh),
         lambda: train_population(spec, Hyper(0.1), jax.random.key(0), TRAIN, mesh=mesh),
         lambda: search(TASK, SPACE, method=grid(2), key=jax.random.key(0), mesh=mesh),
     ):

@@ -57,7 +57,7 @@ def test_a_population_lowers(program, pixels, block_size, monkeypatch):
     with pytest.raises(TracedError):
         train_population(spec, hyper, KEY, pixels, block_size=block_size, mesh=population_mesh(1))
     ((build, static, signature),) = traced
-    arguments = jax.tree.unflatten(signature.structure, signature.leaves)
+    arguments = jax.tree.unflatten(*signature[:2])
     exported = export.export(build(*static), platforms=PLATFORMS)(*arguments)
     assert exported.platforms == PLATFORMS
     assert [leaf.shape[:2] for leaf in exported.out_avals] == [(1, block_size)] * 7

@@ -8,16 +8,16 @@ import pytest
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.population import SPLIT, Block, deal, gather, one_ahead, place, store
+from jaxnn.population import SPLIT, Wave, deal, gather, one_ahead, place, store
 
 
 def members(waves):
     """(replicate, configuration) of every member, block by block."""
     return [
-        (block.replicate, int(row))
+        (int(wave.replicate[position]), int(row))
         for wave in waves
-        for block in wave
-        for row in block.rows[: block.count]
+        for position in range(len(wave.count))
+        for row in wave.members(position)[1]
     ]
 
 
@@ -28,21 +28,20 @@ def test_every_member_is_in_one_block(replicates, configurations, size, devices)
     waves = deal(replicates, configurations, size, devices)
     everyone = [(r, k) for r in range(replicates) for k in range(configurations)]
     assert sorted(members(waves)) == everyone
-    assert {len(wave) for wave in waves} == {devices}
-    assert {len(block.rows) for wave in waves for block in wave} == {size}
+    assert {wave.rows.shape for wave in waves} == {(devices, size)}
     assert len(waves) == -(-replicates * -(-configurations // size) // devices)
 
 
 def test_every_wave_is_launched_before_the_one_before_it_is_read():
     said = []
-    waves = [[Block(0, np.array([k]), 1)] for k in range(3)]
+    waves = [Wave(np.array([0]), np.array([[k]]), np.array([1])) for k in range(3)]
 
     def launch(wave):
-        said.append(f"launch {wave[0].rows[0]}")
-        return wave[0].rows[0]
+        said.append(f"launch {wave.rows[0, 0]}")
+        return wave.rows[0, 0]
 
     for wave, output in one_ahead(waves, launch):
-        assert output == wave[0].rows[0]
+        assert output == wave.rows[0, 0]
         said.append(f"read {output}")
     assert said == ["launch 0", "launch 1", "read 0", "launch 2", "read 1", "read 2"]
 
@@ -55,9 +54,8 @@ def test_what_a_device_has_trained_is_stored_without_what_fills_the_block():
         expected["b"][replicate, k] = 10 * replicate + k
         expected["a"][replicate, k] = 10 * replicate + k + np.arange(3) / 4
     for each in deal(2, 5, 2, mesh.size):
-        replicate = np.array([[block.replicate] for block in each])
-        rows = np.stack([block.rows for block in each])
-        output = {name: leaf[replicate, rows] for name, leaf in expected.items()}
+        chosen = each.replicate[:, None], each.rows
+        output = {name: leaf[chosen] for name, leaf in expected.items()}
         output = jax.tree.map(lambda leaf: leaf + 0, place(mesh, SPLIT, output))
         store(results, output, each)
     for name, leaf in expected.items():
@@ -94,9 +92,9 @@ def test_results_are_completed_by_the_bits_of_those_who_trained_them(monkeypatch
     for process in range(3):
         results = {name: np.zeros_like(leaf) for name, leaf in truth.items()}
         for each in waves:
-            for position, block in enumerate(each):
-                if process in along[position]:
-                    place = block.replicate, block.rows[: block.count]
+            for position, processes in enumerate(along):
+                if process in processes:
+                    place = each.members(position)
                     for name, leaf in truth.items():
                         results[name][place] = leaf[place]
         own.append(results)

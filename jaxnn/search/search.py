@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.population import check_axes, check_mesh
+from jaxnn.population import check_mesh
 from jaxnn.search.journal import Journal
 from jaxnn.search.loop import Loop, Status
 from jaxnn.search.methods import Method
@@ -95,7 +95,7 @@ def search(
     # Optax takes a tenth of a second to import: in the background while keys are drawn.
     Thread(target=import_module, args=("optax",), daemon=True).start()
     mesh = mesh or population_mesh()
-    check_axes(mesh)
+    check_mesh(mesh)
     bits, replicate_key, words = _draw(key, seeds)
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
@@ -155,7 +155,7 @@ def check(
     for static in space.static_parts():
         spec = task.spec(static, arranged.trained_on)
         try:
-            check_mesh(mesh, spec)
+            check_mesh(mesh, spec.batch_size)
             if (spec.model, spec.loss) not in seen:
                 check_data(spec, arranged.data, {})
                 seen.add((spec.model, spec.loss))

@@ -179,15 +179,13 @@ class Trainer:
         return population.deal(replicates, trials, program.block_size, devices)
 
     def _arguments(self, hyper: Any, members: Members, wave: Wave, start: int, steps: int) -> tuple:
-        rows = np.stack([block.rows for block in wave])  # [D, block_size]
-        replicate = np.array([block.replicate for block in wave])
         states = members.params, members.optimizer_state, members.diverged_at
         per_device = (
-            jax.tree.map(lambda column: column[rows], hyper),
-            jax.tree.map(lambda leaf: leaf[replicate[:, None], rows], states),
-            self._words[replicate],
-            self._folds[replicate],
-            np.array([block.count > 0 for block in wave]),
+            jax.tree.map(lambda column: column[wave.rows], hyper),
+            jax.tree.map(lambda leaf: leaf[wave.replicate[:, None], wave.rows], states),
+            self._words[wave.replicate],
+            self._folds[wave.replicate],
+            wave.count > 0,
         )
         scalars = population.place(self._mesh, WHOLE, (np.int32(start), np.int32(steps)))
         return (*population.place(self._mesh, SPLIT, per_device), *scalars, self._data)

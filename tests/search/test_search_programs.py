@@ -128,7 +128,7 @@ def test_a_segment_lowers_for_every_platform(optimizer, monkeypatch):
     train = Trainer(arranged, (), seed_words(KEY, 2), kind, population_mesh(1))
     train.traced(Program(Spec(MLP((12, 6, 3)), 40, batch_size=20, optimizer=optimizer), 4))
     ((build, static, signature),) = traced
-    arguments = jax.tree.unflatten(signature.structure, signature.leaves)
+    arguments = jax.tree.unflatten(*signature[:2])
     platforms = ("cpu", "cuda", "tpu")
     exported = export.export(build(*static), platforms=platforms)(*arguments)
     assert exported.platforms == platforms
