@@ -38,9 +38,8 @@ def momentum(
 ) -> GradientTransformation:
     """``optax.sgd`` with momentum.
 
-    The barrier completes the momentum's trace before the parameters are computed. Without the
-    barrier XLA computes trace and parameters both from the old values, and has to copy both in
-    every step, which takes a tenth of the step's time and more.
+    The barrier completes the momentum before the parameters are computed. Without the barrier XLA
+    computes both from the old values, and copies both in every step: a tenth of its time and more.
     """
     import optax
 
@@ -177,9 +176,8 @@ class OptaxSchedule:
 SCHEDULES: dict[str, Schedule] = {
     "constant": lambda steps: lambda iteration: 1.0,
     "cosine": OptaxSchedule("cosine_decay_schedule"),  # from 1 to 0
-    "step": lambda steps: OptaxSchedule(  # a tenth at one half, and again at three quarters
-        "piecewise_constant_schedule",
-        {"boundaries_and_scales": {steps // 2: 0.1, 3 * steps // 4: 0.1}},
+    "step": lambda steps: schedule(  # a tenth at one half, and again at three quarters
+        "piecewise_constant", boundaries_and_scales={steps // 2: 0.1, 3 * steps // 4: 0.1}
     )(steps),
 }
 """The schedules of our names; ``schedule`` makes those of optax."""

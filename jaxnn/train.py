@@ -287,12 +287,10 @@ def advance(
     withheld: Withheld,
     layout: Layout,
 ) -> State:
-    """``run`` piece by piece: more updates of a state.
+    """``run`` piece by piece: a traced number of updates, without the withheld examples.
 
-    A state of iteration 0 is drawn first: of the first state only the shapes count. The result is
-    bit for bit independent of the division of the updates into calls, which share a key: a
-    minibatch is a function of the key and the iteration. The number of updates is traced. No
-    minibatch holds an example that is withheld.
+    A state of iteration 0 is drawn first; only the shapes of the given state count. No bit of the
+    result depends on the division of the updates into calls, which share a key.
     """
     draw, step = _start_and_step(spec, hyper, key, data, withheld, layout)
     state = jax.lax.cond(state.iteration == 0, draw, lambda: state)
@@ -349,12 +347,10 @@ def _over_examples(
 ) -> tuple[Array, Array]:
     """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns, for speed.
 
-    ``vmap`` chooses rows: the faster layout for a single model, unless all layers are narrow.
-    Columns are faster for models that train together. For columns every bias is spread over the
-    minibatch first: adding a vector that is not mapped would make ``vmap`` move the examples to the
-    front, which transposes every layer's pre-activations, and the matrix products of a population
-    would run on mixed layouts, a sixth slower. The bias is spread by a product with ones, whose
-    derivative is a matrix product too, faster than a sum.
+    Rows are faster for one model, unless all layers are narrow; columns are faster for models that
+    train together. For columns every bias is spread over the minibatch first, because for a bias
+    that is not mapped ``vmap`` would transpose every layer's pre-activations, a sixth slower. The
+    bias is spread by a product with ones: the derivative is a product too, faster than a sum.
     """
     axes: Any = None
     wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
