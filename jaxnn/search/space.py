@@ -35,6 +35,12 @@ class SpaceError(ValueError):
     """A space that cannot be searched."""
 
 
+def expect(holds: bool, message: str) -> None:
+    """SpaceError with the message unless a condition holds."""
+    if not holds:
+        raise SpaceError(message)
+
+
 @dataclass(frozen=True)
 class Domain:
     """The values of a hyperparameter, with a distribution over the values.

@@ -20,6 +20,7 @@ from jaxnn.search import (
     population_based,
     uniform,
 )
+from jaxnn.search.methods.pbt import explore
 from jaxnn.search.methods.sampling import random_configuration
 
 SPACE = Space(
@@ -29,6 +30,7 @@ SPACE = Space(
         "hidden": choice((), (5,), (6,)),
     }
 )
+FACTORS = 0.8, 1.25
 
 
 def second_round(scores, space=SPACE, *, seed=0, **arguments):
@@ -107,9 +109,9 @@ def test_members_go_on_with_what_they_had():
 
 @pytest.mark.parametrize(("resample", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
 def test_copies_are_perturbed_or_drawn_anew(resample, share):
-    method, rng = population_based(2, resample=resample), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     config = {"learning_rate": 0.01, "l2": 0.01, "hidden": ()}
-    explored = [method.explore(config, SPACE, rng) for _ in range(2000)]
+    explored = [explore(config, SPACE, rng, FACTORS, resample) for _ in range(2000)]
     rates = np.array([each["learning_rate"] for each in explored])
     lower, higher = (np.isclose(rates, 0.01 * factor) for factor in (0.8, 1.25))
     anew = rates[~lower & ~higher]
@@ -131,10 +133,10 @@ def test_exploring_never_leaves_the_space(factors):
             "batch_size": integer(1, 4),
         }
     )
-    method, rng = population_based(2, factors=factors), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     config = random_configuration(space, 0, 0)
     for _ in range(300):
-        config = method.explore(config, space, rng)
+        config = explore(config, space, rng, factors, 0.25)
         assert 1e-2 <= config["learning_rate"] <= 1e-1
         assert 0.5 <= config["b1"] <= 0.9
         assert config["l2"] in (0.0, 1e-4, 1e-3)
@@ -147,8 +149,8 @@ def test_exploring_never_leaves_the_space(factors):
 )
 def test_listed_value_moves_to_a_neighbour_and_stops_at_the_ends(value, factor, expected):
     space = Space({"learning_rate": choice(0.1, 0.2, 0.3)})
-    method = population_based(2, factors=(factor,), resample=0.0)
-    explored = method.explore({"learning_rate": value}, space, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    explored = explore({"learning_rate": value}, space, rng, (factor,), 0.0)
     assert explored == {"learning_rate": expected}
 
 
@@ -160,11 +162,10 @@ def test_exploring_keeps_to_the_conditions():
             "l2": conditional(uniform(0.01, 0.1), momentum=0.9),
         }
     )
-    method, rng = population_based(2), np.random.default_rng(0)
-    seen = set()
+    rng, seen = np.random.default_rng(0), set()
     config = random_configuration(space, 0, 0)
     for _ in range(100):
-        config = method.explore(config, space, rng)
+        config = explore(config, space, rng, FACTORS, 0.25)
         seen.add(config["momentum"])
         assert ("l2" in config) == (config["momentum"] == 0.9)
     assert seen == {0.0, 0.9}
@@ -178,9 +179,8 @@ def test_fixed_value_appears_when_exploring_makes_it_apply():
             "l2": conditional(fixed(0.01), momentum=0.9),
         }
     )
-    method = population_based(2, factors=(2.0,), resample=0.0)
     config = {"learning_rate": 0.1, "momentum": 0.0}
-    explored = method.explore(config, space, np.random.default_rng(0))
+    explored = explore(config, space, np.random.default_rng(0), (2.0,), 0.0)
     assert explored == {"learning_rate": 0.1, "momentum": 0.9, "l2": 0.01}
 
 

@@ -5,7 +5,8 @@ scores lead to equal rounds. A search is therefore resumable from the scores
 in its journal.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from jaxnn.search.space import Config, Space, readable
@@ -42,7 +43,7 @@ Rounds = Generator[Round, Scores, None]
 class Method(Protocol):
     """A search method: a class with ``rounds`` (a generator), ``work`` and ``describe``."""
 
-    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
+    def rounds(self, space: Space, evaluations: int, seed: int, /) -> Rounds:
         """Yields the rounds of a search, and is sent the scores of each.
 
         Args:
@@ -55,7 +56,7 @@ class Method(Protocol):
         """
         ...
 
-    def work(self, space: Space, evaluations: int) -> int:
+    def work(self, space: Space, evaluations: int, /) -> int:
         """The most evaluations, summed over trials, that the search takes: for the time left."""
         ...
 
@@ -64,11 +65,20 @@ class Method(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class BuiltIn:
+    """A ``Method`` of this package; equal names and settings are equal methods."""
+
+    name: str  # of the function that makes the method
+    settings: Mapping[str, Any]  # the arguments of the function
+    rounds: Callable[[Space, int, int], Rounds] = field(repr=False, compare=False)
+    work: Callable[[Space, int], int] = field(repr=False, compare=False)
+
+    def describe(self) -> dict[str, Any]:
+        """The method in JSON's types."""
+        return {"method": self.name, **readable(self.settings)}
+
+
 def fresh(configs: Sequence[Config], first: int = 0) -> tuple[Trial, ...]:
     """New trials of some configurations, numbered from ``first``."""
     return tuple(Trial(first + i, config) for i, config in enumerate(configs))
-
-
-def description(name: str, method: object) -> dict[str, Any]:
-    """A method's name and fields in JSON's types."""
-    return {"method": name, **readable(vars(method))}

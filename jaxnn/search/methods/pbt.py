@@ -1,107 +1,15 @@
 """Population-based training: bad trials copy good trials and change hyperparameters."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jaxnn.search.methods import Round, Rounds, Scores, Trial, description, fresh
+from jaxnn.search.methods import BuiltIn, Round, Rounds, Trial, fresh
 from jaxnn.search.methods.sampling import random_configurations
-from jaxnn.search.space import Config, Domain, Space, SpaceError
+from jaxnn.search.space import Config, Domain, Space, expect
 from jaxnn.spec import require_count
 from jaxnn.types import Hyper
-
-
-@dataclass(frozen=True)
-class PopulationBased:
-    """Exploit and explore between intervals of training; see ``population_based``."""
-
-    count: int
-    interval: int
-    quantile: float
-    factors: tuple[float, ...]
-    resample: float
-
-    def rounds(self, space: Space, evaluations: int, seed: int) -> Rounds:
-        """One round per interval."""
-        self._check(space, evaluations)
-        trials, made = fresh(random_configurations(space, seed, self.count)), self.count
-        ends = [*range(self.interval, evaluations, self.interval), evaluations]
-        for step, until in enumerate(ends):
-            scores = yield Round(trials, until)
-            rng = np.random.default_rng([seed, 4, step])
-            trials, made = self._next(trials, scores, space, rng, made)
-            if not trials:
-                return
-
-    def _check(self, space: Space, evaluations: int) -> None:
-        if not set(space.traced) & set(space.searched):
-            raise SpaceError(
-                "population_based changes hyperparameters in training, expected one of "
-                f"{', '.join(Hyper._fields)} in the space, with more than one value"
-            )
-        for name in space.static:
-            changing = [c for c, _ in space[name].conditions if c in space.traced]
-            if changing:
-                raise SpaceError(
-                    f"population_based changes {changing[0]} in training, expected that {name}, "
-                    "which is compiled, does not depend on it"
-                )
-        if self.interval >= evaluations:
-            raise SpaceError(
-                f"population_based: interval is {self.interval} evaluations, expected fewer than "
-                f"the task's {evaluations}"
-            )
-
-    def _next(
-        self,
-        trials: tuple[Trial, ...],
-        scores: Scores,
-        space: Space,
-        rng: np.random.Generator,
-        made: int,
-    ) -> tuple[tuple[Trial, ...], int]:
-        """The population of the next interval, and the number of trials made so far."""
-        ranked = sorted(trials, key=lambda trial: (scores.last[trial.number], trial.number))
-        finite = [trial for trial in ranked if math.isfinite(scores.last[trial.number])]
-        if not finite:
-            return (), made
-        tail = max(1, int(self.quantile * len(ranked)))
-        good = finite[:tail]
-        bad = {trial.number for trial in ranked[len(ranked) - tail :] + ranked[len(finite) :]}
-        following = []
-        for trial in trials:
-            if trial.number in bad:
-                parent = good[rng.integers(len(good))]
-                config = self.explore(parent.config, space, rng)
-                following.append(Trial(made, config, parent.number))
-                made += 1
-            else:
-                following.append(trial._replace(parent=trial.number))
-        return tuple(following), made
-
-    def explore(self, config: Config, space: Space, rng: np.random.Generator) -> Config:
-        """New values of the traced hyperparameters: perturbed, or drawn again.
-
-        A hyperparameter is drawn when a changed condition makes the hyperparameter apply.
-        """
-        changed = dict(config)
-        for name in space.traced:
-            chance, u, factor = rng.random(), rng.random(), rng.integers(len(self.factors))
-            if chance < self.resample or name not in config:
-                changed[name] = space[name].at(u)
-            else:
-                changed[name] = _perturbed(space[name], config[name], self.factors[factor])
-        return space.active(changed)
-
-    def work(self, space: Space, evaluations: int) -> int:
-        """Full training of every member."""
-        return self.count * evaluations
-
-    def describe(self) -> dict[str, Any]:
-        """The method in JSON's types."""
-        return description("population_based", self)
 
 
 def population_based(
@@ -111,7 +19,7 @@ def population_based(
     quantile: float = 0.25,
     factors: tuple[float, ...] = (0.8, 1.25),
     resample: float = 0.25,
-) -> PopulationBased:
+) -> BuiltIn:
     """Population-based training (Jaderberg et al., 2017), with truncation selection.
 
     After every interval the worst members, by their latest scores, go on as copies of some of the
@@ -126,17 +34,86 @@ def population_based(
         neighbour).
       resample: the probability of drawing a value again instead.
     """
-    if require_count("count", count) < 2:
-        raise SpaceError(f"population_based: count is {count}, expected at least 2 members")
-    if not 0 < quantile <= 0.5:
-        raise SpaceError(f"quantile is {quantile!r}, expected a number above 0, at most 0.5")
-    if not 0 <= resample <= 1:
-        raise SpaceError(f"resample is {resample!r}, expected a probability")
-    if not factors or not all(math.isfinite(f) and f > 0 for f in factors):
-        raise SpaceError(f"factors is {factors!r}, expected numbers above 0")
-    return PopulationBased(
-        count, require_count("interval", interval), float(quantile), tuple(factors), float(resample)
+    count, interval = require_count("count", count), require_count("interval", interval)
+    expect(count > 1, f"population_based: count is {count}, expected at least 2 members")
+    expect(0 < quantile <= 0.5, f"quantile is {quantile!r}, expected a number above 0, at most 0.5")
+    expect(0 <= resample <= 1, f"resample is {resample!r}, expected a probability")
+    positive = bool(factors) and all(math.isfinite(f) and f > 0 for f in factors)
+    expect(positive, f"factors is {factors!r}, expected numbers above 0")
+    settings = {
+        "count": count,
+        "interval": interval,
+        "quantile": float(quantile),
+        "factors": tuple(factors),
+        "resample": float(resample),
+    }
+
+    def rounds(space: Space, evaluations: int, seed: int) -> Rounds:
+        _check(space, evaluations, interval)
+        trials, made = fresh(random_configurations(space, seed, count)), count
+        tail = max(1, int(quantile * count))
+        for step, until in enumerate([*range(interval, evaluations, interval), evaluations]):
+            last = (yield Round(trials, until)).last
+            ranked = sorted(trials, key=lambda trial, last=last: (last[trial.number], trial.number))
+            finite = [trial for trial in ranked if math.isfinite(last[trial.number])]
+            if not finite:
+                return
+            good = finite[:tail]
+            bad = {trial.number for trial in ranked[count - tail :] + ranked[len(finite) :]}
+            rng = np.random.default_rng([seed, 4, step])
+            following = []
+            for trial in trials:
+                if trial.number in bad:
+                    parent = good[rng.integers(len(good))]
+                    config = explore(parent.config, space, rng, factors, resample)
+                    following.append(Trial(made, config, parent.number))
+                    made += 1
+                else:
+                    following.append(trial._replace(parent=trial.number))
+            trials = tuple(following)
+
+    return BuiltIn("population_based", settings, rounds, lambda _, evaluations: count * evaluations)
+
+
+def _check(space: Space, evaluations: int, interval: int) -> None:
+    expect(
+        not set(space.traced).isdisjoint(space.searched),
+        "population_based changes hyperparameters in training, expected one of "
+        f"{', '.join(Hyper._fields)} in the space, with more than one value",
     )
+    for name in space.static:
+        for condition, _ in space[name].conditions:
+            expect(
+                condition in space.static,
+                f"population_based changes {condition} in training, expected that {name}, which is "
+                "compiled, does not depend on it",
+            )
+    expect(
+        interval < evaluations,
+        f"population_based: interval is {interval} evaluations, expected fewer than the task's "
+        f"{evaluations}",
+    )
+
+
+def explore(
+    config: Config,
+    space: Space,
+    rng: np.random.Generator,
+    factors: tuple[float, ...],
+    resample: float,
+) -> Config:
+    """New values of the traced hyperparameters: perturbed, or drawn again.
+
+    A hyperparameter is drawn when a changed condition makes the hyperparameter apply.
+    """
+    changed = dict(config)
+    for name in space.traced:
+        chance, u, factor = rng.random(), rng.random(), factors[rng.integers(len(factors))]
+        drawn = chance < resample or name not in config
+        changed[name] = (
+            space[name].at(u) if drawn else _perturbed(space[name], config[name], factor)
+        )
+    return space.active(changed)
 
 
 def _perturbed(domain: Domain, value: Any, factor: float) -> Any:
