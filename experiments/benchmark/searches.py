@@ -232,9 +232,6 @@ def keras_tuner(job: Job) -> None:
         )
 
 
-PROGRAMS = (jaxnn, optuna, scikit_learn, keras_tuner)
-
-
 if __name__ == "__main__":
-    name, given = sys.argv[1:]
-    {program.__name__: program for program in PROGRAMS}[name](Job(**json.loads(given)))
+    programs = {each.__name__: each for each in (jaxnn, optuna, scikit_learn, keras_tuner)}
+    programs[sys.argv[1]](Job(**json.loads(sys.argv[2])))

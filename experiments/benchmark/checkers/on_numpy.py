@@ -4,6 +4,7 @@ As in the assignment, several parameters are a long vector.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -40,7 +41,7 @@ def check_of(statement: Statement) -> Callable[[Point], None]:
 
     def check(point: Point) -> None:
         several = len(point.parts) > 1
-        as_one = ravel_pytree if several else lambda parts: (parts[0], lambda x: [x])
+        as_one: Any = ravel_pytree if several else lambda parts: (parts[0], lambda x: [x])
         start, parts_of = as_one(point.parts)
 
         def at(x: np.ndarray, entry: tuple[int, ...]) -> tuple[float, np.ndarray]:
