@@ -73,18 +73,15 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; compressed arrays up to ``MAX_INFLATED`` bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {
-                member.filename.removesuffix(".npy"): _read_member(archive, member, path)
-                for member in archive.infolist()
-                if member.filename.endswith(".npy")
-            }
+            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+            named = {member.filename.removesuffix(".npy"): member for member in members}
+            return {n: _read_member(archive, m, f"{path}[{n}]") for n, m in named.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         # zipfile raises RuntimeError for an encrypted member.
         raise DataError(f"{path}: not a readable .npz archive ({error})") from None
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    name = f"{path}[{member.filename.removesuffix('.npy')}]"
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:
     method, size = member.compress_type, member.file_size
     plain = method == zipfile.ZIP_STORED
     found = f"{name}: zip compression method {method}"

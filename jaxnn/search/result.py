@@ -155,24 +155,22 @@ def confidence_intervals(
     Returns:
       The lower and upper ends, [K] each; nan if R is 1, or if a measurement is nan.
     """
-    low, high = ends = np.full((2, len(values)), np.nan)
+    ends = np.full((2, len(values)), np.nan)
     known = ~np.isnan(values).any(axis=1)
-    if values.shape[1] < 2 or not known.any():
-        return low, high
-    from scipy.stats import bootstrap  # the import takes half a second
+    if values.shape[1] > 1 and known.any():
+        from scipy.stats import bootstrap  # the import takes half a second
 
-    interval = bootstrap(
-        (values[known],),
-        np.mean,
-        axis=-1,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        batch=max(1, 10**7 // values[known].size),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    ends[:, known] = interval.low, interval.high
-    return low, high
+        ends[:, known] = bootstrap(
+            (values[known],),
+            np.mean,
+            axis=-1,
+            confidence_level=confidence,
+            n_resamples=resamples,
+            batch=max(1, 10**7 // values[known].size),
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return ends[0], ends[1]
 
 
 class FinalScores(NamedTuple):
