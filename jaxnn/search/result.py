@@ -19,7 +19,7 @@ from jaxnn.search.journal import Journal
 from jaxnn.search.methods import Trial
 from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Arranged, Task
-from jaxnn.search.trainer import Trainer, Work, seed_words
+from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, Metrics, loss_and_error, map_blocks
 from jaxnn.types import Array, Data, Key, PyTree
@@ -403,8 +403,8 @@ class Result:
             return self._retrained
         task, stages = self.task, self.best.stages
         arranged = Arranged(task.all_examples(), 0, 1)
-        words, key_kind = seed_words(self.key, self.seeds), jax.random.key_impl(self.key)
-        trainer = Trainer(arranged, self.space.traced, words, key_kind, self.mesh)
+        keys = seed_keys(self.key, self.seeds)
+        trainer = Trainer(arranged, self.space.traced, keys, self.mesh)
         spec = task.spec(self.space.static_part(stages[0].config), arranged.trained_on)
         ends = [task.iteration(s.until, spec.batch_size, arranged.trained_on) for s in stages]
         program = trainer.program(spec, [Work(1, ends[-1])], had=())

@@ -25,7 +25,7 @@ from jaxnn.search.methods import Method
 from jaxnn.search.result import RULES, Result, may_be_chosen
 from jaxnn.search.space import Domain, Space, SpaceError, readable
 from jaxnn.search.task import Arranged, Task, arrange
-from jaxnn.search.trainer import Trainer, seed_words
+from jaxnn.search.trainer import Trainer, seed_keys
 from jaxnn.spec import require_count
 from jaxnn.train import check_data
 from jaxnn.types import Array, Data, Key
@@ -96,12 +96,12 @@ def search(
     Thread(target=import_module, args=("optax",), daemon=True).start()
     mesh = mesh or population_mesh()
     check_mesh(mesh)
-    bits, replicate_key, words = _draw(key, seeds)
+    bits, replicate_key, keys = _draw(key, seeds)
     seed = int(bits)
     arranged = arrange(task.validation, task.train, seed)
     checked = Space(space, task.model_parameters)
     check(task, checked, method, arranged, mesh, seed)
-    trainer = Trainer(arranged, checked.traced, words, jax.random.key_impl(key), mesh)
+    trainer = Trainer(arranged, checked.traced, keys, mesh)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, method, key, seeds, rule, mesh)
@@ -135,11 +135,11 @@ def search(
 
 
 @partial(jax.jit, static_argnames="seeds")  # outside of jit every operation would be a program
-def _draw(key: Key, seeds: int) -> tuple[Array, Key, Array]:
-    """The seed of splits and configurations, [] uint32, the key of the replicates, its words."""
+def _draw(key: Key, seeds: int) -> tuple[Array, Key, Key]:
+    """The seed of splits and configurations, the key of the replicates, the key of each seed."""
     split_key, replicate_key = jax.random.split(key)
     bits = jax.random.bits(split_key, (), jnp.uint32)
-    return bits, replicate_key, seed_words(replicate_key, seeds)
+    return bits, replicate_key, seed_keys(replicate_key, seeds)
 
 
 def check(

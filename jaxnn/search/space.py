@@ -6,9 +6,9 @@ a value.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -123,8 +123,7 @@ def log_uniform(low: float, high: float) -> Domain:
     0.01
     """
     low, high = _interval("log_uniform", low, high)
-    if low <= 0:
-        raise SpaceError(f"log_uniform({low:g}, {high:g}): expected numbers above 0")
+    expect(low > 0, f"log_uniform({low:g}, {high:g}): expected numbers above 0")
     return Domain("log_uniform", low, high)
 
 
@@ -134,10 +133,9 @@ def integer(low: int, high: int) -> Domain:
     >>> list(integer(5, 7).values)
     [5, 6, 7]
     """
-    if any(isinstance(end, bool) or not hasattr(end, "__index__") for end in (low, high)):
-        raise SpaceError(f"integer({low!r}, {high!r}): expected whole numbers")
-    if low > high:
-        raise SpaceError(f"integer({low}, {high}): expected the lower end first")
+    whole = all(hasattr(end, "__index__") and not isinstance(end, bool) for end in (low, high))
+    expect(whole, f"integer({low!r}, {high!r}): expected whole numbers")
+    expect(low <= high, f"integer({low}, {high}): expected the lower end first")
     return Domain("integer", int(low), int(high))
 
 
@@ -147,8 +145,7 @@ def choice(*options: Any) -> Domain:
     >>> choice("sgd", "adam").at(0.7)
     'adam'
     """
-    if not options:
-        raise SpaceError("choice(): expected at least one option")
+    expect(bool(options), "choice(): expected at least one option")
     kept = tuple(map(_option, options))
     names = list(map(readable, kept))
     if twice := [name for name in names if names.count(name) > 1]:
@@ -177,14 +174,13 @@ def conditional(domain: Domain, **conditions: Any) -> Domain:
       domain: the values where the hyperparameter applies.
       **conditions: for the name of another hyperparameter the required value, or a tuple of values.
     """
-    if not isinstance(domain, Domain):
-        raise SpaceError(f"conditional({domain!r}): expected a domain, such as uniform(0.5, 0.99)")
-    if not conditions:
-        raise SpaceError("conditional(): expected a condition, such as optimizer='momentum'")
-    allowed = []
-    for name, values in conditions.items():
-        kept = _option(values)
-        allowed.append((name, kept if isinstance(kept, tuple) else (kept,)))
+    expect(
+        isinstance(domain, Domain),
+        f"conditional({domain!r}): expected a domain, such as uniform(0.5, 0.99)",
+    )
+    expect(bool(conditions), "conditional(): expected a condition, such as optimizer='momentum'")
+    kept = {name: _option(values) for name, values in conditions.items()}
+    allowed = [(name, v if isinstance(v, tuple) else (v,)) for name, v in kept.items()]
     return replace(domain, conditions=(*domain.conditions, *allowed))
 
 
@@ -215,7 +211,7 @@ def applies(domain: Domain, config: Mapping[str, Any]) -> bool:
     return all(name in config and config[name] in values for name, values in domain.conditions)
 
 
-class Space(Mapping[str, Domain]):
+class Space(dict[str, Domain]):
     """Checked domains by name, sorted: conditions come before the names they rule.
 
     >>> space = Space({"learning_rate": log_uniform(1e-3, 1.0), "hidden": choice((), (50, 50))})
@@ -224,6 +220,11 @@ class Space(Mapping[str, Domain]):
     >>> space.programs()
     2
 
+    Attributes:
+      searched: the names with more than one value: the axes of the unit cube.
+      traced: the names of traced hyperparameters, of which no value causes a compilation.
+      static: the names of compiled hyperparameters.
+
     Raises:
       SpaceError: no domains, an unknown name, no learning rate, a value that the trainer refuses, a
         compiled hyperparameter with an interval of values, a condition that never holds, or a
@@ -231,46 +232,25 @@ class Space(Mapping[str, Domain]):
     """
 
     def __init__(self, domains: Mapping[str, Domain], model_parameters: tuple[str, ...] = ()):
-        if not isinstance(domains, Mapping):
-            raise SpaceError(f"the space is {domains!r}, expected a dict of domains by name")
+        expect(
+            isinstance(domains, Mapping),
+            f"the space is {domains!r}, expected a dict of domains by name",
+        )
         for name, domain in domains.items():
-            if not isinstance(domain, Domain):
-                raise SpaceError(f"{name} is {domain!r}, expected uniform(...), choice(...), ...")
-        self._traceable = _traceable(domains)
-        for name, domain in domains.items():
-            _check_name(name, (*self._traceable, *STATIC, *model_parameters))
-            (_check_range if name in self._traceable else _check_static)(name, domain)
-        if "learning_rate" not in domains or domains["learning_rate"].conditions:
-            raise SpaceError(
-                "learning_rate is not in every configuration, expected a domain without "
-                "conditions, such as log_uniform(1e-3, 1.0)"
+            expect(
+                isinstance(domain, Domain),
+                f"{name} is {domain!r}, expected uniform(...), choice(...), ...",
             )
-        self._domains = _in_order(dict(domains))
+        self._traceable = _traceable(domains)
+        _check_domains(domains, self._traceable, model_parameters)
+        super().__init__(_in_order(domains))
+        items, traceable = self.items(), self._traceable
+        self.searched = tuple(n for n, d in items if d.is_interval or len(d.values) > 1)
+        self.traced = tuple(name for name in self if name in traceable)
+        self.static = tuple(name for name in self if name not in traceable)
+        ruling = {condition for domain in self.values() for condition, _ in domain.conditions}
+        self._free_integers = [n for n, d in items if d.kind == "integer" and n not in ruling]
         self._check_readers()
-
-    def __getitem__(self, name: str) -> Domain:
-        return self._domains[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._domains)
-
-    def __len__(self) -> int:
-        return len(self._domains)
-
-    @property
-    def searched(self) -> tuple[str, ...]:
-        """The names with more than one value: the axes of the unit cube."""
-        return tuple(n for n, d in self.items() if d.is_interval or len(d.values) > 1)
-
-    @property
-    def traced(self) -> tuple[str, ...]:
-        """The names of traced hyperparameters, of which no value causes a compilation."""
-        return tuple(name for name in self if name in self._traceable)
-
-    @property
-    def static(self) -> tuple[str, ...]:
-        """The names of compiled hyperparameters."""
-        return tuple(name for name in self if name not in self._traceable)
 
     def static_part(self, config: Config) -> Config:
         """The compiled values: configurations with equal static parts share a program."""
@@ -291,56 +271,52 @@ class Space(Mapping[str, Domain]):
     def grid(
         self, points: Mapping[str, int | None], names: Iterable[str] | None = None
     ) -> list[Config]:
-        """All combinations of some names, by default of all; conditions must be among the names.
+        """All combinations of some names and of the names in their conditions, by default of all.
 
         Raises:
           SpaceError: the grid has more than ``LARGEST_GRID`` combinations.
         """
+        listed = set(self if names is None else names)
+        for name in reversed(self):  # conditions come before the names they rule
+            if name in listed:
+                listed.update(condition for condition, _ in self[name].conditions)
         found: list[Config] = [{}]
-        for name in self if names is None else [n for n in self if n in set(names)]:
+        for name in filter(listed.__contains__, self):
             values = self[name].grid(points.get(name))
-            more = (self._extended(config, name, values) for config in found)
-            found = list(islice(chain.from_iterable(more), LARGEST_GRID + 1))
-            if len(found) > LARGEST_GRID:
-                raise SpaceError(
-                    f"the grid has more than {LARGEST_GRID} combinations, at {name}: expected fewer"
-                )
+            more = (
+                config | added
+                for config in found
+                for added in (({name: v} for v in values) if applies(self[name], config) else [{}])
+            )
+            found = list(islice(more, LARGEST_GRID + 1))
+            expect(
+                len(found) <= LARGEST_GRID,
+                f"the grid has more than {LARGEST_GRID} combinations, at {name}: expected fewer",
+            )
         return found
 
-    def _extended(self, config: Config, name: str, values: Sequence) -> Iterable[Config]:
-        return (config | {name: v} for v in values) if applies(self[name], config) else [config]
+    def static_parts(self, points: int = 2) -> list[Config]:
+        """The distinct static parts, with some values of every integer that rules no condition.
 
-    def static_parts(self) -> list[Config]:
-        """The distinct static parts; integers contribute only their lowest and highest value."""
-        ruling = {condition for domain in self.values() for condition, _ in domain.conditions}
-        ends = {n: 2 for n, d in self.items() if d.kind == "integer" and n not in ruling}
-        return self._static_parts(ends, self.static)
+        Args:
+          points: 2 for the lowest and the highest value of an integer, 1 for the lowest.
+        """
+        configs = self.grid(dict.fromkeys(self._free_integers, points), self.static)
+        parts = map(self.static_part, configs)
+        return list({tuple(part.items()): part for part in parts}.values())
 
     def programs(self) -> int:
         """The number of programs that the whole space needs: the number of static parts."""
-        linked = self._with_conditions(name for name in self.static if self[name].conditions)
-        free = [len(self[name].values) for name in self.static if name not in linked]
-        return math.prod(free) * len(self._static_parts({}, linked))
+        sizes = {name: len(self[name].values) for name in self._free_integers}
+        return sum(math.prod(sizes.get(n, 1) for n in part) for part in self.static_parts(1))
 
     def describe(self) -> dict[str, Any]:
         """The space in JSON's types, for the record of a run."""
         return {name: domain.describe() for name, domain in self.items()}
 
-    def _static_parts(self, points: Mapping[str, int], names: Iterable[str]) -> list[Config]:
-        parts = map(self.static_part, self.grid(points, self._with_conditions(names)))
-        return list({tuple(part.items()): part for part in parts}.values())
-
-    def _with_conditions(self, names: Iterable[str]) -> set[str]:
-        """The names, and all names in the conditions."""
-        found = set(names)
-        for name in reversed(self._domains):  # conditions come before the names they rule
-            if name in found:
-                found |= {condition for condition, _ in self[name].conditions}
-        return found
-
     def _check_readers(self) -> None:
         for name in self.traced:
-            for config in self.grid({}, self._with_conditions([name, "optimizer"]) - {name}):
+            for config in self.grid({}, [*dict(self[name].conditions), "optimizer"]):
                 optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
                 if applies(self[name], config) and not _is_read(name, optimizer):
                     candidates = dict.fromkeys((*OPTIMIZERS, *_optimizers(self)))
@@ -364,14 +340,13 @@ def _option(value: Any) -> Any:
 
 
 def _interval(name: str, low: float, high: float) -> tuple[float, float]:
-    if not all(isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)):
-        raise SpaceError(f"{name}({low!r}, {high!r}): expected two numbers")
-    low, high = float(low), float(high)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise SpaceError(
-            f"{name}({low:g}, {high:g}): expected two finite numbers, the smaller one first"
-        )
-    return low, high
+    numbers = all(isinstance(end, Real) and not isinstance(end, bool) for end in (low, high))
+    expect(numbers, f"{name}({low!r}, {high!r}): expected two numbers")
+    expect(
+        -math.inf < low < high < math.inf,
+        f"{name}({low:g}, {high:g}): expected two finite numbers, the smaller one first",
+    )
+    return float(low), float(high)
 
 
 def _optimizers(domains: Mapping[str, Domain]) -> Sequence[Any]:
@@ -392,56 +367,60 @@ def _traceable(domains: Mapping[str, Domain]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_name(name: str, known: tuple[str, ...]) -> None:
-    if name == "epochs":
-        raise SpaceError(
+def _check_domains(
+    domains: Mapping[str, Domain], traceable: tuple[str, ...], model_parameters: tuple[str, ...]
+) -> None:
+    known = (*traceable, *STATIC, *model_parameters)
+    for name, domain in domains.items():
+        expect(
+            name != "epochs",
             "epochs is not a hyperparameter to search: every evaluation may be the last; expected "
-            "Task(epochs=...)"
+            "Task(epochs=...)",
         )
-    if name not in known:
-        raise SpaceError(f"{name!r} is not a hyperparameter, expected one of {', '.join(known)}")
+        expect(
+            name in known, f"{name!r} is not a hyperparameter, expected one of {', '.join(known)}"
+        )
+        expect(
+            name in traceable or not domain.is_interval,
+            f"{name} is {domain.kind}({domain.low:g}, {domain.high:g}), expected an integer or "
+            "choice: values are compiled",
+        )
+        ends = domain.options or (domain.low, domain.high)
+        for value in ends if name in traceable else ():
+            expect(type(value) in (int, float), f"{name} can be {value!r}, expected numbers")
+            try:
+                check_range(name, value)
+            except ValueError as error:
+                raise SpaceError(f"the space: {error}") from None
+    expect(
+        "learning_rate" in domains and not domains["learning_rate"].conditions,
+        "learning_rate is not in every configuration, expected a domain without conditions, such "
+        "as log_uniform(1e-3, 1.0)",
+    )
 
 
-def _in_order(domains: dict[str, Domain]) -> dict[str, Domain]:
+def _in_order(domains: Mapping[str, Domain]) -> dict[str, Domain]:
     """The domains, sorted: conditions first, then the names they rule."""
     for name, domain in domains.items():
         for condition, values in domain.conditions:
-            if condition not in domains:
-                raise SpaceError(f"{name} depends on {condition!r}, which is not in the space")
-            if domains[condition].is_interval:
-                raise SpaceError(
-                    f"{name} depends on {condition}, which has no end of values, expected a "
-                    "choice, integer or fixed"
-                )
-            if not any(value in domains[condition].values for value in values):
-                raise SpaceError(
-                    f"{name} depends on {condition} being one of {values}, which it never is"
-                )
+            expect(
+                condition in domains, f"{name} depends on {condition!r}, which is not in the space"
+            )
+            expect(
+                not domains[condition].is_interval,
+                f"{name} depends on {condition}, which has no end of values, expected a choice, "
+                "integer or fixed",
+            )
+            expect(
+                any(value in domains[condition].values for value in values),
+                f"{name} depends on {condition} being one of {values}, which it never is",
+            )
     ordered: dict[str, Domain] = {}
     while waiting := {n: d for n, d in domains.items() if n not in ordered}:
-        ready = {n: d for n, d in waiting.items() if all(c in ordered for c, _ in d.conditions)}
-        if not ready:
-            raise SpaceError(f"the conditions of {', '.join(waiting)} go in a circle")
+        ready = {n: d for n, d in waiting.items() if dict(d.conditions).keys() <= ordered.keys()}
+        expect(bool(ready), f"the conditions of {', '.join(waiting)} go in a circle")
         ordered |= ready
     return ordered
-
-
-def _check_range(name: str, domain: Domain) -> None:
-    for value in domain.options or (domain.low, domain.high):
-        if type(value) not in (int, float):
-            raise SpaceError(f"{name} can be {value!r}, expected numbers")
-        try:
-            check_range(name, value)
-        except ValueError as error:
-            raise SpaceError(f"the space: {error}") from None
-
-
-def _check_static(name: str, domain: Domain) -> None:
-    if domain.is_interval:
-        interval = f"{domain.kind}({domain.low:g}, {domain.high:g})"
-        raise SpaceError(
-            f"{name} is {interval}, expected an integer or choice: values are compiled"
-        )
 
 
 def _is_read(name: str, optimizer: Any) -> bool:

@@ -35,12 +35,8 @@ class Validation:
 
     def describe(self) -> dict[str, Any]:
         """The choice in JSON's types, for the record of a run."""
-        names = {
-            "holdout": ("fraction", "stratified"),
-            "folds": ("count", "stratified"),
-            "given": (),
-        }
-        return {"kind": self.kind, **{name: getattr(self, name) for name in names[self.kind]}}
+        settings = {"holdout": ("fraction", "stratified"), "folds": ("count", "stratified")}
+        return {name: getattr(self, name) for name in ("kind", *settings.get(self.kind, ()))}
 
 
 def holdout(fraction: float = 1 / 6, *, stratified: bool = False) -> Validation:
@@ -137,23 +133,18 @@ class Task:
         Raises:
           SpaceError: a value that ``Spec`` or the model refuses.
         """
-        values = dict(static)
-        batch_size = values.pop("batch_size", 100)
-        training = {n: values.pop(n) for n in ("loss", "schedule") if n in values}
-        optimizer = values.pop("optimizer", SEARCH_OPTIMIZER)
+        values = {"batch_size": 100, "optimizer": SEARCH_OPTIMIZER, **static}
+        names = ("batch_size", "optimizer", "loss", "schedule")
+        training = {name: values.pop(name) for name in names if name in values}
+        batch_size = training["batch_size"]
         try:
             if require_count("batch_size", batch_size) > examples:
                 raise ValueError(  # noqa: TRY301
                     f"batch_size is {batch_size}, expected at most the {examples} examples that "
                     "are trained on"
                 )
-            return Spec(
-                model=self._model(values, training.get("loss")),
-                steps=self.iteration(self.evaluations, batch_size, examples),
-                batch_size=batch_size,
-                optimizer=optimizer,
-                **training,
-            )
+            model = self._model(values, training.get("loss"))
+            return Spec(model, self.iteration(self.evaluations, batch_size, examples), **training)
         except (TypeError, ValueError) as error:
             raise SpaceError(f"the configuration {dict(static)}: {error}") from None
 
@@ -213,20 +204,20 @@ def traced_values(spec: Spec, names: tuple[str, ...], configs: list[dict[str, An
     if callable(spec.optimizer):
         known = dict.fromkeys(names) | known
     always = set(Hyper._fields) - {"clip"}
+    dtype = jnp.result_type(float)
     columns = {
-        name: np.array([config.get(name, default or 0.0) for config in configs], float)
+        name: np.array([config.get(name, default or 0.0) for config in configs], dtype)
         for name, default in known.items()
         if name in names or (name in always and default is not None)
     }
-    dtype = jnp.result_type(float)
-    empty = _hyper_type(tuple(dict.fromkeys((*Hyper._fields, *columns))))
-    return empty._replace(**{name: column.astype(dtype) for name, column in columns.items()})
+    fields = tuple(dict.fromkeys((*Hyper._fields, *columns)))
+    return _hyper_class(fields)(**columns)
 
 
 @lru_cache
-def _hyper_type(fields: tuple[str, ...]) -> Any:
-    """A NamedTuple of some fields, all None."""
-    return namedtuple("SearchedHyper", fields)(*(None for _ in fields))
+def _hyper_class(fields: tuple[str, ...]) -> Any:
+    """A NamedTuple of some fields, None by default."""
+    return namedtuple("SearchedHyper", fields, defaults=[None] * len(fields))
 
 
 class Arranged(NamedTuple):
@@ -258,35 +249,35 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
         the training examples, or stratification by targets other than class indices.
     """
     _check_examples("training", train)
-    n = len(train.targets)
     if validation.data is not None:
         _check_examples("validation", validation.data)
         return Arranged(_joined(validation.data, train), len(validation.data.targets), 1)
+    n = len(train.targets)
     if validation.kind == "folds":
         held_out = n // validation.count
-        if held_out < 1:
-            raise ValueError(f"folds is {validation.count}, expected at most the {n} examples")
+        fault = f"folds is {validation.count}, expected at most the {n} examples"
     else:
         held_out = round(n * validation.fraction)
-        if not 0 < held_out < n:
-            raise ValueError(
-                f"fraction is {validation.fraction:g} and holds out {held_out} of {n} examples, "
-                "expected at least one to validate and one to train on"
-            )
+        fault = (
+            f"fraction is {validation.fraction:g} and holds out {held_out} of {n} examples, "
+            "expected at least one to validate and one to train on"
+        )
+    if not 0 < held_out < n:
+        raise ValueError(fault)
     order = np.random.default_rng([seed, 1]).permutation(n)
     if validation.stratified:
-        order = _stratified(order, train, held_out, validation.count)
+        order = _stratified(order, np.asarray(train.targets), held_out, validation.count)
     inputs, targets = np.asarray(train.inputs)[order], np.asarray(train.targets)[order]
     return Arranged(Data(inputs, targets, train.scale), held_out, validation.count)
 
 
-def _stratified(order: np.ndarray, train: Data, held_out: int, count: int) -> np.ndarray:
+def _stratified(order: np.ndarray, targets: np.ndarray, held_out: int, count: int) -> np.ndarray:
     """The shuffled order, rearranged: the first ``count`` runs hold all classes in proportion.
 
     Sorted by class, every stretch of consecutive places holds each class in proportion; dealt out
-    evenly, so does every part.
+    evenly, so does every part. From a part with a spare example the most overrepresented class
+    loses one.
     """
-    targets = np.asarray(train.targets)
     if targets.ndim != 1 or targets.dtype.kind not in "iu":
         raise ValueError(
             f"stratified splits need class indices, got targets of shape {targets.shape} and dtype "
@@ -294,24 +285,18 @@ def _stratified(order: np.ndarray, train: Data, held_out: int, count: int) -> np
         )
     classes = np.unique(targets, return_inverse=True)[1]
     by_class = order[np.argsort(classes[order], kind="stable")]
-    n = len(by_class)
+    n, sizes = len(order), np.bincount(classes)
     if count == 1:
         chosen = by_class[(np.arange(held_out) * n + n // 2) // held_out]
     else:
-        shares = np.bincount(classes) / count
         parts = [by_class[fold::count] for fold in range(count)]
-        chosen = np.concatenate([_shortened(part, classes, shares, held_out) for part in parts])
+        for fold, part in enumerate(parts):
+            if len(part) > held_out:
+                excess = np.bincount(classes[part], minlength=len(sizes)) - sizes / count
+                spare = np.argmax(classes[part] == excess.argmax())
+                parts[fold] = np.delete(part, spare)
+        chosen = np.concatenate(parts)
     return np.concatenate([chosen, np.setdiff1d(order, chosen)])
-
-
-def _shortened(
-    part: np.ndarray, classes: np.ndarray, shares: np.ndarray, held_out: int
-) -> np.ndarray:
-    """A fold of at most ``held_out`` examples: the most overrepresented class loses one."""
-    if len(part) == held_out:
-        return part
-    excess = np.bincount(classes[part], minlength=len(shares)) - shares
-    return np.delete(part, np.flatnonzero(classes[part] == excess.argmax())[0])
 
 
 def _check_examples(name: str, data: Data) -> None:

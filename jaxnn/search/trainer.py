@@ -69,45 +69,35 @@ class Work(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="seeds")
-def seed_words(key: Key, seeds: int) -> Array:
-    """The key of each seed, [seeds, ...] uint32."""
-    return jax.vmap(lambda seed: jax.random.key_data(jax.random.fold_in(key, seed)))(
-        jnp.arange(seeds)
-    )
+def seed_keys(key: Key, seeds: int) -> Key:
+    """The key of each seed, [seeds]."""
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(seeds))
 
 
 class Trainer:
     """Trains all buckets of a search, on given examples and devices."""
 
-    def __init__(
-        self, arranged: Arranged, names: tuple[str, ...], words: Array, key_kind: Any, mesh: Mesh
-    ):
+    def __init__(self, arranged: Arranged, names: tuple[str, ...], keys: Key, mesh: Mesh):
         """Copies the examples to every device.
 
         Args:
           arranged: the examples.
           names: the traced names of the space.
-          words: the key of each seed, from ``seed_words``; members of a seed share minibatches.
-          key_kind: ``jax.random.key_impl`` of the key behind ``words``.
+          keys: the key of each seed, from ``seed_keys``; members of a seed share minibatches.
           mesh: the devices.
         """
+        words = np.asarray(jax.random.key_data(keys))
         self.arranged = arranged
-        self._names, self._key_kind, self._mesh = names, key_kind, mesh
-        self._words = np.repeat(np.asarray(words), arranged.folds, axis=0)  # [R, ...] uint32
+        self._names, self._key_kind, self._mesh = names, jax.random.key_impl(keys), mesh
+        self._words = np.repeat(words, arranged.folds, axis=0)  # [R, ...] uint32
         self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))  # [R]
         self._data = population.place(mesh, WHOLE, arranged.data)
         self._traced: dict[Program, Traced] = {}
 
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
         """The program of a round; see ``cheapest``."""
-        return cheapest(
-            spec,
-            planned,
-            had,
-            replicates=len(self._folds),
-            devices=self._mesh.shape["population"],
-            platform=self._mesh.devices.flat[0].platform,
-        )
+        devices, platform = self._mesh.shape["population"], self._mesh.devices.flat[0].platform
+        return cheapest(spec, planned, had, len(self._folds), devices, platform)
 
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members whose parameters are not yet drawn: zeros of the right shapes."""
@@ -242,7 +232,6 @@ def cheapest(
     spec: Spec,
     planned: Sequence[Work],
     had: Collection[Program],
-    *,
     replicates: int,
     devices: int,
     platform: str,

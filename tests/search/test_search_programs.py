@@ -14,7 +14,7 @@ from jaxnn.devices import population_mesh
 from jaxnn.population import default_block_size
 from jaxnn.search import folds, trainer
 from jaxnn.search.task import arrange
-from jaxnn.search.trainer import Program, Trainer, Work, cheapest, seed_words
+from jaxnn.search.trainer import Program, Trainer, Work, cheapest, seed_keys
 
 SOFTMAX = Spec(model=MLP((784, 10)), steps=1, batch_size=100)
 OTHER = Spec(model=MLP((784, 10)), steps=2, batch_size=100)
@@ -124,8 +124,7 @@ def test_a_segment_lowers_for_every_platform(optimizer, monkeypatch):
     traced = []
     monkeypatch.setattr(population, "trace_once", lambda *program: traced.append(program))
     arranged = arrange(folds(3), TRAIN, seed=0)
-    kind = jax.random.key_impl(KEY)
-    train = Trainer(arranged, (), seed_words(KEY, 2), kind, population_mesh(1))
+    train = Trainer(arranged, (), seed_keys(KEY, 2), population_mesh(1))
     train.traced(Program(Spec(MLP((12, 6, 3)), 40, batch_size=20, optimizer=optimizer), 4))
     ((build, static, signature),) = traced
     arguments = jax.tree.unflatten(*signature[:2])
