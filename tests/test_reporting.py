@@ -4,12 +4,43 @@ import csv
 import io
 import json
 import math
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxnn import reporting
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("loss 0.5 ± 0.1, θ, 漢, é, \xa0, 🙂", "loss 0.5 ± 0.1, θ, 漢, é, \xa0, 🙂"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x1b]0;title\x07\x08\x00\x7f\x9b2J", r"\x1b]0;title\x07\x08\x00\x7f\x9b2J"),
+        ("two\nlines\r\tand\v\f\x85\u2028\u2029", r"two\nlines\r\tand\x0b\x0c\x85\u2028\u2029"),
+        ("\u202egpj.exe\u2066\u200b\ufeff\U000e0041", r"\u202egpj.exe\u2066\u200b\ufeff\U000e0041"),
+        (os.fsdecode(b"caf\xe9/\xff\x9b"), r"caf\xe9/\xff\x9b"),
+        ("\ud800", r"\ud800"),
+        (Path("a\nb"), r"a\nb"),
+    ],
+)
+def test_printable_text_has_no_control_character(text, shown):
+    assert reporting.printable(text) == shown
+
+
+def test_printable_text_keeps_the_wanted_line_ends():
+    assert reporting.printable("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", r"0.5 +- 0.1 \u03b8"), ("latin-1", r"0.5 ± 0.1 \u03b8"), ("cp1253", "0.5 ± 0.1 θ")],
+)
+def test_printable_text_fits_the_encoding_of_the_output(encoding, shown):
+    assert reporting.printable("0.5 ± 0.1 θ", encoding=encoding) == shown
 
 
 def test_what_json_cannot_hold_is_refused():
