@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,40 @@ Manifest = dict[str, Any]
 
 _STORED = re.compile("bool|u?int(8|16|32|64)|b?float16|float(32|64)")
 """The types of all safetensors versions; arrays of further types are stored as bytes."""
+
+
+def printable(text: object, *, keep: str = "", encoding: str = "utf-8") -> str:
+    r"""The text in characters that a terminal, a page, a figure and a file show as they are.
+
+    Control characters, terminal escapes, line ends, invisible characters and marks that reverse the
+    direction of writing become escapes such as ``\x1b``; so do bytes of a path that are no text.
+
+    Args:
+      text: any object; the text is ``str(text)``.
+      keep: characters that stay, such as line ends.
+      encoding: further characters become escapes where the encoding has no such characters.
+
+    Example:
+      >>> print(printable("red \x1b[31m"), printable("0.5 ± 0.1", encoding="ascii"))
+      red \x1b[31m 0.5 +- 0.1
+    """
+
+    def shown(character: str) -> str:
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is no text
+            character = chr(code - 0xDC00)
+        elif (
+            character in keep or character.isprintable() or unicodedata.category(character) == "Zs"
+        ):
+            if character.encode(encoding, "ignore"):
+                return character
+            if character == "±":
+                return "+-"
+        return character.encode("unicode_escape").decode()
+
+    text = str(text)
+    safe = text.isprintable() and (text.isascii() or encoding == "utf-8")
+    return text if safe else "".join(map(shown, text))
 
 
 class DamagedFileError(ValueError):

@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -17,43 +16,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import jaxnn
 from jaxnn.extras import require
 from jaxnn.files import atomic_write
+from jaxnn.files import printable as printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def printable(text: object, *, keep: str = "", encoding: str = "utf-8") -> str:
-    r"""The text in characters that a terminal, a page, a figure and a file show as they are.
-
-    Control characters, terminal escapes, line ends, invisible characters and marks that reverse the
-    direction of writing become escapes such as ``\x1b``; so do bytes of a path that are no text.
-
-    Args:
-      text: any object; the text is ``str(text)``.
-      keep: characters that stay, such as line ends.
-      encoding: further characters become escapes where the encoding has no such characters.
-
-    Example:
-      >>> print(printable("red \x1b[31m"), printable("0.5 ± 0.1", encoding="ascii"))
-      red \x1b[31m 0.5 +- 0.1
-    """
-
-    def shown(character: str) -> str:
-        code = ord(character)
-        if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is no text
-            character = chr(code - 0xDC00)
-        elif (
-            character in keep or character.isprintable() or unicodedata.category(character) == "Zs"
-        ):
-            if character.encode(encoding, "ignore"):
-                return character
-            if character == "±":
-                return "+-"
-        return character.encode("unicode_escape").decode()
-
-    text = str(text)
-    safe = text.isprintable() and (text.isascii() or encoding == "utf-8")
-    return text if safe else "".join(map(shown, text))
 
 
 def plain(
