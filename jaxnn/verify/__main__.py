@@ -12,7 +12,7 @@ from jaxnn.extras import require
 if TYPE_CHECKING:
     from cyclopts import App, Token
 
-    from jaxnn.verify.report import Entry
+    from jaxnn.verify.claims import Claim
     from jaxnn.verify.verdict import Verdict
 
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -105,7 +105,7 @@ def _app(program: str) -> "App":
 
 def judge_files(
     files: Sequence[Path], trials: int | None, seed: int, timeout: float, workers: int | None
-) -> "list[Entry]":
+) -> "list[tuple[Claim, Verdict]]":
     """Judges the claims of the files, and prints the table and the evidence."""
     import jax
 

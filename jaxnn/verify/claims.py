@@ -3,10 +3,11 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from textwrap import dedent
+from typing import Any, NamedTuple
 
 import jax
 
@@ -15,6 +16,23 @@ from jaxnn.verify.inputs import is_input, leaves
 
 KINDS = ("gradient", "jacobian", "hessian", "value", "update")
 LAYOUTS = ("transpose", "vec", "vec_rows")
+
+
+class Description(NamedTuple):
+    """A claim in words and code: all that a report shows, sent between processes as text."""
+
+    name: str
+    file: str = ""
+    place: int = 0  # among the claims of the file
+    corrects: int | None = None  # the place of the corrected claim
+    source: str = ""
+    kind: str = ""  # "": no claim, but a file that could not be loaded
+    wrt: tuple[str, ...] = ()
+    statement: str = ""
+    doc: str = ""  # the formula's docstring
+    function: str = ""  # the name of ``of``
+    formula_code: str = ""
+    function_code: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +65,27 @@ class Claim:
     def evaluate(self, inputs: Mapping[str, PyTree]) -> PyTree:
         """The formula's value; inputs that are no parameters of the formula are left out."""
         return call(self.formula, inputs)
+
+
+def descriptions(claims: Sequence[Claim], file: str = "") -> list[Description]:
+    """The claims of a file in words and code; corrections of other files' claims correct none."""
+    places = {id(made): place for place, made in enumerate(claims)}
+    return [
+        Description(
+            made.name, file, place, places.get(id(made.corrects)), made.source, made.kind,
+            made.wrt, made.statement, inspect.getdoc(made.formula) or "",
+            getattr(made.of, "__name__", "a function"), _code(made.formula), _code(made.of),
+        )
+        for place, made in enumerate(claims)
+    ]  # fmt: skip
+
+
+def _code(function: Callable[..., Any]) -> str:
+    """The source code of a function; "" for functions without a source file."""
+    try:
+        return dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        return ""
 
 
 def claim(

@@ -1,6 +1,5 @@
 """Verdicts as JSON and as a self-contained page of HTML, with formulas as MathML."""
 
-import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,10 +8,10 @@ from xml.etree import ElementTree
 
 from jaxnn.reporting import plain
 from jaxnn.verify import text
-from jaxnn.verify.claims import Claim
+from jaxnn.verify.claims import Claim, Description, descriptions
 from jaxnn.verify.verdict import VERDICTS, Verdict
 
-Entry = tuple[Claim, Verdict]
+Entry = tuple[Description, Verdict]
 
 
 def to_json(verdicts: Iterable[Verdict]) -> str:
@@ -24,7 +23,9 @@ def to_json(verdicts: Iterable[Verdict]) -> str:
     return json.dumps(entries, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> str:
+def to_html(
+    entries: Iterable[tuple[Claim, Verdict]] | Iterable[Entry], title: str = "Verified derivations"
+) -> str:
     """A self-contained page: every claim, the verdict and the evidence.
 
     Args:
@@ -36,11 +37,16 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
     """
     from jinja2 import Environment, StrictUndefined
 
-    listed = list(entries)
+    given = list(entries)
+    described = iter(descriptions([claim for claim, _ in given if isinstance(claim, Claim)]))
+    listed = [
+        (next(described) if isinstance(claim, Claim) else claim, verdict)
+        for claim, verdict in given
+    ]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"text": text, "verdicts": VERDICTS, "getdoc": inspect.getdoc}
+    environment.globals |= {"text": text, "verdicts": VERDICTS}
     environment.filters["mathml"] = mathml
     template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
     counts = Counter(verdict.verdict for _, verdict in listed)
@@ -53,15 +59,17 @@ def to_html(entries: Iterable[Entry], title: str = "Verified derivations") -> st
 
 def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Every claim in a list with the corrections, in the order of the first members."""
-    known = {id(claim) for claim, _ in entries}
-    found: dict[int, list[Entry]] = {}
+    known: dict[tuple[str, int | None], Description] = {
+        (claim.file, claim.place): claim for claim, _ in entries
+    }
+    found: dict[Description, list[Entry]] = {}
     for entry in entries:
         printed = entry[0]
-        while printed.corrects is not None and id(printed.corrects) in known:
-            printed = printed.corrects
-        found.setdefault(id(printed), []).append(entry)
+        for _ in entries:
+            printed = known.get((printed.file, printed.corrects), printed)
+        found.setdefault(printed, []).append(entry)
     return [
-        sorted(group, key=lambda entry, first=first: id(entry[0]) != first)
+        sorted(group, key=lambda entry, first=first: entry[0] != first)
         for first, group in found.items()
     ]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnn.reporting import console, print_table
 from jaxnn.types import PyTree
-from jaxnn.verify.claims import Claim
+from jaxnn.verify.claims import Claim, Description
 from jaxnn.verify.verdict import VERDICTS, Counterexample, Verdict, Worst
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def print_verdicts(verdicts: Sequence[Verdict], stream: TextIO | None = None) ->
     print_table("", COLUMNS, rows, stream)
 
 
-def print_evidence(claim: Claim, verdict: Verdict, stream: TextIO | None = None) -> None:
+def print_evidence(
+    claim: Claim | Description, verdict: Verdict, stream: TextIO | None = None
+) -> None:
     """Prints the evidence against a refuted claim."""
     from rich.text import Text
 
@@ -61,7 +63,7 @@ def _styled(verdict: Verdict) -> "Text":
     return Text(wording.words, wording.style)
 
 
-def evidence(claim: Claim, verdict: Verdict) -> Iterator[tuple[str, str]]:
+def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Labels and sentences: the statement, the worst entry, the counterexample, the diagnosis."""
     if claim.statement:
         yield "statement", claim.statement

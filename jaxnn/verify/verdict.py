@@ -96,6 +96,7 @@ class Verdict(NamedTuple):
     diagnosis: tuple[Finding, ...] = ()  # several: two mistakes at once, or alternatives
     seconds: float = 0.0
     detail: str = ""  # a sentence: the layout, the error's line, how to tell alternatives apart
+    file: str = ""  # the file of the claim, as named on the command line
 
     @property
     def holds(self) -> bool:

@@ -90,6 +90,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         ],
         "seconds": 0.5,
         "detail": "at <n = 2>",
+        "file": "",
     }
 
 
