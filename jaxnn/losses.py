@@ -5,10 +5,13 @@ All losses are finite, with finite gradients, for logits up to +-1e30, and accep
 where the target is 0. Logits and a target whose shapes do not fit each other are a ValueError.
 """
 
+from typing import Any, NoReturn
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxnn.types import Array, ArrayLike, PyTree
+from jaxnn.types import Array, ArrayLike, Loss, PyTree, on_host
 
 softmax = jax.nn.softmax
 log_softmax = jax.nn.log_softmax
@@ -79,6 +82,7 @@ def logistic(logits: Array, target: ArrayLike) -> Array:
             f"logistic takes one logit and a scalar target, got logits {logits.shape} "
             f"and target {target.shape}"
         )
+    _check_value("logistic", target, 1, "0 or 1, or a probability")
     z = logits.reshape(())
     y = target.astype(z.dtype)
     return _weighted(y, jax.nn.softplus(-z)) + _weighted(1 - y, jax.nn.softplus(z))
@@ -126,3 +130,141 @@ def check_target(name: str, logits: Array, target: Array) -> None:
             f"{name} takes a class index (integer scalar) or a vector of {logits.shape[0]} "
             f"probabilities, got a target of shape {target.shape} and dtype {target.dtype}"
         )
+    if is_index:
+        _check_value(name, target, logits.shape[0] - 1, "a class index")
+
+
+def _check_value(name: str, target: Array, most: int, expected: str) -> None:
+    """ValueError unless a scalar target is within 0..most; traced targets pass."""
+    value = on_host(target)
+    if value is not None and not 0 <= value <= most:
+        raise ValueError(f"{name} takes {expected} in 0..{most}, got {value}")
+
+
+_FEW_CLASSES, _FEW_EXAMPLES = 20, 5
+"""More classes, with fewer examples each, are probably the targets of a regression."""
+
+_REGRESSION = (
+    ": a regression takes a model and a loss of its own, such as "
+    "Spec(..., loss=lambda z, y: jnp.sum((z - y) ** 2))"
+)
+
+
+def checked_targets(name: str, targets: Any, outputs: int, loss: str | Loss) -> Any:
+    """Targets in the form that a named loss takes; whole numbers in floats become class indices.
+
+    Traced targets and targets of custom losses pass.
+
+    Args:
+      name: for messages.
+      targets: [N] or [N, C].
+      outputs: the number of logits.
+      loss: the name, or a custom loss.
+
+    Raises:
+      ValueError: labels or vectors that the loss would misunderstand; the message says how to map
+        the targets.
+    """
+    values = on_host(targets)
+    if callable(loss) or values is None:
+        return targets
+    if outputs == 1 and loss != "logistic":
+        raise ValueError(
+            f"the network has 1 output, whose softmax is always 1, expected at least 2 for {loss}, "
+            "or the loss 'logistic'"
+        )
+    if values.ndim == 1:
+        if loss == "logistic" and values.dtype.kind == "f":
+            low, high = values.min(), values.max()
+            if low < 0 or high > 1:
+                _refuse_label(name, values, 2)
+            return targets
+        labels = as_labels(name, targets)
+        if labels.min() < 0 or labels.max() >= max(outputs, 2):
+            _refuse_label(name, np.asarray(labels), max(outputs, 2))
+        return labels
+    if loss == "logistic" or values.shape != (len(values), outputs):
+        vectors = "" if loss == "logistic" else f" or [N, {outputs}]"
+        raise ValueError(
+            f"{name} have the shape {values.shape}, expected [N]{vectors}{one_hot_hint(values)}"
+        )
+    sums = values.sum(axis=1, dtype=float)
+    if loss == "cross_entropy" and (values.min() < 0 or abs(sums - 1).max() > 1e-2):
+        worst = int(abs(sums - 1).argmax())
+        raise ValueError(
+            f"{name} have the sum {sums[worst]:g} in row {worst}, expected probabilities with the "
+            "sum 1: several labels at once take a custom loss"
+        )
+    return targets
+
+
+def as_labels(name: str, targets: Any) -> Any:
+    """Class indices [N]: integers as they are, whole numbers in floats as int32.
+
+    Raises:
+      ValueError: numbers that are not whole.
+    """
+    values = np.asarray(targets)
+    if values.dtype.kind in "iu":
+        return targets
+    broken = values[values != np.floor(values)]
+    if broken.size:
+        raise ValueError(f"{name} hold {broken[0]}, expected class indices{_REGRESSION}")
+    return values.astype(np.int32)
+
+
+def class_count(name: str, labels: np.ndarray, other: str = "", others: Any = ()) -> int:
+    """The number of classes of labels [N], which have to be exactly 0..C-1.
+
+    Args:
+      name: for messages.
+      labels: of the training examples.
+      other: the name of the other labels, for messages.
+      others: further labels, such as of test examples, which may have no class of their own.
+
+    Raises:
+      ValueError: one class only, gaps, labels that do not start at 0, too many values for
+        classes, or a class of the other labels alone; the message says how to map the labels.
+    """
+    found, n = np.unique(labels), len(labels)
+    classes = len(found)
+    if classes == 1:
+        raise ValueError(f"{name} hold the class {found[0]} alone, expected at least 2 classes")
+    if classes > _FEW_CLASSES and n < _FEW_EXAMPLES * classes:
+        raise ValueError(
+            f"{name} hold {classes} different values from {found[0]} to {found[-1]} in {n} "
+            f"examples, expected classes of {_FEW_EXAMPLES} examples or more{_REGRESSION}"
+        )
+    unseen = np.setdiff1d(others, found)
+    if unseen.size:
+        raise ValueError(
+            f"{other} hold {unseen[0]:.0f}, a class without an example in {name}, expected classes "
+            "of the training examples alone"
+        )
+    if found[0] != 0 or found[-1] != classes - 1:
+        _refuse_label(name, labels, classes)
+    return classes
+
+
+def one_hot_hint(values: np.ndarray) -> str:
+    """What makes class indices of one-hot rows; empty for other targets."""
+    if values.ndim != 2 or not ((values == 0) | (values == 1)).all():
+        return ""
+    if (values.sum(axis=1) == 1).all():
+        return ": argmax(axis=1) makes indices of one-hot rows"
+    return ": rows of several labels take a custom loss"
+
+
+def _refuse_label(name: str, labels: np.ndarray, classes: int) -> NoReturn:
+    """The ValueError for labels other than 0..classes-1."""
+    found = np.unique(labels)
+    outside = found[(found < 0) | (found >= classes)][0]
+    hint = "np.searchsorted(np.unique(train_labels), labels)"
+    if found.tolist() == [-1, 1]:
+        hint = "(labels + 1) // 2"
+    elif found[0] == 1 and found[-1] == classes:
+        hint = "labels - 1"
+    message = f"{name} hold {outside}, expected 0..{classes - 1}"
+    if len(found) > classes:
+        raise ValueError(f"{message}: {len(found)} classes are more than the network has outputs")
+    raise ValueError(f"{message}: map them with {hint}")

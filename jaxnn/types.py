@@ -6,12 +6,14 @@ iterations.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 Array = jax.Array
@@ -60,10 +62,13 @@ class Network:
 
 
 class Data(NamedTuple):
-    """Labelled examples as stored: pixels stay uint8 until a training step takes the pixels."""
+    """Labelled examples as stored: pixels stay uint8 until a training step takes the pixels.
 
-    inputs: Array | np.ndarray  # [N, in] uint8 or float; the network sees inputs * scale
-    targets: Array | np.ndarray  # [N] class indices, or [N, C] probability vectors
+    Lists and data frames are as good as arrays; ``checked_data`` makes arrays of them.
+    """
+
+    inputs: Any  # [N, in] uint8 or float; the network sees inputs * scale
+    targets: Any  # [N] class indices, or [N, C] probability vectors
     scale: ArrayLike = 1.0  # 1/255 for 8-bit pixels
 
 
@@ -104,3 +109,171 @@ def whole(value: Any) -> int | None:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         return None
+
+
+def as_key(key: Any) -> Key:
+    """The random key; a whole number n stands for ``jax.random.key(n)``.
+
+    Raises:
+      TypeError: neither a key nor a whole number.
+    """
+    if (seed := whole(key)) is not None:
+        return jax.random.key(seed)
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"key is {key!r}, expected jax.random.key(0) or a whole number")
+    return jnp.asarray(key)
+
+
+_FAR, _MEAN_FAR = 64, 10
+"""Inputs so many times the training inputs, the largest and the mean one, have another unit."""
+
+NAMES_HINT = ": map them with np.searchsorted(np.unique(train_labels), labels)"
+
+
+class Checked(NamedTuple):
+    """Examples fit for training, and the range of the inputs; nan for values that are not known."""
+
+    data: Data
+    low: float
+    high: float
+
+
+def checked_data(sets: Sequence[tuple[str, Any]]) -> list[Checked]:
+    """Data sets that belong together, as arrays fit for training; all values are read once.
+
+    Lists and data frames become arrays, booleans 0 and 1, targets [N, 1] and [1, N] become [N].
+    Traced values pass.
+
+    Args:
+      sets: names for messages, such as "train", and the ``Data``; the training examples first.
+
+    Raises:
+      TypeError: no ``Data``.
+      ValueError: shapes that do not fit, values that are no finite numbers, or inputs in a range
+        far from the range of the first inputs.
+    """
+    found: dict[int, Checked] = {}
+    for name, data in sets:
+        if not isinstance(data, Data):
+            raise TypeError(
+                f"the {name} data are a {type(data).__name__}, expected jaxnn.Data(inputs, targets)"
+            )
+        if id(data) not in found:
+            found[id(data)] = _checked(name, data)
+    checked = [found[id(data)] for _, data in sets]
+    for (name, _), each in zip(sets[1:], checked[1:], strict=True):
+        if each is not checked[0]:
+            _same_range(sets[0][0], checked[0], name, each)
+    return checked
+
+
+def _checked(name: str, data: Data) -> Checked:
+    inputs, low, high = numbers(f"the {name} inputs", data.inputs)
+    targets, _, _ = numbers(f"the {name} targets", data.targets, NAMES_HINT)
+    n = len(inputs) if inputs.ndim else 0
+    if targets.ndim == 2 and targets.shape in ((n, 1), (1, n)) and (n > 1 or targets.size == 1):
+        targets = targets.reshape(n)
+    if inputs.ndim != 2 or targets.shape[:1] != (n,) or not n:
+        rows = ": inputs.reshape(len(inputs), -1) makes a row of every example"
+        raise ValueError(
+            f"the {name} data have inputs {inputs.shape} and targets {targets.shape}, expected "
+            f"inputs [N, in] and N targets, N at least 1{rows if inputs.ndim != 2 and n else ''}"
+        )
+    scale = on_host(data.scale)
+    if scale is not None and (
+        scale.shape not in ((), inputs.shape[1:]) or not np.isfinite(scale).all()
+    ):
+        raise ValueError(
+            f"the {name} data have the scale {data.scale}, expected a finite number, or one for "
+            f"each of the {inputs.shape[1]} inputs"
+        )
+    if inputs is data.inputs and targets is data.targets:
+        return Checked(data, low, high)
+    return Checked(Data(inputs, targets, data.scale), low, high)
+
+
+def numbers(name: str, values: Any, named: str = "") -> tuple[Any, float, float]:
+    """Values as an array of finite numbers, the least and the greatest; nan where not known.
+
+    Args:
+      name: for messages.
+      values: anything that NumPy or JAX takes for an array.
+      named: what to do about texts, for messages.
+
+    Raises:
+      ValueError: rows of unequal lengths, masked values, values that are no numbers, or not finite
+        numbers of the type that JAX computes with.
+    """
+    if isinstance(values, jax.Array):
+        array = values
+    else:
+        if np.ma.is_masked(values):
+            raise ValueError(f"{name} are masked, expected a number in every place")
+        try:
+            array = np.asarray(values)
+            if array.dtype == object:
+                array = np.array(array.tolist())
+        except ValueError:
+            raise ValueError(f"{name} are rows of unequal lengths, expected an array") from None
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        if array.dtype == bool:
+            array = array.view(np.uint8)
+    if array.dtype.kind in "OUST" and array.size:
+        raise ValueError(f"{name} hold {array.ravel()[0]!s:.40}, expected numbers{named}")
+    if not (jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub"):
+        raise ValueError(f"{name} have the dtype {array.dtype}, expected integers or floats")
+    host = on_host(array)
+    if host is None or not host.size:
+        return array, np.nan, np.nan
+    low, high = host.min(), host.max()
+    computed = jax.dtypes.canonicalize_dtype(host.dtype)
+    if host.dtype.kind in "iu" and computed != host.dtype:
+        limits = np.iinfo(computed)
+        for value in (low, high):
+            if not limits.min <= value <= limits.max:
+                raise ValueError(
+                    f"{name} hold {value}, expected {limits.min}..{limits.max}, or floats"
+                )
+    elif host.dtype.kind not in "iub":
+        # The extremes carry any NaN or infinity, without a temporary array of the data's size.
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.stack([low, high]).astype(computed)).all():
+                places = np.argwhere(~np.isfinite(host.astype(computed))).tolist()
+                first, count = places[0], len(places)
+                raise ValueError(
+                    f"{name} hold {count} {'value' if count == 1 else 'values'} that JAX cannot "
+                    f"compute with, the first is {host[tuple(first)]} at {first}, expected finite "
+                    f"{computed}"
+                )
+    return array, float(low), float(high)
+
+
+def _same_range(first_name: str, first: Checked, name: str, other: Checked) -> None:
+    """ValueError for inputs much larger or smaller than the first: both the extremes and the means.
+
+    The means alone tell a different unit from a single extreme value.
+    """
+    largest, means = [], []
+    for data, low, high in (first, other):
+        scale = on_host(data.scale)
+        factor = np.nan if scale is None else float(np.max(np.abs(scale)))
+        largest.append(factor * max(-low, high))
+        means.append(lambda data=data, factor=factor: factor * np.abs(data.inputs).mean())
+    small, large = sorted(largest)
+    if 0 < _FAR * small <= large:
+        small, large = sorted(mean() for mean in means)
+        if _MEAN_FAR * small <= large:
+            ranges = [
+                f"{low:g}..{high:g} (scale {data.scale:.4g})" for data, low, high in (first, other)
+            ]
+            raise ValueError(
+                f"the {name} inputs lie in {ranges[1]} and the {first_name} inputs in {ranges[0]}, "
+                "expected inputs times scale in one range: divide one of them, or give a scale"
+            )
+
+
+def on_host(array: Any) -> np.ndarray | None:
+    """The values; None for traced values and for an array that other processes hold a part of."""
+    if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True):
+        return None
+    return np.asarray(array)

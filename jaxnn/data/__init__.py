@@ -37,8 +37,8 @@ def load(
 
     Returns:
       NumPy arrays: inputs [N, in] in uint8, or in float32 for float data; targets [N] in int32,
-      class indices from 0; the scale of the inputs: 1/255 for 8-bit images, 1/16 for digits, 1 for
-      floats.
+      class indices from 0; the scale of the inputs, chosen by the range: 1/255 for 0..255, 1/16 for
+      whole numbers 0..16, 1 for 0..1 and standardised inputs.
 
     Raises:
       DataError: an unknown name, or unusable data.

@@ -80,7 +80,8 @@ def load(
         download.fetch(missing, dataset.mirrors, folder, progress=progress)
     with ThreadPoolExecutor(len(dataset.files)) as pool:
         arrays = pool.map(lambda file: _read(folder, file), dataset.files)
-        return make_splits(dict(zip(PARTS, arrays, strict=True)), folder, classes=10)
+        four = dict(zip(PARTS, arrays, strict=True))
+        return make_splits(four, folder, scale=1 / 255, classes=10)
 
 
 def _read(folder: Path, file: RemoteFile) -> np.ndarray:

@@ -112,7 +112,7 @@ def _read_array(stream: IO[bytes], size: int, name: object) -> np.ndarray:
 
 def _check(shape: tuple[int, ...], dtype: np.dtype, available: int, name: object) -> None:
     expected = "integers or floats (Python objects are never unpickled)"
-    expect(dtype.kind in "iuf", f"{name}: holds values of dtype {dtype}", expected)
+    expect(dtype.kind in "biufUS", f"{name}: holds values of dtype {dtype}", expected)
     claim = f"the shape {shape}"
     expect(min(shape, default=0) >= 0, f"{name}: the header claims {claim}", "sizes >= 0")
     claimed = dtype.itemsize * math.prod(shape)

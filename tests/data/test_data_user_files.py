@@ -73,38 +73,11 @@ def test_a_plain_file_goes_before_its_compressed_copy(idx_folder, idx_files, arr
     assert load(idx_folder).train.targets[-1] == 0
 
 
-@pytest.mark.parametrize(
-    ("images", "inputs_dtype", "scale"),
-    [
-        (np.array([[0, 255]], np.uint8), np.uint8, 1 / 255),
-        (np.array([[0, 255]], np.int64), np.uint8, 1 / 255),
-        (np.array([[0, 127]], np.int8), np.uint8, 1 / 255),
-        (np.array([[0, 255]], ">u2"), np.uint8, 1 / 255),
-        (np.array([[0.0, -2.5]], np.float32), np.float32, 1),
-        (np.array([[0.0, -2.5]], np.float64), np.float32, 1),
-        (np.array([[0.0, -2.5]], np.float16), np.float32, 1),
-        (np.array([[0.0, -2.5]], ">f4"), np.float32, 1),
-        (np.asfortranarray([[0.0, -2.5]]), np.float32, 1),
-    ],
-)
-def test_images_become_bytes_or_float32_with_their_scale(images, inputs_dtype, scale):
-    label = np.array([0])
-    train, _ = make_splits(dict(zip(PARTS, (images, label) * 2, strict=True)), "user")
-    np.testing.assert_array_equal(train.inputs, images.astype(inputs_dtype), strict=True)
-    assert train.inputs.dtype.isnative
-    np.testing.assert_array_equal(train.scale, np.float32(scale), strict=True)
-
-
 @pytest.mark.parametrize("shape", [(20, 6), (20, 1, 6), (20, 2, 3), (20, 3, 1, 2)])
 def test_images_of_any_rank_are_flattened_in_row_major_order(arrays, shape):
     arrays["train_images"] = np.arange(120, dtype=np.uint8).reshape(shape)
     inputs = make_splits(arrays, "user").train.inputs
     np.testing.assert_array_equal(inputs, np.arange(120).reshape(20, 6))
-
-
-def test_labels_may_leave_out_classes(arrays):
-    arrays["train_labels"] = np.array([3, 9] * 10)
-    assert make_splits(arrays, "user").train.targets.max() == 9
 
 
 def with_value(position, value):
@@ -116,42 +89,15 @@ def with_value(position, value):
     return change
 
 
-def floats_with(value):
-    return lambda array: with_value((3, 1, 0), value)(array.astype(np.float64))
-
-
 BAD = {
-    "fewer labels": ("train_labels", lambda a: a[:-1], "holds 20 .* train_labels 19"),
-    "fewer images": ("test_images", lambda a: a[:-1], "holds 9 .* test_labels 10"),
+    "fewer labels": ("train_labels", lambda a: a[:-1], "hold 20 .* train_labels 19"),
+    "fewer images": ("test_images", lambda a: a[:-1], "hold 9 .* test_labels 10"),
     "no examples": ("train_images", lambda a: a[:0], r"\(0, 3, 2\), expected .* at least one"),
-    "no labels": ("test_labels", lambda a: a[:0], "test_labels is empty, expected at least one"),
+    "no labels": ("test_labels", lambda a: a[:0], "test_labels are empty, expected at least one"),
     "no pixels": ("test_images", lambda a: a[:, :0], r"\(10, 0, 2\), expected .* one value"),
     "flat images": ("train_images", lambda a: a[:, 0, 0], r"shape \(20,\), expected \[N, ...\]"),
     "no rank": ("train_images", lambda a: a[0, 0, 0], r"shape \(\), expected"),
-    "one-hot labels": ("train_labels", lambda a: np.eye(10)[a], r"\(20, 10\), expected one label"),
-    "column of labels": ("test_labels", lambda a: a[:, None], r"\(10, 1\), expected one label"),
     "other width": ("test_images", lambda a: a[:, :2], "4 values each, expected 6"),
-    "other type": ("test_images", lambda a: a / 255, "become float32, expected uint8"),
-    "NaN pixel": ("train_images", floats_with(np.nan), "holds nan in example 3, expected finite"),
-    "infinite pixel": ("train_images", floats_with(np.inf), "holds inf in example 3, expected"),
-    "-infinite pixel": ("test_images", floats_with(-np.inf), "holds -inf in example 3, expected"),
-    "too large for float32": ("train_images", floats_with(1e300), "holds 1e.300 in example 3"),
-    "16-bit pixels": (
-        "train_images",
-        lambda a: a.astype(np.uint16) * 256,
-        r"integers in \d+\.\.\d{5}, expected 0..255 or floats",
-    ),
-    "negative pixels": (
-        "train_images",
-        lambda a: a.astype(int) - 256,
-        r"integers in -\d+\.\.-\d+, expected 0..255",
-    ),
-    "boolean images": ("train_images", lambda a: a > 9, "dtype bool, expected 8-bit integers"),
-    "negative label": ("train_labels", with_value(2, -1), "holds -1, expected class indices in 0"),
-    "huge label": ("train_labels", with_value(2, 2**40), "holds 1099511627776, expected class"),
-    "fractional labels": ("train_labels", lambda a: a + 0.5, "float64, expected integers"),
-    "label only in test": ("test_labels", with_value(0, 10), "test_labels hold 10, expected 0..9"),
-    "strings": ("test_labels", lambda a: a.astype(str), "<U.*, expected integers"),
 }
 
 
@@ -167,9 +113,9 @@ def test_bad_arrays_are_one_clear_line(arrays, part, change, message):
 @pytest.mark.parametrize(
     ("part", "position", "value", "message"),
     [
-        ("train_labels", slice(None), 9, r"train_labels holds the labels \[9\], expected .*0..9"),
-        ("test_labels", 0, 0, r"test_labels holds .* 8\], expected exactly 0..9"),
-        ("train_labels", 0, 10, r"train_labels holds .* 10\], expected exactly 0..9"),
+        ("train_labels", slice(None), 9, r"train_labels hold the labels \[9\], expected .*0..9"),
+        ("test_labels", 0, 0, r"test_labels hold .* 8\], expected exactly 0..9"),
+        ("train_labels", 0, 10, r"train_labels hold .* 10\], expected exactly 0..9"),
     ],
 )
 def test_a_named_set_has_exactly_its_classes(arrays, part, position, value, message):
