@@ -46,7 +46,10 @@ FLAGS = (
 )
 
 STYLE = "<style>footer { display: none } section { margin: 1.5rem 0; padding-top: 1.5rem }</style>"
-"""Added to the page before the screenshot: less height, and no legend of the verdicts."""
+"""Less height, and no legend of the verdicts."""
+
+POLICY = "<meta http-equiv=[^>]*>"
+"""The part of the page that allows the page's own style alone; ``STYLE`` takes the place."""
 
 
 def main() -> int:
@@ -104,8 +107,8 @@ def photograph_report(browser: str) -> Image.Image:
         subprocess.run(
             verify, cwd=ROOT, stdout=subprocess.DEVNULL, check=False
         )  # status 1: refuted
-        with page.open("a", encoding="utf-8") as file:
-            file.write(STYLE)
+        restyled = re.sub(POLICY, STYLE, page.read_text(encoding="utf-8"))
+        page.write_text(restyled, encoding="utf-8")
         subprocess.run(
             [
                 browser,

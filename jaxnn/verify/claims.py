@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from textwrap import dedent
 from typing import Any, NamedTuple
 
@@ -81,10 +81,13 @@ def descriptions(claims: Sequence[Claim], file: str = "") -> list[Description]:
 
 
 def _code(function: Callable[..., Any]) -> str:
-    """The source code of a function; "" for functions without a source file."""
+    """The source code of a function, or of a callable object's class; "" without a source file."""
+    while isinstance(function, partial):
+        function = function.func
     try:
-        return dedent(inspect.getsource(function))
-    except (OSError, TypeError):
+        named = function if hasattr(function, "__name__") else type(function)
+        return dedent(inspect.getsource(named)).strip("\n")
+    except Exception:  # of inspect on a file that has changed, or on an object of any class
         return ""
 
 
@@ -236,6 +239,8 @@ def _check(made: Claim) -> None:
     """Raises a ValueError where the declaration contradicts formula, ``of`` or inputs."""
     rate_fits = made.rate is None or (made.kind == "update" and made.rate in made.inputs)
     for fits, name, expected in (
+        (isinstance(made.source, str), "source", "text"),
+        (isinstance(made.statement, str), "statement", "LaTeX as text"),
         (made.kind in KINDS, "kind", f"one of {', '.join(KINDS)}"),
         (made.layout in (None, *LAYOUTS), "layout", f"one of {', '.join(LAYOUTS)}"),
         (type(made.trials) is int and made.trials > 0, "trials", "a whole number, at least 1"),

@@ -1,12 +1,13 @@
 """Verdicts and evidence in words and short decimals, for a terminal and for a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import jax
 import numpy as np
 
-from jaxnn.reporting import console, print_table
+from jaxnn.reporting import console, print_table, printable
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, Description
 from jaxnn.verify.verdict import VERDICTS, Counterexample, Verdict, Worst
@@ -49,11 +50,13 @@ def print_evidence(
     """Prints the evidence against a refuted claim."""
     from rich.text import Text
 
+    output = console(stream)
+    shown = partial(printable, encoding=output.encoding)
     source = f" ({verdict.source})" if verdict.source else ""
-    lines = Text.assemble((f"{verdict.name}{source}: ", "bold"), _styled(verdict))
+    lines = Text.assemble((shown(f"{verdict.name}{source}: "), "bold"), _styled(verdict))
     for label, content in evidence(claim, verdict):
-        lines.append(f"\n  {label}: ", "dim").append(content)
-    console(stream).print(lines.append("\n"))
+        lines.append(f"\n  {shown(label)}: ", "dim").append(shown(content))
+    output.print(lines.append("\n"))
 
 
 def _styled(verdict: Verdict) -> "Text":

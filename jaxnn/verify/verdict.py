@@ -45,6 +45,12 @@ VERDICTS = {
 HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
 """Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""
 
+
+def rank(verdict: str) -> int:
+    """The place in tables and pages: refuted claims 0, errors 1, claims that hold 2."""
+    return {"refuted": 0, "error": 1}.get(verdict, 2)
+
+
 CODES = (
     "sign", "missing_mean", "extra_mean", "factor", "missing_l2", "wrong_l2", "l2_on_bias",
     "transpose", "vec_order", "diagonal_only", "softmax_jacobian_skipped",
