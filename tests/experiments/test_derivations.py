@@ -3,6 +3,7 @@
 import csv
 import inspect
 import json
+import re
 from functools import cache
 
 import jax
@@ -230,6 +231,14 @@ def test_all_as_recorded_is_exit_status_0_and_leaves_a_report(tmp_path, monkeypa
     page = (out / "report.html").read_text()
     assert 0 < page.index("as printed") < page.index("corrected") < page.index("Slope as sum")
     assert "passed: the corrected statements hold: 1 hold" in capsys.readouterr().out
+
+
+def test_the_table_begins_with_refuted_statements(tmp_path, monkeypatch, capsys):
+    head, printed, corrected, last = FILE.split("\n\n\n@claim")
+    monkeypatch.setitem(globals(), "FILE", "\n\n\n@claim".join([head, last, printed, corrected]))
+    run(tmp_path, monkeypatch)
+    names = re.findall(r"^ S\S+ +(\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert names == ["slope_printed", "slope_as_sum", "slope"]
 
 
 def test_another_verdict_than_the_recorded_one_is_exit_status_1(tmp_path, monkeypatch, capsys):

@@ -3,14 +3,18 @@
 import json
 import math
 import re
+import types
+from functools import partial
+from html import unescape
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, real, text
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, claims, real, text
 from jaxnn.verify.report import mathml, to_html, to_json
 from jaxnn.verify.verdict import VERDICTS
 
@@ -188,6 +192,120 @@ def test_a_correction_alone_is_a_claim_like_others():
         r"<h[23][^>]*>([^<]*)<", to_html([(claimed(corrects=claimed("printed")), verdict())])
     )
     assert headings[0] == "Double"
+
+
+def test_refuted_claims_come_first_and_errors_before_what_holds():
+    printed = claimed("printed")
+    entries = [
+        (claimed("holding"), verdict("holding")),
+        (claimed("broken"), verdict("broken", "error")),
+        (claimed("put_right", corrects=printed), verdict("put_right")),
+        (claimed("edged"), verdict("edged", "kink")),
+        (printed, verdict("printed", "refuted")),
+    ]
+    page = to_html(entries)
+    table, sections = page.split("<main>")
+    assert re.findall(r">(\w+)</a>(?:, (\w+))?", table) == [
+        ("Printed", "as"),
+        ("Broken", ""),
+        ("Printed", "corrected"),
+        ("Holding", ""),
+        ("Edged", ""),
+    ]
+    assert re.findall("<h2[^>]*>(\\w+)<", sections) == ["Printed", "Broken", "Holding", "Edged"]
+
+
+def test_a_choice_of_a_verdict_hides_all_other_rows_and_claims():
+    printed = claimed("printed")
+    page = to_html(
+        [
+            (printed, verdict("printed", "refuted")),
+            (claimed("put_right", corrects=printed), verdict("put_right")),
+            (claimed("other"), verdict("other", "holds_unstable")),
+        ]
+    )
+    elements = re.findall(r'<(\w+) [^>]*data-verdict="([^"]*)"', page)
+    assert sorted(elements) == [
+        ("article", "holds"), ("article", "holds_unstable"), ("article", "refuted"),
+        ("section", "holds_unstable"), ("section", "refuted holds"),
+        ("tr", "holds"), ("tr", "holds_unstable"), ("tr", "refuted"),
+    ]  # fmt: skip
+    hidden = dict(
+        re.findall(
+            r"body:has\(#show-(\w+):checked\) \[data-verdict\]:not\(\[data-verdict~=\"(\w+)\"\]\)"
+            r" { display: none; }",
+            page,
+        )
+    )
+    assert hidden == {name: name for name in VERDICTS}
+    assert re.findall(r'<input type="radio" name="show" id="show-(\w+)"/>', page) == [
+        "refuted",
+        "holds",
+        "holds_unstable",
+    ]
+    assert page.count('checked="checked"') == 1
+
+
+def test_a_page_of_one_verdict_has_nothing_to_choose():
+    assert "<input" not in to_html([(claimed(), verdict()), (claimed("b"), verdict("b"))])
+
+
+def test_the_page_shows_the_code_of_formula_and_objective():
+    codes = re.findall("<pre[^>]*><code>([^<]*)<", to_html([(claimed(), verdict())]))
+    assert list(map(unescape, codes)) == [
+        "def formula(z):\n    return 2 * z",
+        "def square(z):\n    return jnp.sum(z**2)",
+    ]
+
+
+class Scaled:
+    """z times a factor, as an object."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, z):
+        return self.factor * jnp.sum(z)
+
+
+def without_file():
+    space = {}
+    exec("def square(z):\n    return z @ z", space)
+    return space["square"]
+
+
+def lying():
+    """A function whose file has other lines."""
+    return types.FunctionType(square.__code__.replace(co_firstlineno=10**6), globals())
+
+
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [
+        (jax.jit(square), "def square(z):"),
+        (partial(square), "def square(z):"),
+        (Scaled(2.0), "class Scaled:"),
+        (lambda z: jnp.sum(z), "lambda z: jnp.sum(z)"),
+        (without_file(), ""),
+        (lying(), ""),
+        (jnp.negative, ""),
+        (len, ""),
+    ],
+    ids=["jit", "partial", "object", "lambda", "exec", "other lines", "ufunc", "builtin"],
+)
+def test_code_that_no_file_has_is_said_to_be_missing(function, code):
+    shown = claims._code(function)
+    assert (code in shown) if code else shown == ""
+    described = claims.descriptions([claimed()])[0]._replace(function_code=shown)
+    page = to_html([(described, verdict())])
+    assert ("The code of the objective is in no file that can be read." in page) == (not code)
+
+
+def test_the_page_names_the_file_of_a_claim():
+    described = claims.descriptions([claimed()], "week 3/claims.py")[0]
+    assert "week 3/claims.py · S9.1 · gradient of square by z" in visible(
+        to_html([(described, verdict())])
+    )
 
 
 def test_nothing_of_a_claim_becomes_markup():
