@@ -45,11 +45,11 @@ FLAGS = (
     "--force-device-scale-factor=2",
 )
 
-STYLE = "<style>footer { display: none } section { margin: 1.5rem 0; padding-top: 1.5rem }</style>"
-"""Less height, and no legend of the verdicts."""
+STYLE = "<style>footer, .code { display: none } section { margin: 1.5rem 0; padding-top: 1.5rem }</style>"
+"""Added to the page before the screenshot: less height, no code, no legend of the verdicts."""
 
 POLICY = "<meta http-equiv=[^>]*>"
-"""The part of the page that allows the page's own style alone; ``STYLE`` takes the place."""
+"""The part of the page that allows no style but the page's own."""
 
 
 def main() -> int:
@@ -107,8 +107,8 @@ def photograph_report(browser: str) -> Image.Image:
         subprocess.run(
             verify, cwd=ROOT, stdout=subprocess.DEVNULL, check=False
         )  # status 1: refuted
-        restyled = re.sub(POLICY, STYLE, page.read_text(encoding="utf-8"))
-        page.write_text(restyled, encoding="utf-8")
+        content = re.sub(POLICY, "", page.read_text(encoding="utf-8"))
+        page.write_text(content + STYLE, encoding="utf-8")
         subprocess.run(
             [
                 browser,

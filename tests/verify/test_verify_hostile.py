@@ -120,7 +120,7 @@ HTML = {
     "h1": set(), "h2": {"id"}, "h3": {"class"}, "p": {"class"}, "code": set(), "summary": set(),
     "fieldset": {"class", "aria-label"}, "label": {"class"}, "table": set(), "thead": set(),
     "input": {"type", "name", "checked", "id"}, "span": {"class", "aria-hidden"}, "tbody": set(),
-    "details": {"class"}, "tr": {"data-verdict"}, "th": {"scope"}, "td": set(), "a": {"href"},
+    "details": {"class", "open"}, "tr": {"data-verdict"}, "th": {"scope"}, "td": set(), "a": {"href"},
     "section": {"aria-labelledby", "data-verdict"}, "article": {"id", "data-verdict"},
     "div": {"class", "tabindex", "role", "aria-label"}, "dl": set(), "dt": set(), "dd": set(),
     "pre": {"aria-label", "tabindex"},

@@ -258,6 +258,13 @@ def test_the_page_shows_the_code_of_formula_and_objective():
     ]
 
 
+def test_the_code_is_open_where_a_reader_looks_for_a_mistake():
+    page = to_html([(claimed(name), verdict(name, name)) for name in VERDICTS])
+    articles = [part.split("</article>")[0] for part in page.split("<article ")[1:]]
+    opened = ['<details class="code" open="open">' in article for article in articles]
+    assert opened == [True, True, False, False, False, False]  # refuted, error, four that hold
+
+
 class Scaled:
     """z times a factor, as an object."""
 
