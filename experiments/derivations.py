@@ -16,7 +16,6 @@ from experiments.config import Config, Whole
 from jaxnn.files import atomic_write
 from jaxnn.verify import Claim, Verdict, runner, text
 from jaxnn.verify.report import to_html, to_json
-from jaxnn.verify.verdict import rank
 
 CLAIMS = Path(__file__).parent / "claims"
 FILES = tuple(
@@ -91,7 +90,7 @@ def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]
     run.table(
         "The sources' statements",
         ("source", "statement", "verdict", "bits lost", "diagnosis"),
-        [_row(s) for s in sorted(statements, key=lambda s: rank(s.verdicts[0].verdict))],
+        [_row(s) for s in sorted(statements, key=lambda s: s.verdicts[0].rank)],
     )
     for source in sorted({_document(statement) for statement in statements}):
         _check_record(run, source, [s for s in statements if _document(s) == source])

@@ -45,7 +45,10 @@ FLAGS = (
     "--force-device-scale-factor=2",
 )
 
-STYLE = "<style>footer, .code { display: none } section { margin: 1.5rem 0; padding-top: 1.5rem }</style>"
+STYLE = (
+    "<style>footer, .code { display: none } section { margin: 1.5rem 0; padding-top: 1.5rem }"
+    "</style>"
+)
 """Added to the page before the screenshot: less height, no code, no legend of the verdicts."""
 
 POLICY = "<meta http-equiv=[^>]*>"

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from jaxnn.reporting import plain, printable
 from jaxnn.verify import text
 from jaxnn.verify.claims import Claim, Description, descriptions
-from jaxnn.verify.verdict import VERDICTS, Verdict, rank
+from jaxnn.verify.verdict import VERDICTS, Verdict
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -55,7 +55,7 @@ def to_html(
     counts = Counter(verdict.verdict for _, verdict in listed)
     return _template().render(
         title=title,
-        counts={name: counts[name] for name in sorted(VERDICTS, key=rank) if counts[name]},
+        counts={name: counts[name] for name in VERDICTS if counts[name]},
         groups=_groups(listed),
     )
 
@@ -72,7 +72,7 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"text": text, "verdicts": VERDICTS, "rank": rank}
+    environment.globals |= {"text": text, "verdicts": VERDICTS}
     environment.filters |= {"mathml": mathml, "digest": _digest}
     template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template)
@@ -105,7 +105,7 @@ def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
         sorted(group, key=lambda entry, first=first: entry[0] != first)
         for first, group in found.items()
     ]
-    return sorted(groups, key=lambda group: min(rank(verdict.verdict) for _, verdict in group))
+    return sorted(groups, key=lambda group: min(verdict.rank for _, verdict in group))
 
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"

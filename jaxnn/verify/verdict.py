@@ -14,6 +14,13 @@ class Wording(NamedTuple):
 
 
 VERDICTS = {
+    "refuted": Wording(
+        "refuted",
+        "✗",
+        "bold red",
+        "Wrong: a counterexample is shown, and what the mistake most likely is.",
+    ),
+    "error": Wording("error", "!", "bold magenta", "Could not be judged, for the reason noted."),
     "holds": Wording(
         "holds", "✓", "green", "Not refuted in any trial, and accurate in floating point."
     ),
@@ -30,26 +37,13 @@ VERDICTS = {
         "cyan",
         "Right once transposed or reordered as noted: a matter of convention.",
     ),
-    "refuted": Wording(
-        "refuted",
-        "✗",
-        "bold red",
-        "Wrong: a counterexample is shown, and what the mistake most likely is.",
-    ),
     "kink": Wording(
         "holds except at kinks", "∠", "cyan", "Wrong only where the function has no derivative."
     ),
-    "error": Wording("error", "!", "bold magenta", "Could not be judged, for the reason noted."),
 }
 
 HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
 """Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""
-
-
-def rank(verdict: str) -> int:
-    """The place in tables and pages: refuted claims 0, errors 1, claims that hold 2."""
-    return {"refuted": 0, "error": 1}.get(verdict, 2)
-
 
 CODES = (
     "sign", "missing_mean", "extra_mean", "factor", "missing_l2", "wrong_l2", "l2_on_bias",
@@ -103,6 +97,11 @@ class Verdict(NamedTuple):
     seconds: float = 0.0
     detail: str = ""  # a sentence: the layout, the error's line, how to tell alternatives apart
     file: str = ""  # the file of the claim, as named on the command line
+
+    @property
+    def rank(self) -> int:
+        """The place in tables and pages: refuted claims first, then errors, then all others."""
+        return {"refuted": 0, "error": 1}.get(self.verdict, 2)
 
     @property
     def holds(self) -> bool:
