@@ -7,7 +7,8 @@ softmax and cross-entropy, minibatch SGD. The source gives neither batch size no
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from experiments.training import (
     train_setting,
 )
 from jaxnn import parameter_count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 # The lowest error over 0.01 ... 1 on MNIST with --validation 10000 --learning-rate RATE.
@@ -130,9 +134,7 @@ def present(
     settings: Mapping[str, Setting],
     rows: Sequence[Mapping[str, str]],
 ) -> None:
-    """Prints the tables, writes history.csv and the three figures."""
-    from jaxnn.figures import Curve, curves_figure
-
+    """The tables, history.csv and the figures."""
     run.table(
         f"{config.dataset}: {config.steps:,} iterations of {config.batch_size}, mean ± standard "
         f"deviation of {config.seeds} seeds",
@@ -153,18 +155,26 @@ def present(
     columns = ("the source says", "measured (mean over seeds)", "verdict")
     run.table(title, columns, [tuple(row.values()) for row in rows])
     for line in divergences(settings):
-        print(line)
+        run.say(line)
     run.history([row for name, each in settings.items() for row in history_rows(name, each)])
+    run.figures(partial(draw, config, settings))
+
+
+def draw(config: ArchitecturesConfig, settings: Mapping[str, Setting]) -> "dict[str, Figure]":
+    """The curves of all settings, a figure per measure."""
+    from jaxnn.figures import Curve, curves_figure
+
+    figures = {}
     labels = {n: f"({n}) {'-'.join(map(str, s.sizes))}" for n, s in settings.items()}
     for file_name, (measure, y_label) in FIGURES.items():
         curves = [Curve(labels[n], s.iteration, s.measures[measure]) for n, s in settings.items()]
-        figure = curves_figure(
+        figures[file_name] = curves_figure(
             curves,
             title=f"{y_label.split(' (')[0].capitalize()}, {config.dataset}",
             y_label=y_label,
             y_scale="log",
         )
-        run.figure(file_name, figure)
+    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from experiments import harness
 from experiments.claims.expected import EXPECTED
 from experiments.config import Config, Whole
-from jaxnn.files import atomic_write
 from jaxnn.verify import Claim, Verdict, runner, text
 from jaxnn.verify.report import to_html, to_json
 
@@ -208,9 +207,7 @@ def _write_report(run: harness.Run, statements: Sequence[Judged]) -> None:
         [(statement.claimed, statement.verdicts[0]) for statement in statements],
         title="The derivations of the five sources",
     )
-    run.files["report.html"] = None
-    with atomic_write(run.out / "report.html", "w") as file:
-        file.write(page)
+    run.page("report.html", page)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

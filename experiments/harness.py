@@ -10,6 +10,7 @@ An experiment is a config type and a function ``(config, run) -> results``; the 
 """
 
 import gc
+import json
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from contextlib import (
     redirect_stdout,
     suppress,
 )
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -33,6 +35,7 @@ from cyclopts import CycloptsError
 from experiments.config import C, Config, DataConfig, DistributedConfig, parse
 from jaxnn import data, distributed, reporting
 from jaxnn.devices import use_all_cores, use_compilation_cache
+from jaxnn.files import atomic_write, locked
 from jaxnn.progress import Progress, Report, progress
 from jaxnn.types import Splits
 
@@ -43,7 +46,11 @@ SUCCESS, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Run:
-    """An execution of an experiment: the source of the data, the folder of the results."""
+    """An execution of an experiment: the source of the data, the folder of the results.
+
+    Tables, texts and figures wait for ``publish``, which writes the results, then prints, then
+    draws: no failure of a terminal or of a figure costs a result.
+    """
 
     def __init__(self, name: str, config: Config, out: Path):
         self.name = name
@@ -51,6 +58,10 @@ class Run:
         self.out = out
         self.checks: list[dict[str, Any]] = []
         self.files: dict[str, None] = {}  # names of written files, in order
+        self._earlier = files_of_an_earlier_run(name, out)
+        self._writing: dict[str, Callable[[Path], object]] = {}
+        self._printing: list[Callable[[], object]] = []
+        self._drawing: list[Callable[[], Mapping[str, Figure]]] = []
 
     def load(self) -> Splits:
         """The data set of the flags --dataset and --data-dir, downloaded if necessary."""
@@ -63,44 +74,109 @@ class Run:
         return progress(label)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Prints a table to standard output."""
-        reporting.print_table(title, columns, rows)
+        """A table on standard output."""
+        self.show(partial(reporting.print_table, title, columns, rows))
+
+    def say(self, text: str) -> None:
+        """A line of text on standard output."""
+        self.show(partial(print, reporting.printable(text)))
+
+    def show(self, output: Callable[[], object]) -> None:
+        """A function that prints to standard output."""
+        self._printing.append(output)
 
     def history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes history.csv: a row per setting, seed and evaluated iteration."""
+        """The file history.csv: a row per setting, seed and evaluated iteration."""
         self.rows("history.csv", rows)
 
     def rows(self, file_name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes a table as CSV."""
-        reporting.write_csv(self._new_file(file_name), rows)
+        """A table as CSV."""
+        self._writing[file_name] = partial(reporting.write_csv, rows=rows)
 
-    def figure(self, file_name: str, figure: "Figure") -> None:
-        """Writes a figure as PNG."""
-        from jaxnn.figures import write_png
+    def page(self, file_name: str, text: str) -> None:
+        """A file of text."""
+        self._writing[file_name] = partial(_write_text, text=text)
 
-        write_png(self._new_file(file_name), figure)
+    def figures(self, draw: "Callable[[], Mapping[str, Figure]]") -> None:
+        """Figures as PNG, from a function that draws figures by file name."""
+        self._drawing.append(draw)
 
     def check(self, name: str, passed: bool, detail: str) -> None:
         """Records and prints a check; a failed check makes the exit status 1."""
         self.checks.append({"name": name, "passed": bool(passed), "detail": detail})
-        print(f"{'passed' if passed else 'FAILED'}: {name}: {detail}")
+        self.say(f"{'passed' if passed else 'FAILED'}: {name}: {detail}")
 
-    def results(self, results: Mapping[str, Any], seconds: float) -> None:
-        """Writes results.json."""
+    def publish(self, results: Mapping[str, Any], seconds: float) -> None:
+        """Writes the results in place of an earlier run's, then prints, then draws what waits.
+
+        Raises:
+          OSError: a file cannot be written; without results.json the earlier files stay.
+        """
+        writing, self._writing = self._writing, {}
+        printing, self._printing = self._printing, []
+        drawing, self._drawing = self._drawing, []
+        self.files |= dict.fromkeys(("results.json", *writing))
+        self._write_results(results, seconds)
+        for name in self._earlier:
+            if name not in self.files:
+                (self.out / name).unlink(missing_ok=True)
+        self._earlier = ()
+        for name, write in writing.items():
+            write(self.out / name)
+        for output in printing:
+            output()
+        for draw in drawing:
+            from jaxnn.figures import write_png
+
+            for name, figure in draw().items():
+                self.files[name] = None
+                write_png(self.out / name, figure)
+        if drawing:
+            self._write_results(results, seconds)  # names the figures, too
+
+    def _write_results(self, results: Mapping[str, Any], seconds: float) -> None:
         content = {
             "experiment": self.name,
             "dataset": getattr(self.config, "dataset", None),
             "config": self.config,
             **reporting.environment(),
             "seconds": seconds,
+            "files": list(self.files),
             "checks": self.checks,
             "results": results,
         }
-        reporting.write_json(self._new_file("results.json"), content)
+        reporting.write_json(self.out / "results.json", content)
 
-    def _new_file(self, name: str) -> Path:
-        self.files[name] = None
-        return self.out / name
+
+def files_of_an_earlier_run(name: str, out: Path) -> tuple[str, ...]:
+    """The files that an earlier run of the experiment wrote into the folder.
+
+    Raises:
+      ValueError: the folder holds results of another experiment, or a folder in place of a file.
+    """
+    for path in out.iterdir():
+        kind = "file" if path.suffix in (".csv", ".html", ".json", ".png") else "folder"
+        wrong = not path.is_file() if kind == "file" else path.name == "model" and path.is_file()
+        if wrong:
+            raise ValueError(f"--out is {out}, where {path.name} is no {kind}, expected a {kind}")
+    try:
+        content = json.loads((out / "results.json").read_bytes())
+        found, files = content.get("experiment"), content.get("files", ())
+    except FileNotFoundError:
+        return ()
+    except (ValueError, AttributeError, RecursionError):
+        found, files = None, ()
+    if found != name:
+        raise ValueError(
+            f"--out is {out}, where results.json is of {found or 'no experiment'}, expected a new "
+            f"folder or results of {name}"
+        )
+    return tuple(file for file in files if Path(file).name == file)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path, "w") as file:
+        file.write(text)
 
 
 def main(
@@ -122,6 +198,20 @@ def main(
       (with a line on standard error), 130 interrupted. An unexpected exception is a bug and keeps
       the traceback.
     """
+    try:
+        with reporting.outputs_that_last():
+            return _run(name, config_type, experiment, argv)
+    except OSError as error:
+        return _complain(name, f"{error}; the files are complete", BAD_INPUT)
+
+
+def _run(
+    name: str,
+    config_type: type[C],
+    experiment: Callable[[C, Run], Mapping[str, Any]],
+    argv: Sequence[str] | None,
+) -> int:
+    """Does what ``main`` says, on outputs that cannot fail."""
     began = time.perf_counter()
     gc.set_threshold(100_000, 50, 50)  # tracing makes many objects that live: collect rarely
     try:
@@ -129,12 +219,12 @@ def main(
         if config is None:
             return SUCCESS
         set_up_jax(joining=isinstance(config, DistributedConfig) and config.distributed)
-        with working_folder(config.out or Path("runs") / name) as out:
+        with working_folder(name, config.out or Path("runs") / name) as out:
             # Matplotlib is imported while JAX compiles: both imports take about as long.
             Thread(target=import_module, args=["jaxnn.figures"], daemon=True).start()
             run = Run(name, config, out)
             results = experiment(config, run)
-            run.results(results, time.perf_counter() - began)
+            run.publish(results, time.perf_counter() - began)
     except (CycloptsError, OSError) as error:
         return _complain(name, str(error), BAD_INPUT)
     except (ValueError, ModuleNotFoundError) as error:
@@ -144,7 +234,8 @@ def main(
     except KeyboardInterrupt:
         return _complain(name, "interrupted", INTERRUPTED)
     if distributed.is_first():
-        print(f"wrote {', '.join(run.files)} to {out} in {time.perf_counter() - began:.1f} s")
+        files = f"wrote {', '.join(run.files)} to {reporting.printable(out)}"
+        print(f"{files} in {time.perf_counter() - began:.1f} s")
     return SUCCESS if all(check["passed"] for check in run.checks) else CHECK_FAILED
 
 
@@ -160,18 +251,20 @@ def leave(status: int) -> NoReturn:
 
 
 @contextmanager
-def working_folder(out: Path) -> Iterator[Path]:
+def working_folder(name: str, out: Path) -> Iterator[Path]:
     """The folder of the results; with several processes, the folder of the first process.
 
     Output and files of the remaining processes are discarded.
 
     Raises:
-      OSError: the folder cannot be created or written.
+      OSError: the folder cannot be created or written, or is in use by another process.
+      ValueError: the folder holds files that are none of the experiment ``name``.
     """
     with ExitStack() as stack:
 
         def enter() -> bytes:
             stack.enter_context(writable_folder(out))
+            files_of_an_earlier_run(name, out)
             return b""
 
         distributed.from_first(enter)
@@ -185,24 +278,24 @@ def working_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def writable_folder(out: Path) -> Iterator[Path]:
-    """Creates the folder, and proves before any work that the folder can be written.
+    """Creates and locks the folder: proves before any work that the folder can be written.
 
     When the work fails, new folders are removed again unless they hold files.
 
     Raises:
-      OSError: the folder cannot be created or written.
+      OSError: the folder cannot be created or written, or is in use by another process.
     """
     made: list[Path] = []
     try:
-        try:
-            made += [folder for folder in (out, *out.parents) if not folder.exists()]
-            out.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=out):
-                pass
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OSError(f"--out is {out}, expected a folder to write to: {reason}") from error
-        yield out
+        with ExitStack() as stack:
+            try:
+                made += [folder for folder in (out, *out.parents) if not folder.exists()]
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(out / ".lock"))
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise OSError(f"--out is {out}, expected a folder to write to: {reason}") from error
+            yield out
     except BaseException:
         for folder in made:
             with suppress(OSError):
@@ -234,5 +327,6 @@ def _is_deliberate(error: Exception) -> bool:
 
 def _complain(name: str, text: str, status: int) -> int:
     who = "" if distributed.is_first() else f" (process {distributed.process_index()})"
-    print(f"experiments.{name}{who}: {' '.join(text.split())}", file=sys.stderr)
+    line = reporting.printable(" ".join(text.split()))
+    print(f"experiments.{name}{who}: {line}", file=sys.stderr)
     return status

@@ -12,7 +12,8 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from experiments.report import mean_and_std, summary
 from jaxnn import losses
 from jaxnn.closed_form import logistic_update
 from jaxnn.types import Array, ArrayLike, Data
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AGREEMENT = 1e-5  # the largest difference of a coefficient between equal end points
 CONVERGENCE = 1e-6  # descent ends when the distance to the optimum is provably smaller
@@ -197,7 +201,7 @@ def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
         end, measures = points[-1]
         method = ("accelerated " if step.momentum else "") + "gradient descent"
         present(config, run, points, method)
-        draw(config, run, points, method)
+        run.figures(partial(draw, config, points, method))
         return {
             "objective": "mean logistic loss + l2/2 * theta^T theta; no bias",
             **step._asdict(),
@@ -239,7 +243,7 @@ def percent_converged(largest: float, norm: float, goal: float) -> int:
 
 
 def present(config: LogisticConfig, run: harness.Run, points: Points, method: str) -> None:
-    """Prints the table and writes history.csv."""
+    """The table and history.csv."""
     end, final = points[-1]
     run.table(
         f"{task(config)}: {config.seeds} seeds, {end.iteration} iterations of {method}",
@@ -256,8 +260,8 @@ def present(config: LogisticConfig, run: harness.Run, points: Points, method: st
     )
 
 
-def draw(config: LogisticConfig, run: harness.Run, points: Points, method: str) -> None:
-    """Writes the figures: the loss curves, and theta if the inputs are square images."""
+def draw(config: LogisticConfig, points: Points, method: str) -> "dict[str, Figure]":
+    """The loss curves, and theta if the inputs are square images."""
     from jaxnn.figures import Curve, curves_figure, image_figure
 
     iterations = [int(state.iteration) for state, _ in points]
@@ -272,13 +276,14 @@ def draw(config: LogisticConfig, run: harness.Run, points: Points, method: str) 
         x_scale="symlog",
         y_label="mean logistic loss (nats)",
     )
-    run.figure("loss.png", loss)
+    figures = {"loss.png": loss}
     theta = np.asarray(points[-1][0].theta).mean(axis=0)
     width = math.isqrt(len(theta))
     if width**2 == len(theta):
         title = f"theta, {task(config)} (mean over seeds)"
         pixels = theta.reshape(width, width)
-        run.figure("theta.png", image_figure(pixels, title=title, value_label="coefficient"))
+        figures["theta.png"] = image_figure(pixels, title=title, value_label="coefficient")
+    return figures
 
 
 def task(config: LogisticConfig) -> str:

@@ -6,7 +6,8 @@ ReLU.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from experiments import harness
 from experiments.config import Whole
@@ -23,6 +24,9 @@ from experiments.training import (
     train_setting,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LEARNING_RATE = 0.1  # of setting (b) in experiments.architectures
 
 
@@ -31,7 +35,7 @@ class LossCurvesConfig(TrainingConfig):
     """Train a network and show training and test loss against the iteration (S5.6)."""
 
     hidden: tuple[Whole, ...] = (50, 50)
-    """Units of the hidden layers; --empty-hidden is softmax regression."""
+    """Units of the hidden layers; --hidden without a number is softmax regression."""
 
     def validate(self) -> None:
         """See ``Config``."""
@@ -51,9 +55,7 @@ def experiment(config: LossCurvesConfig, run: harness.Run) -> Mapping[str, Any]:
 
 
 def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> None:
-    """Prints the table, writes history.csv and the two figures."""
-    from jaxnn.figures import Curve, curves_figure
-
+    """The table, history.csv and the figures."""
     name = "-".join(map(str, setting.sizes))
     run.table(
         f"{config.dataset}, {name}: {config.steps:,} iterations of {config.batch_size}",
@@ -64,8 +66,16 @@ def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> Non
         ],
     )
     for line in divergences({name: setting}):
-        print(line)
+        run.say(line)
     run.history(history_rows(name, setting))
+    run.figures(partial(draw, config, setting))
+
+
+def draw(config: LossCurvesConfig, setting: Setting) -> "dict[str, Figure]":
+    """The figures of the loss and of the accuracy."""
+    from jaxnn.figures import Curve, curves_figure
+
+    name, figures = "-".join(map(str, setting.sizes)), {}
     held_out = "validation" if config.validation else "test"
     for file_name, measure, name_of_measure, y_label in (
         ("loss.png", "cross_entropy", "loss", "mean cross-entropy (nats)"),
@@ -79,7 +89,8 @@ def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> Non
             curves.append(Curve(f"{label} {name_of_measure}", setting.iteration, values))
         title = f"Training and {held_out} {name_of_measure}, {config.dataset}, {name}"
         scale = "log" if name_of_measure == "loss" else "linear"
-        run.figure(file_name, curves_figure(curves, title=title, y_label=y_label, y_scale=scale))
+        figures[file_name] = curves_figure(curves, title=title, y_label=y_label, y_scale=scale)
+    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> int:

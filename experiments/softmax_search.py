@@ -8,7 +8,8 @@ the same command continues the search. ``--architecture`` searches the networks 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -38,6 +39,9 @@ from jaxnn.search import (
 from jaxnn.search.result import RULES
 from jaxnn.search.space import cell, readable
 from jaxnn.search.task import Validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
 MEASURES = {"cross_entropy": "loss", "accuracy": "error"}
@@ -222,8 +226,8 @@ def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
 
 
 def present(config: SearchConfig, run: harness.Run, result: Result, scores: FinalScores) -> None:
-    """Prints the tables; writes the trials, the curves, the figures and the chosen models."""
-    result.print()
+    """The tables, the trials, the curves and the figures; writes the chosen models."""
+    run.show(result.print)
     low, high = scores.accuracy_interval
     run.table(
         f"{config.dataset}: the choice on the {scores.examples:,} test examples, read "
@@ -252,15 +256,19 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
         ],
     )
     for note in result.notes:
-        print(note)
+        run.say(note)
     run.rows("trials.csv", result.table)
     run.history(report.history(result))
     if config.figures:
-        from jaxnn.search.figures import figures
-
-        for name, figure in figures(result).items():
-            run.figure(name, figure)
+        run.figures(partial(draw, result))
     result.save_model(run.out / "model", retrain=config.retrain)
+
+
+def draw(result: Result) -> "dict[str, Figure]":
+    """All figures of the search."""
+    from jaxnn.search.figures import figures
+
+    return figures(result)
 
 
 def times(count: int) -> str:

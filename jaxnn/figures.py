@@ -1,5 +1,6 @@
 """Figures: a measure against the iteration, several settings, mean and spread over the seeds."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,17 @@ from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
 from jaxnn.files import atomic_write
+from jaxnn.reporting import printable
 
 # Okabe and Ito's colours for colour-blind readers, without the pale yellow; the line styles
 # distinguish settings in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
+
+
+def literal(text: object) -> str:
+    """A text of the user as Matplotlib shows it unchanged, without mathematics between dollars."""
+    return printable(text, keep="\n").replace("$", r"\$")
 
 
 class Curve(NamedTuple):
@@ -57,11 +64,11 @@ def curves_figure(
         with np.errstate(over="ignore", invalid="ignore"):  # the line ends where a seed diverges
             mean = values.mean(axis=0)
             std = values.std(axis=0, ddof=min(1, len(values) - 1))
-        (line,) = axes.plot(x, mean, linewidth=1.8, label=curve.label)
+        (line,) = axes.plot(x, mean, linewidth=1.8, label=literal(curve.label))
         if len(values) > 1:
             band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
             axes.fill_between(x, mean - std, mean + std, **band)
-    axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale=x_scale)
+    axes.set(title=literal(title), xlabel=literal(x_label), ylabel=literal(y_label), xscale=x_scale)
     everything = np.concatenate([np.ravel(curve.values) for curve in curves])
     if y_scale == "log":
         log_scale(axes.yaxis, everything)
@@ -114,12 +121,13 @@ def image_figure(pixels: ArrayLike, *, title: str, value_label: str) -> Figure:
     figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(pixels, cmap="PuOr", vmin=-limit, vmax=limit)
-    axes.set(title=title, xlabel="column (pixels)", ylabel="row (pixels)")
-    figure.colorbar(image, ax=axes, label=value_label)
+    axes.set(title=literal(title), xlabel="column (pixels)", ylabel="row (pixels)")
+    figure.colorbar(image, ax=axes, label=literal(value_label))
     return figure
 
 
 def write_png(path: Path, figure: Figure) -> None:
-    """Writes the figure at the figure's resolution."""
-    with atomic_write(path, "wb") as file:
+    """Writes the figure at the figure's resolution; a box replaces a letter the font lacks."""
+    with warnings.catch_warnings(), atomic_write(path, "wb") as file:
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format="png")

@@ -12,7 +12,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,6 +63,9 @@ def printable(text: object, *, keep: str = "", encoding: str = "utf-8") -> str:
     return text if safe else "".join(map(shown, text))
 
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
 class DamagedFileError(ValueError):
     """The content of a file differs from the written content."""
 
@@ -73,6 +76,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
     On any exception, KeyboardInterrupt included, the temporary file is removed and ``path`` keeps
     the earlier content. Several processes may write ``path`` at once: the last to finish wins.
+    Temporary files of killed processes are removed.
 
     Args:
       path: the file to create or replace, in an existing folder.
@@ -86,10 +90,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         raise ValueError(f"mode is {mode!r}, expected 'wb' or 'w'")
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
+    remove_leftovers(path.parent)
     try:
-        # "x" instead of the tempfile module: the permissions then follow the user's umask.
-        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+        with _created(temporary, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -100,6 +103,66 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+@contextmanager
+def _created(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """A new file, locked while open."""
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
+    while True:
+        # "x" instead of the tempfile module: the permissions then follow the user's umask.
+        with open(path, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+            if _is_locked(file, path):  # else a process took the new file for a leftover
+                yield file
+                return
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of ``atomic_write`` that a killed process has left."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name) and path.is_file():
+                with suppress(OSError), open(path, "r+b") as file:
+                    if _lock(file):  # no process is writing
+                        path.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes out by a locked file, which is removed at the end.
+
+    Raises:
+      BlockingIOError: another process has the lock.
+      OSError: the file cannot be written.
+    """
+    with open(path, "a") as file:
+        if not _is_locked(file, path):
+            raise BlockingIOError(errno.EAGAIN, "in use by another process", os.fspath(path))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_locked(file: IO[Any], path: Path) -> bool:
+    """Locks a file if no process has; whether the path still names the file."""
+    try:
+        return _lock(file) is not False and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[Any]) -> bool | None:
+    """Whether the file is locked for this process; None where the system has no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

@@ -1,5 +1,6 @@
 """Progress of long work: bars with the time left on a terminal, a few plain lines elsewhere."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from jaxnn.extras import require
+from jaxnn.reporting import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -51,7 +53,7 @@ class Progress:
         summary: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()
         self._unit, self._summary, self._clock = unit, summary, clock
         self._began = clock()
         self._works: dict[str, _Work] = {}
@@ -84,7 +86,7 @@ class Progress:
         if total and done > skipped:
             left = (now - work.began) * max(total - done, 0) / (done - skipped)
             tenths = int(10 * done / total)
-        words = [f"about {duration(left)} left" if left else "", note]
+        words = [f"about {duration(left)} left" if left else "", printable(note)]
         if self._bars:
             self._bars.start()
             if work.bar is None:
@@ -98,7 +100,8 @@ class Progress:
             self._print(label, f"{' of '.join(amounts)} {self._unit}".rstrip(), *words)
 
     def _print(self, label: str, *parts: str) -> None:
-        print(f"{label}: {', '.join(filter(None, parts))}", file=self._stream, flush=True)
+        line = printable(f"{label}: {', '.join(filter(None, parts))}")
+        print(line, file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+import errno
+import io
 import json
 import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -65,11 +68,32 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a line per row under the keys of the first row."""
+    """Writes a line per row under the keys of the first row; texts are printable.
+
+    A text that a spreadsheet would take as a formula begins with an apostrophe: ``'=1+1``.
+
+    Raises:
+      ValueError: a row has further keys.
+    """
     with atomic_write(path, "w") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        keys = list(rows[0]) if rows else []
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_cell, keys))
+        for row in rows:
+            if row.keys() - keys:
+                raise ValueError(f"a row has the keys {list(row)}, expected {keys}")
+            writer.writerow([_cell(row.get(key, "")) for key in keys])
+
+
+def _cell(value: object) -> object:
+    """The content of a cell in a CSV file."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = printable(value)
+    with suppress(ValueError):  # a number in a text
+        float(text)
+        return text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def environment() -> dict[str, Any]:
@@ -83,12 +107,63 @@ def environment() -> dict[str, Any]:
     return {"versions": versions, "device": device}
 
 
+class _Output:
+    """A text stream that never fails: text for a closed or full output is dropped."""
+
+    def __init__(self, stream: Any):
+        lost = stream is None or getattr(stream, "closed", False)
+        self._stream = io.StringIO() if lost else stream
+        self.error: Exception | None = None  # the first failure
+        with suppress(AttributeError):  # streams of tests and notebooks
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, work: Callable[..., object], *arguments: str) -> None:
+        try:
+            if self.error is None:
+                work(*arguments)
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            self.error = error
+            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())  # Python flushes again at the end
+
+
+@contextmanager
+def outputs_that_last() -> Iterator[None]:
+    """Standard output and standard error cannot stop the work, whatever their state.
+
+    A closed stream, a pipe without reader and a full disk drop text; characters that the encoding
+    lacks become escapes.
+
+    Raises:
+      OSError: after the work, if standard output was lost for a reason other than a missing reader.
+    """
+    output, errors = _Output(sys.stdout), _Output(sys.stderr)
+    with redirect_stdout(output), redirect_stderr(errors):  # type: ignore
+        yield
+        output.flush()
+        if isinstance(output.error, OSError) and output.error.errno not in (
+            errno.EPIPE,
+            errno.EBADF,
+        ):
+            raise OSError(output.error.errno, output.error.strerror, "standard output")
+
+
 def console(stream: TextIO | None = None) -> "Console":
     """A console as wide as the terminal; elsewhere ``COLUMNS`` characters, by default 100."""
     require("search", "rich")
     from rich.console import Console
 
-    output = stream or sys.stdout
+    output = stream or sys.stdout or io.StringIO()
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) else 100
     return Console(file=output, width=None if output.isatty() else width, highlight=False)
@@ -102,15 +177,20 @@ def print_table(
 ) -> None:
     """Prints a table that wraps at the width of ``console(stream)``; "" is no title.
 
-    Cells are strings, numbers or styled ``rich.text.Text``. Columns of numbers are aligned to the
-    right.
+    Cells are strings, numbers or styled ``rich.text.Text``, printed by ``printable``. Columns of
+    numbers are aligned to the right.
     """
     output = console(stream)
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    def shown(cell: object) -> Text:
+        text = printable(cell, encoding=output.encoding)
+        return Text(text, cell.style if isinstance(cell, Text) else "")
+
+    cells = [[*map(shown, row)] for row in rows]
+    columns = [shown(heading).plain for heading in columns]
     listed = [(heading, [row[i].plain for row in cells]) for i, heading in enumerate(columns)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for (heading, texts), width in zip(listed, _widths(listed, output.width), strict=True):
@@ -119,7 +199,7 @@ def print_table(
     for row in cells:
         table.add_row(*row)
     if title:
-        output.print(Text(f"\n{title}", style="bold"))
+        output.print(Text.assemble("\n", (shown(title).plain, "bold")))
     output.print(table)
 
 

@@ -1,11 +1,22 @@
 """Figures: what they show is what was measured."""
 
+import os
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
-from jaxnn.figures import COLOURS, LINE_STYLES, Curve, curves_figure, image_figure, write_png
+from jaxnn.figures import (
+    COLOURS,
+    LINE_STYLES,
+    Curve,
+    curves_figure,
+    image_figure,
+    literal,
+    write_png,
+)
 
 ITERATIONS = [1, 10, 100]
 VALUES = [[3.0, 2.0, 1.0], [5.0, 2.0, 0.0]]  # two seeds: mean 4 2 0.5, std sqrt(2) * (1, 0, 0.5)
@@ -75,6 +86,26 @@ def test_axes_and_legend_are_labelled():
     _, axes = draw([Curve("setting a", ITERATIONS, VALUES)], x_label="iteration", x_scale="log")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration", "loss (nats)")
     assert legend_of(axes)[1] == ["setting a"]
+
+
+@pytest.mark.parametrize(
+    "evil", ["$x_{$", r"\$ $", "a$b", os.fsdecode(b"\xff\x1b"), "漢", r"\frac{"]
+)
+def test_texts_are_literal(evil, tmp_path):
+    shown: list[Any]
+    figure, axes = draw([Curve(evil, ITERATIONS, VALUES)], x_label=evil)
+    axes.set_title(literal(evil))
+    image = image_figure([[1.0]], title=evil, value_label=evil)
+    for number, each in enumerate((figure, image)):
+        write_png(tmp_path / f"{number}.png", each)
+    legend = axes.get_legend()
+    assert legend is not None
+    shown = [axes.title, axes.xaxis.label, *legend.get_texts()]
+    shown += [image.axes[0].title, image.axes[1].yaxis.label]
+    expected = evil.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    for text in shown:
+        drawn, is_math = text._preprocess_math(text.get_text())
+        assert (drawn, is_math) == (expected.replace("\x1b", r"\x1b"), False)
 
 
 def test_zero_is_white_in_an_image_and_signs_are_symmetric():

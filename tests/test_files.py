@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from jaxnn import files
-from jaxnn.files import DamagedFileError, atomic_write, sync_folder
+from jaxnn.files import DamagedFileError, atomic_write, locked, sync_folder
 from jaxnn.types import Layer
 
 
@@ -89,6 +90,59 @@ def test_two_writers_at_once_do_not_mix(tmp_path):
             second.write("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first"
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    for name in (".0123456789abcdef.tmp", ".0123456789abcdef.txt", "0123456789abcdef.tmp"):
+        (tmp_path / name).write_text("half")
+    with atomic_write(tmp_path / "out") as file:
+        file.write(b"x")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".0123456789abcdef.txt", "0123456789abcdef.tmp", "out"]
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+input()
+"""
+
+
+@contextmanager
+def held_by_another_process(path):
+    command = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == b"locked\n"
+        yield
+        process.stdin.close()
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    path = tmp_path / ".0123456789abcdef.tmp"
+    with held_by_another_process(path):
+        with atomic_write(tmp_path / "out") as file:
+            file.write(b"x")
+        assert path.exists()
+
+
+def test_a_lock_keeps_other_processes_out_and_leaves_no_file(tmp_path):
+    path = tmp_path / ".lock"
+    with (
+        held_by_another_process(path),
+        pytest.raises(BlockingIOError, match="in use by another process"),
+        locked(path),
+    ):
+        pytest.fail("two processes have the lock")
+    for _ in range(2):
+        with locked(path):
+            assert path.exists()
+            with pytest.raises(BlockingIOError), locked(path):
+                pytest.fail("the lock was taken twice")
+        assert not path.exists()
 
 
 def test_permissions_are_those_of_a_plain_file(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.text import Text
 
 from jaxnn import reporting
 
@@ -68,6 +69,40 @@ def test_history_can_be_read_back(tmp_path):
         ]
 
 
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-1 +cmd|' /C calc'!A0", "'-1 +cmd|' /C calc'!A0"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ('=HYPERLINK("http://127.0.0.1")', """'=HYPERLINK("http://127.0.0.1")"""),
+        ("-0.5", "-0.5"),
+        ("+1e-3", "+1e-3"),
+        (-0.5, "-0.5"),
+        (np.float32(-0.5), "-0.5"),
+        (-3, "-3"),
+        (None, ""),
+        ("\t=1", r"\t=1"),
+        ("a\x1b[2J\nb", r"a\x1b[2J\nb"),
+        (os.fsdecode(b"\xff"), r"\xff"),
+        ((50, 50), "(50, 50)"),
+    ],
+)
+def test_a_cell_of_a_csv_file_is_a_number_or_a_text_and_never_a_formula(tmp_path, value, cell):
+    reporting.write_csv(tmp_path / "a.csv", [{"first": 1, "value": value}])
+    reporting.write_csv(tmp_path / "b.csv", [{value: 1, "first": 1}])
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["first", "value"], ["1", cell]]
+    with open(tmp_path / "b.csv", newline="") as file:
+        assert next(csv.reader(file))[0] == cell
+
+
+def test_a_row_of_a_csv_file_has_no_key_that_the_first_lacks(tmp_path):
+    with pytest.raises(ValueError, match=r"a row has the keys \['b'\], expected \['a'\]"):
+        reporting.write_csv(tmp_path / "a.csv", [{"a": 1}, {"b": 1}])
+
+
 def test_not_finite_numbers_and_unknown_objects_can_be_replaced():
     value = {"a": [math.nan, -math.inf], "b": Ellipsis}
     found = reporting.plain(value, not_finite=str, unknown=str)
@@ -88,6 +123,15 @@ def test_a_table_that_is_not_on_a_terminal_wraps(monkeypatch, columns, width):
     assert "A [title]" in text
     assert "[relu] 50" in text
     assert "\x1b" not in text
+
+
+def test_a_table_shows_every_character_as_text():
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    evil = "a\x1b[31m\n± θ"
+    reporting.print_table(evil, [evil], [[evil], [Text(evil, "red")]], stream)
+    stream.flush()
+    text = stream.buffer.getvalue().decode()  # type: ignore
+    assert text.count(r"a\x1b[31m\n+- \u03b8") == 4
 
 
 def test_numbers_are_aligned_to_the_right():

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +60,7 @@ class BenchmarkConfig(DataConfig):
 
 
 def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
-    """Measures part after part; each part's results are written and printed when it is done."""
+    """Measures part after part; publishes the results after every part."""
     began = time.perf_counter()
     count = QUICK_EXAMPLES if config.quick else EXAMPLES
     examples = problem.mnist_shaped(run.load().train, count)
@@ -73,15 +74,15 @@ def experiment(config: BenchmarkConfig, run: harness.Run) -> Mapping[str, Any]:
             results[name] = plain(part.measure(bench))
             results = {"machine": here} | {n: results[n] for n in PARTS if n in results}
             run.config = replace(config, parts=tuple(parts(results)), keep=False)
-            run.results(results, time.perf_counter() - began)
             for table in part.tables(results):
                 run.table(table.title, table.columns, table.rows)
-                print("\n".join(table.notes))
+                for note in table.notes:
+                    run.say(note)
+            run.publish(results, time.perf_counter() - began)
     run.table("What is required", GOAL_COLUMNS, [goal.cells for goal in goals(results)])
     run.history(list(repetitions(results)))
     for part in parts(results).values():
-        for file_name, figure in part.figures(results).items():
-            run.figure(file_name, figure)
+        run.figures(partial(part.figures, results))
     return results
 
 

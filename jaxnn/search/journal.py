@@ -35,7 +35,6 @@ Record = dict[str, Any]
 DATABASE, EARLIER = "run.db", "search.log"  # the second: before version 0.2
 _KEPT = 2  # checkpoints
 _CHECKPOINT = re.compile(r"checkpoint-\d+\.safetensors")
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # of ``atomic_write``
 
 _SCHEMA = (
     "CREATE TABLE records "
@@ -153,9 +152,8 @@ class Journal:
         except BaseException:
             self._close()
             raise
-        for path in self._folder.iterdir() if self._folder else ():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        if self._folder:
+            files.remove_leftovers(self._folder)
         return b"[" + b",".join(records) + b"]"
 
     def _locked(self) -> list[bytes]:

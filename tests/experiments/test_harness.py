@@ -1,5 +1,6 @@
 """The command line all experiments share: what it refuses, and what it leaves behind."""
 
+import io
 import json
 import math
 import os
@@ -14,10 +15,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from full_disk import largest_file
 
-from experiments import derivations, harness, verification_speed, worked_examples
+from experiments import derivations, harness, loss_curves, verification_speed, worked_examples
 from experiments.config import DataConfig, Whole
 from jaxnn import mlp
+from jaxnn.figures import Curve, curves_figure
+from jaxnn.files import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +254,207 @@ def test_a_failed_run_leaves_what_was_there(tmp_path):
 
     assert run_toy(["--out", str(tmp_path)], experiment) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def evil_figure():
+    return {"evil.png": curves_figure([Curve(EVIL, [1, 2], [[1, 2]])], title=EVIL, y_label=EVIL)}
+
+
+def full_experiment(config, run):
+    """Everything that an experiment can leave behind, under a name that is no plain text."""
+    run.table(EVIL, ("± what",), [("± θ",), (EVIL,)])
+    run.say(EVIL)
+    run.history([{EVIL: 1, "name": EVIL}])
+    run.page("page.html", "<p>")
+    run.figures(evil_figure)
+    return {"name": EVIL}
+
+
+EVIL = os.fsdecode(b"$x_{$ \xff \x1b[31m\x07\n=1+1 $\\frac{")
+EVERYTHING = ["evil.png", "history.csv", "page.html", "results.json"]
+
+
+def test_everything_is_shown_as_text(tmp_path, capsys):
+    assert run_toy(["--out", str(tmp_path)], full_experiment) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == EVERYTHING
+    written = (tmp_path / "history.csv").read_text() + (tmp_path / "results.json").read_text()
+    said = capsys.readouterr()
+    for text in (written, said.out, said.err):
+        assert all(character.isprintable() for character in text.replace("\n", ""))
+    assert r"$x_{$ \xff \x1b[31m\x07\n=1+1" in said.out
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+def without_a_reader():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+STREAMS = {
+    "ascii": lambda: io.TextIOWrapper(io.BytesIO(), "ascii"),
+    "closed": closed,
+    "missing": lambda: None,
+    "without a reader": without_a_reader,
+    "full": lambda: os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"),
+}
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_an_output_that_fails_loses_nothing(name, stream, tmp_path, monkeypatch, capsys):
+    def experiment(config, run):
+        print("training", file=sys.stderr, flush=True)
+        print("±", flush=True)
+        return full_experiment(config, run)
+
+    broken = STREAMS[stream]()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, name, broken)
+        status = run_toy(["--out", str(tmp_path)], experiment)
+    if broken:
+        broken.close()
+    lost = (name, stream) == ("stdout", "full")
+    assert status == (2 if lost else 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == EVERYTHING
+    if lost:
+        assert "No space left on device: 'standard output'" in capsys.readouterr().err
+
+
+def test_an_output_without_the_characters_shows_them_in_others(tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run_toy(["--out", str(tmp_path)], full_experiment) == 0
+    stream.flush()
+    text = stream.buffer.getvalue().decode()
+    assert "+- what" in text
+    assert r"+- \u03b8" in text
+
+
+def test_results_are_written_first_then_printed_then_drawn(tmp_path, capsys):
+    there = []
+
+    def look():
+        there.append(sorted(path.name for path in tmp_path.iterdir() if path.suffix))
+
+    def draw():
+        look()
+        assert "the table" in capsys.readouterr().out
+        raise RuntimeError("no figure")
+
+    def experiment(config, run):
+        run.figures(draw)
+        run.table("the table", ("a",), [(1,)])
+        run.show(look)
+        run.history([{"a": 1}])
+        return {}
+
+    with pytest.raises(RuntimeError, match="no figure"):
+        run_toy(["--out", str(tmp_path)], experiment)
+    assert there == [["history.csv", "results.json"]] * 2
+
+
+def test_a_data_path_that_is_no_plain_text_is_trained_and_drawn(tmp_path, capsys):
+    path = tmp_path / os.fsdecode(b"$5 \xff\x1b[31m $x_{.npz")
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.random((60, 4), np.float32), np.arange(60) % 3
+    with open(path, "wb") as file:
+        np.savez(file, x_train=inputs, y_train=targets, x_test=inputs, y_test=targets)
+    out = ["--out", str(tmp_path / "out")]
+    argv = [
+        "--dataset",
+        str(path),
+        "--iterations",
+        "2",
+        "--seeds",
+        "1",
+        "--batch-size",
+        "9",
+        "--hidden",
+    ]
+    assert loss_curves.main([*argv, *out]) == 0
+    assert {"loss.png", "accuracy.png"} <= {each.name for each in (tmp_path / "out").iterdir()}
+    assert r"$5 \xff\x1b[31m" in capsys.readouterr().out
+
+
+def test_a_folder_in_use_is_refused_before_any_work(tmp_path, capsys):
+    worked = []
+    with locked(tmp_path / ".lock"):
+        assert run_toy(["--out", str(tmp_path)], lambda config, run: worked.append(1) or {}) == 2
+    assert "expected a folder to write to: in use by another process" in one_line_of_stderr(capsys)
+    assert not worked
+    assert run_toy(["--out", str(tmp_path)], lambda config, run: {}) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_folder_is_locked_while_the_experiment_works(tmp_path):
+    def experiment(config, run):
+        assert run_toy(["--out", str(tmp_path)]) == 2
+        return {}
+
+    assert run_toy(["--out", str(tmp_path)], experiment) == 0
+
+
+@pytest.mark.parametrize("content", ['{"experiment": "other"}', "{}", "[]", "no JSON", "[" * 10**5])
+def test_a_folder_never_has_files_of_two_experiments(content, tmp_path, capsys):
+    (tmp_path / "results.json").write_text(content)
+    worked = []
+    assert run_toy(["--out", str(tmp_path)], lambda config, run: worked.append(1) or {}) == 2
+    who = "other" if "other" in content else "no experiment"
+    assert f"where results.json is of {who}, expected a new folder or" in one_line_of_stderr(capsys)
+    assert not worked
+    assert (tmp_path / "results.json").read_text() == content
+
+
+def test_a_folder_never_has_files_of_two_runs(tmp_path):
+    (tmp_path / "notes.png").touch()
+    (tmp_path / "history.csv").touch()
+    assert run_toy(["--out", str(tmp_path)], full_experiment) == 0
+    assert run_toy(["--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.png", "results.json"]
+    assert json.loads((tmp_path / "results.json").read_text())["files"] == ["results.json"]
+
+
+def test_an_interrupted_run_leaves_the_results_of_the_earlier_run(tmp_path):
+    assert run_toy(["--out", str(tmp_path)], full_experiment) == 0
+
+    def experiment(config, run):
+        run.history([{"a": 1}])
+        raise KeyboardInterrupt
+
+    assert run_toy(["--out", str(tmp_path)], experiment) == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("results.json", "file"), ("history.csv", "file"), ("loss.png", "file"), ("model", "folder")],
+)
+def test_what_is_in_the_way_of_a_result_is_noticed_before_any_work(name, kind, tmp_path, capsys):
+    path, worked = tmp_path / name, []
+    path.mkdir() if kind == "file" else path.touch()
+    assert run_toy(["--out", str(tmp_path)], lambda config, run: worked.append(1) or {}) == 2
+    assert f"where {name} is no {kind}, expected a {kind}" in one_line_of_stderr(capsys)
+    assert not worked
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [(100, "results.json"), (2000, "history.csv"), (9000, "evil.png")]
+)
+def test_a_full_disk_is_one_line_with_the_file(size, name, tmp_path, capsys):
+    def experiment(config, run):
+        run.history([{"a": "x" * 3000}])
+        run.figures(evil_figure)
+        return {}
+
+    with largest_file(size):
+        assert run_toy(["--out", str(tmp_path)], experiment) == 2
+    assert str(tmp_path / name) in one_line_of_stderr(capsys)
 
 
 def command(*argv, **environment):
