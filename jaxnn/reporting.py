@@ -112,7 +112,7 @@ class _Output:
 
     def __init__(self, stream: Any):
         lost = stream is None or getattr(stream, "closed", False)
-        self._stream = io.StringIO() if lost else stream
+        self._stream: Any = io.StringIO() if lost else stream
         self.error: Exception | None = None  # the first failure
         with suppress(AttributeError):  # streams of tests and notebooks
             self._stream.reconfigure(errors="backslashreplace")
