@@ -1,7 +1,7 @@
 r"""Claims of strangers: text that tries to be markup, a script, an address or a terminal's escape.
 
-``ATTACKS`` are statements, each with the text that a reader has to find in the place of the
-formula; None: the statement itself, as LaTeX.
+``ATTACKS`` are statements, each with the text that a reader finds in the place of the formula;
+None: the statement itself, as LaTeX.
 """
 
 import http.server
@@ -146,8 +146,8 @@ class Page(HTMLParser):
     def __init__(self, page: str):
         super().__init__(convert_charrefs=True)
         self.open: list[str] = []
-        self.formula = 0  # elements open around the formula that is being read
-        self.text: list[str] = []  # of the whole page but the style
+        self.formula = 0  # elements open around the formula
+        self.text: list[str] = []  # of the page without the style
         self.formulas: list[str] = []  # the text in the place of each formula
         self.feed(page)
         self.close()
@@ -209,7 +209,7 @@ class Page(HTMLParser):
 
 
 def described(text: str, kind: str = "gradient") -> tuple[Description, Verdict]:
-    """A refuted claim whose every text is the given text."""
+    """A refuted claim with the given text in every place."""
     description = Description(
         text, text, 0, None, text, kind, (text,), text, text, text, text, text
     )
@@ -221,8 +221,8 @@ def described(text: str, kind: str = "gradient") -> tuple[Description, Verdict]:
 
 
 def shown(text: str) -> str:
-    """The text as a reader has to see it: invisible characters as escapes."""
-    text = text.replace("\udcff", "\xff")  # a byte that is no text
+    """The text for a reader: invisible characters as escapes."""
+    text = text.replace("\udcff", "\xff")  # a byte of a path
     return re.sub(
         "[\x00-\x1f\x7f-\x9f\xff\u200b-\u202e\ud800]",
         lambda found: found[0].encode("unicode_escape").decode(),
@@ -308,11 +308,11 @@ def test_the_terminal_shows_markup_and_escapes_as_text(markup, monkeypatch):
     evil = f"{markup} \x1b[31m \x1b]0;owned\x07 \x9b2J \u202e"
     stream = io.StringIO()
     description, verdict = described(evil)
-    text.print_verdicts([], stream)
+    text.print_verdicts([verdict], stream)
     text.print_evidence(description, verdict, stream)
     printed = stream.getvalue()
     assert [c for c in printed if not c.isprintable() and c != "\n"] == []
-    assert printed.count(shown(evil)) == 10
+    assert printed.count(shown(evil)) == 14
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -355,7 +355,7 @@ def browsed(page: str, folder) -> str:
 
 
 def everything_at(address: str) -> list[str]:
-    """Raw attacks that load from an address, or set the title, in a page that has no defence."""
+    """Raw attacks: without a defence they load from an address, or set the title."""
     return [
         SCRIPT, "<svg><script>document.title='owned'</script></svg>",
         "<img src=x: onerror=\"document.title='owned'\">",
