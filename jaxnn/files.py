@@ -10,11 +10,12 @@ import json
 import os
 import re
 import secrets
+import stat
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -68,6 +69,92 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 class DamagedFileError(ValueError):
     """The content of a file differs from the written content."""
+
+    def __init__(self, message: object):
+        """Makes the message printable: the names in a damaged file are a stranger's."""
+        super().__init__(printable(message))
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Opens a regular file to read: a FIFO would wait for ever, a device would fill the memory.
+
+    Raises:
+      OSError: the file cannot be read, or is no regular file.
+    """
+    return open(path, "rb", opener=_regular)
+
+
+def _regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "expected a regular file, found a pipe, device or folder", path)
+
+
+@contextmanager
+def decoding(fault: str, error: type[ValueError]) -> Iterator[None]:
+    """Turns any exception of a decoder into ``error``, one line; errors of the system pass.
+
+    Args:
+      fault: the beginning of the line; the decoder's reason follows in parentheses.
+      error: the documented exception, which passes.
+    """
+    try:
+        yield
+    except Exception as reason:
+        if isinstance(reason, error) or getattr(reason, "errno", None) is not None:
+            raise
+        said = " ".join(str(reason).split()) or type(reason).__name__
+        raise error(f"{fault} ({short(said)})") from None
+
+
+def short(text: str, length: int = 160) -> str:
+    """The text, or the beginning of a long text."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+class Check(NamedTuple):
+    """The leaf of a schema."""
+
+    expected: str
+    holds: Callable[[Any], object]
+
+
+COUNT = Check("a whole number above 0", lambda v: type(v) is int and 0 < v < 2**31)
+WHOLE = Check("a whole number of at least 0", lambda v: type(v) is int and 0 <= v < 2**31)
+TEXT = Check("a text", lambda v: isinstance(v, str))
+NUMBER = Check("a finite number", lambda v: type(v) in (int, float) and abs(v) < 1e308)
+
+
+def misfit(value: Any, schema: Any, name: str) -> str:
+    """The first part of a value in JSON's types that does not fit a schema; "" where all fit.
+
+    Args:
+      value: such as a manifest.
+      schema: a ``Check``; a list with the schema of every entry; a tuple with a schema for each
+        entry; or a dict with schemas by name: a missing name counts as null, further names are
+        free.
+      name: the value's name, as in ``scale[1] is "a", expected a finite number``.
+    """
+    if isinstance(schema, Check):
+        return "" if schema.holds(value) else _unfit(value, schema.expected, name)
+    if isinstance(schema, dict):
+        if type(value) is not dict:
+            return _unfit(value, "values by name", name)
+        parts = ((value.get(key), part, f"{name}.{key}") for key, part in schema.items())
+    else:
+        if type(value) is not list:
+            return _unfit(value, "a list", name)
+        entries = schema if isinstance(schema, tuple) else schema * len(value)
+        if len(value) != len(entries):
+            return _unfit(value, f"a list of {len(entries)}", name)
+        parts = ((v, entries[i], f"{name}[{i}]") for i, v in enumerate(value))
+    return next(filter(None, (misfit(*part) for part in parts)), "")
+
+
+def _unfit(value: Any, expected: str, name: str) -> str:
+    return f"{name} is {short(json.dumps(value), 60)}, expected {expected}"
 
 
 @contextmanager
@@ -218,21 +305,26 @@ def unpack(
       DamagedFileError: the digest differs, or ``pack`` did not make the content of ``origin``.
     """
     require("safetensors", "safetensors")
-    from safetensors import SafetensorError, deserialize
+    from safetensors import deserialize
 
-    try:
+    with decoding(f"{origin} is damaged, or no file of arrays by jaxnn", DamagedFileError):
         raw = {name: entry["data"] for name, entry in deserialize(content)}
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         manifest = json.loads(header["__metadata__"]["manifest"])
-        written = manifest.pop("sha256")
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
-        raise DamagedFileError(f"{origin} is damaged, or no file of arrays by jaxnn") from None
-    if written != _digest(manifest, raw) or digest not in (None, written):
+        written, recomputed = manifest.pop("sha256"), _digest(manifest, raw)
+    if written != recomputed or digest not in (None, written):
         raise DamagedFileError(f"{origin} is damaged: its checksum is not the recorded checksum")
-    return manifest, {
-        name: np.frombuffer(raw[name], dtype).reshape(shape)
-        for name, (dtype, *shape) in manifest.pop("arrays").items()
-    }
+    with decoding(f"{origin} is damaged: the arrays are not as described", DamagedFileError):
+        described = manifest.pop("arrays")
+        arrays = {name: _array(raw[name], *described[name]) for name in {**raw, **described}}
+    return manifest, arrays
+
+
+def _array(raw: Any, dtype: str, *shape: int) -> np.ndarray:
+    known = np.dtype(dtype)
+    if known.name != dtype or known.kind not in "biufcV" or min(shape, default=0) < 0:
+        raise ValueError(f"dtype {dtype} and shape {shape}, expected numbers")
+    return np.frombuffer(raw, known).reshape(shape)
 
 
 def _digest(manifest: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
@@ -253,9 +345,13 @@ def restore(prefix: str, template: PyTree, arrays: Arrays) -> PyTree:
     """A tree like the template, of arrays that ``named_leaves`` named.
 
     Raises:
-      DamagedFileError: an array is missing.
+      DamagedFileError: an array is missing, or of another shape or type than in the template.
     """
     names = named_leaves(prefix, template)
     if missing := names.keys() - arrays.keys():
         raise DamagedFileError(f"there is no array {min(missing)!r}")
+    for name, leaf in names.items():
+        found, expected = ((a.dtype.name, *a.shape) for a in (arrays[name], leaf))
+        if found != expected:
+            raise DamagedFileError(f"array {name!r} is {found}, expected {expected}")
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in names])

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import files
+from jaxnn.files import COUNT, NUMBER, Check, DamagedFileError, misfit, open_regular
+from jaxnn.losses import LOSSES
 from jaxnn.minibatch import as_float
 from jaxnn.mlp import ACTIVATIONS, MLP
 from jaxnn.reporting import environment, plain
@@ -26,6 +28,17 @@ from jaxnn.types import Array, ArrayLike, Data, PyTree
 MODEL = "model.safetensors"
 _FORMAT, _VERSION = "jaxnn model", 2
 _EARLIER = "model.json"  # the manifest of version 1
+_SCHEMA = {
+    "model": {"kind": Check("a kind of model", lambda v: v in ("mlp", "other"))},
+    "loss": Check(f"null or one of {sorted(LOSSES)}", lambda v: v is None or v in [*LOSSES]),
+    "scale": Check("numbers", lambda v: not misfit(v if type(v) is list else [v], [NUMBER], "")),
+    "replicates": COUNT,
+    "about": {},
+}
+_MLP = {
+    "sizes": [COUNT],
+    "activation": Check(f"one of {sorted(ACTIVATIONS)}", lambda v: v in [*ACTIVATIONS]),
+}
 
 
 @dataclass(frozen=True)
@@ -184,6 +197,7 @@ def load_model(folder: Path | str) -> SavedModel:
       ModuleNotFoundError: safetensors is not installed.
       FileNotFoundError: the folder holds no model.
       DamagedFileError: the content of the file differs from the saved content.
+      OSError: the file cannot be read, or is no regular file.
       ValueError: an unknown version of the format; or a model other than ``jaxnn.MLP``, for
         ``load_params``.
 
@@ -203,10 +217,19 @@ def load_model(folder: Path | str) -> SavedModel:
             f"{folder} holds a model other than jaxnn.MLP: expected load_params(folder, template), "
             "with parameters of the model as the template"
         )
-    mlp = MLP(tuple(model["sizes"]), activation=model["activation"])
+    _check(folder, manifest, {"model": _MLP})
+    sizes, scale = model["sizes"], np.asarray(manifest["scale"])
+    shapes = [np.shape(arrays.get(f"params[{i}].weight", ()))[1:] for i in range(len(sizes) - 1)]
+    floating = all(jnp.issubdtype(array.dtype, jnp.floating) for array in arrays.values())
+    scaled = scale.shape in ((), (sizes[0],))
+    if not (floating and scaled and shapes == [*zip(sizes[1:], sizes, strict=False)]):
+        raise DamagedFileError(
+            f"{Path(folder) / MODEL} is damaged: the sizes are {files.short(str(sizes))}, expected "
+            "sizes of floating-point weights and of the scale"
+        )
+    mlp = MLP(tuple(sizes), activation=model["activation"])
     params = _restore(folder, manifest, arrays, jax.eval_shape(mlp.init, jax.random.key(0)))
-    scale = np.asarray(manifest["scale"])
-    return SavedModel(mlp, params, manifest["loss"], scale, manifest["about"])
+    return SavedModel(mlp, params, manifest.get("loss"), scale, manifest["about"])
 
 
 def load_params(folder: Path | str, template: PyTree) -> PyTree:
@@ -224,21 +247,29 @@ def load_params(folder: Path | str, template: PyTree) -> PyTree:
 
 def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
     path = folder / MODEL
-    if not path.is_file():
+    if not path.exists():
         if (folder / _EARLIER).is_file():
             raise ValueError(
                 f"{folder} holds {_EARLIER}, version 1 of the format, expected version {_VERSION}: "
                 "train the model again, or load it with jaxnn before 0.2"
             )
         raise FileNotFoundError(f"{folder} holds no {MODEL}, expected what save_model wrote")
-    manifest, arrays = files.unpack(path.read_bytes(), path)
+    with open_regular(path) as file:
+        manifest, arrays = files.unpack(file.read(), path)
     if manifest.get("format") != _FORMAT:
         raise ValueError(f"{path} is no {_FORMAT}, expected what save_model wrote")
-    if manifest["version"] != _VERSION:
-        raise ValueError(
-            f"{path} has version {manifest['version']!r} of the format, expected {_VERSION}"
-        )
+    version = manifest.get("version")
+    if version != _VERSION:
+        found = files.printable(files.short(repr(version)))
+        raise ValueError(f"{path} has version {found} of the format, expected {_VERSION}")
+    _check(folder, manifest, _SCHEMA)
     return manifest, arrays
+
+
+def _check(folder: Path | str, manifest: files.Manifest, schema: Mapping[str, Any]) -> None:
+    """Refuses a manifest of another schema, whose checksum may be right."""
+    if fault := misfit(manifest, schema, "manifest"):
+        raise DamagedFileError(f"{Path(folder) / MODEL} is damaged: {fault}")
 
 
 def _shapes(params: PyTree, *replicates: int) -> dict[str, tuple[int, ...]]:
@@ -256,7 +287,8 @@ def _restore(
     for name in {**found, **expected}:
         if found.get(name) != expected.get(name):
             raise ValueError(
-                f"{folder}: {name} has the shape {found.get(name)}, expected {expected.get(name)} "
-                "as in the template"
+                f"{folder}: {files.printable(name)} has the shape {found.get(name)}, expected "
+                f"{expected.get(name)} as in the template"
             )
-    return files.restore("params", template, arrays)
+    leaves = [arrays[name] for name in files.named_leaves("params", template)]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)

@@ -28,8 +28,8 @@ def load(
         a folder with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
         ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each plain or ``.gz``;
         a folder with ``PREFIX_{train,test}_{images,labels}.npy``, any common prefix (S2.4);
-        or an ``.npz`` with train_images, train_labels, test_images and test_labels (or x_train,
-        y_train, x_test and y_test).
+        or an ``.npz`` with train_images, train_labels, test_images and test_labels. Names like
+        x_train, y_train, x_test and y_test, or train_x, ..., also in upper case, do as well.
       data_dir: the folder of the named sets, with the folders ``mnist/`` and ``fashion_mnist/``;
         default ``default_dir()``.
       download: whether missing files may be downloaded.
@@ -57,12 +57,12 @@ def load(
     expected = f"expected {', '.join(map(repr, NAMES))} or the path of a folder or .npz file"
     if not isinstance(dataset, str | os.PathLike):
         raise DataError(f"dataset is {dataset!r}, {expected}")
-    if dataset == "digits":
-        return catalog.digits()
-    if isinstance(dataset, str) and dataset in catalog.NAMED:
-        named, folder = catalog.NAMED[dataset], Path(data_dir or default_dir())
-        return catalog.load(named, folder, download_missing=download, progress=progress)
     try:
+        if dataset == "digits":
+            return catalog.digits()
+        if isinstance(dataset, str) and dataset in catalog.NAMED:
+            named, folder = catalog.NAMED[dataset], Path(data_dir or default_dir())
+            return catalog.load(named, folder, download_missing=download, progress=progress)
         if not str(dataset) or not Path(dataset).exists():
             raise MissingDataError(f"dataset is {str(dataset)!r}, {expected}")
         return user_files.load(Path(dataset))

@@ -3,7 +3,6 @@
 import gzip
 import math
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -11,9 +10,13 @@ from typing import IO
 import numpy as np
 
 from jaxnn.data.splits import DataError, expect
+from jaxnn.files import decoding, open_regular
 
 MAX_INFLATED = 2**31
 """The largest decompressed size of a file (2 GiB); uncompressed files have no limit."""
+
+MAX_RANK = 32
+"""The largest rank of an array of all versions of NumPy."""
 
 NAMES = {
     "train_images": "train-images-idx3-ubyte",
@@ -30,7 +33,12 @@ _GZIP = b"\x1f\x8b"
 def find(folder: Path, name: str) -> Path | None:
     """The file ``name`` or ``name.gz``, if either exists."""
     candidates = (folder / name, folder / f"{name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def inflatable(size: int) -> int:
+    """The most bytes in a compressed file of ``size`` bytes: 128 a byte, but at least 64 MiB."""
+    return min(MAX_INFLATED, max(2**26, 128 * size))
 
 
 def read(
@@ -39,12 +47,14 @@ def read(
     """The array of an IDX file, plain or gzip-compressed, recognised by content.
 
     The header is read first: memory never holds more than the claimed size, nor more than
-    ``limit`` bytes of a compressed file. ``verify`` checks the decompressed bytes.
+    ``limit`` and ``inflatable`` bytes of a compressed file. ``verify`` checks the decompressed
+    bytes.
 
     Raises:
       DataError: not IDX, truncated, trailing bytes, corrupt gzip, or too large once decompressed.
+      OSError: the file cannot be read, or is no regular file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_LONGEST_HEADER)
         file.seek(0)
         compressed = head.startswith(_GZIP)
@@ -53,15 +63,18 @@ def read(
             file.seek(0)
         dtype, shape, offset = parse_header(head, path)
         claimed, claim = offset + dtype.itemsize * math.prod(shape), f"the shape {shape}"
+        size = os.fstat(file.fileno()).st_size
         if not compressed:
-            check_size(os.fstat(file.fileno()).st_size, claimed, claim, path)
+            check_size(size, claimed, claim, path)
         else:
+            limit = min(limit, inflatable(size))
             found = f"{path}: the header claims {claimed} bytes {shape}"
             expect(claimed <= limit, found, f"at most {limit} in a compressed file")
         content = gunzip(file, claimed, path) if compressed else file.read()
     check_size(len(content), claimed, claim, path)
     verify(content)
-    return np.frombuffer(content, dtype, offset=offset).reshape(shape)
+    with decoding(f"{path}: {claim} is no array's", DataError):
+        return np.frombuffer(content, dtype, offset=offset).reshape(shape)
 
 
 def parse_header(head: bytes, name: object) -> tuple[np.dtype, tuple[int, ...], int]:
@@ -72,7 +85,7 @@ def parse_header(head: bytes, name: object) -> tuple[np.dtype, tuple[int, ...], 
     code, rank = head[2], head[3]
     known = "one of " + ", ".join(f"{known:#04x}" for known in _DTYPES)
     expect(code in _DTYPES, f"{name}: the IDX type code is {code:#04x}", known)
-    expect(rank > 0, f"{name}: the IDX rank is 0", "at least 1")
+    expect(0 < rank <= MAX_RANK, f"{name}: the IDX rank is {rank}", f"1 to {MAX_RANK}")
     offset = 4 + 4 * rank
     found = f"{name}: truncated after {len(head)} bytes"
     expect(len(head) >= offset, found, f"an IDX header of {offset}")
@@ -82,14 +95,13 @@ def parse_header(head: bytes, name: object) -> tuple[np.dtype, tuple[int, ...], 
 
 def gunzip(file: IO[bytes], limit: int, name: object, *, whole: bool = True) -> bytes:
     """At most ``limit`` decompressed bytes; with ``whole``, more bytes are an error."""
-    try:
-        with gzip.GzipFile(fileobj=file) as stream:
-            # Reading a byte past the end verifies the gzip checksum.
-            content = stream.read(limit + whole)
-    except EOFError:
-        raise DataError(f"{name}: truncated gzip data, expected a complete file") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{name}: corrupt gzip data ({error})") from None
+    with decoding(f"{name}: corrupt gzip data", DataError):
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                # Reading a byte past the end verifies the gzip checksum.
+                content = stream.read(limit + whole)
+        except EOFError:
+            raise DataError(f"{name}: truncated gzip data, expected a complete file") from None
     if len(content) > limit:
         raise DataError(f"{name}: decompresses to more than the {limit} bytes expected, refused")
     return content

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnn.files import printable
 from jaxnn.losses import as_labels, class_count, one_hot_hint
 from jaxnn.types import NAMES_HINT, Data, Splits, numbers
 
-PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+PARTS: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")
 
 _LARGEST_SCORE = 30
 """Floats up to here, such as standardised inputs, reach the network as they are."""
@@ -16,6 +17,10 @@ _LARGEST_SCORE = 30
 
 class DataError(ValueError):
     """Unusable data; the message names the found and the expected value in one line."""
+
+    def __init__(self, message: object):
+        """Makes the message printable: names of files and members are a stranger's."""
+        super().__init__(printable(message))
 
 
 class MissingDataError(DataError, FileNotFoundError):

@@ -28,6 +28,7 @@ from typing import Any
 
 from jaxnn import distributed, files
 from jaxnn.extras import require
+from jaxnn.files import NUMBER, TEXT, WHOLE, Check, decoding, misfit, open_regular, printable
 from jaxnn.train import NEVER
 
 Record = dict[str, Any]
@@ -35,6 +36,14 @@ Record = dict[str, Any]
 DATABASE, EARLIER = "run.db", "search.log"  # the second: before version 0.2
 _KEPT = 2  # checkpoints
 _CHECKPOINT = re.compile(r"checkpoint-\d+\.safetensors")
+_FILE = Check("checkpoint-N.safetensors", lambda v: TEXT.holds(v) and _CHECKPOINT.fullmatch(v))
+_FIELDS = {
+    "checkpoint": {"checkpoint": WHOLE, "file": _FILE, "sha256": TEXT},
+    "file": {"file": _FILE},
+    "note": {"note": TEXT},
+    "seconds": {"seconds": NUMBER},
+}
+"""The schema of a record with a field: another program can write rows whose digests are right."""
 
 _SCHEMA = (
     "CREATE TABLE records "
@@ -144,6 +153,9 @@ class Journal:
         if self._folder:
             require("safetensors", "safetensors")
             _make_folder(self._folder)
+            for path in self._folder.glob(f"{DATABASE}*"):
+                if not path.is_file():  # SQLite would wait for ever for the bytes of a FIFO
+                    raise RunFolderError(f"{path} is a pipe, device or folder, expected a file")
             if not self._path.exists() or not self._path.stat().st_size:
                 _refuse_others(self._folder)
         try:
@@ -177,7 +189,9 @@ class Journal:
         if schema and schema != [(statement,) for statement in _SCHEMA]:
             raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
         records = self._intact(execute)
-        if differing := differences(json.loads(records[0])["search"], self._question):
+        with decoding(f"{self._path} is damaged: record 1", CorruptLogError):
+            differing = differences(json.loads(records[0])["search"], self._question)
+        if differing:
             raise RunFolderError(
                 f"{self._folder} holds another search: {'; '.join(differing)}; expected the same "
                 "search or another folder"
@@ -200,9 +214,19 @@ class Journal:
             records.append(record)
             if (number, digest) != (len(records), self._digest.encode()):
                 raise sqlite3.DatabaseError(f"record {len(records)} fails its checksum")
+            self._check(record, len(records))
         if last != len(records) or not records:
             raise sqlite3.DatabaseError(f"{len(records)} of {last} records left")
         return records
+
+    def _check(self, text: bytes, number: int) -> None:
+        """Refuses a row whose digest is right and whose record is none."""
+        with decoding(f"{self._path} is damaged: record {number}", CorruptLogError):
+            (record,) = json.loads(f"[{text.decode()}]")
+            schemas = [schema for name, schema in _FIELDS.items() if name in record]
+            for schema in ({}, *schemas):
+                if fault := misfit(record, schema, f"record {number}"):
+                    raise CorruptLogError(f"{self._path} is damaged: {fault}")
 
     def _insert(self, record: Record) -> bytes:
         """Adds a row, and returns the record as in the row."""
@@ -245,11 +269,26 @@ class Journal:
             self.append(record)
             return
         was, now = known[number] | {"seconds": None}, json.loads(json.dumps(record))
-        if differing := differences(was, now | {"seconds": None}):
+        with decoding(f"{self._path} is damaged: {kind} {number}", CorruptLogError):
+            differing = differences(was, now | {"seconds": None})
+        if differing:
             raise ReproducibilityError(
                 f"{kind} {number} is not as recorded: {differing[0]}; expected the same bits, as "
                 "the same machine and software give"
             )
+
+    def recorded(self, kind: str, number: int, schema: Mapping[str, Any]) -> Record:
+        """The record with this number of a kind.
+
+        Raises:
+          CorruptLogError: there is no such record, or the record does not fit the schema.
+        """
+        known = self.known(kind)
+        record = known[number] if number < len(known) else {}
+        with decoding(f"{self._path} is damaged: {kind} {number}", CorruptLogError):
+            if fault := misfit(record, schema, f"{kind} {number}"):
+                raise CorruptLogError(f"{self._path} is damaged: {fault}")
+        return record
 
     def save(self, segment: int, arrays: files.Arrays) -> None:
         """Writes the population after ``segment`` segments, records the digest, keeps two files."""
@@ -275,7 +314,7 @@ class Journal:
         for record in self._checkpoints():
             path = self._path.parent / record["file"]
             try:
-                content = distributed.from_first(path.read_bytes)
+                content = distributed.from_first(partial(_content, path))
                 return record["checkpoint"], files.unpack(content, str(path), record["sha256"])[1]
             except distributed.LostProcessError:
                 raise
@@ -297,6 +336,11 @@ class Journal:
         return kept
 
 
+def _content(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
 def _require_alike(name: str, value: Any) -> None:
     """Refuses different values in the processes of a job."""
     several = distributed.process_count() > 1
@@ -316,8 +360,9 @@ def differences(was: Any, now: Any, path: str = "") -> list[str]:
     elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(was, now, strict=True))]
     else:
-        short = [t if len(t) <= 60 else f"{t[:57]}..." for t in map(json.dumps, (now, was))]
-        return [] if was == now else [f"{path} is {short[0]}, in the folder {short[1]}"]
+        short = [files.short(json.dumps(value), 60) for value in (now, was)]
+        said = f"{printable(path)} is {short[0]}, in the folder {short[1]}"
+        return [] if was == now else [said]
     return [line for name, before, after in pairs for line in differences(before, after, name)]
 
 
@@ -341,9 +386,10 @@ def _refuse_others(folder: Path) -> None:
     names = sorted((path.name for path in folder.iterdir()), key=lambda n: (n != EARLIER, n))
     if others := [name for name in names if not name.startswith((".", DATABASE))]:
         earlier = ", a search by a version of jaxnn before 0.2"
+        what = earlier if others[0] == EARLIER else " and no search"
         raise RunFolderError(
-            f"{folder} holds {others[0]}{earlier if others[0] == EARLIER else ' and no search'}, "
-            "expected an empty folder or one of a search"
+            f"{folder} holds {printable(others[0])}{what}, expected an empty folder or one of a "
+            "search"
         )
 
 

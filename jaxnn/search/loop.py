@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
+from operator import eq
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxnn import distributed, files
-from jaxnn.search.journal import Journal, Record
+from jaxnn.files import NUMBER, WHOLE, Check, decoding
+from jaxnn.search.journal import CorruptLogError, Journal, Record
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.result import Curve, Outcome
 from jaxnn.search.space import Space, readable
@@ -211,7 +214,7 @@ class Loop:
         """Trains a bucket to the next evaluation, or reads the scores in the journal."""
         read = len(bucket.trials) if self._replaying else 0
         if read:
-            record = self.journal.known("segment")[self._segment]
+            record = self.journal.recorded("segment", self._segment, self._schema(number, bucket))
         else:
             record = self._train(number, bucket)
             self.journal.confirm("segment", self._segment, record)
@@ -232,6 +235,24 @@ class Loop:
         due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
         if not read and distributed.agree(due):
             self._save()
+
+    def _schema(self, number: int, bucket: Bucket) -> dict[str, Any]:
+        """The schema of the next segment of a bucket."""
+        known = {
+            "segment": self._segment,
+            "in_round": number,
+            "evaluation": bucket.evaluation + 1,
+            "trials": [trial.number for trial in bucket.trials],
+        }
+        score = Check("a finite number or null", lambda v: v is None or NUMBER.holds(v))
+        moment = Check(f"an iteration, or {NEVER}", lambda v: v == NEVER or WHOLE.holds(v))
+        replicates, trials = self.trainer.replicates, len(bucket.trials)
+        return {
+            **{name: Check(str(value), partial(eq, value)) for name, value in known.items()},
+            "seconds": NUMBER,
+            "diverged_at": ((moment,) * trials,) * replicates,
+            **dict.fromkeys(Metrics._fields, ((score,) * trials,) * replicates),
+        }
 
     def _train(self, number: int, bucket: Bucket) -> Record:
         """The record of a segment: the metrics [R, K]; None for diverged replicates."""
@@ -289,9 +310,11 @@ class Loop:
     def _restore(self) -> None:
         """Takes the arrays of the checkpoint from this moment of the search."""
         arrays, self._arrays = self._arrays, {}
-        for bucket in self._buckets.values():
-            template = self.trainer.empty(bucket.program.spec, 0)
-            bucket.members = files.restore(bucket.label, template, arrays)
-        for number in {int(n.split("/")[1]) for n in arrays if n.startswith("parameters/")}:
-            template = self.trainer.empty(self._spec_of(self._curves[number].trial), 0).best
-            self._parameters[number] = files.restore(f"parameters/{number}/", template, arrays)
+        with decoding("the latest checkpoint is damaged", CorruptLogError):
+            for bucket in self._buckets.values():
+                template = self.trainer.empty(bucket.program.spec, len(bucket.trials))
+                bucket.members = files.restore(bucket.label, template, arrays)
+            for number in {int(n.split("/")[1]) for n in arrays if n.startswith("parameters/")}:
+                template = self.trainer.empty(self._spec_of(self._curves[number].trial), 1).best
+                template = jax.tree.map(lambda leaf: leaf[:, 0], template)
+                self._parameters[number] = files.restore(f"parameters/{number}/", template, arrays)

@@ -94,6 +94,11 @@ class Trainer:
         self._data = population.place(mesh, WHOLE, arranged.data)
         self._traced: dict[Program, Traced] = {}
 
+    @property
+    def replicates(self) -> int:
+        """R, seeds x folds."""
+        return len(self._folds)
+
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
         """The program of a round; see ``cheapest``."""
         devices, platform = self._mesh.shape["population"], self._mesh.devices.flat[0].platform

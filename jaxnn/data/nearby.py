@@ -1,0 +1,95 @@
+"""Advice about data that jaxnn does not read: the files found, and lines of NumPy to convert them.
+
+The lines write the archive ``data.npz``, which ``jaxnn.data.load`` reads.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """Files of a kind, and expressions for the arrays in a file; without expressions, a remedy."""
+
+    names: str  # a regular expression of whole names
+    remedy: str
+    read: str = ""  # {} is the name of the file
+    images: str = ""  # {} is the object that was read
+    labels: str = ""
+
+
+_TABLE = "{}[:, 1:]", "{}[:, 0].astype(int)"
+_FIRST, _TRUST = "labels in the first column", "pickles run code: trust the files"
+_KINDS = (
+    Kind(r"(train|t10k)-(images|labels)[-.]idx\d-ubyte.*", "give the folder of the four files"),
+    Kind(r".*[-.]idx\d-.*", "rename the four files of a set, or write the arrays into an .npz"),
+    Kind(r".*\.npz", "give the path of the file"),
+    Kind(r".*\.csv(\.gz)?", _FIRST, "np.loadtxt({}, delimiter=',', skiprows=1)", *_TABLE),
+    Kind(r".*\.parquet", _FIRST, "pandas.read_parquet({}).to_numpy()", *_TABLE),
+    Kind(
+        r".*\.(pkl|pickle)(\.(gz|bz2|xz))?", f"{_FIRST}; {_TRUST}",
+        "pandas.read_pickle({}).to_numpy()", *_TABLE,
+    ),
+    Kind(
+        "data_batch_.|test_batch", _TRUST, "pickle.load(open({}, 'rb'), encoding='bytes')",
+        "{}[b'data']", "{}[b'labels']",
+    ),
+    Kind(
+        r".*\.mat", "examples in X, labels in y", "scipy.io.loadmat({})", "{}['X']",
+        "{}['y'].ravel()",
+    ),
+    Kind(
+        r".*\.(png|jpe?g)", "a folder per class",
+        "[(PIL.Image.open(p), p.parent.name) for p in sorted(pathlib.Path({}).glob('*/*.*'))]",
+        "np.stack([image for image, _ in {}])",
+        "np.unique([name for _, name in {}], return_inverse=True)[1]",
+    ),
+    Kind(
+        r"[^.].*", "write the arrays into an .npz: np.savez('data.npz', x_train=..., y_train=..., "
+        "x_test=..., y_test=...)",
+    ),
+)  # fmt: skip
+
+
+def advice(path: Path) -> str:
+    """The files of the first kind at or below a path, and a remedy: "; found ..." or ""."""
+    files = [path] if path.is_file() else [*islice(_below(path), 1000)]
+    for kind in _KINDS:
+        if found := [file for file in files if re.fullmatch(kind.names, file.name, re.IGNORECASE)]:
+            names = [os.path.relpath(file, path) if file != path else file.name for file in found]
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            remedy = f"{_lines(kind, found)} ({kind.remedy})" if kind.read else kind.remedy
+            return f"; found {', '.join(names[:3])}{more}: {remedy}"
+    return ""
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder, then the files in the folders below."""
+    folders = [folder]
+    for each in folders:
+        for entry in sorted(os.scandir(each), key=lambda entry: entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(each / entry.name)
+            else:
+                yield each / entry.name
+
+
+def _lines(kind: Kind, found: list[Path]) -> str:
+    """Two lines of NumPy: of training and test files, or of a file whose examples are dealt out."""
+    if "Image" in kind.read:  # the files of a class are in a folder, the classes in the data's
+        found = list(dict.fromkeys(file.parent.parent for file in found))
+    splits = [[f for f in found if re.search(p, f.name)] for p in ("train|data_batch", "test")]
+    files = [split[0] for split in splits] if all(splits) else found[:1]
+    sources = ("a", ""), ("b", "")
+    if len(files) == 1:
+        sources = ("a", "[::2]"), ("a", "[1::2]")
+    arrays = ", ".join(
+        f"{name}_{split}={expression.format(variable)}{rows}"
+        for split, (variable, rows) in zip(("train", "test"), sources, strict=True)
+        for name, expression in (("x", kind.images), ("y", kind.labels))
+    )
+    read = ", ".join(kind.read.format(repr(str(file))) for file in files)
+    return f"{', '.join('ab'[: len(files)])} = {read}; np.savez('data.npz', {arrays})"
