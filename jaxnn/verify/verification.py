@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxnn.extras import require
+from jaxnn.files import printable
 from jaxnn.types import PyTree
 from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
@@ -108,7 +109,7 @@ def describe(verdict: Verdict) -> str:
     if verdict.counterexample:
         listed = jax.tree.map(lambda v: np.asarray(v).tolist(), verdict.counterexample.inputs)
         parts.append(f"for instance at {listed}")
-    return "; ".join(part for part in (*parts, verdict.detail) if part)
+    return printable("; ".join(part for part in (*parts, verdict.detail) if part))
 
 
 def _examine(claim: Claim, trials: int, seed: int) -> Verdict:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, text
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, assert_holds, text
 from jaxnn.verify.claims import Description
 from jaxnn.verify.report import mathml, to_html, to_json
 from tests.verify.samples import made
@@ -313,6 +313,15 @@ def test_the_terminal_shows_markup_and_escapes_as_text(markup, monkeypatch):
     printed = stream.getvalue()
     assert [c for c in printed if not c.isprintable() and c != "\n"] == []
     assert printed.count(shown(evil)) == 14
+
+
+def test_a_failed_assertion_shows_escapes_as_text():
+    def raising(x):
+        raise RuntimeError(f"\x1b[31m {len(x)}")
+
+    with pytest.raises(AssertionError, match=r"RuntimeError: \\x1b\[31m") as failure:
+        assert_holds(made(raising, of=lambda x: jnp.sum(x)), trials=10)
+    assert str(failure.value).isprintable()
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
