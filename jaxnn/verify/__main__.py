@@ -42,11 +42,13 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
         return _complain(str(error))
     from cyclopts import CycloptsError
 
+    from jaxnn.reporting import outputs_that_last
     from jaxnn.verify.loading import UnusableFile
 
     try:
         command, bound, _ = _app(program).parse_args(argv, exit_on_error=False, print_error=False)
-        return command(*bound.args, **bound.kwargs) or HOLD  # a help text has no status
+        with outputs_that_last():
+            return command(*bound.args, **bound.kwargs) or HOLD  # a help text has no status
     except (CycloptsError, UnusableFile, UsageError, OSError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -130,11 +132,11 @@ def judge_files(
 
 def _write(path: Path, content: str) -> None:
     """Writes a report, whole or not at all."""
-    from jaxnn.files import atomic_write
+    from jaxnn.files import atomic_write, printable
 
     with atomic_write(path, "w") as file:
         file.write(content)
-    print(f"wrote {path}")
+    print(f"wrote {printable(path)}")
 
 
 def _check_writable(_: object, path: Path | None) -> None:
@@ -164,7 +166,9 @@ def _whole(_: object, tokens: "Sequence[Token]") -> int:
 
 
 def _complain(text: str) -> int:
-    print(f"jaxnn.verify: {' '.join(text.split())}", file=sys.stderr)
+    from jaxnn.files import printable
+
+    print(f"jaxnn.verify: {printable(' '.join(text.split()))}", file=sys.stderr)
     return BAD_INPUT
 
 

@@ -1,5 +1,6 @@
 """``python -m jaxnn.verify``: exit statuses, what is refused in one line, what is printed."""
 
+import errno
 import io
 import json
 import os
@@ -233,6 +234,44 @@ def test_json_and_html_are_written(main, tmp_path, capsys):
     ]
     assert "<h1>" in (tmp_path / "out.html").read_text()
     assert f"wrote {tmp_path / 'out.json'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "no reader"), ValueError("closed")])
+def test_a_lost_standard_output_loses_no_report(error, main, tmp_path, monkeypatch):
+    class Lost(io.StringIO):
+        def write(self, _):
+            raise error
+
+    monkeypatch.setattr(sys, "stdout", Lost())
+    assert main("--html", tmp_path / "out.html") == 1
+    assert "<h1>" in (tmp_path / "out.html").read_text()
+
+
+def test_a_full_standard_output_is_status_2_and_loses_no_report(
+    main, tmp_path, monkeypatch, capsys
+):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main("--html", tmp_path / "out.html") == 2
+    assert "No space left on device: 'standard output'" in capsys.readouterr().err
+    assert "<h1>" in (tmp_path / "out.html").read_text()
+
+
+def test_a_standard_output_of_few_characters_gets_escapes(main, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(wrong=REFUTED._replace(detail="± θ")) == 1
+    sys.stdout.flush()
+    assert b"note: +- \\u03b8" in sys.stdout.buffer.getvalue()  # type: ignore
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred.py", "two\nlines.py", "\x9b2J.py", "\udcff.py"])
+def test_a_line_on_a_path_shows_escapes_as_text(name, capsys):
+    assert __main__.main([name]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("jaxnn.verify: ")
+    assert line.count("\n") == 1
+    assert line.strip().isprintable()
+    assert line.isascii()
 
 
 def test_a_write_that_fails_leaves_what_was_there(main, tmp_path, monkeypatch, capsys):
