@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure  # without pyplot: half the import time, and no display
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
@@ -88,12 +89,18 @@ def framed(
     size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure and panels [rows, columns] with a faint grid, open at the top and the right."""
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = _sheet(size)
     panels = figure.subplots(rows, columns, squeeze=False, **options)
     for axes in panels.flat:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def _sheet(size: tuple[float, float]) -> Figure:
+    """An empty figure with a margin, so that no label touches an edge."""
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    return Figure(figsize=size, dpi=150, layout=layout)
 
 
 def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
@@ -118,7 +125,7 @@ def image_figure(pixels: ArrayLike, *, title: str, value_label: str) -> Figure:
     """A matrix [height, width] as an image: 0 is white, positive and negative are coloured."""
     pixels = np.asarray(pixels, float)
     limit = float(np.max(np.abs(pixels), initial=0.0, where=np.isfinite(pixels))) or 1.0
-    figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
+    figure = _sheet((6, 5))
     axes = figure.subplots()
     image = axes.imshow(pixels, cmap="PuOr", vmin=-limit, vmax=limit)
     axes.set(title=literal(title), xlabel="column (pixels)", ylabel="row (pixels)")

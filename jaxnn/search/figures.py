@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from jaxnn.figures import COLOURS, Curve, curves_figure, framed, log_scale
+from jaxnn.figures import COLOURS, Curve, curves_figure, framed, literal, log_scale
 from jaxnn.search.space import Config, Domain, Space, cell
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ _ABSENT = -0.5  # feature of a hyperparameter that does not apply, outside of th
 _SHOWN = 5  # learning curves in colour
 _COLOUR_MAP = "viridis"  # dark is good; readable without colour vision, and in print
 _FAR = 1000.0  # times the best score: worse scores count as diverged
-_JITTER = 0.25  # of trials with equal options, in cells
+_JITTER = 0.15  # of trials with equal options in the map of two hyperparameters, in cells
+_LEGEND = 44  # characters in a line of the legend of the learning curves
 _BELOW = -0.12  # the height at which lines pass an axis without a value
 
 Options = dict[str, Any]
@@ -60,9 +62,9 @@ class Point(NamedTuple):
 
 
 class Importance(NamedTuple):
-    """The loss in prediction of the scores when a hyperparameter is shuffled."""
+    """The share of the scores' variance that a hyperparameter accounts for."""
 
-    mean: dict[str, float]  # by name: increase of the squared error, as a share of the variance
+    mean: dict[str, float]  # by name
     std: dict[str, float]  # over folds
     explained: float  # R^2 of the prediction; below 0 the mean predicts better
 
@@ -94,6 +96,7 @@ def learning_curves(result: "Result") -> Figure:
         stop = result.curves[n].start + result.curves[n].best(measure)
         stops[n] = epochs[stop], means[n][stop]
         label = f"trial {n}: {means[n][stop]:.3g}{percent} at epoch {epochs[stop]:g}"
+        label = "\n".join([label, *_described(result, n)])
         curves[n] = Curve(label, epochs[: len(means[n])], lines[n])
     figure = curves_figure(
         list(curves.values()),
@@ -116,12 +119,21 @@ def learning_curves(result: "Result") -> Figure:
     _stretch(axes.yaxis, (low, top), 0.1 if low else 0, 0.1)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    figure.set_size_inches(10, 5)
+    figure.set_size_inches(11, 5.5)
     legend = axes.get_legend()
     assert legend is not None
     legend.set_title(legend.get_title().get_text().replace("; ", "\n"))
     legend.set(bbox_to_anchor=(1.02, 1.0), loc="upper left")
+    for text in legend.get_texts():
+        text.set_fontsize("small")
     return figure
+
+
+def _described(result: "Result", number: int) -> list[str]:
+    """The searched hyperparameters of a trial in at most three lines of a legend."""
+    config = result.curves[number].trial.config
+    values = [f"{name}={cell(config[name])}" for name in result.space.searched if name in config]
+    return wrap(", ".join(values), _LEGEND, max_lines=3, break_long_words=True)
 
 
 def hyperparameters(result: "Result") -> Figure | None:
@@ -139,7 +151,7 @@ def hyperparameters(result: "Result") -> Figure | None:
         _set_up(axes.xaxis, name, result.space[name])
         for style, group in _groups([point for point in points if name in point.config]):
             axes.plot(
-                [_position(result.space[name], name, point) for point in group],
+                [_position(result.space[name], name, point, 0) for point in group],
                 [0.96 if point.lost else point.score for point in group],
                 transform=axes.get_xaxis_transform() if group[0].lost else axes.transData,
                 **{"markersize": 5, **style},
@@ -166,21 +178,13 @@ def learning_rate_l2(result: "Result") -> Figure | None:
         _set_up(axis, name, result.space[name])
     norm = _colours(finite)
     for style, group in _groups(points):
-        where = [[_position(result.space[name], name, p) for p in group] for name in names]
+        where = [[_position(result.space[n], n, p, _JITTER) for p in group] for n in names]
         if group[0].lost or style is _CHOSEN:
             axes.plot(*where, **style)
         else:
             tints = [colormaps[_COLOUR_MAP](norm(point.score)) for point in group]
             axes.scatter(*where, edgecolors=tints, facecolors="none" if style is _EARLY else tints)
-    bar = figure.colorbar(
-        ScalarMappable(norm, _COLOUR_MAP),
-        ax=axes,
-        label=_measure(result),
-        extend="max" if norm.vmax is not None and finite.max() > norm.vmax else "neither",
-        ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(5),
-        format="{x:g}",
-    )
-    bar.minorticks_off()
+    _colour_bar(figure, axes, norm, finite, _measure(result))
     _legend(figure, points, color="0.4")
     return figure
 
@@ -198,7 +202,7 @@ def parallel_coordinates(result: "Result") -> Figure | None:
     norm, tint, (low, high) = _colours(finite), colormaps[_COLOUR_MAP], (finite.min(), finite.max())
     kind = "log_uniform" if 0 < 3 * low < high else "uniform"
     scale = Domain(kind, low, high if high > low else low + 1)
-    figure, ((axes,),) = framed((3 + 1.5 * len(names), 5))
+    figure, ((axes,),) = framed((4 + 1.5 * len(names), 5))
     for point in sorted(points, key=lambda point: -point.score):  # the best on top
         line = [_height(space[name], name, point) for name in names]
         line.append(_BELOW if point.lost else 1 - scale.where(point.score))
@@ -207,7 +211,8 @@ def parallel_coordinates(result: "Result") -> Figure | None:
         if point.chosen:
             chosen = axes.plot(line, color=COLOURS[4], linewidth=3.0, zorder=3)
     axes.set(xlim=(-0.5, len(names) + 0.4), ylim=(-0.2, 1.05), yticks=[])
-    axes.set_xticks(range(len(names) + 1), [*names, _measure(result).replace(" ", "\n", 1)])
+    labels = [*map(literal, names), _measure(result).replace(" ", "\n", 1)]
+    axes.set_xticks(range(len(names) + 1), labels)
     for place, name in enumerate(names):
         absent = any(name not in point.config for point in points)
         _draw_axis(axes, place, _ticks(space[name]), "not used" if absent else "")
@@ -218,7 +223,23 @@ def parallel_coordinates(result: "Result") -> Figure | None:
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.legend(chosen, ["chosen"], loc="lower left", frameon=False)
+    _colour_bar(figure, axes, norm, finite, _measure(result))
     return figure
+
+
+def _colour_bar(
+    figure: Figure, axes: Axes, norm: Normalize, scores: np.ndarray, label: str
+) -> None:
+    """The scores that the colours stand for."""
+    bar = figure.colorbar(
+        ScalarMappable(norm, _COLOUR_MAP),
+        ax=axes,
+        label=label,
+        extend="max" if norm.vmax is not None and scores.max() > norm.vmax else "neither",
+        ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(5),
+        format="{x:g}",
+    )
+    bar.minorticks_off()
 
 
 def importances(result: "Result") -> Figure | None:
@@ -232,15 +253,17 @@ def importances(result: "Result") -> Figure | None:
     names = sorted(found.mean, key=found.mean.__getitem__)
     figure, ((axes,),) = framed((7, 1.6 + 0.4 * len(names)))
     means, deviations = ([values[name] for name in names] for values in (found.mean, found.std))
-    axes.barh(names, means, xerr=deviations, color=COLOURS[0], ecolor="0.3", capsize=3)
+    bars = {"color": COLOURS[0], "ecolor": "0.3", "capsize": 3}
+    axes.barh([*map(literal, names)], means, xerr=deviations, **bars)
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_title(
-        "What a random forest's prediction of a trial's rank loses without a hyperparameter\n"
-        f"(with all, it explains {max(found.explained, 0):.0%} of the variance)",
+        "The share of the differences between trials that a hyperparameter accounts for\n"
+        f"(by a random forest that explains {max(found.explained, 0):.0%} of the ranks' variance)",
         fontsize="medium",
     )
-    axes.set_xlabel("error added, as a share of the variance (± 1 standard deviation over folds)")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("share of the variance of ranks (± 1 standard deviation over folds)")
+    axes.set_xlim(min(0.0, 1.1 * np.subtract(means, deviations).min()), 1.0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_axisbelow(True)
     return figure
 
@@ -251,8 +274,10 @@ def importance(
     """Permutation importance (Breiman, 2001) in a random forest that predicts the scores' ranks.
 
     A forest learns from four fifths of the trials to predict the rank of a trial from the
-    configuration. In the other fifth, the values of one hyperparameter are shuffled, and the
-    prediction gets worse. Important hyperparameters deserve a finer search.
+    configuration. In the other fifth, the values of one hyperparameter are shuffled. Half the
+    squared error that the shuffling adds is the variance that the hyperparameter accounts for, with
+    interactions (Jansen, 1999): a share from 0 to 1 of the variance of the ranks, up to noise.
+    Important hyperparameters deserve a finer search.
 
     The importance holds for the given space and trials: over a narrow range every hyperparameter
     looks unimportant. Methods that stop trials early or draw new trials near good trials sample
@@ -291,7 +316,7 @@ def importance(
         permutation_importance(fit, inputs[judge], ranks[judge], **shuffling)["importances_mean"]
         for fit, judge in zip(fits["estimator"], fits["indices"]["test"], strict=True)
     ]
-    shares = np.array(increases) / ranks.var()
+    shares = np.array(increases) / (2 * ranks.var())
     return Importance(
         dict(zip(names, shares.mean(axis=0).tolist(), strict=True)),
         dict(zip(names, shares.std(axis=0, ddof=1).tolist(), strict=True)),
@@ -328,7 +353,7 @@ def _measure(result: "Result") -> str:
         return "validation error (%)"
     name = "loss" if "loss" in result.space.searched else result.loss_name
     nats = " (nats)" if name == "cross_entropy" else ""
-    return f"validation {name.replace('cross_', 'cross-').replace('_', ' ')}{nats}"
+    return literal(f"validation {name.replace('cross_', 'cross-').replace('_', ' ')}{nats}")
 
 
 def _whole_curve(result: "Result", number: int) -> np.ndarray:
@@ -384,30 +409,32 @@ def _legend(figure: Figure, points: Sequence[Point], **changes: Any) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
 
 
-def _position(domain: Domain, name: str, point: Point) -> float:
-    """A trial's place along a hyperparameter: the value, or near the number of the option."""
+def _position(domain: Domain, name: str, point: Point, jitter: float) -> float:
+    """A trial's place along a hyperparameter: the value, or the number of the option."""
     if not domain.options:
         return point.config[name]
     golden = (math.sqrt(5) - 1) / 2  # separates trials with equal options, alike in all figures
-    jitter = _JITTER * (2 * (point.number * golden % 1) - 1)
-    return domain.options.index(point.config[name]) + jitter
+    shift = jitter * (2 * (point.number * golden % 1) - 1)
+    return domain.options.index(point.config[name]) + shift
 
 
 def _height(domain: Domain, name: str, point: Point) -> float:
     """The height at which a trial passes the axis of a hyperparameter."""
     if name not in point.config:
         return _BELOW
-    position = _position(domain, name, point)
-    return (position + 0.5) / len(domain.options) if domain.options else domain.where(position)
+    return domain.where(point.config[name])
 
 
 def _set_up(axis: XAxis | YAxis, name: str, domain: Domain) -> None:
     """The axis of a hyperparameter: label, scale, options, range."""
     conditions = [f"{other}: {', '.join(map(cell, values))}" for other, values in domain.conditions]
-    axis.set_label_text("\n".join([name, *(f"({condition})" for condition in conditions)]))
+    lines = [name, *(f"({condition})" for condition in conditions)]
+    axis.set_label_text("\n".join(map(literal, lines)))
     ends = domain.low, domain.high
     if domain.options:
-        axis.set_ticks(range(len(domain.options)), [cell(option) for option in domain.options])
+        axis.set_ticks(
+            range(len(domain.options)), [literal(cell(option)) for option in domain.options]
+        )
         ends = -0.5, len(domain.options) - 0.5
     elif domain.kind == "log_uniform":
         getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
@@ -428,7 +455,7 @@ def _stretch(axis: XAxis | YAxis, ends: ArrayLike, below: float, above: float) -
 def _ticks(domain: Domain) -> list[tuple[float, str]]:
     """Heights and labels of an axis: options, or round numbers."""
     if domain.options:
-        return [(domain.where(option), cell(option)) for option in domain.options]
+        return [(domain.where(option), literal(cell(option))) for option in domain.options]
     low, high = ends = domain.low, domain.high
     locator = MaxNLocator(5, integer=domain.kind == "integer")
     if domain.kind == "log_uniform":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from jaxnn.reporting import plain, print_table
+from jaxnn.reporting import console, plain, print_table, printable
 from jaxnn.search.space import Space, cell, readable
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def results(result: "Result") -> dict[str, Any]:
         "measure": result.task.measure,
         "rule": result.rule,
         "seeds": result.seeds,
+        "borders": borders(result),
         "notes": result.notes,
     }
 
@@ -148,6 +149,36 @@ def history(result: "Result") -> "list[Row]":
     return rows
 
 
+_EDGE = 0.03
+"""The share of a range, at either end, that counts as the border."""
+
+
+def borders(result: "Result") -> list[str]:
+    """A line for every chosen value at the border of the range: a wider range may be better."""
+    lines = []
+    for name in result.space.searched:
+        if name not in result.best.config:
+            continue
+        domain, value = result.space[name], result.best.config[name]
+        low, high, place = domain.low, domain.high, 0.5
+        if domain.is_interval:
+            place = domain.where(value)
+        elif len(domain.values) > 2 and all(_is_number(option) for option in domain.values):
+            low, high = min(domain.values), max(domain.values)
+            place = {low: 0.0, high: 1.0}.get(value, 0.5)
+        if not _EDGE < place < 1 - _EDGE:
+            end = "lower" if place < 0.5 else "upper"
+            lines.append(
+                f"{name} = {cell(value)} is at the {end} end of the searched range, {low:.3g} to "
+                f"{high:.3g}: a wider range may have a better value"
+            )
+    return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> None:
     """Prints some trials, the best first."""
     searched, table = result.space.searched, {row["trial"]: row for row in result.table}
@@ -169,6 +200,9 @@ def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> Non
         ],
         stream,
     )
+    output = console(stream)
+    for line in borders(result):
+        output.print(printable(line, encoding=output.encoding), markup=False)
 
 
 def _measured(row: "Row", name: str, factor: float, digits: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import Data
+from jaxnn import MLP, Data
 from jaxnn.search import Domain, Result, Task, Trial, folds, holdout
 from jaxnn.search.journal import Journal
 from jaxnn.search.result import Curve, Outcome
@@ -32,6 +32,7 @@ def result(
     measure: str = "error",
     evaluations_per_epoch: int = 1,
     fold_count: int = 1,
+    model_parameters: tuple[str, ...] = (),
 ) -> Result:
     """The result of a search that tried these trials, numbered from 0, on 24 examples.
 
@@ -44,6 +45,8 @@ def result(
         evaluations_per_epoch=evaluations_per_epoch,
         measure=measure,
         validation=holdout(0.25) if fold_count == 1 else folds(fold_count),
+        model=(lambda **_: MLP((4, 2))) if model_parameters else None,
+        model_parameters=model_parameters,
     )
     curves = {}
     for number, made in enumerate(trials):
@@ -58,7 +61,7 @@ def result(
     replicates = len(trials[0].errors[0])
     return Result(
         task,
-        Space(space),
+        Space(space, model_parameters),
         Outcome(curves, dict.fromkeys(curves), 2, 1.5, 2.5),
         Journal(),
         method={"method": "by hand"},

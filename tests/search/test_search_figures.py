@@ -1,12 +1,14 @@
 """Figures of searches: what they show is what was measured, whatever went wrong."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 from handmade import Made, result
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.text import Text
 
 from jaxnn.search import choice, conditional, figures, fixed, integer, log_uniform, uniform
 from jaxnn.search.figures import FEWEST, importance
@@ -117,6 +119,36 @@ def test_every_search_can_be_drawn(trials, measure):
     draw(drawn)
 
 
+EVIL = ("$x_{$", os.fsdecode(b"\xff\x1b[31m"), "$$", r"\frac{", "a\nb")
+
+
+def test_names_and_options_that_are_no_plain_text_are_drawn(tmp_path):
+    names = EVIL[:2]
+    space = {name: choice(*EVIL) for name in names} | {
+        "learning_rate": log_uniform(0.001, 1),
+        "l2": conditional(choice(0.0, 0.1), **{EVIL[0]: EVIL}),
+        "batch_size": fixed(6),
+    }
+    given = {"learning_rate": 0.1, "l2": 0.0, "batch_size": 6}
+    rows = [dict(zip(names, np.roll(EVIL, i).tolist(), strict=False)) for i in range(10)]
+    trials = [Made(given | row, [[0.5], [0.1 + 0.01 * i]]) for i, row in enumerate(rows)]
+    drawn = figures.figures(result(space, trials, epochs=2, model_parameters=names))
+    assert len(drawn) == 5
+    draw(drawn)
+    texts = [t.get_text() for f in drawn.values() for t in f.findobj(Text)]  # type: ignore
+    assert all(c.isprintable() for text in texts for c in text.replace("\n", ""))
+    assert r"\xff\x1b[31m" in texts
+
+
+def test_no_label_touches_an_edge():
+    for figure in figures.figures(result(SPACE, [GOOD, WORSE, LOST], epochs=2)).values():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        edges = [pixels[:10], pixels[-10:], pixels[:, :10], pixels[:, -10:]]
+        assert all((edge == 255).all() for edge in edges)
+
+
 @pytest.mark.parametrize(
     ("space", "given", "names"),
     [
@@ -152,7 +184,28 @@ def test_learning_curves_are_the_means_of_the_best_in_percent():
 def test_the_legend_says_what_and_when_a_trial_scored():
     (axes,) = figures.learning_curves(result(SPACE, [WORSE, GOOD], epochs=2)).axes
     texts = legend_texts(axes)
-    assert texts == ["trial 1: 20 % at epoch 2", "trial 0: 50 % at epoch 2"]
+    assert [text.split("\n")[0] for text in texts] == [
+        "trial 1: 20 % at epoch 2",
+        "trial 0: 50 % at epoch 2",
+    ]
+
+
+def test_the_legend_tells_trials_apart_by_their_hyperparameters():
+    (axes,) = figures.learning_curves(result(SPACE, [WORSE, GOOD], epochs=2)).axes
+    first, second = (" ".join(text.split("\n")[1:]) for text in legend_texts(axes))
+    assert first == "learning_rate=0.1, l2=0.0001, optimizer=sgd, hidden=none"
+    assert second == ("learning_rate=0.01, l2=0.001, optimizer=momentum, hidden=5-3, momentum=0.7")
+
+
+def test_a_long_legend_is_shortened():
+    names = tuple(f"hyperparameter_{i}" for i in range(20))
+    space = dict.fromkeys(names, choice(1, 2)) | {"learning_rate": log_uniform(0.1, 1.0)}
+    made = [Made(dict.fromkeys(names, 1) | {"learning_rate": 0.5}, [[0.5], [0.1]])]
+    drawn = figures.learning_curves(result(space, made, epochs=2, model_parameters=names))
+    (axes,) = drawn.axes
+    (text,) = legend_texts(axes)
+    assert len(text.split("\n")) == 4
+    assert text.endswith("[...]")
 
 
 @pytest.mark.parametrize(("trials", "bands"), [([GOOD, WORSE], 2), ([one_seed(GOOD)], 0)])
@@ -178,7 +231,7 @@ def test_a_copy_begins_with_what_its_parents_did():
     best = xy(axes.lines[0])
     assert best == pytest.approx(np.array([[1, 80], [2, 60], [3, 30], [4, 20]]))
     second = legend_texts(axes)[1]
-    assert second == "trial 1: 30 % at epoch 3"
+    assert second.split("\n")[0] == "trial 1: 30 % at epoch 3"
 
 
 def test_a_loss_is_shown_in_nats():
@@ -200,7 +253,7 @@ def test_layer_sizes_are_categories():
     figure = figures.hyperparameters(result(SPACE, [GOOD, WORSE], epochs=2))
     axes = panel(figure, "hidden")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "5-3"]
-    points = {round(y): round(x) for x, y in marked(axes, "o")}
+    points = {round(y): x for x, y in marked(axes, "o")}
     assert points == {20: 0, 50: 1}
 
 
@@ -264,12 +317,15 @@ def test_parallel_lines_run_from_values_to_scores():
     momentum = made.space.searched.index("momentum")
     figure = figures.parallel_coordinates(made)
     assert figure is not None
-    (axes,) = figure.axes
+    axes, bar = figure.axes
+    assert bar.get_ylabel() == "validation error (%)"
     heights = [xy(line)[:, 1] for line in axes.lines if len(xy(line)) == 6]
     lines = {round(3 * height[0]): height for height in heights}  # 1e-3 to 1: three decades
     good, worse, lost = lines[2], lines[1], lines[3]
     assert good[1] == pytest.approx(0.5)  # 1e-4 in 1e-6 .. 1e-2
     assert worse[momentum] == pytest.approx(0.5)  # 0.7 in 0.5 .. 0.9
+    hidden = made.space.searched.index("hidden")
+    assert (good[hidden], worse[hidden]) == (0.25, 0.75)  # at the options themselves
     assert good[momentum] == lost[momentum] == lost[5] < 0  # not used, and diverged: below
     assert (good[5], worse[5]) == (pytest.approx(1), pytest.approx(0))
     texts = {text.get_text() for text in axes.texts}
@@ -284,9 +340,20 @@ def test_what_mattered_is_most_important():
         {n: curve.score("error") for n, curve in made.curves.items()},
     )
     assert found is not None
-    assert found.mean["learning_rate"] > 0.5
+    assert 0.5 < found.mean["learning_rate"] < 1
     assert all(abs(found.mean[name]) < 0.1 for name in found.mean if name != "learning_rate")
     assert found.explained > 0.7
+
+
+def test_importance_is_the_share_of_the_variance_in_a_sum_of_two():
+    """Of 3 a + b with equally spread a and b, a accounts for 9 / 10 of the variance."""
+    rng = np.random.default_rng(0)
+    space = Space({"l2": uniform(0, 1), "learning_rate": uniform(0.1, 1.1)})
+    a, b = rng.random((2, 400))
+    configs = {i: {"l2": a[i], "learning_rate": 0.1 + b[i]} for i in range(400)}
+    found = importance(space, configs, dict(enumerate((3 * a + b).tolist())))
+    assert found is not None
+    assert found.mean == pytest.approx({"l2": 0.9, "learning_rate": 0.1}, abs=0.06)
 
 
 def test_nothing_is_important_where_scores_are_noise():
@@ -311,6 +378,7 @@ def test_importance_is_drawn_from_enough_trials_on():
     figure = figures.importances(result(SPACE, trials, epochs=1))
     assert figure is not None
     (axes,) = figure.axes
+    assert axes.get_xlim()[1] == 1.0
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[-1] == "learning_rate"  # at the top
     assert set(names) == {"learning_rate", "l2", "optimizer", "momentum", "hidden"}

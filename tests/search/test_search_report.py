@@ -9,7 +9,7 @@ import sys
 import pytest
 from handmade import Made, result
 
-from jaxnn.search import choice, conditional, fixed, log_uniform, report, uniform
+from jaxnn.search import choice, conditional, fixed, integer, log_uniform, report, uniform
 from jaxnn.search.result import FinalScores
 
 SPACE = {
@@ -225,6 +225,38 @@ def test_the_table_has_the_best_first_and_no_diverged_trial(made):
     assert "87.50 ± 17.68" in lines[0]
     assert "0.2500 ± 0.3536" in lines[0]
     assert "5-3" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "value", "line"),
+    [
+        ("l2", log_uniform(1e-6, 1e-2), 9.9e-3, "l2 = 0.0099 is at the upper end of the searched "),
+        ("l2", log_uniform(1e-6, 1e-2), 1.1e-6, "l2 = 1.1e-06 is at the lower end of the searched"),
+        ("l2", log_uniform(1e-6, 1e-2), 5e-3, ""),
+        ("batch_size", choice(3, 6, 9), 3, "batch_size = 3 is at the lower end of the searched ra"),
+        ("batch_size", choice(3, 9, 6), 9, "range, 3 to 9: a wider range may have a better"),
+        ("batch_size", choice(3, 6, 9), 6, ""),
+        ("batch_size", choice(3, 6), 3, ""),
+        ("batch_size", integer(2, 5), 5, "batch_size = 5 is at the upper end of the searched ran"),
+        ("hidden", choice((), (5,), (6,)), (), ""),
+        ("optimizer", choice("sgd", "adam", "lion"), "sgd", ""),
+        ("l2", fixed(0.5), 0.5, ""),
+        (
+            "$\x1b[31m",
+            choice(1, 2, 3),
+            3,
+            r"$\x1b[31m = 3 is at the upper end of the searched rang",
+        ),
+    ],
+)
+def test_a_choice_at_the_border_of_the_range_is_said(name, domain, value, line):
+    space = {"learning_rate": log_uniform(0.1, 10), "batch_size": fixed(6), name: domain}
+    given = {"learning_rate": 1.0, "batch_size": 6, name: value}
+    own = () if name in ("l2", "batch_size", "hidden", "optimizer") else (name,)
+    made = result(space, [Made(given, [[0.5], [0.25]])], epochs=2, model_parameters=own)
+    said = " ".join(lines_of(made, 1))
+    assert line in said
+    assert ("is at the" in said) == bool(line)
 
 
 def test_the_table_has_as_many_rows_as_wanted(made):
