@@ -461,15 +461,13 @@ class Result:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         content = {**reporting.environment(), "results": results(self)}
-        writers = {
-            "trials.csv": (reporting.write_csv, self.table),
-            "history.csv": (reporting.write_csv, history(self)),
-            "results.json": (reporting.write_json, content),
-            **{name: (write_png, figure) for name, figure in figures(self).items()},
-        }
-        for name, (write, what) in writers.items():
-            write(folder / name, what)
-        return [folder / name for name in writers]
+        reporting.write_json(folder / "results.json", content)
+        reporting.write_csv(folder / "trials.csv", self.table)
+        reporting.write_csv(folder / "history.csv", history(self))
+        drawn = figures(self)  # after the results are on the disk
+        for name, figure in drawn.items():
+            write_png(folder / name, figure)
+        return [folder / name for name in ("results.json", "trials.csv", "history.csv", *drawn)]
 
     def print(self, count: int = 10, stream: TextIO | None = None) -> None:
         """Prints the best trials, the best first: at most ``count``, by default to stdout."""

@@ -211,6 +211,17 @@ def test_a_file_that_cannot_be_replaced_is_left_as_it_was(made, tmp_path, monkey
     assert not list(tmp_path.glob(".*"))
 
 
+def test_results_are_written_before_a_figure_is_drawn(made, tmp_path, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no figure")
+
+    monkeypatch.setattr("jaxnn.search.figures.figures", fail)
+    with pytest.raises(RuntimeError, match="no figure"):
+        made.write(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["history.csv", "results.json", "trials.csv"]
+
+
 def lines_of(made, count):
     stream = io.StringIO()
     made.print(count, stream)
