@@ -35,10 +35,7 @@ _SCHEMA = {
     "replicates": COUNT,
     "about": {},
 }
-_MLP = {
-    "sizes": [COUNT],
-    "activation": Check(f"one of {sorted(ACTIVATIONS)}", lambda v: v in [*ACTIVATIONS]),
-}
+_ACTIVATION = Check(f"one of {sorted(ACTIVATIONS)}", lambda v: v in [*ACTIVATIONS])
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,8 @@ def load_model(folder: Path | str) -> SavedModel:
             f"{folder} holds a model other than jaxnn.MLP: expected load_params(folder, template), "
             "with parameters of the model as the template"
         )
-    _check(folder, manifest, {"model": _MLP})
+    count = len(arrays) // 2 + 1  # a weight and a bias between two sizes
+    _check(folder, manifest, {"model": {"sizes": (COUNT,) * count, "activation": _ACTIVATION}})
     sizes, scale = model["sizes"], np.asarray(manifest["scale"])
     shapes = [np.shape(arrays.get(f"params[{i}].weight", ()))[1:] for i in range(len(sizes) - 1)]
     floating = all(jnp.issubdtype(array.dtype, jnp.floating) for array in arrays.values())

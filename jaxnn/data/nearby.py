@@ -34,8 +34,9 @@ _KINDS = (
         "pandas.read_pickle({}).to_numpy()", *_TABLE,
     ),
     Kind(
-        "data_batch_.|test_batch", _TRUST, "pickle.load(open({}, 'rb'), encoding='bytes')",
-        "{}[b'data']", "{}[b'labels']",
+        "data_batch_.|test_batch", _TRUST,
+        "pickle.loads(pathlib.Path({}).read_bytes(), encoding='bytes')", "{}[b'data']",
+        "{}[b'labels']",
     ),
     Kind(
         r".*\.mat", "examples in X, labels in y", "scipy.io.loadmat({})", "{}['X']",
@@ -56,7 +57,7 @@ _KINDS = (
 
 def advice(path: Path) -> str:
     """The files of the first kind at or below a path, and a remedy: "; found ..." or ""."""
-    files = [path] if path.is_file() else [*islice(_below(path), 1000)]
+    files = [*islice(_below(path), 1000)] if path.is_dir() else [path]
     for kind in _KINDS:
         if found := [file for file in files if re.fullmatch(kind.names, file.name, re.IGNORECASE)]:
             names = [os.path.relpath(file, path) if file != path else file.name for file in found]
@@ -78,18 +79,19 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _lines(kind: Kind, found: list[Path]) -> str:
-    """Two lines of NumPy: of training and test files, or of a file whose examples are dealt out."""
+    """Lines of NumPy: for training and test files, or for a file whose rows are dealt out."""
     if "Image" in kind.read:  # the files of a class are in a folder, the classes in the data's
         found = list(dict.fromkeys(file.parent.parent for file in found))
     splits = [[f for f in found if re.search(p, f.name)] for p in ("train|data_batch", "test")]
     files = [split[0] for split in splits] if all(splits) else found[:1]
-    sources = ("a", ""), ("b", "")
+    read = ", ".join(kind.read.format(repr(str(file))) for file in files)
+    first, sources = f"a, b = {read}", (("a", ""), ("b", ""))
     if len(files) == 1:
-        sources = ("a", "[::2]"), ("a", "[1::2]")
+        rows = f"np.random.default_rng(0).permutation(len({kind.labels.format('a')}))"
+        first, sources = f"a = {read}; i = {rows}", (("a", "[i[::2]]"), ("a", "[i[1::2]]"))
     arrays = ", ".join(
         f"{name}_{split}={expression.format(variable)}{rows}"
         for split, (variable, rows) in zip(("train", "test"), sources, strict=True)
         for name, expression in (("x", kind.images), ("y", kind.labels))
     )
-    read = ", ".join(kind.read.format(repr(str(file))) for file in files)
-    return f"{', '.join('ab'[: len(files)])} = {read}; np.savez('data.npz', {arrays})"
+    return f"{first}; np.savez('data.npz', {arrays})"

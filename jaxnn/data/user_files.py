@@ -39,8 +39,9 @@ def load(path: Path) -> Splits:
     """Reads the data at ``path``; see ``jaxnn.data.load`` for the accepted layouts."""
     if path.is_dir():
         return make_splits(_read_folder(path), path)
-    found = f"{path} is neither a folder nor an .npz file"
-    expect(path.suffix.lower() == ".npz", found, f"one of them{advice(path)}")
+    if path.suffix.lower() != ".npz":
+        found = f"{path} is neither a folder nor an .npz file"
+        raise DataError(f"{found}, expected one of them{advice(path)}")
     return make_splits(read_npz(path, partial(_four_of, path)), path)
 
 
@@ -168,7 +169,11 @@ def _read_array(stream: IO[bytes], size: int, name: object) -> np.ndarray:
 
 def _check(shape: tuple[int, ...], dtype: np.dtype, available: int, name: object) -> None:
     expected = "integers or floats (Python objects are never unpickled)"
-    expect(dtype.kind in "biufUS", f"{name}: holds values of dtype {dtype}", expected)
+    expect(
+        dtype.kind in "biufUS" and dtype.itemsize,
+        f"{name}: holds values of dtype {dtype}",
+        expected,
+    )
     claim = f"the shape {shape}"
     expect(min(shape, default=0) >= 0, f"{name}: the header claims {claim}", "sizes >= 0")
     claimed = dtype.itemsize * math.prod(shape)

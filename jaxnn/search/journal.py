@@ -28,7 +28,7 @@ from typing import Any
 
 from jaxnn import distributed, files
 from jaxnn.extras import require
-from jaxnn.files import NUMBER, TEXT, WHOLE, Check, decoding, misfit, open_regular, printable
+from jaxnn.files import COUNT, NUMBER, TEXT, WHOLE, Check, decoding, misfit, open_regular, printable
 from jaxnn.train import NEVER
 
 Record = dict[str, Any]
@@ -42,6 +42,16 @@ _FIELDS = {
     "file": {"file": _FILE},
     "note": {"note": TEXT},
     "seconds": {"seconds": NUMBER},
+    "test_scores": {
+        "test_scores": {
+            **dict.fromkeys(("accuracy", "loss"), NUMBER),
+            **dict.fromkeys(("accuracy_interval", "loss_interval"), (NUMBER, NUMBER)),
+            "accuracies": [NUMBER],
+            "losses": [NUMBER],
+            "retrained": Check("true or false", lambda v: type(v) is bool),
+            "examples": COUNT,
+        }
+    },
 }
 """The schema of a record with a field: another program can write rows whose digests are right."""
 

@@ -102,7 +102,7 @@ class Loop:
             self._save()
         self._end_round({})
         compiling = sum(self._compile_seconds)
-        training = sum(record["seconds"] for record in self.journal.known("segment"))
+        training = sum(record.get("seconds", 0) for record in self.journal.known("segment"))
         return Outcome(self._curves, self._parameters, len(self._programs), compiling, training)
 
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> Scores:

@@ -341,8 +341,8 @@ class Result:
     @property
     def test_scores(self) -> list[FinalScores]:
         """The scores of all readings of the test set, the first reading first."""
-        records = self.journal.records
-        return [FinalScores(**r["test_scores"]) for r in records if "test_scores" in r]
+        recorded = [record["test_scores"] for record in self.journal.known("test_scores")]
+        return [FinalScores(*(scores[name] for name in FinalScores._fields)) for scores in recorded]
 
     def test(self, *, retrain: bool = False) -> FinalScores:
         """Reads the test set, and records the reading; a repeated call returns the recorded scores.

@@ -68,6 +68,12 @@ BAD = {
     "dates": (npy(np.array(["2026-11-27"], "M8[D]")), "datetime64.*, expected integers or floats"),
     "complex": (npy(np.ones(2, complex)), "dtype complex128, expected integers or floats"),
     "records": (npy(np.ones(2, [("a", "f4")])), "expected integers or floats"),
+    "one changed byte in the header": (GOOD.replace(b"}", b" "), "not a readable .npy file"),
+    "deep header": (claiming("-" * 5000 + "1"), "not a readable .npy file"),
+    "a header of nothing but brackets": (claiming("(" * 3000), "not a readable .npy file"),
+    "rank 255": (claiming((1,) * 255, values=b"0"), "not a readable .npy file"),
+    "honest but huge": (claiming((0, 2**62, 2**62)), "not a readable .npy file"),
+    "strings of no characters": (claiming((2**28,), "<U0"), "dtype <U0, expected"),
     "no bytes a value": (claiming((2**40,), "|V0"), "expected integers or floats"),
 }
 
@@ -203,3 +209,45 @@ def test_an_unusual_compression_method_is_refused(tmp_path):
         archive.writestr("x.npy", GOOD)
     with pytest.raises(DataError, match="compression method 12, expected stored or deflated"):
         read_npz(path)
+
+
+def test_of_an_archive_the_chosen_arrays_alone_are_decoded(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.arange(3), bad=np.array([None]), worse=np.zeros(3))
+    path.write_bytes(path.read_bytes().replace(bytes(24), bytes(23) + b"1"))  # a wrong checksum
+    assert read_npz(path, lambda names: {"found": "x"})["found"].tolist() == [0, 1, 2]
+
+
+def test_the_limit_is_on_the_sum_of_the_compressed_arrays(tmp_path):
+    path = tmp_path / "a.npz"
+    large = {f"x{i}": np.zeros(2**24, np.uint8) for i in range(5)}
+    np.savez_compressed(path, allow_pickle=False, **large)
+    assert sorted(read_npz(path, lambda names: {n: n for n in ["x0", "x1"]})) == ["x0", "x1"]
+    with pytest.raises(DataError, match=r"claim 8388\d+ bytes, expected at most 67108864, or no"):
+        read_npz(path)
+
+
+def test_an_array_that_an_archive_holds_twice_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", GOOD)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x.npy", npy(np.zeros(3)))
+    with pytest.raises(DataError, match=r"holds the array x twice, expected once"):
+        read_npz(path)
+
+
+def test_a_name_that_is_no_text_is_one_clear_line(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ü.npy", GOOD)
+    content = bytearray(path.read_bytes())
+    content[content.rindex("ü".encode()) + 1] = 0x41
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"not a readable .npz archive \('utf-8' codec can't"):
+        read_npz(path)
+
+
+def test_a_header_by_python_2_is_read_without_a_warning(tmp_path):
+    (tmp_path / "a.npy").write_bytes(claiming("(3L,)", values=b"abc"))
+    assert read_npy(tmp_path / "a.npy").tolist() == [97, 98, 99]

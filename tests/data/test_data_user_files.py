@@ -1,10 +1,18 @@
 """The user's data: every accepted layout, and the messages about every other layout."""
 
 import gzip
+import os
+import pathlib
+import pickle
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import PIL.Image
 import pytest
+import scipy.io
+from PIL import Image
 
 from jaxnn.data import DataError, MissingDataError, load
 from jaxnn.data.splits import make_splits
@@ -201,3 +209,213 @@ def test_a_broken_file_in_a_folder_is_named(idx_folder):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte.gz: truncated gzip data"):
         load(idx_folder)
+
+
+NAMINGS = [
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X_train", "y_train", "X_test", "y_test"),
+    ("X_TRAIN", "Y_TRAIN", "X_TEST", "Y_TEST"),
+    ("train_x", "train_y", "test_x", "test_y"),
+    ("cifar_Train_X", "cifar_Train_Y", "cifar_Test_X", "cifar_Test_Y"),
+]
+
+
+@pytest.mark.parametrize("names", NAMINGS)
+def test_plain_names_of_four_arrays_are_accepted(tmp_path, arrays, names):
+    named = dict(zip(names, arrays.values(), strict=True))
+    np.savez(tmp_path / "user.npz", **named, class_names=np.array(["zero"]), x_val=np.zeros(3))
+    (tmp_path / "folder").mkdir()
+    for name, array in named.items():
+        np.save(tmp_path / "folder" / f"{name}.npy", array)
+    for path in (tmp_path / "user.npz", tmp_path / "folder"):
+        train, test = load(path)
+        assert train.inputs.tolist() == arrays["train_images"].reshape(20, 6).tolist()
+        assert test.targets.tolist() == arrays["test_labels"].tolist()
+
+
+def test_an_upper_case_suffix_is_accepted(tmp_path, arrays, idx_files):
+    path = write_npz(tmp_path, arrays, idx_files)
+    assert len(load(path.rename(tmp_path / "USER.NPZ")).train.targets) == 20
+
+
+@pytest.mark.parametrize("below", ["", "raw", "MNIST/raw"])
+@pytest.mark.parametrize("separator", "-.")
+def test_idx_files_may_have_dots_and_lie_in_the_folder_of_torchvision(
+    tmp_path, idx_files, arrays, below, separator
+):
+    folder = tmp_path / below
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in idx_files.items():
+        (folder / name.replace("-idx", f"{separator}idx")).write_bytes(content)
+    assert load(tmp_path).train.targets.tolist() == arrays["train_labels"].tolist()
+
+
+def raw_twice(folder, arrays, idx_files):
+    for name in ("MNIST", "KMNIST"):
+        (folder / name / "raw").mkdir(parents=True)
+        write_idx(folder / name / "raw", arrays, idx_files)
+    return folder
+
+
+def mixed(folder, arrays, idx_files):
+    write_idx(folder, arrays, idx_files)
+    return write_npy(folder, arrays, idx_files)
+
+
+def two_prefixes(folder, arrays, idx_files):
+    write_npy(folder, arrays, idx_files)
+    return write_npy_without_prefix(folder, arrays, idx_files)
+
+
+def two_in_an_archive(folder, arrays, idx_files):
+    others = {f"x_{name}": array for name, array in arrays.items()}
+    np.savez(folder / "both.npz", **arrays, **others)
+    return folder / "both.npz"
+
+
+def two_spellings(folder, arrays, idx_files):
+    named = dict(zip(NAMINGS[0], arrays.values(), strict=True))
+    np.savez(folder / "both.npz", **named, X_train=arrays["train_images"])
+    return folder / "both.npz"
+
+
+AMBIGUOUS = {
+    raw_twice: "KMNIST/raw/train-images-idx3-ubyte, ... and MNIST/raw/train-images-idx3-ubyte, ...",
+    mixed: "2 data sets: train-images-idx3-ubyte, ... and fashion_mnist_train_images.npy, ...",
+    two_prefixes: "2 data sets: fashion_mnist_train_images.npy, ... and train_images.npy, ...",
+    two_in_an_archive: "test_labels and x_train_images, x_train_labels, x_test_images, x_test_la",
+    two_spellings: "both.npz holds both x_train and X_train, expected one of them",
+}
+
+
+@pytest.mark.parametrize(("write", "named"), AMBIGUOUS.items())
+def test_of_two_data_sets_none_is_chosen_and_both_are_named(
+    tmp_path, arrays, idx_files, write, named
+):
+    with pytest.raises(DataError) as caught:
+        load(write(tmp_path, arrays, idx_files))
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("replace", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), os.mkdir])
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_a_file_that_is_not_regular_is_refused_at_once(tmp_path, arrays, idx_files, write, replace):
+    path = write(tmp_path, arrays, idx_files)
+    file = path if path.is_file() else sorted(path.iterdir())[-1]
+    file.unlink()
+    replace(file)
+    with pytest.raises(DataError, match=r"regular file|holds no data set") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_strangers_are_printable(tmp_path):
+    named = {"\x1b[2J\x1b[31mall is well": np.zeros(1)}
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **named)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.npz")
+    assert "holds the arrays \\x1b[2J\\x1b[31mall is well, expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("emnist-letters-train-images-idx3-ubyte.gz", ": rename the four files of a set, or write"),
+        ("qmnist-train-labels-idx2-int", ": rename the four files of a set"),
+        ("data/cifar10.npz", ": give the path of the file"),
+        ("iris.data", ": write the arrays into an .npz: np.savez('data.npz', x_train=..., y_tr"),
+        ("X.npy", ": write the arrays into an .npz"),
+    ],
+)
+def test_a_folder_without_a_data_set_names_what_was_found(tmp_path, name, said):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(MissingDataError) as caught:
+        load(tmp_path)
+    assert f"; found {name}{said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_a_folder_says_that_the_folder_is_expected(idx_folder):
+    with pytest.raises(DataError, match=r"found t10k-.*gz: give the folder of the four files"):
+        load(idx_folder / "t10k-labels-idx1-ubyte.gz")
+
+
+def csv_table(path, images, labels):
+    pd.DataFrame(np.column_stack([labels, images.reshape(len(images), -1)])).to_csv(
+        path, index=False
+    )
+
+
+def parquet_table(path, images, labels):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(np.column_stack([labels, images.reshape(len(images), -1)]))
+    table.rename(columns=str).to_parquet(path)
+
+
+def pickled_table(path, images, labels):
+    pd.DataFrame(np.column_stack([labels, images.reshape(len(images), -1)])).to_pickle(path)
+
+
+def mat(path, images, labels):
+    scipy.io.savemat(path, {"X": images, "y": labels[:, None]})
+
+
+def pictures(path, images, labels):
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (path / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path / str(label) / f"{i:02}.png")
+
+
+def cifar(path, images, labels):
+    rows = {b"data": images.reshape(len(images), -1), b"labels": labels.tolist()}
+    path.write_bytes(pickle.dumps(rows))
+
+
+@pytest.mark.parametrize(
+    ("write", "names"),
+    [
+        (csv_table, ["mnist_train.csv", "mnist_test.csv"]),
+        (csv_table, ["all.csv"]),
+        (parquet_table, ["train-0.parquet", "test-0.parquet"]),
+        (pickled_table, ["train.pkl", "test.pkl"]),
+        (mat, ["ex3data1.mat"]),
+        (cifar, ["data_batch_1", "test_batch"]),
+        (pictures, ["train", "test"]),
+        (pictures, ["notMNIST"]),
+    ],
+)
+def test_the_lines_of_numpy_in_the_message_convert_the_data(
+    tmp_path, arrays, monkeypatch, write, names
+):
+    if len(names) == 1:  # half of the examples become test examples
+        arrays = {name: np.tile(a, (4,) + (1,) * (a.ndim - 1)) for name, a in arrays.items()}
+    data = tmp_path / "it's here"
+    data.mkdir()
+    for name, split in zip(names, ("train", "test"), strict=False):
+        write(data / name, arrays[f"{split}_images"], arrays[f"{split}_labels"])
+    with pytest.raises(DataError) as caught:
+        load(data)
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r": (a(?:, b)? = .*\)) \(", str(caught.value))
+    modules = {"pathlib": pathlib, "pickle": pickle, "pandas": pd, "scipy": scipy, "PIL": PIL}
+    exec(lines, {"np": np, **modules})
+    train, test = load("data.npz")
+    found = np.concatenate([train.inputs, test.inputs])
+    expected = [
+        arrays[f"{split}_images"] for split, _ in zip(("train", "test"), names, strict=False)
+    ]
+    expected = np.concatenate(expected).reshape(-1, 6)
+    assert sorted(found.tolist()) == sorted(expected.tolist())
+    of_image = {
+        tuple(i.ravel()): label
+        for i, label in zip(
+            np.concatenate([arrays["train_images"], arrays["test_images"]]),
+            np.concatenate([arrays["train_labels"], arrays["test_labels"]]),
+            strict=True,
+        )
+    }
+    labels = [*train.targets, *test.targets]
+    assert [of_image[tuple(row)] for row in found] == labels
