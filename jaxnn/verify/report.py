@@ -57,6 +57,7 @@ def to_html(
         title=title,
         counts={name: counts[name] for name in VERDICTS if counts[name]},
         groups=_groups(listed),
+        several=len({claim.file for claim, _ in listed}) > 1,
     )
 
 

@@ -315,6 +315,26 @@ def test_the_page_names_the_file_of_a_claim():
     )
 
 
+def test_the_table_names_the_files_if_there_are_several():
+    entries = [
+        (claims.descriptions([claimed()], file)[0], verdict(detail="no", file=file))
+        for file in ("a.py", "b.py")
+    ]
+    cells = re.findall(r"<tr [^>]*><td>([^<]*)</td><td>([^<]*)<", to_html(entries))
+    assert cells == [("a.py", "S9.1"), ("b.py", "S9.1")]
+    assert "File" not in to_html(entries[:1])
+
+
+def test_a_file_that_cannot_be_loaded_has_a_place_without_code():
+    file = claims.Description("bad_file.py", "bad_file.py")
+    failed = verdict("bad_file.py", "error", source="", kind="", trials=0, detail="line 1: no")
+    page = to_html([(file, failed)])
+    assert "bad_file.py · a file that could not be judged bad_file.py ! error Note line 1: no" in visible(
+        page
+    )
+    assert "<details" not in page
+
+
 def test_nothing_of_a_claim_becomes_markup():
     evil = "<script>alert(1)</script>"
     entry = claimed(evil, statement=evil, doc=evil, source=evil)
