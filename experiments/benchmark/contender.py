@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,8 +46,7 @@ CONTENDERS = {
 
 def make(name: str, problem: Problem) -> Train:
     """The contender, ready to train; raises ModuleNotFoundError if a package is missing."""
-    module, _, function = CONTENDERS[name].place.partition(":")
-    return getattr(import_module(f"experiments.benchmark.peers.{module}"), function)(problem)
+    return resolve_name(f"experiments.benchmark.peers.{CONTENDERS[name].place}")(problem)
 
 
 def serve(contender: str, sizes: list[int], data: str) -> None:

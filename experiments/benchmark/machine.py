@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.benchmark.part import figures, median
+from experiments.benchmark.part import figures
 from experiments.benchmark.problem import BATCH_SIZE
 from jaxnn.devices import population_mesh
 from jaxnn.types import Array

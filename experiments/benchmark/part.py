@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
 
 Results = Mapping[str, Any]
 T = TypeVar("T")
@@ -21,22 +20,20 @@ class Bench(NamedTuple):
     data: Path  # the folder of the examples, written by ``problem.store``
     cores: tuple[int, ...]  # usable ones
 
-    def turns(
-        self, label: str, items: Sequence[T], repetitions: int = 1
-    ) -> Iterator[tuple[int, T]]:
-        """All items in turn, repetition after repetition; the progress has the label."""
+    def each(self, label: str, items: Sequence[T]) -> Iterator[T]:
+        """All items, with progress under the label."""
         with self.run.progress(label) as report:
-            for done, turn in enumerate(product(range(repetitions), items), start=1):
-                yield turn
-                report(done, repetitions * len(items))
+            for done, item in enumerate(items, start=1):
+                yield item
+                report(done, len(items))
 
     def in_turn(
         self, label: str, items: Sequence[T], call: Callable[[T, int], R], repetitions: int = 0
     ) -> list[list[R]]:
-        """For each item the values of ``call(item, seed)``, of ``--seeds`` repetitions or more."""
+        """For each item the values of ``call(item, seed)``, by default of ``--seeds`` seeds."""
         found: list[list[R]] = [[] for _ in items]
-        turns = self.turns(label, range(len(items)), repetitions or self.config.seeds)
-        for seed, index in turns:
+        turns = product(range(repetitions or self.config.seeds), range(len(items)))
+        for seed, index in self.each(label, list(turns)):
             found[index].append(call(items[index], seed))
         return found
 
@@ -106,11 +103,6 @@ class Part(NamedTuple):
     tables: Callable[[Results], list[Table]]  # of all entries, as are the next two
     goals: Callable[[Results], list[Goal]] = lambda _: []
     figures: Callable[[Results], Mapping[str, Any]] = lambda _: {}  # by file name
-
-
-def median(values: Iterable[float]) -> float:
-    """The middle value."""
-    return float(np.median(list(values)))
 
 
 def figures(values: Iterable[float]) -> dict[str, Any]:

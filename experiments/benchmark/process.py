@@ -75,7 +75,10 @@ def running(
     """``python -m MODULE ARGUMENTS`` on some cores; ends, with all children, with the block."""
     threads = {} if cores is None else dict.fromkeys(THREADS.split(), str(len(cores)))
     with tempfile.TemporaryFile("w+") as errors:
-        with kept_to(cores):
+        with ExitStack() as stack:
+            if cores is not None and hasattr(os, "sched_setaffinity"):  # children inherit cores
+                stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+                os.sched_setaffinity(0, cores)
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, arguments)],
                 env={**os.environ, **threads, **(environment or {})},
@@ -95,16 +98,6 @@ def running(
                 assert process.stdin
                 with suppress(BrokenPipeError):  # a request that an ended process has not read
                     process.stdin.close()
-
-
-@contextmanager
-def kept_to(cores: Sequence[int] | None) -> Iterator[None]:
-    """Processes that start in the block use no further cores."""
-    with ExitStack() as stack:
-        if cores is not None and hasattr(os, "sched_setaffinity"):
-            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-            os.sched_setaffinity(0, cores)
-        yield
 
 
 @contextmanager

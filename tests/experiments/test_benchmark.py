@@ -196,7 +196,7 @@ def test_one_model_is_timed_in_turn_with_the_missing_left_out(played, capsys):
 
 def test_the_time_to_the_accuracy_is_measured_in_turn(played, monkeypatch):
     bench, requests, _ = played
-    monkeypatch.setattr(training, "ACCURACIES", {"digits": {"softmax": 0.699}})
+    monkeypatch.setattr(training, "ACCURACIES", {"softmax": {"digits": 0.699}})
     rows = training.one_model_rows(bench, "softmax")
     assert bench.run.reports["softmax: to the accuracy"][-1] == (14, 14)
     # .5, .525, ..., .975 in 20 epochs: .7 is there after the ninth

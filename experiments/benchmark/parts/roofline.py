@@ -21,7 +21,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from experiments.benchmark import machine
 from experiments.benchmark.contender import CONTENDERS
@@ -74,53 +73,49 @@ ANNOTATION: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "c
 def measure(bench: Bench) -> Results:
     """The ceilings: the matrix-product peak, and the bandwidth by working set."""
     moved = machine.QUICK_MOVED if bench.config.quick else machine.MOVED
-    (peaks,) = bench.in_turn("peak", [None], lambda *_: peak_gflops())
-    rates = [
-        machine.bandwidth(size, moved=moved, repeats=bench.config.seeds)
-        for _, size in bench.turns("bandwidth", machine.WORKING_SETS)
-    ]
     return {
         "platform": jax.default_backend(),
         "devices": jax.device_count(),
         "training_examples": len(restore(bench.data, NETWORKS["softmax"]).train.targets),
-        "peak_gflops": figures(peaks),
-        "bandwidth": rates,
+        "peak_gflops": figures(
+            peak_gflops() for _ in bench.each("peak", range(bench.config.seeds))
+        ),
+        "bandwidth": [
+            machine.bandwidth(size, moved=moved, repeats=bench.config.seeds)
+            for size in bench.each("bandwidth", machine.WORKING_SETS)
+        ],
     }
 
 
 def bounded(row: Results, ceilings: Results) -> dict[str, Any]:
     """A training's row with work and least time, per model and step; times in microseconds."""
-    sizes, jaxnn, models = tuple(row["sizes"]), row["contender"] == "jaxnn", row["models"]
-    on_cpu = ceilings["platform"] == "cpu"
-    share = min(1.0, row["cores"] / ceilings["devices"]) if on_cpu else 1.0
+    sizes, models, platform = tuple(row["sizes"]), row["models"], ceilings["platform"]
+    share = min(1.0, row["cores"] / ceilings["devices"]) if platform == "cpu" else 1.0
     sharing = in_hand = 1  # models that share a reading of the minibatch; that a core has in hand
-    if jaxnn:
-        spec = Spec(model=MLP(sizes), steps=1, batch_size=BATCH_SIZE)
-        block = row.get("models_on_a_core") or default_block_size(
-            spec, ceilings["platform"], models
-        )
-        sharing = in_hand = min(block, models)
+    if row["contender"] == "jaxnn":
+        spec, block = Spec(MLP(sizes), 1, BATCH_SIZE), row.get("models_on_a_core")
+        sharing = in_hand = min(block or default_block_size(spec, platform, models), models)
     elif CONTENDERS[row["contender"]].whole_population:
         sharing, in_hand = models, -(-models // row["cores"])
-    pixels = sizes[0] * (1 if jaxnn else 4)  # bytes of an example
+    pixels = sizes[0] * (1 if row["contender"] == "jaxnn" else 4)  # bytes of an example
     parameters = sum(o * (i + 1) for i, o in pairwise(sizes))
     examples_bytes, parameter_bytes = BATCH_SIZE * pixels / sharing, 8 * parameters
     examples_rate = bandwidth_at(ceilings["bandwidth"], ceilings["training_examples"] * pixels)
     parameter_rate = bandwidth_at(ceilings["bandwidth"], 4 * parameters * in_hand) * share
     flops, moved = flops_per_step(sizes), examples_bytes + parameter_bytes
-    arithmetic = flops / ceilings["peak_gflops"]["median"] / share / 1e3
-    memory = (examples_bytes / examples_rate + parameter_bytes / parameter_rate) / 1e3
-    bound, by = max((arithmetic, "arithmetic"), (memory, "memory"))
-    measured = row["microseconds"]["median"]
+    times = {
+        "arithmetic": flops / ceilings["peak_gflops"]["median"] / share / 1e3,
+        "memory": (examples_bytes / examples_rate + parameter_bytes / parameter_rate) / 1e3,
+    }
+    bound, measured = max(times.values()), row["microseconds"]["median"]
     return {
         **row,
+        **times,
         "mflop": flops / 1e6,
         "kb": moved / 1e3,
         "intensity": flops / moved,  # FLOP per byte
-        "arithmetic": arithmetic,
-        "memory": memory,
         "bound": bound,
-        "by": by,
+        "by": max(times, key=times.__getitem__),
         "distance": measured / bound,
         "gflops": flops / measured / 1e3 / (share * ceilings["devices"]),  # of a device
     }
@@ -184,10 +179,10 @@ def drawings(results: Results) -> dict[str, Any]:
 
     if not (found := groups(results)):
         return {}
-    inner = [max(3.0, NAME_HEIGHT * len({row["series"] for row in g})) for g in found.values()]
-    heights = [FRAME + height for height in inner]
+    series = [len({row["series"] for row in group}) for group in found.values()]
+    heights = [FRAME + max(3.0, NAME_HEIGHT * count) for count in series]
     figure = Figure(figsize=(9.5, sum(heights)), dpi=75, layout="constrained")
-    panels = np.ravel(figure.subplots(len(found), squeeze=False, height_ratios=heights))
+    panels = figure.subplots(len(found), squeeze=False, height_ratios=heights).flat
     for axes, (title, group) in zip(panels, found.items(), strict=True):
         draw_panel(axes, results["roofline"], title, group)
     return {"roofline.png": figure}
@@ -199,6 +194,9 @@ def draw_panel(axes: "Axes", ceilings: Results, title: str, rows: Sequence[Resul
     The names, with the distances, are a column at the right, the fastest on top.
     """
     from jaxnn.figures import COLOURS
+
+    def colour(row: Results) -> str:
+        return COLOURS[row["contender"] != "jaxnn"]
 
     peak = ceilings["peak_gflops"]["median"] / ceilings["devices"]
     intensities, rates = ([row[key] for row in rows] for key in ("intensity", "gflops"))
@@ -212,27 +210,23 @@ def draw_panel(axes: "Axes", ceilings: Results, title: str, rows: Sequence[Resul
         ylabel=f"GFLOP/s per {'core' if ceilings['platform'] == 'cpu' else 'device'}",
     )
     draw_roofs(axes, ceilings, peak)
-    series: dict[str, list[Results]] = {}
+    names: dict[str, list[Results]] = {}
     for row in sorted(rows, key=lambda row: row["models"]):
-        series.setdefault(row["series"], []).append(row)
-    named = sorted((members[-1] for members in series.values()), key=lambda row: row["gflops"])
-    colours = {
-        name: COLOURS[0 if g[0]["contender"] == "jaxnn" else 1] for name, g in series.items()
-    }
-    for name, group in series.items():
-        places = [[row[key] for row in group] for key in ("intensity", "gflops")]
-        axes.plot(*places, color=colours[name], marker="o", markersize=5, linewidth=0.8)
-    for row, height in zip(named, (np.arange(len(named)) + 0.5) / len(named), strict=True):
-        colour = colours[row["series"]]
+        names.setdefault(row["series"], []).append(row)
+    for members in names.values():
+        places = [[row[key] for row in members] for key in ("intensity", "gflops")]
+        axes.plot(*places, color=colour(members[0]), marker="o", markersize=5, linewidth=0.8)
+    named = sorted((members[-1] for members in names.values()), key=lambda row: row["gflops"])
+    for place, row in enumerate(named):
         axes.annotate(
             f"{row['series']}: {row['distance']:.3g}",
             (row["intensity"], row["gflops"]),
-            (1.03, height),
+            (1.03, (place + 0.5) / len(named)),
             textcoords="axes fraction",
             va="center",
             fontsize=8.5,
-            color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "relpos": (0, 0.5)},
+            color=colour(row),
+            arrowprops={"arrowstyle": "-", "color": colour(row), "lw": 0.5, "relpos": (0, 0.5)},
             annotation_clip=False,
         )
     for axis in (axes.xaxis, axes.yaxis):

@@ -63,7 +63,7 @@ class Case(NamedTuple):
 def measure(bench: Bench) -> Results:
     """Every case, one after another."""
     wanted = cases(len(bench.cores), jax.default_backend(), quick=bench.config.quick)
-    return {"rows": [measure_case(bench, case) for _, case in bench.turns("scale", wanted)]}
+    return {"rows": [measure_case(bench, case) for case in bench.each("scale", wanted)]}
 
 
 def cases(available: int, platform: str, *, quick: bool) -> list[Case]:

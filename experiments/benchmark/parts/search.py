@@ -11,9 +11,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, median, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
 from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, network_name, restore
 from experiments.benchmark.process import optional, running
 from experiments.benchmark.searches import Job
@@ -21,7 +22,12 @@ from experiments.benchmark.searches import Job
 SIZES = NETWORKS["softmax"]
 CONFIGURATIONS, QUICK_CONFIGURATIONS = 64, 4
 EPOCHS, QUICK_EPOCHS = 12, 2
-SPACE = {"learning_rate": (1e-3, 1.0), "l2": (1e-6, 1e-2), "momentum": 0.9}
+SPACE = {
+    "learning_rate": (1e-3, 1.0),
+    "l2": (1e-6, 1e-2),
+    "momentum": 0.9,
+    "batch_size": BATCH_SIZE,
+}
 REQUIRED = {"cold": 5.0, "warm": 8.0}  # times the fastest peer's speed
 STARTS = "cold", "warm"
 ENVIRONMENT = {  # JAX keeps every program, and Keras takes JAX
@@ -29,11 +35,17 @@ ENVIRONMENT = {  # JAX keeps every program, and Keras takes JAX
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "KERAS_BACKEND": "jax",
 }
-MEASURES = {  # each cold and warm
-    "to the accuracy": "reached",
-    "imports": "imported",
-    "first score": "first_score",
-    "whole search": "whole",
+COLUMNS = {
+    "": "{label}",
+    "to the accuracy, cold (s)": "{cold[reached]}",
+    "to the accuracy, warm (s)": "{warm[reached]}",
+    "imports, cold (s)": "{cold[imported][median]:.1f}",
+    "imports, warm (s)": "{warm[imported][median]:.1f}",
+    "first score, cold (s)": "{cold[first_score][median]:.1f}",
+    "first score, warm (s)": "{warm[first_score][median]:.1f}",
+    "whole search, cold (s)": "{cold[whole][median]:.1f}",
+    "whole search, warm (s)": "{warm[whole][median]:.1f}",
+    "best accuracy (%)": "{percent:.2f}",
 }
 NOTES = (
     "(n of m): the repetitions in which the accuracy was reached. Where it was not, a peer counts "
@@ -98,15 +110,13 @@ def measure(bench: Bench) -> Results:
         "configurations": QUICK_CONFIGURATIONS if quick else CONFIGURATIONS,
         "epochs": QUICK_EPOCHS if quick else EPOCHS,
     }
-    equal: dict[str, Any] = (
-        settings | SPACE | {"processes": len(bench.cores), "batch_size": BATCH_SIZE}
-    )
+    equal = settings | SPACE | {"data": str(bench.data), "processes": len(bench.cores)}
     names, repetitions = list(SEARCHERS), []
     for seed in range(bench.config.seeds):
         runs: dict[str, dict[str, Watched]] = {}
-        for _, name in bench.turns(f"searches, repetition {seed + 1}", names):
+        for name in bench.each(f"searches, repetition {seed + 1}", names):
             label, program, method = SEARCHERS[name]
-            job = Job(method=method, data=str(bench.data), seed=seed, **equal)
+            job = Job(method=method, seed=seed, **equal)
             with optional(label), tempfile.TemporaryDirectory() as folder:
                 cold = watch(program, job, examples, Path(folder))
                 again = program in COMPILE  # with the programs of the first run
@@ -167,21 +177,8 @@ class Standing(NamedTuple):
 
     name: str
     seconds: float  # the median
-    reached: int  # repetitions, of so many:
-    repetitions: int
-
-    @property
-    def always(self) -> bool:
-        """Whether the search reached the accuracy in every repetition."""
-        return self.reached == self.repetitions
-
-    @property
-    def text(self) -> str:
-        """The time, with the number of successful repetitions unless all or none were."""
-        known = self.reached and math.isfinite(self.seconds)
-        text = f"{self.seconds:.1f}" if known else "not reached"
-        mixed = 0 < self.reached < self.repetitions
-        return f"{text} ({self.reached} of {self.repetitions})" if mixed else text
+    text: str  # the time, and the number of successful repetitions unless all or none were
+    always: bool  # whether the search reached the accuracy in every repetition
 
 
 def standings(found: Results, start: str) -> list[Standing]:
@@ -192,7 +189,10 @@ def standings(found: Results, start: str) -> list[Standing]:
         substitutes = [math.inf] * len(whole) if name in OURS else whole
         pairs = zip(reached, substitutes, strict=True)
         seconds = median(other if at is None else at for at, other in pairs)
-        rows.append(Standing(name, seconds, len(reached) - reached.count(None), len(reached)))
+        count = len(reached) - reached.count(None)
+        text = f"{seconds:.1f}" if count and math.isfinite(seconds) else "not reached"
+        text += f" ({count} of {len(reached)})" if 0 < count < len(reached) else ""
+        rows.append(Standing(name, seconds, text, count == len(reached)))
     return sorted(rows, key=lambda row: row.seconds)
 
 
@@ -207,18 +207,13 @@ def duels(found: Results) -> Iterator[tuple[str, Standing, list[Standing]]]:
 
 def tables(results: Results) -> list[Table]:
     """The searches by the time to the accuracy, started cold."""
-    found, columns = results["search"], {"": "{label}"}
+    found, rows = results["search"], []
     texts = {start: {row.name: row.text for row in standings(found, start)} for start in STARTS}
-    rows = []
     for name in texts["cold"]:
         row = found["searches"][name]
         starts = {start: row[start] | {"reached": texts[start][name]} for start in STARTS}
         percent = 100 * row["accuracy"]["median"]
         rows.append({"label": SEARCHERS[name].label, "percent": percent, **starts})
-    for title, measure in MEASURES.items():
-        form = "" if measure == "reached" else "[median]:.1f"
-        columns |= {f"{title}, {s} (s)": f"{{{s}[{measure}]{form}}}" for s in STARTS}
-    columns["best accuracy (%)"] = "{percent:.2f}"
     title = (
         f"A search of {found['configurations']} configurations of {network_name(found['sizes'])}, "
         f"at most {found['epochs']} epochs each, from the start of the process"
@@ -237,7 +232,7 @@ def tables(results: Results) -> list[Table]:
                 f"{SEARCHERS[sure[0].name].label}: it takes {sure[0].seconds / ours.seconds:.2f} "
                 "times as long as jaxnn."
             )
-    return [table(title, rows, columns, notes)]
+    return [table(title, rows, COLUMNS, notes)]
 
 
 def goals(results: Results) -> list[Goal]:

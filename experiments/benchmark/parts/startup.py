@@ -123,13 +123,11 @@ def tables(results: Results) -> list[Table]:
     """The scripts by warm time, a table per run; stages where scripts report stages."""
     shown = []
     for run, (title, note) in TEXTS.items():
-        rows, columns = rows_of(results, run), dict(COLUMNS)
-        for stage, heading in STAGES.items() if run == SOFTMAX else ():
-            columns[heading] = f"{{{stage}}}"
-            for row in rows:
-                row[stage] = (
-                    f"{row['stages'][stage]['median']:.2f}" if stage in row["stages"] else ""
-                )
+        rows, stages = rows_of(results, run), STAGES.items() if run == SOFTMAX else ()
+        columns = COLUMNS | {heading: f"{{{stage}}}" for stage, heading in stages}
+        for row in rows:
+            seconds = {stage: f"{times['median']:.2f}" for stage, times in row["stages"].items()}
+            row |= dict.fromkeys(STAGES, "") | seconds
         shown += [table(title, rows, columns, [note])] if rows else []
     return shown
 
