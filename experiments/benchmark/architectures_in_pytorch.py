@@ -28,6 +28,7 @@ from experiments.benchmark.startups import STEPS, digits, minibatches
 SETTINGS = {"a": (0.3, (64, 10)), "b": (0.1, (64, 50, 50, 10)), "c": (0.1, (64, 90, 50, 10))}
 SEEDS = 5
 EVALUATE_AT = sorted({*range(0, 26, 5), *range(0, STEPS + 1, 50)})
+PLACES = list(product(range(SEEDS), EVALUATE_AT))  # of a setting's rows in history.csv
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 FIGURES = ("train_cross_entropy", "test_error", "train_error")
 
@@ -54,10 +55,7 @@ def train(loop: Loop, rate: float, seed: int) -> Tensor:
 @torch.no_grad()
 def evaluate(model: nn.Module, loop: Loop) -> Tensor:
     """The measures of a network."""
-    examples = (
-        (model(loop.validation[0]), loop.validation[1]),
-        (model(loop.train[0]), loop.train[1]),
-    )
+    examples = [(model(inputs), targets) for inputs, targets in (loop.validation, loop.train)]
     errors = [(logits.argmax(dim=1) != y).float().mean() for logits, y in examples]
     return torch.stack(errors + [cross_entropy(logits, y) for logits, y in examples])
 
@@ -80,20 +78,18 @@ def draw(values: Mapping[str, Tensor], measure: str, folder: Path) -> None:
 def write(values: Mapping[str, Tensor], folder: Path) -> None:
     """Prints the table and writes everything; values [seeds, evaluated iterations, measures]."""
     folder.mkdir(parents=True, exist_ok=True)
-    results = {}
+    final, history = {}, []
     print("setting", "sizes", *MEASURES, sep="\t")
     for setting, (_, sizes) in SETTINGS.items():
-        final = dict(zip(MEASURES, values[setting][:, -1].T, strict=True))
-        cells = (f"{each.mean():.4f} ± {each.std():.4f}" for each in final.values())
+        measured = values[setting][:, -1].T
+        cells = (f"{each.mean():.4f} ± {each.std():.4f}" for each in measured)
         print(setting, network_name(sizes), *cells, sep="\t")
-        results[setting] = {measure: each.tolist() for measure, each in final.items()}
-    (folder / "results.json").write_text(json.dumps(results))
+        final[setting] = dict(zip(MEASURES, measured.tolist(), strict=True))
+        for (seed, i), row in zip(PLACES, values[setting].flatten(0, 1).tolist(), strict=True):
+            history.append([setting, seed, i, *row])
+    (folder / "results.json").write_text(json.dumps(final))
     with (folder / "history.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["setting", "seed", "iteration", *MEASURES])
-        for setting, seed in product(SETTINGS, range(SEEDS)):
-            for iteration, row in zip(EVALUATE_AT, values[setting][seed].tolist(), strict=True):
-                table.writerow([setting, seed, iteration, *row])
+        csv.writer(file).writerows([["setting", "seed", "iteration", *MEASURES], *history])
     for measure in FIGURES:
         draw(values, measure, folder)
 

@@ -128,21 +128,19 @@ def mnist_shaped(data: Any, count: int) -> Examples:
         pad = (margin // 2, margin - margin // 2)
         pixels = np.pad(enlarged, ((0, 0), pad, pad)).reshape(-1, 784)
     if pixels.shape[1] != 784:
-        raise ValueError(
-            f"the images have {pixels.shape[1]} pixels, expected 784 or a small square"
-        )
+        size = pixels.shape[1]
+        raise ValueError(f"the images have {size} pixels, expected 784 or a small square")
     rows = np.arange(count) % len(pixels)
     return Examples(pixels[rows], np.asarray(data.targets)[rows], np.asarray(data.scale))
 
 
 def split(examples: Examples) -> tuple[Examples, Examples]:
     """Examples to train on, and the last sixth to validate with."""
-    cut = round(len(examples.targets) * (1 - VALIDATION_SHARE))
     pixels, targets, scale = examples
-    return (
-        Examples(pixels[:cut], targets[:cut], scale),
-        Examples(pixels[cut:], targets[cut:], scale),
-    )
+    cut = round(len(targets) * (1 - VALIDATION_SHARE))
+    parts = slice(None, cut), slice(cut, None)
+    train, validation = (Examples(pixels[rows], targets[rows], scale) for rows in parts)
+    return train, validation
 
 
 def store(folder: Path, train: Any, validation: Any) -> None:

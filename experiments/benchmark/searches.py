@@ -40,18 +40,14 @@ class Job(NamedTuple):
     @property
     def problem(self) -> Problem:
         """The network and the examples; the imports end before the examples are read."""
-        write({"imported": True})
+        tell(imported=1)
         return restore(Path(self.data), tuple(self.sizes), self.batch_size)
 
 
-def tell(accuracy: float) -> None:
-    """Prints the share of the validation examples that a model predicts rightly."""
-    write({"accuracy": float(accuracy)})
-
-
-def write(line: dict[str, bool | float]) -> None:
-    """Prints a line of JSON."""
-    sys.stdout.write(json.dumps(line) + "\n")  # in a single call: several processes share the pipe
+def tell(**entry: float) -> None:
+    """Prints ``imported``, or the ``accuracy`` of a model on the validation examples, as JSON."""
+    line = json.dumps({name: float(value) for name, value in entry.items()})
+    sys.stdout.write(line + "\n")  # in a single call: several processes share the pipe
     sys.stdout.flush()
 
 
@@ -78,7 +74,7 @@ def jaxnn(job: Job) -> None:
 
     def show(status: methods.Status) -> None:
         if status.best <= 1:  # infinite before the first evaluation
-            tell(1 - status.best)
+            tell(accuracy=1 - status.best)
 
     method = getattr(methods, job.method)(job.configurations)
     methods.search(task, space, method=method, key=jax.random.key(job.seed), progress=show)
@@ -124,7 +120,7 @@ def optuna(job: Job) -> None:
         for epoch in range(job.epochs):
             state = loop.epoch((model, optimizer), generator)
             accuracy = float(loop.accuracy(state))
-            tell(accuracy)
+            tell(accuracy=accuracy)
             trial.report(accuracy, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -138,8 +134,8 @@ def optuna(job: Job) -> None:
             worker.start()
         for worker in workers:
             worker.join()
-            if worker.exitcode:
-                raise SystemExit(worker.exitcode)
+    if failed := max(abs(worker.exitcode or 0) for worker in workers):
+        raise SystemExit(failed)
 
 
 def scikit_learn(job: Job) -> None:
@@ -156,25 +152,26 @@ def scikit_learn(job: Job) -> None:
 
     def score(model: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
         accuracy = model.score(inputs, targets)
-        tell(accuracy)
+        tell(accuracy=accuracy)
         return accuracy
 
     problem = job.problem
     train, validation = problem.train, problem.validation
-    always, held_out = -1, 0  # PredefinedSplit's marks of examples that train and validate
-    fold = np.repeat([always, held_out], [len(train.targets), len(validation.targets)])
-    settings = {"momentum": job.momentum, "random_state": job.seed}
+    fold = np.repeat([-1, 0], [len(train.targets), len(validation.targets)])  # train, validate
+    shape = job.sizes, job.batch_size, job.epochs
+    model = classifier(*shape, momentum=job.momentum, random_state=job.seed)
+    space = {
+        "learning_rate_init": loguniform(*job.learning_rate),
+        "alpha": loguniform(*(alpha(l2, job.batch_size) for l2 in job.l2)),
+    }
     kind: Any = RandomizedSearchCV
     budget: dict[str, Any] = {"n_iter": job.configurations}
     if job.method == "halving":
         kind, budget = HalvingRandomSearchCV, {"n_candidates": job.configurations}
         budget |= {"resource": "max_iter", "max_resources": job.epochs, "return_train_score": False}
     search = kind(
-        classifier(job.sizes, job.batch_size, job.epochs, **settings),
-        {
-            "learning_rate_init": loguniform(*job.learning_rate),
-            "alpha": loguniform(*(alpha(l2, job.batch_size) for l2 in job.l2)),
-        },
+        model,
+        space,
         scoring=score,
         cv=PredefinedSplit(fold),
         n_jobs=job.processes,
@@ -198,7 +195,7 @@ def keras_tuner(job: Job) -> None:
 
     class Tell(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            tell(logs["val_accuracy"])
+            tell(accuracy=logs["val_accuracy"])
 
     def network(values: Any) -> keras.Model:
         rate = values.Float("learning_rate", *job.learning_rate, sampling="log")
@@ -208,9 +205,8 @@ def keras_tuner(job: Job) -> None:
     problem = job.problem
     keras.utils.set_random_seed(job.seed)
     ends = 1 + math.log(job.epochs, FACTOR)
-    per_iteration = sum(
-        math.ceil(math.ceil(ends) / (s + 1) * FACTOR**s) for s in range(int(ends))
-    )  # configurations in all brackets
+    brackets = [math.ceil(ends) / (s + 1) * FACTOR**s for s in range(int(ends))]
+    per_iteration = sum(map(math.ceil, brackets))  # configurations
     with tempfile.TemporaryDirectory() as folder:
         tuner = keras_tuner.Hyperband(
             network,

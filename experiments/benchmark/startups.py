@@ -15,10 +15,12 @@ of JSON: the accuracy and the seconds from TIME to the end of each stage.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from itertools import chain, islice, repeat
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 
@@ -58,16 +60,12 @@ def train(loop: Loop) -> float:
     return loop.accuracy(state)
 
 
-def peer(module: str, function: str, *packages: str) -> Callable[[], float]:
+def peer(place: str, *packages: str) -> float:
     """A way to train of ``peers``, which needs the packages at the first call."""
-
-    def script() -> float:
-        prepare = getattr(import_module(f"experiments.benchmark.peers.{module}"), function)
-        for package in packages:
-            import_module(package)
-        return train(prepare(digits()))
-
-    return script
+    prepare = resolve_name(f"experiments.benchmark.peers.{place}")
+    for package in packages:
+        import_module(package)
+    return train(prepare(digits()))
 
 
 def scikit_learn() -> float:
@@ -102,14 +100,14 @@ def jaxnn() -> float:
 
 
 SCRIPTS = {
-    "numpy": peer("numpy_by_hand", "prepare"),
+    "numpy": partial(peer, "numpy_by_hand:prepare"),
     "jaxnn": jaxnn,
-    "pytorch": peer("pytorch", "eager"),
-    "pytorch_by_hand": peer("pytorch", "by_hand"),
+    "pytorch": partial(peer, "pytorch:eager"),
+    "pytorch_by_hand": partial(peer, "pytorch:by_hand"),
     "scikit_learn": scikit_learn,
-    "flax": peer("on_jax", "flax", "flax.linen", "flax.training.train_state", "optax"),
-    "equinox": peer("on_jax", "equinox", "equinox", "optax"),
-    "keras": peer("keras_on_jax", "prepare"),
+    "flax": partial(peer, "on_jax:flax", "flax.linen", "flax.training.train_state", "optax"),
+    "equinox": partial(peer, "on_jax:equinox", "equinox", "optax"),
+    "keras": partial(peer, "keras_on_jax:prepare"),
 }
 
 if __name__ == "__main__":

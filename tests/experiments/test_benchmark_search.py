@@ -156,7 +156,7 @@ def test_a_line_is_written_at_once(monkeypatch):
     """Several processes write to one pipe: the end of a line must not come by itself."""
     written = []
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
-    tell(0.5)
+    tell(accuracy=0.5)
     assert written == ['{"accuracy": 0.5}\n']
 
 

@@ -18,7 +18,6 @@ from experiments.mutants.judging import NOT_REFUTED, Outcome
 from jaxnn.types import PyTree
 from jaxnn.verify import Claim
 from jaxnn.verify.claims import at_path, call, learning_rate_name, with_path
-from jaxnn.verify.graph import jit
 from jaxnn.verify.inputs import draw, draw_sizes
 
 Inputs = Mapping[str, PyTree]
@@ -71,11 +70,6 @@ def state(claim: Claim) -> Statement | None:
     return Statement(gradient if claim.kind == "hessian" else of, derivative)
 
 
-def compiled(statement: Statement) -> Statement:
-    """The statement for many evaluations."""
-    return Statement(*map(jit, statement))
-
-
 def at_parts(claim: Claim, inputs: Inputs, parts: Parts) -> Inputs:
     """The inputs with new values of the variables of differentiation, back in their shapes."""
     old = tuple(at_path(inputs, path) for path in claim.wrt)
@@ -121,13 +115,9 @@ MODULES = {"torch": "on_torch", "jax": "on_jax", "chex": "on_jax", "gradcheck": 
 
 
 def load(name: str) -> Checker:
-    """The checker.
-
-    Raises:
-      ModuleNotFoundError: its package is not installed.
-    """
-    module = import_module(f"{__name__}.{MODULES[name.partition('_')[0]]}")
-    return module.CHECKERS[name]
+    """The checker; raises ModuleNotFoundError if a package is missing."""
+    module = MODULES[name.partition("_")[0]]
+    return import_module(f"{__name__}.{module}").CHECKERS[name]
 
 
 def present() -> dict[str, Checker]:
@@ -179,10 +169,8 @@ def of_outcome(outcome: Outcome, checker: str) -> Finding:
 def score(findings: Sequence[Finding], count: int) -> dict[str, Any]:
     """The counts of a checker at the first ``count`` points.
 
-    Returns:
-      ``mutants`` and ``right``: the numbers of claims; ``let_through``: the mutants not rejected,
-      of which the checker cannot judge ``not_stated``; ``false_alarms``: right derivations
-      rejected; ``classes``, ``survivors``: classes and names of judged mutants let through.
+    Of all mutants and right derivations: the mutants let through, of which the checker cannot judge
+    some; right derivations rejected; classes and names of judged mutants let through.
     """
     mutants, right = ([f for f in findings if f.case.is_mutant == kind] for kind in (True, False))
     through = [finding for finding in mutants if finding.rejected_at >= count]

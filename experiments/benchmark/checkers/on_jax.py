@@ -55,13 +55,14 @@ def softmax_jacobian(parts: Parts, _: Inputs) -> list[jax.Array]:
 
 
 SOFTMAX = Statement(lambda parts, _: jax.nn.softmax(*parts), softmax_jacobian)
+
+
+def checker(check: NumericalCheck) -> Checker:
+    """The check of any statement, and of the softmax."""
+    return Checker(partial(check_of, check), lambda z: check_of(check, SOFTMAX)(Point([z], {})))
+
+
 CHECKERS = {
-    name: Checker(
-        partial(check_of, checker),
-        lambda z, checker=checker: check_of(checker, SOFTMAX)(Point([z], {})),
-    )
-    for name, checker in {
-        "jax_check_grads": jax.test_util.check_grads,
-        "chex_numerical_grads": chex.assert_numerical_grads,
-    }.items()
+    "jax_check_grads": checker(jax.test_util.check_grads),
+    "chex_numerical_grads": checker(chex.assert_numerical_grads),
 }

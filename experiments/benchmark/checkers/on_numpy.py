@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.benchmark.checkers import Checker, Point, Statement, compiled
+from experiments.benchmark.checkers import Checker, Point, Statement
+from jaxnn.verify.graph import jit
 
 ValueAndGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -37,7 +38,7 @@ def gradcheck_naive(f: ValueAndGradient, x: np.ndarray) -> None:
 
 def check_of(statement: Statement) -> Callable[[Point], None]:
     """Checks a statement at a point."""
-    function, derivative = compiled(statement)
+    function, derivative = map(jit, statement)
 
     def check(point: Point) -> None:
         several = len(point.parts) > 1

@@ -8,31 +8,30 @@ further arguments are the defaults.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.benchmark.checkers import Checker, Point, Statement, compiled
+from experiments.benchmark.checkers import Checker, Point, Statement
+from jaxnn.verify.graph import jit
 
 
 def check_of(statement: Statement, *, fast_mode: bool) -> Callable[[Point], None]:
     """Checks a statement at a point."""
-    function, derivative = compiled(statement)
+    function, derivative = map(jit, statement)
 
     def check(point: Point) -> None:
         class Stated(torch.autograd.Function):
             @staticmethod
             def forward(ctx, *parts):
                 ctx.save_for_backward(*parts)
-                return tensor(function(arrays(parts), point.inputs))
+                return torch.tensor(np.asarray(function(arrays(parts), point.inputs)))
 
             @staticmethod
             def backward(ctx, gradient):
                 derivatives = derivative(arrays(ctx.saved_tensors), point.inputs)
-                return tuple(
-                    torch.tensordot(gradient, tensor(d), dims=gradient.ndim) for d in derivatives
-                )
+                tensors = [torch.tensor(np.asarray(each)) for each in derivatives]
+                return tuple(torch.tensordot(gradient, t, dims=gradient.ndim) for t in tensors)
 
         parts = tuple(torch.tensor(part, requires_grad=True) for part in point.parts)
         torch.autograd.gradcheck(Stated.apply, parts, fast_mode=fast_mode)
@@ -43,11 +42,6 @@ def check_of(statement: Statement, *, fast_mode: bool) -> Callable[[Point], None
 def arrays(tensors: Iterable[torch.Tensor]) -> list[np.ndarray]:
     """Tensors as JAX takes them."""
     return [tensor.detach().numpy() for tensor in tensors]
-
-
-def tensor(array: Any) -> torch.Tensor:
-    """A copy of a JAX array."""
-    return torch.tensor(np.asarray(array))
 
 
 class Softmax(torch.autograd.Function):

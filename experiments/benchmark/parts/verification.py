@@ -67,8 +67,8 @@ def measure(bench: Bench) -> Results:
     points = QUICK_VERDICT_TRIALS if quick else VERDICT_TRIALS
     with bench.run.progress("mutants, jaxnn.verify") as report:
         said = outcomes(cases, [SEED], points, workers=workers, report=report)
-    ours = [peers.of_outcome(outcome, JAXNN) for outcome in said]
-    scores = [named(JAXNN) | {"points": points} | peers.score(ours, points)]
+    ours = peers.score([peers.of_outcome(outcome, JAXNN) for outcome in said], points)
+    scores = [named(JAXNN) | {"points": points} | ours]
     with bench.run.progress("mutants, other checkers") as report:
         arguments = tuple(checkers), max(POINTS), SEED
         answers = over_processes(peers.examine, cases, *arguments, workers=workers, report=report)
