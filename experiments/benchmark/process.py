@@ -20,12 +20,11 @@ from experiments.processes import ProcessError
 THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS TORCHINDUCTOR_COMPILE_THREADS"
 
 
-class MissingError(Exception):
-    """A package of the module is not installed; the text names the package."""
-
-
 class Program(NamedTuple):
-    """A running process; a failure is a MissingError, or a ProcessError with the last line."""
+    """A running process; a failure is a ProcessError with the last line.
+
+    If a package is missing, the failure is the ModuleNotFoundError of the process.
+    """
 
     name: str
     process: "subprocess.Popen[str]"
@@ -60,7 +59,7 @@ class Program(NamedTuple):
         *_, last = ("", *self.errors.read().strip().splitlines())
         kind, _, text = last.partition(": ")
         if kind == "ModuleNotFoundError":
-            return MissingError(text)
+            return ModuleNotFoundError(text)
         return ProcessError(f"{self.name} ended with exit status {status}: {last}")
 
 
@@ -111,8 +110,8 @@ def hired(name: str, sizes: Sequence[int], data: Path, cores: Sequence[int]) -> 
 
 @contextmanager
 def optional(label: str) -> Iterator[None]:
-    """Prints a line if a package of the process in the block is missing."""
+    """Prints a line if a package of the block, or of the process in the block, is missing."""
     try:
         yield
-    except MissingError as error:
+    except ModuleNotFoundError as error:
         print(f"{label} is left out: {error}")

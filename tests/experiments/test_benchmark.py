@@ -18,7 +18,7 @@ from experiments.benchmark.part import Bench, Goal, Part
 from experiments.benchmark.parts import training
 from experiments.benchmark.parts.training import Job, Line
 from experiments.benchmark.problem import Examples, flops_per_step, mnist_shaped
-from experiments.benchmark.process import MissingError, hired
+from experiments.benchmark.process import hired
 from experiments.processes import ProcessError
 from jaxnn import Data
 
@@ -150,7 +150,7 @@ def played(monkeypatch, folder):
     @contextmanager
     def hired(name, sizes, data, cores):
         if name in ("keras", "torch_func"):
-            raise MissingError("No module named 'keras'")
+            raise ModuleNotFoundError("No module named 'keras'")
         seconds = {1: 1.0, 2: 2.0 if name == "numpy" else 0.5}[len(cores)]
         yield Recorded(name, cores, seconds, requests)
         ended.append((name, len(cores)))

@@ -17,7 +17,7 @@ from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import search
 from experiments.benchmark.parts.search import Watched, compared, standings, target, watch
-from experiments.benchmark.process import MissingError, Program, running
+from experiments.benchmark.process import Program, running
 from experiments.benchmark.searches import Job, tell
 from experiments.harness import Run
 from experiments.processes import ProcessError
@@ -163,7 +163,7 @@ def test_a_line_is_written_at_once(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
-        ("ModuleNotFoundError: No module named 'x'", MissingError, "^No module named 'x'$"),
+        ("ModuleNotFoundError: No module named 'x'", ModuleNotFoundError, "^No module named 'x'$"),
         ("ValueError: bad", ProcessError, "^here ended with exit status 3: ValueError: bad$"),
         ("", ProcessError, "^here ended with exit status 3: $"),
     ],
@@ -420,7 +420,7 @@ def test_all_searches_are_asked_for_the_same(bench, monkeypatch, capsys):
 
     def fake(program, job, examples, cache):
         if program == "keras_tuner":
-            raise MissingError("No module named 'keras'")
+            raise ModuleNotFoundError("No module named 'keras'")
         asked.append((program, job, examples, cache))
         return watched(float(len(asked)), (0.5, 42))
 

@@ -12,7 +12,6 @@ from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import startup
 from experiments.benchmark.parts.startup import ARCHITECTURES, PROGRAMS, SOFTMAX, Program
 from experiments.benchmark.problem import restore, store
-from experiments.benchmark.process import MissingError
 from experiments.benchmark.startups import minibatches
 from experiments.harness import Run
 from experiments.processes import ProcessError
@@ -69,7 +68,7 @@ def timed(program: Program, folder: Path) -> dict[str, float]:
     """Skips the test where a package of the script is not installed."""
     try:
         return startup.timed(program, folder, "cache")
-    except MissingError as error:
+    except ModuleNotFoundError as error:
         pytest.skip(str(error))
 
 

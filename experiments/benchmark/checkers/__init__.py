@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmark.process import optional
 from experiments.mutants import MUTANTS, Case
 from experiments.mutants.judging import NOT_REFUTED, Outcome
 from jaxnn.types import PyTree
@@ -124,10 +125,8 @@ def present() -> dict[str, Checker]:
     """The installed checkers; a line is printed about each missing checker."""
     found = {}
     for name, label in LABELS.items():
-        try:
+        with optional(label):
             found[name] = load(name)
-        except ModuleNotFoundError as error:
-            print(f"{label} is left out: {error}")
     return found
 
 
