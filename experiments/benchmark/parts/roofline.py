@@ -133,10 +133,9 @@ def groups(results: Results) -> dict[str, list[dict[str, Any]]]:
         for row in found.get("rows", ()):
             alone = found.get("products", {}).get(row.get("network"), {})
             row = {"contender": "jaxnn", "label": "jaxnn", "processes": 1, **alone, **row}
-            on_jax = "jax" in CONTENDERS[row["contender"]].packages.split()
-            if not (set(row) >= NEEDED and row["microseconds"]["median"]):
-                continue
-            if ceilings["platform"] != "cpu" and not on_jax:
+            packages = CONTENDERS[row["contender"]].packages.split()
+            on_device = ceilings["platform"] == "cpu" or "jax" in packages
+            if not (on_device and set(row) >= NEEDED and row["microseconds"]["median"]):
                 continue
             network, models = network_name(row["sizes"]), row["models"]
             words = [f"{row['label']} {network}" if scale else row["label"]]

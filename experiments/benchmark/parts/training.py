@@ -184,26 +184,29 @@ def population_rows(
     """A row for every way of every installed contender; and the matrix products alone."""
     sizes = NETWORKS[network]
     job = Job(network, np.geomspace(*RATES, models).tolist(), POPULATION_EPOCHS)
-    per_second = 1e6 / (POPULATION_EPOCHS * restore(bench.data, sizes).steps_per_epoch * models)
+    steps = POPULATION_EPOCHS * restore(bench.data, sizes).steps_per_epoch
     block = default_block_size(Spec(MLP(sizes), steps=1), jax.default_backend(), models)
-    alone = sizes, min(block, -(-models // len(jax.devices())))  # models that jaxnn has on a core
+    block = min(block, -(-models // len(jax.devices())))  # models that jaxnn has on a core
     gflop = flops_per_step(sizes) / 1e3  # per second, of a step in a microsecond
     with ExitStack() as stack:
         lines = started(stack, bench, job)
         peaks = [peak_gflops()]
 
         def timed(line: Line | None, seed: int) -> tuple[float, float]:
-            taken = per_second * line.seconds(job, seed) if line else products_microseconds(*alone)
+            if line:
+                taken = 1e6 * line.seconds(job, seed) / steps / models
+            else:
+                taken = products_microseconds(sizes, block)
             peaks.append(peak_gflops())
             return taken, 100 * gflop / (taken * (peaks[-2] + peaks[-1]) / 2)
 
         found = bench.in_turn(f"{network}: {models} models", [*lines, None], timed)
-    measures = "microseconds", "share_of_peak"
     *ways, products = [
-        dict(zip(measures, map(figures, zip(*each, strict=True)), strict=True)) for each in found
+        {"microseconds": figures(t for t, _ in each), "share_of_peak": figures(s for _, s in each)}
+        for each in found
     ]
     rows = [line.row(job, **way) for line, way in zip(lines, ways, strict=True)]
-    return rows, {"models_on_a_core": alone[1], **products}
+    return rows, {"models_on_a_core": block, **products}
 
 
 def by_network(found: Results) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
