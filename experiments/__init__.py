@@ -1,7 +1,21 @@
 """The project's experiments, commands run from the repository root; see README.md here."""
 
+import os
+import signal
 import sys
 from importlib.util import find_spec
+
+
+def _end_at_once(*_: object) -> None:
+    os.write(2, b"experiments: interrupted\n")
+    os._exit(130)
+
+
+# As in ``python -m experiments.NAME`` until the module is found.
+IS_COMMAND = sys.argv[:1] == ["-m"]
+# During the seconds of the imports: an exception could be lost in an import.
+if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end_at_once)
 
 PACKAGES = ("cyclopts", "jinja2", "latex2mathml", "matplotlib", "mpmath", "pebble", "rich")
 PACKAGES += ("safetensors", "scipy", "sklearn")
@@ -21,7 +35,7 @@ if not all(map(_is_installed, PACKAGES)):
     try:
         require("experiments", *PACKAGES)
     except ModuleNotFoundError as error:
-        if sys.argv[0] != "-m":  # as in ``python -m experiments.NAME`` until the module is found
+        if not IS_COMMAND:
             raise
         print(f"experiments: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,7 @@ softmax and cross-entropy, minibatch SGD. The source gives neither batch size no
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,9 @@ def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, An
     """Trains the settings at the same time, and shows the curves side by side."""
     splits = config.splits(run.load())
     done = dict.fromkeys(HIDDEN, 0)
-    with run.progress("training") as report, ThreadPoolExecutor() as threads:
+    with run.progress("training") as report, ExitStack() as stack:
+        threads = ThreadPoolExecutor()
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)  # after an interrupt
 
         def train(name: str) -> Setting:
             def progress(members: int, _: int) -> None:

@@ -1,5 +1,21 @@
 """jaxnn: pure JAX functions for the basics of deep learning."""
 
+import os
+import signal
+import sys
+
+# A command of jaxnn, during the seconds of its imports: an exception could be lost in an import.
+if (
+    sys.argv[:1] == ["-m"] and {"jaxnn", "jaxnn.verify"}.intersection(sys.orig_argv)
+) or os.path.basename((sys.argv or [""])[0]) in ("jaxnn", "jaxnn.exe"):
+
+    def _end_at_once(*_: object) -> None:
+        os.write(2, b"jaxnn: interrupted\n")
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_once)
+
 from jaxnn.losses import cross_entropy, l2_penalty, logistic, softmax, squared_error
 from jaxnn.mlp import MLP, apply, init, loss, parameter_count
 from jaxnn.population import Population, best, train_population

@@ -94,13 +94,16 @@ def population_mesh(count: int | None = None, *, batch: int = 1) -> jax.sharding
 def use_compilation_cache() -> None:
     """Keeps every compiled program on disk, so that a second run loads the programs.
 
-    The folder is JAX_COMPILATION_CACHE_DIR, else ``jaxnn/xla`` in the user's cache folder.
+    The folder is JAX_COMPILATION_CACHE_DIR, else ``jaxnn/xla`` in the user's cache folder. A user
+    without a home folder has no cache: every run compiles.
     """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if jax.config.values["jax_compilation_cache_dir"]:  # from JAX_COMPILATION_CACHE_DIR
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if str(cache).startswith("~"):
+        return
     with suppress(OSError):  # without a cache folder every run compiles
         folder = cache / "jaxnn" / "xla"
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,15 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
+from _thread import interrupt_main
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Timer, main_thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 import jaxnn
@@ -156,6 +159,26 @@ def outputs_that_last() -> Iterator[None]:
             errno.EBADF,
         ):
             raise OSError(output.error.errno, output.error.strerror, "standard output")
+
+
+def interrupts_raise() -> None:
+    """From here on, the interrupt key of a command of jaxnn or the experiments is an exception.
+
+    Before, the key ends the process at once. A KeyboardInterrupt that is lost, as in a destructor,
+    comes again.
+    """
+    if getattr(signal.getsignal(signal.SIGINT), "__name__", "") == "_end_at_once":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = _interrupt_again
+
+
+def _interrupt_again(lost: Any) -> None:
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        thread = main_thread().ident
+        kill = getattr(signal, "pthread_kill", lambda *_: interrupt_main())  # Windows
+        Timer(0.05, kill, [thread, signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def console(stream: TextIO | None = None) -> "Console":

@@ -7,8 +7,42 @@ import sys
 import jax
 import pytest
 
-from jaxnn import devices
+from jaxnn import data, devices
+from jaxnn.data import DataError
 from jaxnn.devices import core_count, population_mesh, use_all_cores
+
+
+def without_home(monkeypatch):
+    """No HOME, and no entry of the user in the table of users."""
+
+    def absent(_):
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "JAXNN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", absent)
+
+
+def test_a_user_without_home_has_no_compilation_cache(monkeypatch, tmp_path):
+    without_home(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        devices.use_compilation_cache()
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [None, "~/data"])
+def test_a_user_without_home_is_told_in_one_line_where_to_say_the_folder(monkeypatch, folder):
+    without_home(monkeypatch)
+    if folder:
+        monkeypatch.setenv("JAXNN_DATA", folder)
+    with pytest.raises(DataError, match="no home folder: expected the environment variable JAXNN"):
+        data.load("mnist")
 
 
 def test_every_core_is_a_device():

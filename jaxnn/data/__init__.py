@@ -73,7 +73,21 @@ def load(
 
 
 def default_dir() -> Path:
-    """The folder of the named data sets: $JAXNN_DATA, else jaxnn in the user's cache folder."""
+    """The folder of the named data sets: $JAXNN_DATA, else jaxnn in the user's cache folder.
+
+    Raises:
+      DataError: the user has no home folder.
+    """
     if folder := os.environ.get("JAXNN_DATA"):
+        return _at_home(folder)
+    return _at_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxnn"
+
+
+def _at_home(folder: str) -> Path:
+    try:
         return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxnn"
+    except RuntimeError:
+        raise DataError(
+            f"the folder of the data sets is {folder}, and the user has no home folder: expected "
+            "the environment variable JAXNN_DATA, or data_dir"
+        ) from None

@@ -112,8 +112,10 @@ def judge_files(
     import jax
 
     from jaxnn.progress import Progress
+    from jaxnn.reporting import interrupts_raise
     from jaxnn.verify import runner, text
 
+    interrupts_raise()  # from here on processes are to be stopped
     jax.config.update("jax_platforms", "cpu")  # a file's own arrays need no accelerator
     claims = runner.load_files(files)
     with Progress(unit="claims") as progress:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import time
+from threading import Event
 
 import numpy as np
 import pytest
@@ -23,6 +25,21 @@ def run(main, out, *flags):
 def small_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("architectures")
     return (*run(architectures.main, out, *SMALL), out)
+
+
+def test_an_interrupt_does_not_wait_for_the_training_of_other_settings(tmp_path, monkeypatch):
+    training = Event()
+
+    def train_setting(config, sizes, *_):
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        training.wait(60)
+
+    monkeypatch.setattr(architectures, "train_setting", train_setting)
+    began = time.monotonic()
+    assert architectures.main(["--out", str(tmp_path)]) == 130
+    assert time.monotonic() - began < 30
+    training.set()
 
 
 def test_results_have_every_measure_of_every_setting(small_run):

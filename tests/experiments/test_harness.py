@@ -4,9 +4,11 @@ import io
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from full_disk import largest_file
 
 from experiments import derivations, harness, loss_curves, verification_speed, worked_examples
 from experiments.config import DataConfig, Whole
-from jaxnn import mlp
+from jaxnn import mlp, reporting
 from jaxnn.figures import Curve, curves_figure
 from jaxnn.files import locked
 
@@ -504,6 +506,63 @@ def test_a_missing_package_is_one_line_and_status_2(package, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"experiments: {package} is not installed")
     assert "pip install 'jaxnn-basics[experiments]'" in done.stderr
+
+
+INTERRUPT = """
+import os, signal, sys, time
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "jax":  # an import that loses exceptions, as imports of extension modules do
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["-m", "experiments.worked_examples", "--help"], "experiments: interrupted\n"),
+        (["-m", "jaxnn.verify", "--help"], "jaxnn: interrupted\n"),
+        (["-m", "jaxnn", "--version"], "jaxnn: interrupted\n"),
+    ],
+    ids=["experiment", "verify", "jaxnn"],
+)
+def test_an_interrupt_during_the_imports_is_one_line_and_status_130(argv, line, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
+    done = command(*argv, PYTHONPATH=os.pathsep.join([str(tmp_path), os.getcwd()]))
+    assert (done.returncode, done.stderr, done.stdout) == (130, line, "")
+
+
+def test_imports_of_a_program_leave_the_interrupt_key_alone(tmp_path):
+    program = (
+        "import signal, jaxnn, experiments;"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    assert command("-c", program).returncode == 0
+
+
+def test_an_interrupt_that_a_destructor_loses_comes_again(monkeypatch):
+    class Lost:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def _end_at_once(*_):
+        pass
+
+    hook, handler = sys.unraisablehook, signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        reporting.interrupts_raise()
+        lost = Lost()
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            del lost
+            time.sleep(10)
+    finally:
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_a_whole_run_imports_and_caches_only_what_it_should(tmp_path):
