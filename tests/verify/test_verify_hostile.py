@@ -409,3 +409,22 @@ def test_the_attacks_succeed_without_the_whitelist_and_the_policy(tmp_path):
     assert "<title>owned</title>" in seen
     wanted = {"/image", "/script", "/frame", "/link", "/import", "/object", "/background", "/video"}
     assert wanted <= {*requests}
+
+
+CLICK_AND_COUNT = """<script>
+document.getElementById('show-refuted').click();
+const shown = (name) => [...document.querySelectorAll(name)].filter((e) => e.checkVisibility());
+document.title = ['tr', 'section', 'article'].map((name) => shown(name).length).join(' ');
+</script>"""
+
+
+@pytest.mark.slow
+def test_a_click_on_a_verdict_hides_the_other_claims(tmp_path):
+    entries = [described(text) for text in ("a", "b", "c", "d", "e")]
+    verdicts = ("holds", "refuted", "kink", "refuted", "error")
+    page = to_html(
+        [(d, v._replace(verdict=w)) for (d, v), w in zip(entries, verdicts, strict=True)]
+    )
+    page = re.sub("<meta http-equiv=[^>]*>", "", page).replace("<details", "<details open")
+    seen = browsed(page.replace("</body>", f"{CLICK_AND_COUNT}</body>"), tmp_path)
+    assert "<title>3 2 2</title>" in seen  # the heads of the table's columns are a row

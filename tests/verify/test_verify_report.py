@@ -329,8 +329,9 @@ def test_a_file_that_cannot_be_loaded_has_a_place_without_code():
     file = claims.Description("bad_file.py", "bad_file.py")
     failed = verdict("bad_file.py", "error", source="", kind="", trials=0, detail="line 1: no")
     page = to_html([(file, failed)])
-    assert "bad_file.py · a file that could not be judged bad_file.py ! error Note line 1: no" in visible(
-        page
+    assert (
+        "bad_file.py · a file that could not be judged bad_file.py ! error Note line 1: no"
+        in visible(page)
     )
     assert "<details" not in page
 
