@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from experiments import harness
 from experiments.claims.expected import EXPECTED
 from experiments.config import Config, Whole
-from jaxnn.verify import Claim, Verdict, runner, text
+from jaxnn.verify import Verdict, runner, text
+from jaxnn.verify.claims import Description
 from jaxnn.verify.report import to_html, to_json
 
 CLAIMS = Path(__file__).parent / "claims"
@@ -25,7 +26,7 @@ FILES = tuple(
 class Judged(NamedTuple):
     """A statement with a verdict per seed."""
 
-    claimed: Claim
+    claimed: Description
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -99,29 +100,32 @@ def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]
     return {
         "statements": len(statements),
         "verdicts": _counts(statements),
-        "claims": [_result(statement) for statement in statements],
+        "claims": [_result(statement, statements) for statement in statements],
     }
 
 
 def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
     """The verdicts of every seed on every statement, in the order of the sources."""
-    claims = runner.load_files(FILES)
     by_seed = []
     for seed in range(config.seeds):
         with run.progress(f"seed {seed}") as report:
-            verdicts = runner.judge(
-                claims,
-                trials=config.trials,
-                seed=seed,
-                timeout=config.timeout or 60.0,
-                workers=config.workers,
-                on_result=lambda done, total, _, report=report: report(done, total),
+            by_seed.append(
+                runner.judge(
+                    FILES,
+                    trials=config.trials,
+                    seed=seed,
+                    timeout=config.timeout or 60.0,
+                    workers=config.workers,
+                    together=True,
+                    on_result=lambda done, total, _, report=report: report(done, total),
+                )
             )
-        by_seed.append(verdicts)
     return [
-        Judged(loaded.claim, verdicts)
-        for loaded, *verdicts in zip(claims, *by_seed, strict=True)
-        for verdicts in [tuple(verdicts)]
+        Judged(
+            entries[0][0]._replace(file=Path(entries[0][0].file).name),
+            tuple(verdict._replace(file=Path(verdict.file).name) for _, verdict in entries),
+        )
+        for entries in zip(*by_seed, strict=True)
     ]
 
 
@@ -142,11 +146,12 @@ def _check_corrections(run: harness.Run, statements: Sequence[Judged]) -> None:
     failed = [s.claimed.name for s in corrected if not all(v.holds for v in s.verdicts)]
     detail = f"refuted: {', '.join(failed)}" if failed else f"{len(corrected)} hold"
     run.check("the corrected statements hold", not failed, detail)
-    put_right = {id(s.claimed.corrects) for s in corrected}
+    put_right = {(s.claimed.file, s.claimed.corrects) for s in corrected}
     missing = [
         s.claimed.name
         for s in statements
-        if not all(v.holds for v in s.verdicts) and id(s.claimed) not in put_right
+        if not all(v.holds for v in s.verdicts)
+        and (s.claimed.file, s.claimed.place) not in put_right
     ]
     detail = f"missing for {', '.join(missing)}" if missing else "none is missing"
     run.check("every statement that fails has a correct form", not missing, detail)
@@ -175,15 +180,18 @@ def _history(statement: Judged) -> list[dict[str, Any]]:
     ]
 
 
-def _result(statement: Judged) -> dict[str, Any]:
+def _result(statement: Judged, statements: Sequence[Judged]) -> dict[str, Any]:
     """The verdicts with all evidence, the statement and the recorded verdict."""
     claimed = statement.claimed
+    names: dict[tuple[str, int | None], str] = {
+        (s.claimed.file, s.claimed.place): s.claimed.name for s in statements
+    }
     return {
         "name": claimed.name,
         "source": claimed.source,
         "statement": claimed.statement,
-        "convention": claimed.formula.__doc__,
-        "corrects": claimed.corrects and claimed.corrects.name,
+        "convention": claimed.doc,
+        "corrects": names.get((claimed.file, claimed.corrects)),
         "recorded": statement.recorded,
         "as_recorded": statement.as_recorded,
         "verdicts": json.loads(to_json(statement.verdicts)),

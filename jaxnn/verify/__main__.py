@@ -12,12 +12,12 @@ from jaxnn.extras import require
 if TYPE_CHECKING:
     from cyclopts import App, Token
 
-    from jaxnn.verify.claims import Claim
+    from jaxnn.verify.runner import Entry
     from jaxnn.verify.verdict import Verdict
 
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-EXTRA = ("cyclopts", "jinja2", "latex2mathml", "mpmath", "pebble", "rich")
+EXTRA = ("cyclopts", "jinja2", "latex2mathml", "mpmath", "rich")
 """The packages of the extra ``verify``."""
 
 
@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
       program: the command's name in the help text.
 
     Returns:
-      The exit status: 0 all claims hold; 1 a claim is refuted or could not be judged; 2 bad usage,
-      an unusable file or a missing package, with one line on standard error; 130 interrupted.
+      The exit status: 0 all claims hold; 1 a claim is refuted or could not be judged, or a file
+      could not be loaded; 2 bad usage, a name of no Python file or a missing package, with one line
+      on standard error; 130 interrupted.
     """
     try:
         require("verify", *EXTRA)
@@ -77,16 +78,18 @@ def _app(program: str) -> "App":
     ) -> int:
         """Verify the claims of Python files, and name the mistakes in claims that do not hold.
 
-        The exit status is 0 if all claims hold, 1 if a claim does not, 2 if a file is unusable.
+        Every file is loaded in processes of its own. The exit status is 0 if all claims hold, 1 if
+        a claim is refuted or could not be judged or a file could not be loaded, 2 for bad usage.
 
         Args:
           files: Python files with functions decorated with @claim.
           trials: Random trials per claim; default: as declared by each claim, or 10000.
           json: File to write the verdicts to, with all evidence, as JSON.
           html: File to write a report to, one self-contained page.
-          timeout: Seconds after which a claim is given up.
+          timeout: Seconds to load a file, and to judge a claim, before either is given up.
           seed: Seed of the random trials.
-          workers: Processes to use; default: one per core; 0: this process alone, no time limit.
+          workers: Processes at a time; default: one per core; 0: this process alone, for one file,
+            without a time limit.
         """
         from jaxnn.verify.report import to_html, to_json
 
@@ -107,7 +110,7 @@ def _app(program: str) -> "App":
 
 def judge_files(
     files: Sequence[Path], trials: int | None, seed: int, timeout: float, workers: int | None
-) -> "list[tuple[Claim, Verdict]]":
+) -> "list[Entry]":
     """Judges the claims of the files, and prints the table and the evidence."""
     import jax
 
@@ -116,19 +119,20 @@ def judge_files(
     from jaxnn.verify import runner, text
 
     interrupts_raise()  # from here on processes are to be stopped
-    jax.config.update("jax_platforms", "cpu")  # a file's own arrays need no accelerator
-    claims = runner.load_files(files)
+    jax.config.update("jax_platforms", "cpu")  # without processes the claims are judged here
     with Progress(unit="claims") as progress:
 
         def report(done: int, total: int, verdict: "Verdict") -> None:
             progress.report("verifying", done, total, verdict.name)
 
-        verdicts = runner.judge(claims, trials, seed, timeout, workers, report)
-    entries = [(loaded.claim, verdict) for loaded, verdict in zip(claims, verdicts, strict=True)]
-    text.print_verdicts(verdicts)
-    for claim, verdict in entries:
-        if verdict.verdict == "refuted":
-            text.print_evidence(claim, verdict)
+        entries = runner.judge(
+            files, trials=trials, seed=seed, timeout=timeout, workers=workers, on_result=report
+        )
+    text.print_verdicts([verdict for _, verdict in entries])
+    several = len({verdict.file for _, verdict in entries}) > 1
+    for claim, verdict in sorted(entries, key=lambda entry: entry[1].rank):
+        if verdict.verdict == "refuted" or verdict.counterexample:
+            text.print_evidence(claim, verdict, file=verdict.file if several else "")
     return entries
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from textwrap import dedent
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import jax
 
@@ -145,19 +146,31 @@ def claim(
 
     Source: S4.6.
     """
+    if not isinstance(wrt, str | tuple | list) or not all(isinstance(path, str) for path in wrt):
+        raise ValueError(f"wrt is {wrt!r}, expected the name of an input, or a list of names")
+    if not isinstance(inputs, Mapping) or not all(isinstance(name, str) for name in inputs):
+        raise ValueError(f"inputs is {inputs!r}, expected a dict such as {{'x': real('n')}}")
     single = isinstance(wrt, str)
-    paths = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    paths = tuple(map(_as_python, (wrt,) if isinstance(wrt, str) else wrt))
+    generators = {_as_python(name): generator for name, generator in inputs.items()}
 
     def decorate(formula: Callable[..., PyTree]) -> Claim:
         name = getattr(formula, "__name__", "formula")
         made = Claim(
-            formula, of, paths, single, kind, dict(inputs), name, source, statement,
-            None if terms is None else dict(terms), rate, layout, tolerance, trials, corrects,
+            formula, of, paths, single, kind, generators, name, source, statement,
+            None if terms is None else dict(terms), rate and _as_python(rate), layout, tolerance,
+            trials, corrects,
         )  # fmt: skip
         _check(made)
         return made
 
     return decorate
+
+
+def _as_python(path: str) -> str:
+    """A path with names as Python reads names: the micro sign, for one, is the letter mu."""
+    parts = re.findall(r"\[[^\]]*\]?|[^\[]+", path)
+    return "".join(part if part[0] == "[" else normalize("NFKC", part) for part in parts)
 
 
 def call(function: Callable[..., PyTree], inputs: Mapping[str, PyTree]) -> PyTree:
@@ -197,7 +210,8 @@ def learning_rate_name(claim: Claim) -> str | None:
     return scalars[0] if len(scalars) == 1 else None
 
 
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\[(-?\d+|'[^']*'|\"[^\"]*\")\])*")
+_NAME = r"[^\W\d]\w*"
+_PATH = re.compile(rf"{_NAME}(\.{_NAME}|\[(-?\d+|'[^']*'|\"[^\"]*\")\])*")
 
 
 def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
@@ -209,8 +223,19 @@ def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
     try:
         return reduce(lambda value, step: value[_key(value, step)], _steps(path), inputs)
     except (KeyError, IndexError, TypeError):
-        names = ", ".join(inputs)
-        raise ValueError(f"wrt is {path!r}, expected a path into the inputs {names}") from None
+        raise ValueError(f"wrt is {path!r}, expected {_paths(inputs)}") from None
+
+
+def _paths(inputs: Mapping[str, PyTree]) -> str:
+    """The paths of the parameters by which a derivative can be taken, at most 20."""
+    flat, _ = jax.tree.flatten_with_path(list(inputs.values()), is_leaf=is_input)
+    names = list(inputs)
+    found = [
+        names[first.idx] + jax.tree_util.keystr(tuple(rest))
+        for (first, *rest), generator in flat
+        if generator.kind != "label"
+    ]
+    return f"one of {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}"
 
 
 def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
@@ -225,7 +250,7 @@ def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
 def _steps(path: str) -> list[str | int]:
     if not _PATH.fullmatch(path):
         raise KeyError(path)
-    parts = re.findall(r"[A-Za-z_]\w*|\[[^\]]*\]", path)
+    parts = re.findall(rf"{_NAME}|\[[^\]]*\]", path)
     return [ast.literal_eval(part)[0] if part[0] == "[" else part for part in parts]
 
 
@@ -244,7 +269,12 @@ def _check(made: Claim) -> None:
         (made.kind in KINDS, "kind", f"one of {', '.join(KINDS)}"),
         (made.layout in (None, *LAYOUTS), "layout", f"one of {', '.join(LAYOUTS)}"),
         (type(made.trials) is int and made.trials > 0, "trials", "a whole number, at least 1"),
-        (0 < made.tolerance < 1, "tolerance", "a number between 0 and 1"),
+        (callable(made.of), "of", "a function"),
+        (
+            isinstance(made.tolerance, float) and 0 < made.tolerance < 1,
+            "tolerance",
+            "a number between 0 and 1",
+        ),
         (rate_fits, "rate", "an input of a claim of kind 'update'"),
     ):
         if not fits:
@@ -263,11 +293,14 @@ def _check(made: Claim) -> None:
                     f"expected one of the inputs {', '.join(made.inputs)}"
                 )
     if not made.wrt and made.kind != "value":
-        raise ValueError(f"a claim of kind {made.kind!r} got no wrt, expected a parameter's name")
+        raise ValueError(
+            f"a claim of kind {made.kind!r} got no wrt, expected {_paths(made.inputs)}"
+        )
     for path in made.wrt:
         if any(generator.kind == "label" for generator in leaves(at_path(made.inputs, path))):
             raise ValueError(
-                f"wrt is {path!r}, a label, expected a parameter that varies continuously"
+                f"wrt is {path!r}, a label, expected a parameter that varies continuously: "
+                f"{_paths(made.inputs)}"
             )
         if sum(p == path or p.startswith((f"{path}.", f"{path}[")) for p in made.wrt) > 1:
             raise ValueError(f"wrt is {made.wrt!r}, expected each parameter once")

@@ -5,6 +5,8 @@ Autodiff of a function with a custom derivative (``jax.custom_jvp``: ``jax.nn.re
 rules; autodiff of a graph differentiates the primitives alone.
 """
 
+import re
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -18,6 +20,9 @@ from jax.core import Tracer
 from jax.extend import core
 
 from jaxnn.types import PyTree
+
+LONGEST = 2_000
+"""Characters of an exception's message that are shown."""
 
 Name = int
 """The number of a value in a graph."""
@@ -37,7 +42,7 @@ class Node(NamedTuple):
     params: dict[str, Any]
     operands: tuple[Name, ...]
     results: Sequence[Name]
-    where: str  # the line of the user's code, "line 12"
+    where: str  # the line of the user's code, "line 12 of claims.py"
 
 
 class Graph(NamedTuple):
@@ -262,23 +267,40 @@ def _user_line(equation: core.JaxprEqn) -> str:
     trace = equation.source_info.traceback
     for frame in trace.frames if trace else ():
         if not is_library(frame.file_name):
-            return f"line {frame.line_num}"
+            return f"line {frame.line_num} of {source_name(frame.file_name)}"
     return ""
 
 
+def source_name(file: str) -> str:
+    """The name of a source file; of a notebook's cell the number: ``cell 3``."""
+    cell = re.match(r"<ipython-input-(\d+)-", file)
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cells = getattr(getattr(shell, "compile", None), "_filename_map", {})
+    number = cell[1] if cell else cells.get(file)
+    return Path(file).name if number is None else f"cell {number}"
+
+
 def user_line(error: BaseException) -> str:
-    """The innermost line of the user's code that raised: ``claims.py, line 12``."""
+    """The innermost line of the user's code that raised: ``line 12 of claims.py``."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not is_library(frame.filename):
-            return f"{Path(frame.filename).name}, line {frame.lineno}"
+            return f"line {frame.lineno} of {source_name(frame.filename)}"
     return ""
 
 
 def located(error: BaseException) -> str:
     """An exception in one line, with the innermost line of the user's code."""
-    text = " ".join(str(error).split()) or "no message"
     place = user_line(error)
-    return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
+    return message(error) + (f" ({place})" if place else "")
+
+
+def message(error: BaseException) -> str:
+    """An exception in one line of limited length."""
+    try:
+        text = " ".join(str(error)[: 2 * LONGEST].split()) or "no message"
+    except Exception as other:  # an exception of the user's own
+        text = f"no message, but {type(other).__name__}"
+    return f"{type(error).__name__}: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}"
 
 
 _FOLDERS = [Path(file).parent for file in (jax.__file__, jaxlib.__file__, np.__file__, __file__)]

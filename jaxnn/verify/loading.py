@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import stat
 import sys
 import traceback
 from contextlib import redirect_stdout
@@ -10,10 +11,30 @@ from pathlib import Path
 from types import ModuleType
 
 from jaxnn.verify.claims import Claim
+from jaxnn.verify.graph import LONGEST, message
 
 
 class UnusableFile(ValueError):  # noqa: N818
     """A file without usable claims; the message is a line with the file's name."""
+
+
+def check_file(path: str | PathLike[str]) -> None:
+    """Checks, without opening the file, that a name is the name of a Python file.
+
+    Raises:
+      UnusableFile: no such file, a folder, a device, or a name that does not end in .py.
+    """
+    file = Path(path)
+    try:
+        mode = file.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnusableFile(f"{file}: {reason}, expected a Python file") from None
+    if not stat.S_ISREG(mode):
+        what = "Is a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise UnusableFile(f"{file}: {what}, expected a Python file")
+    if file.suffix != ".py":
+        raise UnusableFile(f"{file}: not a Python file, expected a name that ends in .py")
 
 
 def load_claims(path: str | PathLike[str]) -> list[Claim]:
@@ -32,15 +53,16 @@ def load_claims(path: str | PathLike[str]) -> list[Claim]:
       UnusableFile: the file cannot be read or run, or defines no claims.
     """
     file = Path(path)
-    if file.suffix != ".py" and not file.is_dir():
-        raise UnusableFile(f"{file}: not a Python file, expected a name that ends in .py")
+    check_file(file)
     try:
         source = file.read_bytes()
     except OSError as error:
         raise UnusableFile(f"{file}: {error.strerror or error}, expected a Python file") from None
     try:
         claims = _defined_claims(_execute(source, file.resolve()))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UnusableFile(f"{file}{_refusal(error, file.resolve())}") from error
     _refuse_equal_names(file, claims, ast.parse(source))
     if not claims:
@@ -105,9 +127,9 @@ def _refusal(error: BaseException, path: Path) -> str:
     frames = list(traceback.walk_tb(error.__traceback__))
     lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
     module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    text = str(error) if module.startswith("jaxnn.verify.") else f"{type(error).__name__}: {error}"
+    text = str(error) if module.startswith("jaxnn.verify.") else message(error)
     if isinstance(error, SyntaxError):
         text = f"{type(error).__name__}: {error.msg}"
         lines = [error.lineno] if error.filename == str(path) else lines
     place = f", line {lines[-1]}" if lines and lines[-1] else ""
-    return " ".join(f"{place}: {text}".split())
+    return " ".join(f"{place}: {text}"[: 2 * LONGEST].split())

@@ -1,209 +1,387 @@
-"""Judges the claims of files, each in a process that can be stopped."""
+"""Judges the claims of files, each file in processes of its own that can be stopped."""
 
+import io
+import json
 import os
-import pickle
+import queue
 import signal
+import subprocess
 import sys
+import threading
 import time
-import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, redirect_stderr, suppress
-from functools import cache
-from importlib import import_module
-from multiprocessing.context import SpawnContext, SpawnProcess
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any
 
-from jaxnn.devices import core_count, use_compilation_cache
-from jaxnn.verify.claims import Claim
-from jaxnn.verify.loading import load_claims
+from jaxnn.devices import core_count
+from jaxnn.reporting import printable
+from jaxnn.verify.claims import Description, descriptions
+from jaxnn.verify.loading import UnusableFile, check_file
 from jaxnn.verify.verdict import Verdict
+from jaxnn.verify.worker import decode, described, loaded, verified
 
+Entry = tuple[Description, Verdict]
 
-class LoadedClaim(NamedTuple):
-    """A claim with the file that defines the claim."""
+Arrival = tuple[int, int, list[Description] | Verdict]
+"""The numbers of a file and of a claim, and the verdict; or of a file and 0, and all claims."""
 
-    path: Path
-    index: int  # among the claims of the file
-    claim: Claim
+START = 300.0
+"""Seconds in which a process has to import JAX."""
 
+PRINTED = 10_000_000
+"""Characters that a process may print."""
 
-def load_files(files: Sequence[str | PathLike[str]]) -> list[LoadedClaim]:
-    """The claims of all files, in order of definition; a file named twice counts once.
+ANSWER = 100_000_000
+"""Bytes of the longest answer of a process."""
 
-    Raises:
-      UnusableFile: from the first unusable file.
-    """
-    paths = {Path(file).resolve(): file for file in files}
-    return [
-        LoadedClaim(path, index, claim)
-        for path, file in paths.items()
-        for index, claim in enumerate(load_claims(file))
-    ]
+HELPED = 3
+"""Waiting claims of a file that a further process is worth."""
+
+AHEAD = 1
+"""Processes that import JAX before a file is ready for them."""
+
+_SERVE = "import sys; sys.path[:] = {!r}; from jaxnn.verify.worker import serve; serve()"
 
 
 def judge(
-    claims: Sequence[LoadedClaim],
+    files: Iterable[str | PathLike[str]],
+    *,
     trials: int | None = None,
     seed: int = 0,
     timeout: float = 60.0,
     workers: int | None = None,
+    together: bool = False,
     on_result: Callable[[int, int, Verdict], object] = lambda *_: None,
-) -> list[Verdict]:
-    """Verifies claims in several processes.
+) -> list[Entry]:
+    """Verifies the claims of files, each file in processes that load no other file.
 
     Args:
-      claims: from ``load_files``.
+      files: Python files; a file named twice counts once.
       trials: random trials per claim; default: as declared by each claim.
       seed: of the random trials.
-      timeout: seconds after which a claim is given up; not enforced with ``workers=0``.
-      workers: processes; default: the cores of this process; 0: this process alone.
+      timeout: seconds in which a file has to be loaded, and each of the claims to be judged; not
+        enforced with ``workers=0``.
+      workers: processes at a time; default: the cores of this process; 0: this process alone.
+      together: whether every process loads all files; faster, for files that may trust each other.
       on_result: called with (done, total, verdict) after every verdict.
 
     Returns:
-      The verdicts in the order of the claims. A claim that took too long, or whose process died,
-      has the verdict ``error``.
+      Claims with verdicts, in the order of the files and of definition. The verdict is ``error``
+      for a claim that took too long or ended the process, and for a file that cannot be loaded.
+
+    Raises:
+      UnusableFile: a name is not the name of a Python file; or several files that are not together
+        for this process alone.
     """
-    if workers is None:
-        workers = core_count()
-    found: dict[int, Verdict] = {}
+    named = {Path(file).resolve(): os.fspath(file) for file in files}
+    for name in named.values():
+        check_file(name)
+    if workers == 0 and len(named) > 1 and not together:
+        raise UnusableFile(
+            f"{len(named)} files and no worker processes, expected one file: in the same process a "
+            "file could change the functions that the next file uses"
+        )
+    names, paths = list(named.values()), list(map(str, named))
+    jobs = [range(len(paths))] if together else [[number] for number in range(len(paths))]
     arrivals = (
-        _in_processes(claims, trials, seed, timeout, min(workers, len(claims)))
-        if workers
-        else ((i, _verified(loaded.claim, trials, seed)) for i, loaded in enumerate(claims))
+        _here(paths, trials, seed)
+        if workers == 0
+        else _Jobs(paths, jobs, timeout, trials, seed).arrivals(workers or core_count())
     )
+    claims: dict[int, list[Description]] = {}
+    verdicts: dict[tuple[int, int], Verdict] = {}
     with closing(arrivals):
-        for number, verdict in arrivals:
-            found[number] = verdict
-            on_result(len(found), len(claims), verdict)
-    return [found[number] for number in range(len(claims))]
+        for file, place, content in arrivals:
+            if isinstance(content, Verdict):
+                verdicts[file, place] = content._replace(file=names[file])
+                total = sum(map(len, claims.values())) + len(names) - len(claims)
+                on_result(len(verdicts), total, content)
+            else:
+                claims[file] = [claim._replace(file=names[file]) for claim in content]
+    return [
+        (claim, verdicts[file, place])
+        for file in range(len(names))
+        for place, claim in enumerate(claims[file])
+    ]
 
 
-def _in_processes(
-    claims: Sequence[LoadedClaim], trials: int | None, seed: int, timeout: float, workers: int
-) -> Generator[tuple[int, Verdict], None, None]:
-    """The verdicts in order of arrival, each with the claim's number."""
-    waiting = dict(enumerate(claims))
-    for _ in range(2):  # a process that dies on its first claim can take the pool with it
-        with _pool(workers, {str(loaded.path) for loaded in claims}) as schedule:
-            futures: dict[Future[bytes], int] = {
-                schedule(_work, (str(path), index, trials, seed), timeout=timeout): number
-                for number, (path, index, _) in waiting.items()
-            }
-            for future in as_completed(futures):
-                number = futures[future]
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    yield number, _result(future, waiting.pop(number).claim, timeout)
-        if not waiting:
-            return
-    for number, loaded in waiting.items():
-        yield number, _error(loaded.claim, "the process that was to judge it could not start")
+def _here(paths: Sequence[str], trials: int | None, seed: int) -> Generator[Arrival, None, None]:
+    """Judges in this process."""
+    for file, path in enumerate(paths):
+        claims = loaded(path)
+        if isinstance(claims, str):
+            yield from _unusable(file, path, claims)
+            continue
+        yield file, 0, descriptions(claims)
+        for place, claim in enumerate(claims):
+            yield file, place, verified(claim, trials, seed)
 
 
-@contextmanager
-def _pool(workers: int, paths: set[str]) -> Iterator[Callable[..., Future[bytes]]]:
-    """Processes that have loaded the files; busy processes are stopped at the end, too."""
-    from pebble import ProcessPool
-
-    pool = ProcessPool(workers, initializer=_start, initargs=(sorted(paths),), context=_Spawn())
-    try:
-        yield pool.schedule
-    finally:
-        pool.stop()
-        pool.join()
+def _unusable(file: int, path: str, reason: str) -> Iterator[Arrival]:
+    """The row of a file that could not be loaded."""
+    claim = Description(Path(path).name)
+    yield file, 0, [claim]
+    yield file, 0, _error(claim, reason)
 
 
-def _result(future: Future[bytes], claim: Claim, timeout: float) -> Verdict:
-    """The verdict that a process returned, or ``error`` with the end of the process."""
-    from pebble import ProcessExpired
-
-    try:
-        return pickle.loads(future.result())
-    except TimeoutError:
-        return _error(claim, f"stopped after {timeout:g} s", timeout)
-    except ProcessExpired as error:
-        return _error(claim, f"the process died ({_cause(error.exitcode or 0)})")
-    except Exception as error:
-        return _error(claim, f"its verdict was lost: {_described(error)}")
+def _error(claim: Description, reason: str, seconds: float = 0.0) -> Verdict:
+    return Verdict(claim.name, claim.source, claim.kind, "error", seconds=seconds, detail=reason)
 
 
-def _cause(exitcode: int) -> str:
-    if exitcode >= 0:
-        return f"exit status {exitcode}"
-    return signal.strsignal(-exitcode) or f"signal {-exitcode}"
+class _Job:
+    """Files that a process loads together, and the claims that no process has taken yet."""
+
+    def __init__(self, files: Sequence[int]):
+        self.files = files
+        self.loaded = False
+        self.waiting: deque[tuple[int, int, Description]] = deque()
 
 
-def _start(paths: Sequence[str]) -> None:
-    """Imports and loads everything in a new process, before the time of a claim runs."""
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    import jax
+class _Jobs:
+    """Threads that work on jobs, each with a process that has loaded the files of one job alone."""
 
-    os.dup2(2, 1)  # keeps prints of claims out of the table
-    jax.config.update("jax_platforms", "cpu")
-    use_compilation_cache()
-    jax.devices()
-    # Failures come again with the claims; the files' prints were shown by the first process.
-    with suppress(Exception), open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        import_module("jaxnn.verify.verification")
-        for path in paths:
-            _claims(path)
+    def __init__(
+        self, paths: Sequence[str], jobs: Iterable[Sequence[int]], timeout: float, *request: Any
+    ):
+        self._paths, self._timeout, self._request = paths, timeout, request
+        self._untouched, self._begun = deque(map(_Job, jobs)), list[_Job]()
+        self._idle, self._started = deque[_Process](), list[_Process]()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._arrivals: queue.SimpleQueue[Arrival | BaseException | None] = queue.SimpleQueue()
 
-
-_claims = cache(load_claims)
-
-
-def _work(path: str, index: int, trials: int | None, seed: int) -> bytes:
-    """The pickled verdict on a claim, computed in a worker process."""
-    claim = _claims(path)[index]
-    verdict = _verified(claim, trials, seed)
-    try:
-        return pickle.dumps(verdict)
-    except Exception as error:
-        text = f"its verdict, {verdict.verdict}, cannot leave its process: {_described(error)}"
-        return pickle.dumps(_error(claim, text, verdict.seconds))
-
-
-def _verified(claim: Claim, trials: int | None, seed: int) -> Verdict:
-    """The verdict; ``error`` where verification itself fails."""
-    began = time.perf_counter()
-    try:
-        from jaxnn.verify.verification import verify
-
-        return verify(claim, trials=trials, seed=seed)
-    except (Exception, SystemExit) as error:
-        return _error(claim, _described(error), time.perf_counter() - began)
-
-
-def _described(error: BaseException) -> str:
-    """The error with the line of code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return " ".join(f"{type(error).__name__}: {error}".split()) + where
-
-
-def _error(claim: Claim, detail: str, seconds: float = 0.0) -> Verdict:
-    return Verdict(claim.name, claim.source, claim.kind, "error", seconds=seconds, detail=detail)
-
-
-class _Process(SpawnProcess):
-    """A fresh process for JAX on the CPU; only the parent acts on the interrupt key."""
-
-    def start(self) -> None:
-        blocked = hasattr(signal, "pthread_sigmask")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocked else ()
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")  # keeps the user's script from running
+    def arrivals(self, workers: int) -> Generator[Arrival, None, None]:
+        """The claims and the verdicts as they come."""
+        # No more processes than claims, as far as the text of the files tells.
+        workers = min(workers, sum(max(1, _text(path).count(b"claim(")) for path in self._paths))
         try:
-            super().start()
+            self._idle.extend(self._start() for _ in range(workers))
+            for _ in range(workers):
+                threading.Thread(target=self._work, daemon=True).start()
+            while workers:
+                arrival = self._arrivals.get()
+                if isinstance(arrival, BaseException):
+                    raise arrival
+                if arrival is None:
+                    workers -= 1
+                else:
+                    yield arrival
         finally:
-            sys.modules["__main__"] = main
-            if blocked:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+            for process in self._started:
+                process.close()
+
+    def _work(self) -> None:
+        """Works on one job after the other, then announces the end of this thread."""
+        end = None
+        try:
+            while job := self._next_job():
+                self._judge(job, helps=job.loaded)
+        except BaseException as error:
+            end = error
+        self._arrivals.put(end)
+
+    def _next_job(self) -> _Job | None:
+        """An untouched job, else a begun job with many waiting claims; None at the end."""
+        with self._changed:
+            while not self._stopped:
+                if self._untouched:
+                    self._begun.append(job := self._untouched.popleft())
+                    return job
+                job = max(self._begun, key=lambda job: len(job.waiting))
+                if len(job.waiting) >= HELPED:
+                    return job
+                if all(job.loaded for job in self._begun):
+                    break
+                self._changed.wait()
+        return None
+
+    def _judge(self, job: _Job, helps: bool) -> None:
+        """Judges waiting claims of a job until none is left, after a crash in a new process."""
+        while not job.loaded or job.waiting:
+            with closing(self._process()) as process:
+                try:
+                    process.ask((), START)
+                    paths = [self._paths[file] for file in job.files]
+                    answers = process.ask(("load", *paths), self._timeout)
+                except Ended as error:
+                    if not helps:
+                        self._give_up(job, f"{error}, while the file was loaded")
+                    return
+                if not job.loaded:
+                    self._list(job, answers)
+                while (claim := self._take(job)) and self._answered(process, job, *claim):
+                    pass
+
+    def _answered(
+        self, process: "_Process", job: _Job, file: int, place: int, claim: Description
+    ) -> bool:
+        """Announces the verdict of a process on a claim; False if the process has ended."""
+        began = time.perf_counter()
+        request = ("judge", job.files.index(file), place, *self._request)
+        try:
+            verdict = decode(process.ask(request, self._timeout))
+        except Ended as error:
+            verdict = _error(claim, str(error), time.perf_counter() - began)
+        except Exception as error:
+            verdict = _error(claim, f"its verdict was lost: {described(error)}")
+        if verdict.name != claim.name:
+            verdict = _error(claim, "the file defines other claims when it is loaded again")
+        self._announce((file, place, verdict))
+        return process.lives
+
+    def _process(self) -> "_Process":
+        """A process that has started; a further process starts for the next untouched job."""
+        with self._changed:
+            process = self._idle.popleft() if self._idle else self._start()
+            if len(self._idle) < min(AHEAD, len(self._untouched)):
+                self._idle.append(self._start())
+        return process
+
+    def _start(self) -> "_Process":
+        process = _Process()
+        self._started.append(process)
+        if self._stopped:
+            process.close()
+        return process
+
+    def _list(self, job: _Job, answers: Sequence[Any]) -> None:
+        """Announces the claims of each file of a job, or why the file cannot be used."""
+        for file, answer in zip(job.files, answers, strict=True):
+            if isinstance(answer, str):
+                self._announce(*_unusable(file, self._paths[file], answer))
+                continue
+            claims = [Description(**fields)._replace(wrt=tuple(fields["wrt"])) for fields in answer]
+            self._announce((file, 0, claims))
+            job.waiting.extend((file, place, claim) for place, claim in enumerate(claims))
+        with self._changed:
+            job.loaded = True
+            self._changed.notify_all()
+
+    def _give_up(self, job: _Job, reason: str) -> None:
+        """Makes every waiting claim an error, or every file if the claims are unknown."""
+        if not job.loaded:
+            self._list(job, [reason] * len(job.files))
+        while taken := self._take(job):
+            file, place, claim = taken
+            self._announce((file, place, _error(claim, reason)))
+
+    def _take(self, job: _Job) -> tuple[int, int, Description] | None:
+        with self._changed:
+            return job.waiting.popleft() if job.waiting else None
+
+    def _announce(self, *arrivals: Arrival) -> None:
+        for arrival in arrivals:
+            self._arrivals.put(arrival)
 
 
-class _Spawn(SpawnContext):
-    Process = _Process
+class Ended(Exception):  # noqa: N818
+    """A process gave no answer; the message says why."""
+
+
+class _Process:
+    """A process of ``jaxnn.verify.worker``; a session of its own keeps the interrupt key away."""
+
+    def __init__(self):
+        self.lives = True
+        self._reason = ""
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE.format(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            start_new_session=True,
+        )
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._listen, self._forward)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, request: Sequence[Any], seconds: float) -> Any:
+        """The answer to a request; to the empty request the answer to the start.
+
+        Raises:
+          Ended: no answer came within the seconds; the process is stopped.
+        """
+        try:
+            if request and self._process.stdin:
+                with suppress(OSError, ValueError):  # the process has ended: no line comes
+                    self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                    self._process.stdin.flush()
+            line = self._lines.get(timeout=seconds)
+            answer = json.loads(line)
+        except queue.Empty:
+            self._reason = f"stopped after {seconds:g} s"
+        except (ValueError, RecursionError):
+            if line.strip():
+                self._reason = self._reason or "the answer of the process is damaged or too long"
+        else:
+            if not isinstance(answer, str) or answer == "ready":
+                return answer
+            self._reason = answer
+        self.close()
+        code = self._process.returncode
+        raise Ended(self._reason or f"the process ended early ({_cause(code)})")
+
+    def close(self) -> None:
+        """Stops the process, and the processes that the process started."""
+        self._stop()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join(1)  # a process that left the session may keep a pipe open
+
+    def _stop(self) -> None:
+        self.lives = False
+        with suppress(OSError):
+            if self._process.returncode is None:
+                if hasattr(os, "killpg"):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                else:
+                    self._process.kill()
+        with suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+
+    def _listen(self) -> None:
+        """Queues the answers, and an empty line at the end."""
+        with self._process.stdout or io.BytesIO() as stream, suppress(OSError, ValueError):
+            while line := stream.readline(ANSWER):
+                self._lines.put(line)
+        self._lines.put(b"")
+
+    def _forward(self) -> None:
+        """Prints what the process prints, to standard error; stops a process that prints no end."""
+        left = PRINTED
+        with io.TextIOWrapper(self._process.stderr or io.BytesIO(), "utf-8", "replace") as stream:
+            while text := stream.readline(4096):
+                left -= len(text)
+                if left < 0:
+                    self._reason = f"the process printed more than {PRINTED // 10**6} MB"
+                    self._stop()
+                    break
+                with suppress(OSError, ValueError, AttributeError):
+                    sys.stderr.write(printable(text, keep="\n\t"))
+                    sys.stderr.flush()
+
+
+def _cause(code: int) -> str:
+    """How a process ended: "exit status 3", "Killed"."""
+    if code >= 0:
+        return f"exit status {code}"
+    return signal.strsignal(-code) or f"signal {-code}"
+
+
+def _text(path: str) -> bytes:
+    """The bytes of a file, none where the file cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

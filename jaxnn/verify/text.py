@@ -25,35 +25,39 @@ KINDS = {
 
 COLUMNS = ("name", "source", "verdict", "trials", "bits lost", "what")
 
+MAX_INPUT = 60  # characters of an input in a table; the evidence has the whole input
+
 MAX_ENTRIES = 64  # of an array; counterexamples are shrunk, only the sizes can make an array larger
 
 
 def print_verdicts(verdicts: Sequence[Verdict], stream: TextIO | None = None) -> None:
-    """Prints a row per verdict."""
+    """Prints a row per verdict, refuted claims first; verdicts of several files with the file."""
+    several = len({verdict.file for verdict in verdicts}) > 1
     rows = [
         (
-            verdict.name,
+            *([verdict.file] if several else []),
+            verdict.name if verdict.kind else "",
             verdict.source,
             _styled(verdict),
             f"{verdict.trials:,}" if verdict.trials else "",
             "" if verdict.bits_lost is None else f"{verdict.bits_lost:.1f}",
             findings(verdict),
         )
-        for verdict in verdicts
+        for verdict in sorted(verdicts, key=lambda verdict: verdict.rank)
     ]
-    print_table("", COLUMNS, rows, stream)
+    print_table("", (*(["file"] if several else []), *COLUMNS), rows, stream)
 
 
 def print_evidence(
-    claim: Claim | Description, verdict: Verdict, stream: TextIO | None = None
+    claim: Claim | Description, verdict: Verdict, stream: TextIO | None = None, file: str = ""
 ) -> None:
-    """Prints the evidence against a refuted claim."""
+    """Prints the evidence: the counterexample, or the input at which the claim is unstable."""
     from rich.text import Text
 
     output = console(stream)
     shown = partial(printable, encoding=output.encoding)
-    source = f" ({verdict.source})" if verdict.source else ""
-    lines = Text.assemble((shown(f"{verdict.name}{source}: "), "bold"), _styled(verdict))
+    file, source = file and f"{file}, ", f" ({verdict.source})" if verdict.source else ""
+    lines = Text.assemble((shown(f"{file}{verdict.name}{source}: "), "bold"), _styled(verdict))
     for label, content in evidence(claim, verdict):
         lines.append(f"\n  {shown(label)}: ", "dim").append(shown(content))
     output.print(lines.append("\n"))
@@ -74,8 +78,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         wrong, right = difference(verdict.worst.claimed, verdict.worst.true)
         yield entry(verdict.kind, verdict.worst), f"claimed {wrong}, true {right}"
     if verdict.counterexample:
-        values = [f"{name} = {value}" for name, value in arrays(verdict.counterexample.inputs)]
-        yield "counterexample", "; ".join(filter(None, [sizes(verdict.counterexample), *values]))
+        label = "counterexample" if verdict.verdict == "refuted" else "at the input"
+        yield label, example(verdict.counterexample)
     for finding in verdict.diagnosis:
         where = f" in {finding.where}" if finding.where else ""
         yield "diagnosis", f"{finding.code}{where}: {finding.detail}"
@@ -92,6 +96,9 @@ def findings(verdict: Verdict) -> str:
         left, right = map(number, verdict.worst.one_sided)
         where = entry(verdict.kind, verdict.worst)
         return f"{where}: {left} from the left, {right} from the right"
+    if verdict.holds and verdict.counterexample:
+        at = example(verdict.counterexample)
+        return f"{verdict.detail}, at {at if len(at) <= MAX_INPUT else at[:MAX_INPUT] + ' ...'}"
     return verdict.detail
 
 
@@ -99,6 +106,12 @@ def entry(kind: str, worst: Worst) -> str:
     """The entry of the derivative: ``gradient by z, entry [1]``."""
     what = worst.where if kind == "value" else f"{KINDS[kind]} {worst.where}"
     return what + (f", entry {list(worst.index)}" if worst.index else "")
+
+
+def example(counterexample: Counterexample) -> str:
+    """The sizes and the inputs in one line: ``n = 1; x = [40]``."""
+    values = [f"{name} = {value}" for name, value in arrays(counterexample.inputs)]
+    return "; ".join(filter(None, [sizes(counterexample), *values]))
 
 
 def sizes(counterexample: Counterexample) -> str:

@@ -13,7 +13,8 @@ import pytest
 
 from experiments import derivations
 from experiments.claims.expected import EXPECTED
-from jaxnn.verify import Finding, Verdict, inputs, runner
+from jaxnn.verify import Finding, Verdict, inputs
+from jaxnn.verify.loading import load_claims
 from jaxnn.verify.report import mathml
 
 
@@ -122,7 +123,7 @@ RECORD = {"slope_printed": "refuted: sign", "slope": "holds", "slope_as_sum": "h
 
 @cache
 def statements():
-    return [loaded.claim for loaded in runner.load_files(derivations.FILES)]
+    return [claimed for file in derivations.FILES for claimed in load_claims(file)]
 
 
 def test_the_record_is_this_table():

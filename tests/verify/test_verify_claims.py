@@ -32,6 +32,10 @@ def of_another_name(a):
     return 3 * a**2
 
 
+def of_greek(θ, λ):
+    return λ * jnp.sum(θ**2)
+
+
 def of_a_label(x, k):
     return x[k]
 
@@ -67,13 +71,18 @@ BAD_CLAIMS = {
         {"of": by_position},
         r"by_position takes 'x' by position only, expected a function with named parameters",
     ),
-    "no wrt": ({"wrt": ()}, r"kind 'gradient' got no wrt, expected a parameter's name"),
-    "an unknown wrt": ({"wrt": "z"}, r"wrt is 'z', expected a path into the inputs x"),
-    "one of two unknown": ({"wrt": ("x", "z")}, r"wrt is 'z', expected a path into the inputs x"),
-    "an expression": ({"wrt": "x + x"}, r"wrt is 'x \+ x', expected a path into the inputs x"),
-    "an index into an array": ({"wrt": "x[0]"}, r"wrt is 'x\[0\]', expected a path"),
-    "a field of a generator": ({"wrt": "x.kind"}, r"wrt is 'x.kind', expected a path"),
-    "an empty name": ({"wrt": ""}, r"wrt is '', expected a path"),
+    "no wrt": ({"wrt": ()}, r"kind 'gradient' got no wrt, expected one of x"),
+    "a number as wrt": ({"wrt": 5}, "wrt is 5, expected the name of an input, or a list of names"),
+    "no wrt but a label": ({"wrt": (), "inputs": VECTOR | {"k": label("n")}}, "expected one of x$"),
+    "a list as inputs": ({"inputs": ["x"]}, r"inputs is \['x'\], expected a dict such as"),
+    "text as a function": ({"of": "cubes"}, "of is 'cubes', expected a function"),
+    "a tolerance in words": ({"tolerance": "low"}, "tolerance is 'low', expected a number"),
+    "an unknown wrt": ({"wrt": "z"}, r"wrt is 'z', expected one of x"),
+    "one of two unknown": ({"wrt": ("x", "z")}, r"wrt is 'z', expected one of x"),
+    "an expression": ({"wrt": "x + x"}, r"wrt is 'x \+ x', expected one of x"),
+    "an index into an array": ({"wrt": "x[0]"}, r"wrt is 'x\[0\]', expected one of x"),
+    "a field of a generator": ({"wrt": "x.kind"}, r"wrt is 'x.kind', expected one of x"),
+    "an empty name": ({"wrt": ""}, r"wrt is '', expected one of x"),
     "a label": (
         {"of": of_a_label, "wrt": "k", "inputs": VECTOR | {"k": label("n")}},
         r"wrt is 'k', a label, expected a parameter that varies continuously",
@@ -158,8 +167,21 @@ def test_a_part_is_replaced_and_everything_else_left_as_it_is(path):
     "path", ["layers[2]", "layers[0].wait", "tables.middle", "tables['left'][2]", "layers.weight"]
 )
 def test_a_path_that_leads_nowhere_is_refused(path):
-    with pytest.raises(ValueError, match=r"expected a path into the inputs layers, tables"):
+    with pytest.raises(ValueError, match=r"expected one of layers\[0\]"):
         at_path(LAYERS, path)
+
+
+def test_names_in_any_script_are_listed():
+    with pytest.raises(ValueError, match="wrt is 'x', expected one of θ, λ"):
+        made(of_greek, of=of_greek, inputs={"θ": real("n"), "λ": positive()})
+
+
+@pytest.mark.parametrize("name", ["µ", "μ"], ids=["micro sign", "letter mu"])
+def test_a_name_in_any_script_is_an_input_as_python_reads_the_name(name):
+    judged = verdict_on(
+        lambda μ: 2 * μ, of=lambda μ: jnp.sum(μ**2), wrt=name, inputs={name: real("n")}
+    )
+    assert judged.verdict == "holds"
 
 
 def test_the_derivative_is_by_the_part_that_a_path_leads_to():

@@ -17,6 +17,7 @@ import pytest
 
 import jaxnn.__main__
 from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, text
+from jaxnn.verify.claims import Description
 
 CLAIMS = """\
 import jax.numpy as jnp
@@ -63,6 +64,7 @@ def _isolated(monkeypatch, tmp_path_factory):
 def claims(tmp_path) -> Path:
     path = tmp_path / "claims.py"
     path.write_text(CLAIMS)
+    (tmp_path / "second.py").write_text(CLAIMS)
     return path
 
 
@@ -111,6 +113,7 @@ BAD = [
     (["FILE", "--json", "FOLDER/x", "--html", "FOLDER/x"], "expected two files"),
     (["FILE", "FOLDER/nowhere.py"], "nowhere.py: No such file or directory"),
     (["FOLDER"], "Is a directory"),
+    (["FILE", "FOLDER/second.py", "--workers", "0"], "2 files and no worker processes"),
 ]
 
 
@@ -142,7 +145,8 @@ def test_the_help_of_the_console_command_names_the_console_command(capsys):
 
 
 def test_the_console_command_verifies(claims, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "judge", lambda *_, **__: [HOLDS, REFUTED])
+    entries = [(Description(verdict.name), verdict) for verdict in (HOLDS, REFUTED)]
+    monkeypatch.setattr(runner, "judge", lambda *_, **__: entries)
     assert jaxnn.__main__.main(["verify", str(claims), "--workers", "0"]) == 1
     assert "refuted" in capsys.readouterr().out
 
@@ -197,6 +201,61 @@ def test_what_speaks_against_a_claim_is_below_the_table(main, capsys):
     )
 
 
+def test_the_input_of_an_unstable_claim_is_below_the_table(main, capsys):
+    example = Counterexample({}, {"z": np.array(40.0)})
+    unstable = HOLDS._replace(verdict="holds_unstable", detail="loses it", counterexample=example)
+    assert main(right=unstable, wrong=HOLDS._replace(name="wrong")) == 0
+    assert capsys.readouterr().out.endswith(
+        "right (S9.1): holds, unstable\n  at the input: z = 40\n  note: loses it\n\n"
+    )
+
+
+def test_refuted_claims_come_first_then_errors(monkeypatch):
+    kinds = ("holds", "error", "kink", "refuted")
+    stream = io.StringIO()
+    text.print_verdicts([HOLDS._replace(name=f"a_{k}", verdict=k) for k in kinds], stream)
+    names = [line.split()[0] for line in stream.getvalue().splitlines() if " a_" in line]
+    assert names == ["a_refuted", "a_error", "a_holds", "a_kink"]
+
+
+def test_rows_of_several_files_name_the_file():
+    stream = io.StringIO()
+    bad = Verdict("bad.py", "", "", "error", detail="line 1: SyntaxError", file="bad.py")
+    text.print_verdicts([HOLDS._replace(file="good.py"), bad], stream)
+    rows = [line.split() for line in stream.getvalue().splitlines()]
+    assert ["bad.py", "error", "line", "1:", "SyntaxError"] in rows
+    assert ["good.py", "right", "S9.1", "holds", "10,000", "1.2"] in rows
+
+
+def test_one_bad_file_leaves_the_others_their_verdicts(tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad.py").write_text("x = (\n")
+    (tmp_path / "exits.py").write_text("import os\nos._exit(0)\n")
+    (tmp_path / "good.py").write_text(CLAIMS)
+    monkeypatch.chdir(tmp_path)
+    names = ["bad.py", "exits.py", "good.py"]
+    flags = ["--json", "out.json", "--html", "out.html", "--trials", "20"]
+    assert __main__.main([*names, *flags]) == 1
+    rows = [
+        (row["file"], row["name"], row["verdict"])
+        for row in json.loads(Path("out.json").read_text())
+    ]
+    assert rows == [
+        ("bad.py", "bad.py", "error"),
+        ("exits.py", "exits.py", "error"),
+        ("good.py", "right", "holds"),
+        ("good.py", "wrong", "refuted"),
+    ]
+    page = Path("out.html").read_text()
+    assert all(f"<code>{name}</code>" in page for name in names)
+    assert "good.py, wrong: refuted\n" in capsys.readouterr().out
+
+
+def test_a_file_that_ends_its_process_is_status_1(tmp_path, capsys):
+    (tmp_path / "exits.py").write_text("import os\nos._exit(0)\n")
+    assert __main__.main([str(tmp_path / "exits.py")]) == 1
+    assert "the process ended early (exit status 0)" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
@@ -205,6 +264,22 @@ def test_what_speaks_against_a_claim_is_below_the_table(main, capsys):
         (
             {"verdict": "kink", "worst": Worst("z", (0,), 1.0, 0.5, (0.0, 1.0))},
             "gradient by z, entry [0]: 0 from the left, 1 from the right",
+        ),
+        (
+            {
+                "verdict": "holds_unstable",
+                "detail": "loses 53 of 53 bits",
+                "counterexample": Counterexample({"n": 1}, {"z": np.array([40.0])}),
+            },
+            "loses 53 of 53 bits, at n = 1; z = [40]",
+        ),
+        (
+            {
+                "verdict": "holds_unstable",
+                "detail": "loses 53 of 53 bits",
+                "counterexample": Counterexample({}, {"z": np.ones(40)}),
+            },
+            f"loses 53 of 53 bits, at z = [{18 * '1, '}1 ...",
         ),
     ],
 )
@@ -281,7 +356,7 @@ def test_a_write_that_fails_leaves_what_was_there(main, tmp_path, monkeypatch, c
     assert main("--json", out) == 2
     assert "No space left" in capsys.readouterr().err
     assert out.read_text() == "before"
-    assert {path.name for path in tmp_path.iterdir()} == {"claims.py", "out.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"claims.py", "second.py", "out.json"}
 
 
 def test_an_interruption_is_status_130(claims, monkeypatch, capsys):
@@ -295,10 +370,10 @@ def test_an_interruption_is_status_130(claims, monkeypatch, capsys):
 
 def test_the_interrupt_key_ends_all_processes_without_a_word_more(tmp_path):
     (tmp_path / "fake_endless.py").write_text(
-        "import sys, types\nfrom multiprocessing import parent_process\n"
+        "import sys, types\n"
         "def verify(claimed, *, trials=None, seed=0):\n"
         "    print('judging', file=sys.stderr, flush=True)\n    while True:\n        pass\n"
-        "if parent_process():\n"
+        "if sys.argv == ['-c']:\n"
         "    module = sys.modules['jaxnn.verify.verification'] = types.ModuleType('fake')\n"
         "    module.verify = verify\n"
     )

@@ -82,14 +82,14 @@ def test_a_wrong_shape_is_refuted_and_named(what):
 def test_shapes_that_do_not_fit_are_named_with_their_line(formula, declaration):
     verdict = verify(made(formula, **declaration), trials=TRIALS)
     line = inspect.getsourcelines(formula)[1] + 1
-    assert verdict.diagnosis[0].where == f"test_verify_shapes.py, line {line}"
+    assert verdict.diagnosis[0].where == f"line {line} of test_verify_shapes.py"
 
 
 def test_the_factor_to_transpose_is_named():
     claimed = made(w_for_its_transpose, of=square_of_layer, inputs=LAYER)
     shape, transpose = verify(claimed, trials=TRIALS).diagnosis
     line = inspect.getsourcelines(w_for_its_transpose)[1] + 1
-    assert transpose.where == f"line {line}"
+    assert transpose.where == f"line {line} of test_verify_shapes.py"
     assert (shape.code, transpose.code) == ("shape", "transpose")
 
 

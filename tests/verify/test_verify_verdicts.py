@@ -161,7 +161,7 @@ def test_an_exception_is_named_with_its_line():
     judged = verify(VERDICTS["an exception"][1], trials=TRIALS)
     line = inspect.getsourcelines(raises)[1] + 1
     assert judged.detail == (
-        f"RuntimeError: no such derivative (test_verify_verdicts.py, line {line})"
+        f"RuntimeError: no such derivative (line {line} of test_verify_verdicts.py)"
     )
 
 

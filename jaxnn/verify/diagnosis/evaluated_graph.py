@@ -157,7 +157,7 @@ class EvaluatedGraph:
         return None
 
     def where(self, node: Node) -> str:
-        """A node in words: ``product, line 12``."""
+        """A node in words: ``product, line 12 of claims.py``."""
         return f"{word(node)}, {self.line(node)}"
 
     def line(self, node: Node) -> str:
