@@ -6,12 +6,16 @@ function that exchanges values is collective: call it on all processes, in equal
 
 import hashlib
 import json
+import math
 import os
 import re
+import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from threading import Timer
+from threading import Event, Thread, Timer
 from typing import Any
 
 import jax
@@ -20,6 +24,7 @@ import numpy as np
 from jaxnn.spec import require_count
 from jaxnn.types import whole
 
+_PATIENCE = 10.0  # seconds without a word about a missing process
 _SHORT = 1024  # bytes of a message that takes a single exchange
 _CHUNK = 2**26  # bytes per exchange: a power of 2, so that only the last piece is padded
 
@@ -39,6 +44,8 @@ def join(
 
     Without arguments JAX reads the environment of SLURM, Open MPI, Kubernetes or a TPU. SIGTERM
     stops a process, and a process that fails ends within seconds, so that no process waits long.
+    After 10 seconds a line on standard error says which processes are missing; for the line, the
+    processes meet at another port of process 0 (the port + 20011, modulo the number of ports).
 
     Args:
       coordinator_address: "host:port" of process 0; any free port.
@@ -57,7 +64,8 @@ def join(
         _check_job(*given)
     jax.config.update("jax_enable_preemption_service", False)  # swallows SIGTERM
     try:
-        jax.distributed.initialize(*given, initialization_timeout=timeout_seconds)
+        with _missing_are_named(timeout_seconds):
+            jax.distributed.initialize(*given, initialization_timeout=timeout_seconds)
     except (ValueError, RuntimeError) as error:
         if "before any JAX" in str(error):
             raise RuntimeError(
@@ -70,6 +78,73 @@ def join(
             f"or all of coordinator_address, process_count and process_id (JAX: {error})"
         ) from error
     sys.excepthook = _report_and_fail
+
+
+@contextmanager
+def _missing_are_named(timeout: float) -> Iterator[None]:
+    """Says once, on standard error, who has not joined after ``_PATIENCE`` seconds in the block."""
+    joined, deadline = Event(), time.monotonic() + timeout
+    Thread(target=_watch, args=[joined, deadline], daemon=True).start()
+    try:
+        yield
+    finally:
+        joined.set()
+
+
+def _watch(joined: Event, deadline: float) -> None:
+    """The work of a thread of every process; the job does not depend on the work."""
+    with suppress(ImportError, AttributeError, OSError, ValueError):
+        from jax._src.distributed import global_state as job  # the only place with the address
+
+        until = time.monotonic() + _PATIENCE
+        while job.client is None:  # addresses and numbers are known before the client
+            if joined.wait(0.1):
+                return
+        address, count, number = str(job.coordinator_address), job.num_processes, job.process_id
+        host, _, port = address.rpartition(":")
+        beside = 1024 + (int(port) + 20011) % (65536 - 1024)
+        if number == 0:
+            missing = _absent(joined, until, beside, count)
+        else:
+            place = host.strip("[]"), int(port), beside
+            missing = _unanswered(joined, until, place, number)
+        for who in missing:
+            left = max(deadline - time.monotonic(), 0)
+            text = f"{who} of the {count} of the job at {address}, for at most {left:.0f} s more"
+            print(f"jaxnn: waiting for {text}", file=sys.stderr, flush=True)
+
+
+def _absent(joined: Event, until: float, port: int, count: int) -> Iterator[str]:
+    """In process 0: hears of the others, and names the absent at the time ``until``."""
+    absent, said = set(range(1, count)), False
+    family = socket.AF_INET6 if (dual := socket.has_dualstack_ipv6()) else socket.AF_INET
+    with socket.create_server(("", port), family=family, dualstack_ipv6=dual) as server:
+        server.settimeout(0.2)
+        while not joined.is_set():
+            with suppress(OSError, ValueError), server.accept()[0] as caller:
+                caller.settimeout(1)
+                absent.discard(int(caller.recv(20)))
+            if absent and not said and time.monotonic() > until:
+                said = True
+                numbers = ", ".join(map(str, sorted(absent)[:10])) + (", ..." * (len(absent) > 10))
+                yield f"process{'es' if len(absent) > 1 else ''} {numbers}"
+
+
+def _unanswered(
+    joined: Event, until: float, place: tuple[str, int, int], number: int
+) -> Iterator[str]:
+    """In the other processes: tells process 0 the number, and names process 0 if absent."""
+    host, port, beside = place
+    while not joined.wait(0.2):
+        with suppress(OSError), socket.create_connection((host, beside), timeout=1) as server:
+            server.sendall(str(number).encode())
+            return
+        if time.monotonic() > until:
+            try:
+                socket.create_connection((host, port), timeout=1).close()
+            except OSError:
+                yield "process 0"
+            until = math.inf
 
 
 def _check_job(address: Any, count: Any, index: Any) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,18 +235,38 @@ def unequal(folder: Path) -> dict[str, Any]:
     return {"error": raised(lambda: distributed.agree(True))}
 
 
-WORK = {work.__name__: work for work in (together, halved, killed, one_fails, waiting, unequal)}
+def patient(folder: Path) -> dict[str, Any]:
+    """Joins, with a word about missing processes after a second."""
+    distributed._PATIENCE = 1.0
+    distributed.join(timeout_seconds=100)
+    return {"agreed": distributed.agree(True)}
+
+
+WORK = {
+    work.__name__: work for work in (together, halved, killed, one_fails, waiting, unequal, patient)
+}
+
+
+def free_port() -> int:
+    """A port that no process uses."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 @contextmanager
-def processes(work: str, folder: Path, count: int = 2) -> Iterator[list[subprocess.Popen]]:
-    """The processes at work; whatever happens, they do not outlive the ``with``."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+def processes(
+    work: str,
+    folder: Path,
+    count: int = 2,
+    indices: Sequence[int] | None = None,
+    port: int | None = None,
+) -> Iterator[list[subprocess.Popen]]:
+    """The processes at work, or some; whatever happens, they do not outlive the ``with``."""
+    port = port or free_port()
     started = []
     try:
-        for index in range(count):
+        for index in range(count) if indices is None else indices:
             step = {
                 "SLURM_JOB_ID": "1",
                 "SLURM_STEP_NODELIST": "localhost",

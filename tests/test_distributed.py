@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ from numpy.testing import assert_allclose
 from several_processes import (
     LENGTHS,
     TIMEOUT,
+    free_port,
     halving,
     outcomes,
     population,
@@ -138,7 +140,7 @@ def test_of_an_experiment_the_first_process_prints_and_writes(together):
     assert written["results"] == {"devices": 2}
     first, second = (said(folder / f"{process}.out") for process in (0, 1))
     assert "passed: devices: 2" in first
-    assert first[-1].startswith("wrote history.csv, results.json")
+    assert first[-1].startswith("wrote results.json, history.csv")
     assert second == []
 
 
@@ -219,6 +221,25 @@ def test_processes_stop_when_they_are_told_to(tmp_path):
         for process in started:
             process.terminate()
         assert [process.wait(TIMEOUT) for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_a_missing_process_is_named_and_may_come_late(tmp_path):
+    port = free_port()
+    with processes("patient", tmp_path, 3, [0, 2], port) as early:
+        line = "jaxnn: waiting for process 1 of the 3 of the job at localhost:"
+        wait_until(lambda: line in (tmp_path / "0.err").read_text())
+        with processes("patient", tmp_path, 3, [1], port) as late:
+            assert [process.wait(TIMEOUT) for process in (*early, *late)] == [0, 0, 0]
+    said_by = [said(tmp_path / f"{process}.err") for process in range(3)]
+    assert [len(lines) for lines in said_by] == [1, 0, 0]
+    assert re.fullmatch(rf"{line}{port}, for at most 9[0-9] s more", said_by[0][0])
+
+
+def test_a_missing_first_process_is_named(tmp_path):
+    with processes("patient", tmp_path, 2, [1]):
+        wait_until(lambda: "s more" in (tmp_path / "1.err").read_text())
+    (line,) = said(tmp_path / "1.err")
+    assert line.startswith("jaxnn: waiting for process 0 of the 2 of the job at localhost:")
 
 
 def wait_until(done: Callable[[], bool]) -> None:
