@@ -187,6 +187,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         sync_folder(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if type(error) is OSError and error.errno is None:  # by NumPy, on a full disk
+            raise OSError(f"{error}: {os.fspath(path)!r}") from error
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise

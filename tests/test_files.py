@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -90,6 +91,17 @@ def test_two_writers_at_once_do_not_mix(tmp_path):
             second.write("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first"
+
+
+@pytest.mark.parametrize("write", [np.save, lambda file, array: file.write(array.tobytes())])
+def test_a_full_disk_is_a_line_with_the_file(tmp_path, write):
+    with (
+        largest_file(1000),
+        pytest.raises(OSError, match=re.escape(str(tmp_path / "out"))),
+        atomic_write(tmp_path / "out") as file,
+    ):
+        write(file, np.zeros(1000))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
@@ -204,7 +216,7 @@ def test_a_disk_that_fails_is_one(tmp_path, monkeypatch):
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: '{path}'"),
         (OSError(errno.EACCES, "Permission denied", "another"), "Permission denied: 'another'"),
-        (OSError("a message without a number"), "a message without a number"),
+        (OSError("a message without a number"), "a message without a number: '{path}'"),
     ],
 )
 def test_errors_of_the_system_name_the_file(tmp_path, error, said):

@@ -145,9 +145,12 @@ def split(examples: Examples) -> tuple[Examples, Examples]:
 
 def store(folder: Path, train: Any, validation: Any) -> None:
     """Writes ``Examples`` or a ``jaxnn.Data`` of each kind for the contenders' processes."""
+    from jaxnn.files import atomic_write  # with JAX, which peers do without
+
     for name, examples in {"train": train, "validation": validation}.items():
         for field, array in zip(Examples._fields, examples, strict=True):
-            np.save(folder / f"{name}_{field}.npy", array)
+            with atomic_write(folder / f"{name}_{field}.npy") as file:
+                np.save(file, array)
 
 
 def restore(folder: Path, sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> Problem:

@@ -31,7 +31,7 @@ from experiments.benchmark.parts import roofline
 from experiments.benchmark.problem import cores_name
 from experiments.harness import BAD_INPUT, SUCCESS
 from jaxnn.files import atomic_write
-from jaxnn.reporting import write_csv
+from jaxnn.reporting import printable, write_csv
 
 HERE = Path("experiments/benchmark")
 NEWEST = HERE / "published" / "epyc-9004-avx512.json"
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
         command(*bound.args, **bound.kwargs)
     except (CycloptsError, OSError, ValueError) as error:
-        print(f"experiments.benchmark.report: {' '.join(str(error).split())}", file=sys.stderr)
+        line = printable(" ".join(str(error).split()))
+        print(f"experiments.benchmark.report: {line}", file=sys.stderr)
         return BAD_INPUT
     return SUCCESS
 
@@ -102,7 +103,7 @@ def save(path: Path, content: str | bytes) -> None:
     """Writes a file, whole or not at all, and prints its name."""
     with atomic_write(path, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
-    print(f"wrote {path}")
+    print(f"wrote {printable(path)}")
 
 
 def small_png(figure: Any) -> bytes:

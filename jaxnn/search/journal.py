@@ -92,7 +92,10 @@ logger = logging.getLogger("jaxnn.search")
 
 
 class RunFolderError(ValueError):
-    """The folder cannot hold this search, or holds no search."""
+    """The folder cannot hold this search, or holds no search; the message is printable."""
+
+    def __init__(self, message: object):
+        super().__init__(printable(message))
 
 
 class CorruptLogError(files.DamagedFileError):

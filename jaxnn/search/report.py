@@ -50,7 +50,7 @@ def reporting(
         from jaxnn.progress import Progress
 
         output = stream or sys.stderr
-        print(f"search: {programs(space)}", file=output, flush=True)
+        print(f"search: {printable(programs(space))}", file=output, flush=True)
         with Progress(output, unit="evaluations", summary=True, clock=clock) as shown:
             yield lambda status: shown.report(
                 "search", status.done, status.total, _best_so_far(status, measure), status.read
