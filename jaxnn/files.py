@@ -14,6 +14,7 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -67,6 +68,9 @@ def printable(text: object, *, keep: str = "", encoding: str = "utf-8") -> str:
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if os.name == "posix" else 2**40
+
+
 class DamagedFileError(ValueError):
     """The content of a file differs from the written content."""
 
@@ -79,16 +83,20 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     """Opens a regular file to read: a FIFO would wait for ever, a device would fill the memory.
 
     Raises:
-      OSError: the file cannot be read, or is no regular file.
+      OSError: the file cannot be read, is no regular file, or is larger than the memory.
     """
     return open(path, "rb", opener=_regular)
 
 
 def _regular(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_size <= _MEMORY:
         return descriptor
     os.close(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        fault = f"holds {found.st_size} bytes, expected at most the machine's memory, {_MEMORY}"
+        raise OSError(errno.EFBIG, fault, path)
     raise OSError(errno.EINVAL, "expected a regular file, found a pipe, device or folder", path)
 
 
@@ -142,15 +150,18 @@ def misfit(value: Any, schema: Any, name: str) -> str:
     if isinstance(schema, dict):
         if type(value) is not dict:
             return _unfit(value, "values by name", name)
-        parts = ((value.get(key), part, f"{name}.{key}") for key, part in schema.items())
+        faults = ((f".{key}", misfit(value.get(key), part, "")) for key, part in schema.items())
     else:
         if type(value) is not list:
             return _unfit(value, "a list", name)
         entries = schema if isinstance(schema, tuple) else schema * len(value)
         if len(value) != len(entries):
             return _unfit(value, f"a list of {len(entries)}", name)
-        parts = ((v, entries[i], f"{name}[{i}]") for i, v in enumerate(value))
-    return next(filter(None, (misfit(*part) for part in parts)), "")
+        parts = zip(range(len(value)), value, entries, strict=True)
+        faults = ((i, misfit(entry, part, "")) for i, entry, part in parts)
+    place, fault = next(filter(itemgetter(1), faults), ("", ""))
+    place = f"[{place}]" if isinstance(place, int) else place
+    return fault and f"{name}{place}{fault}"
 
 
 def _unfit(value: Any, expected: str, name: str) -> str:

@@ -685,24 +685,34 @@ def resident(pid: int) -> int:
 
 
 BAD = ("uncaught", "hang", "died", "above 1 GB", "silently wrong")
+VERDICTS = ("same", "other", "refused", "not damaged", *BAD)
 
 
 def fuzz(files: int, seed: int, kinds: list[str]) -> Counter[tuple[str, str]]:
     """Reads so many damaged files; counts of (kind, verdict)."""
     counts: Counter[tuple[str, str]] = Counter()
     turns = [kind for kind in kinds for _ in range(KINDS[kind].share)]
-    order = sorted(range(files), key=lambda i: turns[i % len(turns)])  # kind by kind
     worker = Worker(seed)
     try:
-        for i in order:
-            outcome = worker.run(turns[i % len(turns)], i)
-            verdict = "above 1 GB" if outcome.memory > MOST else outcome.verdict
-            counts[outcome.kind, verdict] += 1
-            if verdict in BAD:
-                print(f"{outcome.kind} {i}: {verdict}: {outcome.said}", flush=True)
+        for kind in kinds:
+            for number in (n for n in range(files) if turns[n % len(turns)] == kind):
+                outcome = worker.run(kind, number)
+                verdict = "above 1 GB" if outcome.memory > MOST else outcome.verdict
+                counts[kind, verdict] += 1
+                if verdict in BAD:
+                    print(f"{kind} {number}: {verdict}: {outcome.said}", flush=True)
+            print(row(kind, counts), flush=True)
     finally:
         worker.end()
     return counts
+
+
+def row(name: str, counts: Counter[tuple[str, str]]) -> str:
+    """The line of a kind in the table, or of all kinds."""
+    sums: Counter[str] = Counter()
+    for (kind, verdict), number in counts.items():
+        sums[verdict] += number * (name in (kind, "all"))
+    return f"{name:20}" + "".join(f"{sums[verdict]:16}" for verdict in VERDICTS)
 
 
 def main() -> int:
@@ -716,13 +726,9 @@ def main() -> int:
     if arguments.work:
         work_off(arguments.seed)
         return 0
+    print(f"{'':20}" + "".join(f"{verdict:>16}" for verdict in VERDICTS))
     counts = fuzz(arguments.files, arguments.seed, arguments.kinds)
-    verdicts = ("same", "other", "refused", "not damaged", *BAD)
-    print(f"{'':20}" + "".join(f"{verdict:>16}" for verdict in verdicts))
-    for kind in [*arguments.kinds, "all"]:
-        row = [sum(n for (k, v), n in counts.items() if v == verdict and kind in (k, "all"))
-               for verdict in verdicts]  # fmt: skip
-        print(f"{kind:20}" + "".join(f"{number:16}" for number in row))
+    print(row("all", counts))
     return int(any(verdict in BAD for _, verdict in counts))
 
 

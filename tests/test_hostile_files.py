@@ -263,6 +263,15 @@ def test_files_that_are_not_regular_are_refused_at_once(tmp_path, kind, make):
     assert documented(caught.value)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "database"])
+def test_a_file_larger_than_the_memory_is_refused_at_once(tmp_path, kind):
+    name, content, read = READERS[kind]
+    (tmp_path / name).write_bytes(content)
+    os.truncate(tmp_path / name, 2**43)  # without blocks on the disk
+    with pytest.raises(OSError, match=r"holds 8796093022208 bytes, expected at most the machine"):
+        read(tmp_path / name)
+
+
 def test_a_checkpoint_that_is_a_pipe_is_noted_and_the_one_before_is_used(tmp_path):
     with Journal(tmp_path, QUESTION) as journal:
         for segment in (1, 2):
