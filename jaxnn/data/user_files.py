@@ -19,7 +19,7 @@ import numpy as np
 from jaxnn.data import idx
 from jaxnn.data.nearby import advice
 from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, make_splits
-from jaxnn.files import decoding, open_regular
+from jaxnn.files import decoding, open_regular, short
 from jaxnn.types import Splits
 
 FAMILIES = (
@@ -74,7 +74,7 @@ def _sets_in(folder: Path) -> list[dict[str, Path]]:
         names = {part: name.replace("-idx", f"{separator}idx") for part, name in idx.NAMES.items()}
         if any(idx.find(folder, name) for name in names.values()):
             sets.append({p: idx.find(folder, name) or folder / name for p, name in names.items()})
-    names = [file.name for file in folder.glob("*") if file.suffix.lower() == ".npy"]
+    names = [path.name for path in folder.glob("[!.]*") if path.suffix.lower() == ".npy"]
     for named in _families(folder, names, ".npy"):
         sets.append({part: folder / name for part, name in named.items()})
     return sets
@@ -101,9 +101,8 @@ def _four_of(path: Path, names: Collection[str]) -> dict[str, str]:
     whole = [named for named in _families(path, names) if {*named.values()} <= {*names}]
     if not whole:
         expected = "; or ".join(", ".join(family) for family in FAMILIES)
-        raise DataError(
-            f"{path} holds the arrays {', '.join(names) or '(none)'}, expected {expected}"
-        )
+        listed = short(", ".join(names), 400) or "(none)"
+        raise DataError(f"{path} holds the arrays {listed}, expected {expected}")
     listed = " and ".join(", ".join(named.values()) for named in whole)
     expect(len(whole) == 1, f"{path} holds {len(whole)} data sets, {listed}", "one data set")
     return whole[0]

@@ -310,6 +310,20 @@ def test_a_file_that_is_not_regular_is_refused_at_once(tmp_path, arrays, idx_fil
     assert "\n" not in str(caught.value)
 
 
+def test_hidden_files_are_no_data_set(tmp_path, arrays, idx_files):
+    write_npy(tmp_path, arrays, idx_files)
+    (tmp_path / "._fashion_mnist_train_images.npy").write_bytes(b"of a file manager")
+    assert len(load(tmp_path).train.targets) == 20
+
+
+def test_an_archive_of_many_arrays_is_one_short_line(tmp_path):
+    named = {f"a{i}": np.zeros(1) for i in range(500)}
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **named)
+    with pytest.raises(DataError, match=r"a0, a1, .*\.\.\., expected train_images") as caught:
+        load(tmp_path / "a.npz")
+    assert len(str(caught.value)) < 800
+
+
 def test_names_of_strangers_are_printable(tmp_path):
     named = {"\x1b[2J\x1b[31mall is well": np.zeros(1)}
     np.savez(tmp_path / "a.npz", allow_pickle=False, **named)
