@@ -21,7 +21,7 @@ from jax.extend import core
 
 from jaxnn.types import PyTree
 
-LONGEST = 2_000
+LONGEST = 1_000
 """Characters of an exception's message that are shown."""
 
 Name = int

@@ -37,9 +37,6 @@ PRINTED = 10_000_000
 ANSWER = 100_000_000
 """Bytes of the longest answer of a process."""
 
-HELPED = 3
-"""Waiting claims of a file that a further process is worth."""
-
 AHEAD = 1
 """Processes that import JAX before a file is ready for them."""
 
@@ -99,6 +96,8 @@ def judge(
                 verdicts[file, place] = content._replace(file=names[file])
                 total = sum(map(len, claims.values())) + len(names) - len(claims)
                 on_result(len(verdicts), total, content)
+                if len(verdicts) == total and len(claims) == len(names):
+                    break
             else:
                 claims[file] = [claim._replace(file=names[file]) for claim in content]
     return [
@@ -137,6 +136,8 @@ class _Job:
     def __init__(self, files: Sequence[int]):
         self.files = files
         self.loaded = False
+        self.workers = 1
+        self.alone = False  # whether a second process failed to load the files
         self.waiting: deque[tuple[int, int, Description]] = deque()
 
 
@@ -155,10 +156,10 @@ class _Jobs:
 
     def arrivals(self, workers: int) -> Generator[Arrival, None, None]:
         """The claims and the verdicts as they come."""
-        # No more processes than claims, as far as the text of the files tells.
-        workers = min(workers, sum(max(1, _text(path).count(b"claim(")) for path in self._paths))
+        # At first no more processes than claims, as far as the text of the files tells.
+        claims = sum(max(1, _text(path).count(b"claim(")) for path in self._paths)
         try:
-            self._idle.extend(self._start() for _ in range(workers))
+            self._idle.extend(self._start() for _ in range(min(workers, claims)))
             for _ in range(workers):
                 threading.Thread(target=self._work, daemon=True).start()
             while workers:
@@ -187,15 +188,16 @@ class _Jobs:
         self._arrivals.put(end)
 
     def _next_job(self) -> _Job | None:
-        """An untouched job, else a begun job with many waiting claims; None at the end."""
+        """An untouched job, else a begun job with waiting claims; None at the end."""
         with self._changed:
             while not self._stopped:
                 if self._untouched:
                     self._begun.append(job := self._untouched.popleft())
                     return job
-                job = max(self._begun, key=lambda job: len(job.waiting))
-                if len(job.waiting) >= HELPED:
-                    return job
+                for job in sorted(self._begun, key=lambda job: -len(job.waiting)):
+                    if len(job.waiting) >= job.workers and not job.alone:
+                        job.workers += 1
+                        return job
                 if all(job.loaded for job in self._begun):
                     break
                 self._changed.wait()
@@ -210,6 +212,7 @@ class _Jobs:
                     paths = [self._paths[file] for file in job.files]
                     answers = process.ask(("load", *paths), self._timeout)
                 except Ended as error:
+                    job.alone = True
                     if not helps:
                         self._give_up(job, f"{error}, while the file was loaded")
                     return
@@ -261,7 +264,8 @@ class _Jobs:
             job.waiting.extend((file, place, claim) for place, claim in enumerate(claims))
         with self._changed:
             job.loaded = True
-            self._changed.notify_all()
+            if not job.waiting:
+                self._changed.notify_all()
 
     def _give_up(self, job: _Job, reason: str) -> None:
         """Makes every waiting claim an error, or every file if the claims are unknown."""
@@ -273,6 +277,7 @@ class _Jobs:
 
     def _take(self, job: _Job) -> tuple[int, int, Description] | None:
         with self._changed:
+            self._changed.notify_all()  # the claims that still wait are work for idle threads
             return job.waiting.popleft() if job.waiting else None
 
     def _announce(self, *arrivals: Arrival) -> None:
@@ -368,7 +373,8 @@ class _Process:
                     self._stop()
                     break
                 with suppress(OSError, ValueError, AttributeError):
-                    sys.stderr.write(printable(text, keep="\n\t"))
+                    end = "\n" if text.endswith("\n") else ""
+                    sys.stderr.write(printable(text.removesuffix("\n"), keep="\t") + end)
                     sys.stderr.flush()
 
 

@@ -133,7 +133,7 @@ UNUSABLE = [
     ("import sys\nsys.exit('enough')\n", "line 2: SystemExit: enough"),
     ("class Odd(BaseException):\n    pass\nraise Odd('base')\n", "line 3: Odd: base"),
     ("def f(n):\n    return f(n + 1)\nf(0)\n", "line 2: RecursionError: maximum recursion depth"),
-    ("raise ValueError(10**7 * 'x')\n", f"line 1: ValueError: {2000 * 'x'} ..."),
+    ("raise ValueError(10**7 * 'x')\n", f"line 1: ValueError: {1000 * 'x'} ..."),
     (
         "class Mute(Exception):\n    def __str__(self):\n        raise OSError\nraise Mute\n",
         "line 4: Mute: no message, but OSError",
@@ -259,7 +259,7 @@ def in_processes(tmp_path_factory):
         ("on_cpu", "holds", "seed 4"),
         ("leaves", "error", "SystemExit: 5 (line 42 of claims.py)"),
         ("interrupts", "error", "KeyboardInterrupt: no message (line 46 of claims.py)"),
-        ("long", "error", f"ValueError: {2000 * 'x'} ... (line 50 of claims.py)"),
+        ("long", "error", f"ValueError: {1000 * 'x'} ... (line 50 of claims.py)"),
         ("last", "holds", "seed 4"),
     ],
 )
