@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-EXTRA = ("cyclopts", "jinja2", "latex2mathml", "mpmath", "rich")
+EXTRA = ("cyclopts", "jinja2", "latex2mathml", "mpmath", "pebble", "rich")
 """The packages of the extra ``verify``."""
 
 
