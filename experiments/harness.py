@@ -171,7 +171,8 @@ def files_of_an_earlier_run(name: str, out: Path) -> tuple[str, ...]:
             f"--out is {out}, where results.json is of {found or 'no experiment'}, expected a new "
             f"folder or results of {name}"
         )
-    return tuple(file for file in files if Path(file).name == file)
+    texts = [file for file in files if isinstance(file, str)] if isinstance(files, list) else []
+    return tuple(file for file in texts if Path(file).name == file)
 
 
 def _write_text(path: Path, text: str) -> None:

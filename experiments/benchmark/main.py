@@ -17,6 +17,7 @@ from experiments.benchmark import machine, problem
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.part import Bench, Goal, Part, Results
 from experiments.config import DataConfig, Whole
+from jaxnn.files import open_regular
 from jaxnn.reporting import plain
 
 PARTS = {  # and their modules, in the order of the tables
@@ -121,14 +122,15 @@ def repetitions(results: Any, path: tuple[str, ...] = ()) -> Iterator[dict[str, 
 def read(path: Path) -> dict[str, Any]:
     """A results.json of the benchmark; ValueError, with the reason, for any different file."""
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
+        with open_regular(path) as file:
+            content = json.loads(file.read())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     experiment = content.get("experiment") if isinstance(content, dict) else None
     if experiment != "benchmark":
         raise ValueError(f"{path} has the experiment {experiment!r}, expected 'benchmark'")
     missing = {"config", "versions", "device", "results"} - set(content)
-    if missing or "machine" not in content["results"]:
+    if missing or not isinstance(content["results"], dict) or "machine" not in content["results"]:
         what = ", ".join(sorted(missing)) or "results.machine"
         raise ValueError(f"{path} has no {what}, expected a results.json of the benchmark")
     return content

@@ -356,6 +356,8 @@ def test_without_a_roofline_there_is_no_page(files):
         ('{"experiment": "logistic"}', "has the experiment 'logistic', expected 'benchmark'"),
         ('{"experiment": "benchmark", "config": {}}', "has no device, results, versions"),
         (json.dumps(content({}) | {"results": {"peak_gflops": 1}}), "has no results.machine"),
+        (json.dumps(content({}) | {"results": 3}), "has no results.machine"),
+        ("[" * 100_000, "is not JSON"),
         ("\xff", "is not JSON"),
     ],
 )

@@ -422,6 +422,16 @@ def test_a_folder_never_has_files_of_two_runs(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["files"] == ["results.json"]
 
 
+@pytest.mark.parametrize(
+    "files", [None, 3, "notes.png", [3, None, ["notes.png"]], {"notes.png": 1}]
+)
+def test_an_edited_list_of_files_removes_no_file(tmp_path, files):
+    (tmp_path / "notes.png").touch()
+    (tmp_path / "results.json").write_text(json.dumps({"experiment": "toy", "files": files}))
+    assert run_toy(["--out", str(tmp_path)]) == 0
+    assert (tmp_path / "notes.png").exists()
+
+
 def test_an_interrupted_run_leaves_the_results_of_the_earlier_run(tmp_path):
     assert run_toy(["--out", str(tmp_path)], full_experiment) == 0
 
