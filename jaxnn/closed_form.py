@@ -8,15 +8,24 @@ docstrings name the misprints of the sources.
 
 from collections.abc import Callable
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from jaxnn.losses import check_target, sigmoid, softmax
-from jaxnn.mlp import ACTIVATIONS, affine, by_name
-from jaxnn.types import Array, ArrayLike, Layer, Params
+from jaxnn.mlp import ACTIVATIONS, affine, as_layer, as_layers, by_name
+from jaxnn.types import (
+    Array,
+    ArrayLike,
+    Layer,
+    Params,
+    as_array,
+    on_host,
+    require_count,
+    require_type,
+)
 
 VECTOR, ROWS = (None,), (None, None)
 
@@ -40,7 +49,7 @@ def softmax_jacobian(p: Array) -> Array:
 
     Source: S1.1. S4.3 prints the off-diagonal entries as -S_i S_i; correct is -S_i S_j.
     """
-    _check_shape("softmax_jacobian", "p", p, VECTOR)
+    p = _array("softmax_jacobian", "p", p, VECTOR)
     return jnp.diag(p) - jnp.outer(p, p)
 
 
@@ -56,7 +65,7 @@ def softmax_weight_jacobian(p: Array, x: Array) -> Array:
 
     Source: S2.1.
     """
-    _check_shape("softmax_weight_jacobian", "x", x, VECTOR)
+    x = _array("softmax_weight_jacobian", "x", x, VECTOR)
     return jnp.tensordot(softmax_jacobian(p), x, axes=0)
 
 
@@ -72,8 +81,8 @@ def softmax_backward(p: Array, p_gradient: Array) -> Array:
 
     Source: S1.2, S3.1.
     """
-    _check_shape("softmax_backward", "p", p, VECTOR)
-    _check_shape("softmax_backward", "p_gradient", p_gradient, p.shape)
+    p = _array("softmax_backward", "p", p, VECTOR)
+    p_gradient = _array("softmax_backward", "p_gradient", p_gradient, p.shape)
     return p * (p_gradient - p @ p_gradient)
 
 
@@ -91,8 +100,7 @@ def cross_entropy_gradient(z: Array, y: ArrayLike) -> Array:
 
     Source: S1.2, S4.3, S5.4.
     """
-    y = jnp.asarray(y)
-    check_target("cross_entropy_gradient", z, y)
+    z, y = check_target("cross_entropy_gradient", z, y)
     if y.ndim == 0:
         return softmax(z) - jax.nn.one_hot(y, z.shape[0], dtype=z.dtype)
     return softmax(z) * jnp.sum(y) - y
@@ -110,8 +118,8 @@ def layer_gradient(delta: Array, x: Array) -> Layer:
 
     Source: S5.5.
     """
-    _check_shape("layer_gradient", "delta", delta, VECTOR)
-    _check_shape("layer_gradient", "x", x, VECTOR)
+    delta = _array("layer_gradient", "delta", delta, VECTOR)
+    x = _array("layer_gradient", "x", x, VECTOR)
     return Layer(jnp.outer(delta, x), delta)
 
 
@@ -133,9 +141,10 @@ def softmax_regression_gradients(layer: Layer, x: Array, y: Array, l2: ArrayLike
     Source: S2.2, S2.4. S2.2 prints its last line with the sum over i = 1..m, the number of inputs,
     and without the 1/n; the sum runs over the n examples.
     """
-    _check_shape("softmax_regression_gradients", "x", x, ROWS)
-    y = jnp.asarray(y)
-    _check_shape("softmax_regression_gradients", "y", y, (len(x), *y.shape[1:]))
+    layer, x = as_layer(layer), _array("softmax_regression_gradients", "x", x, ROWS)
+    y, l2 = jnp.asarray(as_array("y", y)), _array("softmax_regression_gradients", "l2", l2, ())
+    _array("softmax_regression_gradients", "y", y, (len(x), *y.shape[1:]))
+    _check_labels("softmax_regression_gradients", y, len(layer.bias) - 1)
     z = jax.vmap(affine, in_axes=(None, 0))(layer, x)
     delta = jax.vmap(cross_entropy_gradient)(z, y) / len(x)
     return Layer(delta.T @ x + l2 * layer.weight, jnp.sum(delta, axis=0))
@@ -143,6 +152,7 @@ def softmax_regression_gradients(layer: Layer, x: Array, y: Array, l2: ArrayLike
 
 def sigmoid_derivative_from_value(h: Array) -> Array:
     """The sigmoid's derivative from its value h = sigmoid(x), elementwise: h (1 - h) (S4.2)."""
+    h = as_array("h", h)
     return h * (1 - h)
 
 
@@ -166,9 +176,7 @@ def affine_composition(layers: Params, x: Array) -> tuple[Array, ...]:
 
     Source: S2.5, whose program computes every z_i from the original x instead of z_{i-1}.
     """
-    if not layers:
-        raise ValueError("affine_composition got no layers, expected at least one")
-    return tuple(accumulate(layers, lambda z, layer: affine(layer, z), initial=x))[1:]
+    return tuple(accumulate(as_layers(layers), lambda z, layer: affine(layer, z), initial=x))[1:]
 
 
 def affine_weight_jacobian(x: Array, out: int) -> Array:
@@ -185,8 +193,8 @@ def affine_weight_jacobian(x: Array, out: int) -> Array:
 
     Source: S2.5.
     """
-    _check_shape("affine_weight_jacobian", "x", x, VECTOR)
-    return jnp.kron(jnp.eye(out, dtype=x.dtype), x)
+    x = _array("affine_weight_jacobian", "x", x, VECTOR)
+    return jnp.kron(jnp.eye(require_count("out", out), dtype=x.dtype), x)
 
 
 def affine_jacobians(layers: Params, x: Array) -> Params:
@@ -205,6 +213,7 @@ def affine_jacobians(layers: Params, x: Array) -> Params:
     of two layers x W_2, of shape 2 x 3 where "3 x 2" is printed. dz_2/db_2 is the 1 x 1 identity,
     printed also as 1_{1x3}. The program of S2.5 returns nothing.
     """
+    layers, x = as_layers(layers), as_array("x", x)
     inputs = (x, *affine_composition(layers, x))
     outputs = len(inputs[-1])
     if outputs != 1:
@@ -244,9 +253,7 @@ def two_layer_values(params: Params, x: Array, *, activation: str = "sigmoid") -
 
     Source: S3.
     """
-    if len(params) != 2:
-        raise ValueError(f"two_layer_values takes two layers, got {len(params)}")
-    first, second = params
+    first, second = _two_layers(params)
     hidden = by_name("activation", activation, ACTIVATIONS)(affine(first, x))
     return TwoLayerValues(hidden, softmax(affine(second, hidden)))
 
@@ -275,6 +282,8 @@ def two_layer_gradients(
     Source: S3.1, S3.2, S3.3. S3.3 prints dH[k]/dW1_i of a ReLU layer as X[k] if i = k; correct is
     the whole vector X.
     """
+    params, x = _two_layers(params), as_array("x", x)
+    require_type(callable(loss_gradient), "loss_gradient", loss_gradient, "a function of y-hat [K]")
     hidden, output = two_layer_values(params, x, activation=activation)
     output_delta = softmax_backward(output, loss_gradient(output))
     return _two_layer_backward(params, x, hidden, output_delta, activation)
@@ -298,8 +307,8 @@ def input_gradient(params: Params, x: Array, y: ArrayLike, *, activation: str = 
     dJ/dx = delta_2 W_1^T with delta_2 = delta_3 W_2^T * sigma'; printed are delta_2 W_1 and
     W_2 delta_3.
     """
+    (first, second), x = params, _ = _two_layers(params), as_array("x", x)
     hidden, _ = two_layer_values(params, x, activation=activation)
-    first, second = params
     output_delta = cross_entropy_gradient(affine(second, hidden), y)
     backward = _two_layer_backward(params, x, hidden, output_delta, activation)
     return backward.first.bias @ first.weight
@@ -310,7 +319,7 @@ def log_softmax_sum_gradient(z: Array) -> Array:
 
     Source: S5.2, which prints the gradient of -J.
     """
-    _check_shape("log_softmax_sum_gradient", "z", z, VECTOR)
+    z = _array("log_softmax_sum_gradient", "z", z, VECTOR)
     return 1 - z.shape[0] * softmax(z)
 
 
@@ -347,10 +356,12 @@ def logistic_gradient(theta: Array, x: Array, y: Array, l2: ArrayLike = 0.0) -> 
 
     Source: S5.3.
     """
-    _check_shape("logistic_gradient", "theta", theta, VECTOR)
-    _check_shape("logistic_gradient", "x", x, ROWS)
-    _check_shape("logistic_gradient", "x", x, (len(x), len(theta)))
-    _check_shape("logistic_gradient", "y", y, (len(x),))
+    theta = _array("logistic_gradient", "theta", theta, VECTOR)
+    x = _array("logistic_gradient", "x", x, ROWS)
+    _array("logistic_gradient", "x", x, (len(x), len(theta)))
+    y = _array("logistic_gradient", "y", y, (len(x),))
+    l2 = _array("logistic_gradient", "l2", l2, ())
+    _check_labels("logistic_gradient", y, 1)
     return (sigmoid(x @ theta) - y) @ x / len(x) + l2 * theta
 
 
@@ -374,7 +385,8 @@ def logistic_update(
     Source: S5.3, whose combined form, theta (1 - l2/N) - alpha sum_i (h_i - y_i) x_i, is a
     different step: the learning rate of the penalty and the mean over the examples are lost.
     """
-    return theta - learning_rate * logistic_gradient(theta, x, y, l2)
+    learning_rate = _array("logistic_update", "learning_rate", learning_rate, ())
+    return as_array("theta", theta) - learning_rate * logistic_gradient(theta, x, y, l2)
 
 
 def _two_layer_backward(
@@ -390,11 +402,31 @@ def _two_layer_backward(
     )
 
 
-def _check_shape(name: str, argument: str, value: Array, shape: tuple[int | None, ...]) -> None:
-    """ValueError unless the argument of the function has the shape; None: any size."""
-    kinds = {VECTOR: "as a vector, got shape", ROWS: "as a matrix, one example per row, got shape"}
+def _two_layers(params: Params) -> tuple[Layer, Layer]:
+    if len(layers := as_layers(params)) != 2:
+        raise ValueError(f"two_layer_values takes two layers, got {len(layers)}")
+    return layers[0], layers[1]
+
+
+def _check_labels(name: str, y: Array, most: int) -> None:
+    """ValueError for class indices (or a probability of one class) out of range; for no tracers."""
+    values = on_host(y) if y.ndim == 1 and y.size else None
+    if values is not None and not 0 <= values.min() <= values.max() <= most:
+        wrong = values[(values < 0) | (values > most)][0]
+        raise ValueError(f"{name} takes y in 0..{most}, got {wrong}")
+
+
+def _array(name: str, argument: str, value: Any, shape: tuple[int | None, ...]) -> Any:
+    """The argument of a function as an array; ValueError for another shape; None: any size."""
+    value = as_array(f"{argument} of {name}", value)
+    kinds = {
+        VECTOR: "as a vector, got shape",
+        ROWS: "as a matrix, one example per row, got shape",
+        (): "as a number, got shape",
+    }
     try:
         chex.assert_shape(value, shape)
     except AssertionError:
         expected = kinds.get(shape, f"of shape {shape}, got")
         raise ValueError(f"{name} takes {argument} {expected} {value.shape}") from None
+    return value

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.types import Array, ArrayLike, Loss, PyTree, on_host
+from jaxnn.types import Array, ArrayLike, Loss, PyTree, as_array, on_host
 
 softmax = jax.nn.softmax
 log_softmax = jax.nn.log_softmax
@@ -32,8 +32,7 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
 
     Source: S1.2.
     """
-    target = jnp.asarray(target)
-    check_target("cross_entropy", logits, target)
+    logits, target = check_target("cross_entropy", logits, target)
     if target.ndim:
         return -jnp.sum(_weighted(target, log_softmax(logits)))
     largest = jax.lax.stop_gradient(jnp.max(logits))
@@ -54,8 +53,7 @@ def squared_error(logits: Array, target: ArrayLike) -> Array:
 
     Source: S3.4.
     """
-    target = jnp.asarray(target)
-    check_target("squared_error", logits, target)
+    logits, target = check_target("squared_error", logits, target)
     if target.ndim == 0:
         target = jax.nn.one_hot(target, logits.shape[0], dtype=logits.dtype)
     return jnp.sum((target - softmax(logits)) ** 2) / 2
@@ -76,7 +74,7 @@ def logistic(logits: Array, target: ArrayLike) -> Array:
 
     Source: S5.3.
     """
-    target = jnp.asarray(target)
+    logits, target = as_array("logits", logits), jnp.asarray(as_array("target", target))
     if logits.size != 1 or target.ndim != 0:
         raise ValueError(
             f"logistic takes one logit and a scalar target, got logits {logits.shape} "
@@ -99,7 +97,8 @@ def l2_penalty(params: PyTree) -> Array:
 
     Source: S2.4.
     """
-    weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim >= 2]
+    leaves = (as_array("params", leaf) for leaf in jax.tree.leaves(params))
+    weights = [leaf for leaf in leaves if leaf.ndim >= 2]
     return jnp.asarray(sum((jnp.sum(weight**2) for weight in weights), start=0.0)) / 2
 
 
@@ -117,8 +116,9 @@ def _weighted(weight: Array, value: Array) -> Array:
     return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
 
 
-def check_target(name: str, logits: Array, target: Array) -> None:
-    """ValueError, in the name of the caller, unless logits and target fit."""
+def check_target(name: str, logits: Any, target: Any) -> tuple[Array, Array]:
+    """Logits and target in arrays; ValueError, in the name of the caller, unless both fit."""
+    logits, target = as_array("logits", logits), jnp.asarray(as_array("target", target))
     if logits.ndim != 1:
         raise ValueError(
             f"{name} takes the logits of one example, shape [C], got {logits.shape}: jax.vmap it "
@@ -132,6 +132,7 @@ def check_target(name: str, logits: Array, target: Array) -> None:
         )
     if is_index:
         _check_value(name, target, logits.shape[0] - 1, "a class index")
+    return logits, target
 
 
 def _check_value(name: str, target: Array, most: int, expected: str) -> None:

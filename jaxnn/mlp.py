@@ -4,14 +4,29 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import losses
-from jaxnn.types import Activation, Array, ArrayLike, Key, Layer, Loss, Params, PyTree, whole
+from jaxnn.types import (
+    Activation,
+    Array,
+    ArrayLike,
+    Key,
+    Layer,
+    Loss,
+    Params,
+    PyTree,
+    as_array,
+    as_key,
+    did_you_mean,
+    require_type,
+    shown,
+    whole,
+)
 
 T = TypeVar("T")
 
@@ -42,11 +57,14 @@ INITIALIZERS: dict[str, Callable[[int, int], float]] = {
 """The standard deviation of a layer's weights, from its numbers of inputs and outputs."""
 
 
+_MOST = 2**40  # parameters: of more XLA loses count
+
+
 def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
     """Draws the parameters: random weights, zero biases.
 
     Args:
-      key: consumed; one draw for all layers.
+      key: consumed; one draw for all layers; a whole number n stands for ``jax.random.key(n)``.
       sizes: units per layer, input first: (784, 10) is softmax regression, (784, 50, 50, 10) has
         two hidden layers.
       initializer: "he", N(0, 2 / in), or "glorot", N(0, 2 / (in + out)).
@@ -58,8 +76,12 @@ def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
     Raises:
       ValueError: fewer than two sizes, a size that is not a positive integer, or an unknown
         initializer.
+      TypeError: no key.
     """
-    sizes, deviation = check_sizes(sizes), by_name("initializer", initializer, INITIALIZERS)
+    key, sizes = as_key(key), check_sizes(sizes)
+    deviation = by_name("initializer", initializer, INITIALIZERS)
+    if (count := parameter_count(sizes)) >= _MOST:
+        raise ValueError(f"sizes is {sizes}, with {count} parameters, expected below {_MOST}")
     shapes = [(out, into) for into, out in pairwise(sizes)]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     draws = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
@@ -86,9 +108,7 @@ def apply(params: Params, x: Array, *, activation: str | Activation = "relu") ->
         unknown activation.
     """
     activate = get_activation(activation)
-    if not params:
-        raise ValueError("params has no layers, expected at least one Layer(weight, bias)")
-    *hidden, last = params
+    *hidden, last = as_layers(params)
     for layer in hidden:
         x = activate(affine(layer, x))
     return affine(last, x)
@@ -119,7 +139,7 @@ def loss(
     Raises:
       ValueError: the shapes do not fit, or an unknown activation or loss.
     """
-    return get_loss(loss)(apply(params, x, activation=activation), jnp.asarray(target))
+    return get_loss(loss)(apply(params, x, activation=activation), as_array("target", target))
 
 
 def parameter_count(sizes: Sequence[int]) -> int:
@@ -154,9 +174,9 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     """The sizes as a tuple of ints; ValueError unless all sizes are positive integers."""
     sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if len(sizes) < 2:
-        raise ValueError(f"sizes is {sizes}, expected at least two: (inputs, ..., classes)")
+        raise ValueError(f"sizes is {shown(sizes)}, expected at least two: (inputs, ..., classes)")
     if not all((whole(size) or 0) > 0 for size in sizes):
-        raise ValueError(f"sizes is {sizes}, expected positive integers")
+        raise ValueError(f"sizes is {shown(sizes)}, expected positive integers")
     return tuple(map(int, sizes))
 
 
@@ -174,14 +194,38 @@ def get_loss(loss: str | Loss) -> Loss:
 
 def by_name(kind: str, name: str, known: Mapping[str, T], also: str = "") -> T:
     """The entry of a table; ValueError for an unknown name."""
-    if name not in known:
-        raise ValueError(f"{kind} is {name!r}, expected one of {sorted(known)}{also}")
+    if not isinstance(name, str) or name not in known:
+        expected = f"expected one of {sorted(known)}{also}{did_you_mean(name, known)}"
+        raise ValueError(f"{kind} is {shown(name)}, {expected}")
     return known[name]
+
+
+def as_layers(params: Any) -> Params:
+    """The layers of a network, in arrays.
+
+    Raises:
+      TypeError: no sequence of layers of numbers.
+      ValueError: no layer.
+    """
+    several = isinstance(params, Iterable) and not hasattr(params, "dtype")
+    several = several and not isinstance(params, Layer)
+    require_type(several, "params", params, "layers, such as (Layer(weight, bias),)")
+    if not (layers := tuple(params)):
+        raise ValueError("params has no layers, expected at least one Layer(weight, bias)")
+    return tuple(map(as_layer, layers))
+
+
+def as_layer(layer: Any) -> Layer:
+    """A layer, in arrays; TypeError unless the layer is a pair of numbers."""
+    fits = isinstance(layer, tuple | list) and len(layer) == 2
+    require_type(fits, "a layer", layer, "Layer(weight, bias)")
+    weight, bias = layer
+    return Layer(as_array("the weight", weight), as_array("the bias", bias))
 
 
 def affine(layer: Layer, x: Array) -> Array:
     """z = Wx + b for one example x [in], guarded (S2.5's ``AffineTransformation``)."""
-    weight, bias = layer
+    (weight, bias), x = as_layer(layer), as_array("x", x)
     if x.ndim != 1:
         raise ValueError(
             f"apply takes one example, shape [in], got {x.shape}: jax.vmap it over a minibatch"

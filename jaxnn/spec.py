@@ -3,16 +3,26 @@
 ``Spec`` is static, ``jaxnn.Hyper`` is traced; the two meet in ``optimizer_at``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jaxnn.mlp import get_loss
 from jaxnn.optimizers import Optimizer, Schedule, check_optimizer, defaults, named, schedule
-from jaxnn.types import Array, ArrayLike, Loss, Model, whole
+from jaxnn.types import (
+    Array,
+    ArrayLike,
+    Loss,
+    Model,
+    require_count,
+    require_type,
+    shown,
+    whole,
+)
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
@@ -53,17 +63,23 @@ class Spec:
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self):
+        functions = (getattr(self.model, name, None) for name in ("init", "apply"))
+        fits = all(map(callable, functions)) and not isinstance(self.model, type)
+        expected = "jaxnn.MLP((inputs, ..., classes)) or jaxnn.Network(init, apply)"
+        require_type(fits and isinstance(self.model, Hashable), "model", self.model, expected)
         object.__setattr__(self, "steps", require_count("steps", self.steps))
         object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))
         get_loss(self.loss)
         check_optimizer(self.optimizer)
         schedule(self.schedule)
         allowed = range(self.steps + 1)
-        if not all(whole(point) in allowed for point in self.evaluate_at):
+        points = self.evaluate_at if isinstance(self.evaluate_at, Iterable) else [self.evaluate_at]
+        if not all(whole(point) in allowed for point in points):
             raise ValueError(
-                f"evaluate_at is {self.evaluate_at}, expected iterations from 0 to {self.steps}"
+                f"evaluate_at is {shown(self.evaluate_at)}, expected iterations from 0 to "
+                f"{self.steps}"
             )
-        points = {*map(int, self.evaluate_at), self.steps}
+        points = {*map(int, points), self.steps}
         object.__setattr__(self, "evaluate_at", tuple(sorted(points)))
 
 
@@ -88,7 +104,14 @@ def with_defaults(spec: Spec, hyper: Any) -> Any:
 
 
 def check_hyper(hyper: Any) -> None:
-    """ValueError for a hyperparameter out of its range; None and traced values pass."""
+    """ValueError for a hyperparameter out of its range; None and traced values pass.
+
+    Raises:
+      TypeError: no NamedTuple with learning_rate and l2.
+    """
+    fits = {"learning_rate", "l2"} <= {*getattr(hyper, "_fields", ())}
+    expected = "Hyper(learning_rate=0.1), or a NamedTuple with learning_rate and l2"
+    require_type(fits and not isinstance(hyper, type), "hyper", hyper, expected)
     for name, value in hyper._asdict().items():
         if not isinstance(value, Tracer) and (value is not None or name in ("learning_rate", "l2")):
             check_range(name, value)
@@ -97,10 +120,13 @@ def check_hyper(hyper: Any) -> None:
 def check_range(name: str, value: ArrayLike | None) -> None:
     """ValueError for values of a traced hyperparameter out of the range of its name."""
     expected, in_range = _RANGES.get(name, ("a finite number", np.isfinite))
-    values = np.asarray(value, float)
-    good = np.isfinite(values) & in_range(values)
+    values = np.asarray(value)
+    good = np.zeros(values.shape, bool)
+    if values.dtype.kind in "iu" or jnp.issubdtype(values.dtype, np.floating):
+        values = values.astype(float)
+        good = np.isfinite(values) & in_range(values)
     if not np.all(good):
-        raise ValueError(f"{name} is {values[~good].flat[0]}, expected {expected}")
+        raise ValueError(f"{name} is {shown(values[~good].tolist()[0])}, expected {expected}")
 
 
 _POSITIVE = ("a finite number above 0", lambda v: v > 0)
@@ -111,11 +137,3 @@ _RANGES: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
     **dict.fromkeys(("l2", "weight_decay", "eps_root"), _NOT_NEGATIVE),
     **dict.fromkeys(("momentum", "b1", "b2", "b3", "decay", "decay_rate", "rho"), _DECAY),
 }
-
-
-def require_count(name: str, value: int) -> int:
-    """The value as an int; ValueError unless it is a positive whole number."""
-    count = whole(value)
-    if count is None or count < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return count

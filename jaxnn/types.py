@@ -5,8 +5,9 @@ layer, C classes, K configurations (the population axis), S seeds (the replicate
 iterations.
 """
 
+import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -111,17 +112,100 @@ def whole(value: Any) -> int | None:
         return None
 
 
+def real(value: Any) -> float | None:
+    """The value as a float; None unless the value is a real scalar, and no bool."""
+    if isinstance(value, bool | np.bool_ | str | bytes | Tracer):
+        return None
+    try:
+        return None if np.ndim(value) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def require_number(
+    name: str, value: Any, expected: str, holds: Callable[[float], bool] = math.isfinite
+) -> float:
+    """The value as a float; ValueError unless a condition holds for the value, a real number."""
+    number = real(value)
+    if number is None or not holds(number):
+        raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+    return number
+
+
+def require_count(name: str, value: Any, least: int = 1) -> int:
+    """The value as an int; ValueError unless the value is a whole number from ``least``."""
+    count = whole(value)
+    if count is None or count < least:
+        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+    return count
+
+
+def require_type(fits: object, name: str, value: Any, expected: str) -> None:
+    """TypeError with a value and the expectation unless the value is of a fitting type."""
+    if not fits:
+        raise TypeError(f"{name} is {shown(value)}, expected {expected}")
+
+
+def shown(value: Any) -> str:
+    """A value in messages: a line of at most 100 characters; arrays and data frames by shape."""
+    if getattr(value, "shape", ()) and not isinstance(value, type):
+        arrays = isinstance(value, np.ndarray | jax.Array)
+        return f"{'an array' if arrays else type(value).__name__} of shape {(*value.shape,)}"
+    if isinstance(value, Data):
+        return "Data(...)"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """A hint at the known name that is most like a misspelt name; empty without such a name."""
+    from difflib import get_close_matches  # for messages alone
+
+    close = get_close_matches(str(name).lower(), [*known], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def as_array(name: str, value: Any) -> Any:
+    """A value as an array; arrays of numbers and traced values stay as they are.
+
+    Raises:
+      TypeError: values that are no numbers, or rows of unequal lengths.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    if type(value) in (int, float):
+        return jnp.asarray(value)  # of a weak type
+    try:
+        array = np.asarray(value)
+        if array.dtype == object:
+            array = np.array(array.tolist())
+        if array.dtype == bool or jnp.issubdtype(array.dtype, np.number):
+            return value if value is array else jnp.asarray(array)
+    except Exception:  # of the conversion of an object of any class
+        pass
+    raise TypeError(f"{name} is {shown(value)}, expected numbers")
+
+
 def as_key(key: Any) -> Key:
     """The random key; a whole number n stands for ``jax.random.key(n)``.
 
     Raises:
       TypeError: neither a key nor a whole number.
     """
+    expected = "expected jax.random.key(0) or a whole number"
     if (seed := whole(key)) is not None:
+        if not -(2**31) <= seed < 2**32:  # JAX would take the last 32 bits
+            raise TypeError(f"key is {seed}, {expected} of 32 bits")
         return jax.random.key(seed)
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"key is {key!r}, expected jax.random.key(0) or a whole number")
-    return jnp.asarray(key)
+    if isinstance(key, np.ndarray):
+        key = jnp.asarray(key)
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key is {shown(key)}, {expected}")
+    legacy = key.dtype == jnp.uint32
+    if not (legacy or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)) or key.ndim != legacy:
+        raise TypeError(f"key has the shape {key.shape} and dtype {key.dtype}, {expected}")
+    return key
 
 
 _FAR, _MEAN_FAR = 64, 10
