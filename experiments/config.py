@@ -11,6 +11,7 @@ from cyclopts import App, Parameter, Token
 
 from jaxnn.data import NAMES
 from jaxnn.optimizers import check_optimizer, schedule
+from jaxnn.types import did_you_mean
 
 
 def _whole_number(_: object, tokens: Sequence[Token]) -> int:
@@ -54,7 +55,10 @@ class Config:
 
     def one_of(self, choices: Sequence[str], *fields: str) -> None:
         """Checks that each field is among the choices."""
-        self._check(fields, lambda value: value in choices, "one of " + ", ".join(choices))
+        for field in fields:
+            hint = did_you_mean(getattr(self, field), choices)
+            expected = f"one of {', '.join(choices)}{hint}"
+            self._check([field], lambda value: value in choices, expected)
 
     def _check(self, fields: Sequence[str], is_valid: Callable[[Any], bool], expected: str) -> None:
         for field in fields:
@@ -106,7 +110,8 @@ class DataConfig(Config):
         super().validate()
         self.at_least(1, "seeds")
         if self.dataset not in NAMES and not (self.dataset and Path(self.dataset).exists()):
-            raise self.refusal("dataset", f"{', '.join(NAMES)} or the path of your own data")
+            expected = f"{', '.join(NAMES)} or the path of your own data"
+            raise self.refusal("dataset", expected + did_you_mean(self.dataset, NAMES))
         if self.data_dir is not None and not self.data_dir.is_dir():
             raise self.refusal("data_dir", "an existing folder")
 

@@ -152,7 +152,7 @@ def _check_job(address: Any, count: Any, index: Any) -> None:
     given = {"coordinator_address": address, "process_count": count, "process_id": index}
     if missing := " and ".join(name for name, value in given.items() if value is None):
         raise ValueError(f"{missing} not given, expected all of {', '.join(given)}, or none")
-    if not re.fullmatch(r".+:\d+", address):
+    if not re.fullmatch(r".+:\d{1,5}", str(address)) or int(address.rpartition(":")[2]) >= 2**16:
         raise ValueError(f"coordinator_address is {address!r}, expected 'host:port'")
     if whole(index) not in range(require_count("process_count", count)):
         raise ValueError(f"process_id is {index!r}, expected 0 to {count - 1}")

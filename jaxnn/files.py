@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from jaxnn.extras import require
-from jaxnn.types import PyTree
+from jaxnn.types import PyTree, require_type, shown
 
 Arrays = Mapping[str, np.ndarray]
 Manifest = dict[str, Any]
@@ -77,6 +77,14 @@ class DamagedFileError(ValueError):
     def __init__(self, message: object):
         """Makes the message printable: the names in a damaged file are a stranger's."""
         super().__init__(printable(message))
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path; TypeError for what is neither a text nor a path, ValueError for a NUL in the text."""
+    require_type(isinstance(value, str | os.PathLike), name, value, "a path")
+    if "\0" in str(value):
+        raise ValueError(f"{name} is {shown(value)}, expected a path without a NUL character")
+    return Path(value)
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:

@@ -22,9 +22,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
+from jaxnn.mlp import by_name
 from jaxnn.spec import Spec, require_count
 from jaxnn.train import NEVER, Layout, Metrics, checked, run
-from jaxnn.types import Array, Data, Key, Model, PyTree
+from jaxnn.types import Array, Data, Key, Model, PyTree, require_type
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
@@ -101,7 +102,9 @@ def train_population(
     shape = len(words), len(hyper.learning_rate)
     if not shape[0]:
         raise ValueError("keys holds 0 seeds, expected at least 1")
-    mesh = mesh or population_mesh()
+    expected = "a function (done, total)"
+    require_type(progress is None or callable(progress), "progress", progress, expected)
+    mesh = population_mesh() if mesh is None else mesh
     check_mesh(mesh, spec.batch_size)
     if block_size is None:
         block_size = default_block_size(spec, mesh.devices.flat[0].platform, shape[1])
@@ -150,7 +153,10 @@ def best(population: Population, on: str, *, measure: str = "loss") -> int:
     Raises:
       ValueError: every configuration has diverged.
     """
-    final = getattr(population.metrics[on], measure)[:, :, -1].mean(axis=0)
+    expected = "what train_population returns"
+    require_type(isinstance(population, Population), "population", population, expected)
+    metrics = by_name("on", on, population.metrics)
+    final = by_name("measure", measure, metrics._asdict())[:, :, -1].mean(axis=0)
     survived = (population.diverged_at == NEVER).all(axis=0) & np.isfinite(final)
     if not survived.any():
         raise ValueError(f"all {len(final)} configurations diverged, expected at least 1 finite")
@@ -174,7 +180,13 @@ def _parameter_bytes(model: Model, _: Any) -> int:
 
 
 def check_mesh(mesh: Mesh, batch_size: int = 0) -> None:
-    """ValueError for other axes, a process without a device, or minibatches of unequal shares."""
+    """ValueError for other axes, a process without a device, or minibatches of unequal shares.
+
+    Raises:
+      TypeError: no mesh.
+    """
+    expected = "jax.make_mesh((4,), ('population',))"
+    require_type(isinstance(mesh, Mesh), "mesh", mesh, expected)
     if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
         raise ValueError(
             f"mesh has the axes {mesh.axis_names}, expected 'population', with or without 'batch'"

@@ -23,7 +23,17 @@ from jaxnn.mlp import ACTIVATIONS, MLP
 from jaxnn.reporting import environment, plain
 from jaxnn.spec import Spec
 from jaxnn.train import map_blocks
-from jaxnn.types import Array, ArrayLike, Data, PyTree
+from jaxnn.types import (
+    Array,
+    ArrayLike,
+    Data,
+    PyTree,
+    as_array,
+    numbers,
+    require_type,
+    shown,
+    whole,
+)
 
 MODEL = "model.safetensors"
 _FORMAT, _VERSION = "jaxnn model", 2
@@ -98,15 +108,12 @@ class SavedModel:
 
     def _map(self, program: Any, inputs: Array | np.ndarray, replicate: int) -> np.ndarray:
         """The program's outputs; see ``map_blocks``."""
-        if not 0 <= replicate < self.replicates:
-            raise ValueError(
-                f"replicate is {replicate}, expected one of the {self.replicates} models, from 0"
-            )
-        inputs, width = np.asarray(inputs), self.model.sizes[0]
+        if whole(replicate) not in range(self.replicates):
+            expected = f"one of the {self.replicates} models, from 0"
+            raise ValueError(f"replicate is {shown(replicate)}, expected {expected}")
+        inputs, width = np.asarray(numbers("inputs", inputs)[0]), self.model.sizes[0]
         if inputs.ndim != 2 or inputs.shape[1] != width:
             raise ValueError(f"inputs have the shape {inputs.shape}, expected [N, {width}]")
-        if inputs.dtype.kind not in "iufb":
-            raise ValueError(f"inputs have the dtype {inputs.dtype}, expected numbers")
         params = jax.tree.map(lambda leaf: leaf[replicate], self.params)
         return map_blocks(
             lambda block: program(self.model, params, block, self.scale), inputs, fill=True
@@ -159,11 +166,16 @@ def save_model(
       ...     load_model(folder).predict([[0, 255, 51, 3]]).shape
       (1,)
     """
+    require_type(isinstance(spec, Spec), "spec", spec, "the jaxnn.Spec of the training")
+    path = files.as_path("folder", folder)
+    about = {} if about is None else about
+    require_type(isinstance(about, Mapping), "about", about, "a dict of notes")
+    scale = np.asarray(as_array("scale", scale))
     model, template = spec.model, jax.eval_shape(spec.model.init, jax.random.key(0))
     if _shapes(params) == _shapes(template):
         params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
     found = _shapes(params)
-    replicates = next(iter(found.values()))[:1]
+    replicates = next(iter(found.values()), (1,))[:1]
     if found != _shapes(template, *replicates):
         raise ValueError(
             f"params have the shapes {found}, expected {_shapes(template)}, or each with R in front"
@@ -176,14 +188,14 @@ def save_model(
         "version": _VERSION,
         "model": known,
         "loss": spec.loss if isinstance(spec.loss, str) else None,
-        "scale": np.asarray(scale),
+        "scale": scale,
         "replicates": replicates[0],
-        "about": about or {},
+        "about": about,
         **environment(),
     }
     content, _ = files.pack(files.named_leaves("params", params), plain(manifest))
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(Path(folder) / MODEL) as file:
+    path.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(path / MODEL) as file:
         file.write(content)
 
 
@@ -207,7 +219,7 @@ def load_model(folder: Path | str) -> SavedModel:
       >>> model.model.sizes, model.loss, model.replicates
       ((4, 3), 'cross_entropy', 1)
     """
-    manifest, arrays = _read(Path(folder))
+    manifest, arrays = _read(files.as_path("folder", folder))
     model = manifest["model"]
     if model["kind"] != "mlp":
         raise ValueError(
@@ -240,10 +252,12 @@ def load_params(folder: Path | str, template: PyTree) -> PyTree:
     Raises:
       ValueError: the template does not fit the saved parameters; and as ``load_model``.
     """
-    return _restore(folder, *_read(Path(folder)), template)
+    return _restore(folder, *_read(files.as_path("folder", folder)), template)
 
 
 def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
+    if folder.name == MODEL and folder.is_file():
+        folder = folder.parent
     path = folder / MODEL
     if not path.exists():
         if (folder / _EARLIER).is_file():

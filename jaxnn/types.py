@@ -149,7 +149,7 @@ def require_type(fits: object, name: str, value: Any, expected: str) -> None:
 
 def shown(value: Any) -> str:
     """A value in messages: a line of at most 100 characters; arrays and data frames by shape."""
-    if getattr(value, "shape", ()) and not isinstance(value, type):
+    if not isinstance(value, type) and getattr(value, "ndim", 0) and hasattr(value, "shape"):
         arrays = isinstance(value, np.ndarray | jax.Array)
         return f"{'an array' if arrays else type(value).__name__} of shape {(*value.shape,)}"
     if isinstance(value, Data):

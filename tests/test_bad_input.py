@@ -1,12 +1,37 @@
-"""Bad input to training: one clear line that names the value and what was expected."""
+"""Bad input: one clear line that names the value and what was expected."""
+
+# Wrong types are the subject of the file.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+import traceback
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import jaxnn
-from jaxnn import MLP, Data, Hyper, Spec, train, train_population
+from jaxnn import (
+    MLP,
+    Data,
+    Hyper,
+    Layer,
+    Network,
+    Spec,
+    closed_form,
+    data,
+    distributed,
+    losses,
+    saved_model,
+    search,
+    train,
+    train_population,
+    verify,
+)
+from jaxnn.search import choice, conditional, fixed, integer, log_uniform, uniform
+from jaxnn.verify import claim, gradcheck, label, one_hot, real, simplex
 
 KEY = jax.random.key(0)
 GOOD = Data(np.zeros((20, 4), np.uint8), np.zeros(20, np.int32), 1.0)
@@ -149,3 +174,580 @@ def test_functions_refuse_what_does_not_fit(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+X, VECTOR = np.ones(4, np.float32), np.ones(3, np.float32)
+LAYER = Layer(np.ones((3, 4), np.float32), VECTOR)
+LAST = Layer(np.ones((2, 3), np.float32), np.ones(2, np.float32))
+ROWS, LABELS = np.ones((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
+NUMBERS = "expected numbers$"
+LAYERS = r"expected layers, such as \(Layer\(weight, bias\),\)$"
+
+
+class Tensor:
+    """As of PyTorch: NumPy can read the values, and that is all."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+def squares(x):
+    return jnp.sum(x**2)
+
+
+def claimed(formula=lambda x: 2 * x, **changes):
+    inputs = {"x": real("n")}
+    return claim(**{"of": squares, "wrt": "x", "kind": "gradient", "inputs": inputs, **changes})(
+        formula
+    )
+
+
+def space(**domains):
+    return search.Space({"learning_rate": log_uniform(1e-3, 1.0), **domains})
+
+
+def task(**changes):
+    return search.Task(Data(np.ones((6, 4)), np.arange(6) % 2), **changes)
+
+
+def saved():
+    layers = (LAYER, LAST)
+    params = tuple(Layer(weight[None], bias[None]) for weight, bias in layers)
+    return saved_model.SavedModel(MLP((4, 3, 2)), params, "cross_entropy", 1.0, {})
+
+
+DOORS = [
+    # networks
+    (lambda: MLP((4, 3), "Relu"), ValueError, r"activation is 'Relu', .*; did you mean 'relu'\?$"),
+    (lambda: MLP((4, 3), "sigmod"), ValueError, r"did you mean 'sigmoid'\?$"),
+    (lambda: MLP((4, 3), ["relu"]), ValueError, r"activation is \['relu'\], expected one of"),
+    (lambda: MLP((4, 3), jnp.ones(3)), ValueError, r"activation is an array of shape \(3,\), exp"),
+    (lambda: MLP((4, 3), initializer=["he"]), ValueError, r"initializer is \['he'\], expected one"),
+    (lambda: MLP("43"), ValueError, r"sizes is \('4', '3'\), expected positive integers$"),
+    (lambda: MLP((True, 3)), ValueError, r"sizes is \(True, 3\), expected positive integers$"),
+    (lambda: jaxnn.parameter_count((LAYER, 3)), ValueError, r"sizes is .*, expected positive int"),
+    (
+        lambda: jaxnn.init(None, (4, 3)),
+        TypeError,
+        r"key is None, expected jax.random.key\(0\) or a",
+    ),
+    (lambda: jaxnn.init("0", (4, 3)), TypeError, "key is '0', expected"),
+    (lambda: jaxnn.init(0.5, (4, 3)), TypeError, r"key is 0\.5, expected"),
+    (lambda: jaxnn.init(True, (4, 3)), TypeError, "key is True, expected"),
+    (lambda: jaxnn.init(2**32, (4, 3)), TypeError, "key is 4294967296, expected .* of 32 bits$"),
+    (lambda: jaxnn.init(np.random.default_rng(0), (4, 3)), TypeError, r"key is Generator\(PCG64\)"),
+    (lambda: jaxnn.init(jax.random.split(KEY, 2), (4, 3)), TypeError, r"key has the shape \(2,\)"),
+    (
+        lambda: jaxnn.init(np.ones(2), (4, 3)),
+        TypeError,
+        r"key has the shape \(2,\) and dtype float",
+    ),
+    (lambda: jaxnn.init((4, 3), KEY), TypeError, r"key is \(4, 3\), expected"),
+    (lambda: jaxnn.init(KEY, (10**9, 10**9)), ValueError, r"with 1000000001000000000 parameters"),
+    (lambda: jaxnn.apply((LAYER,), None), TypeError, f"x is None, {NUMBERS}"),
+    (lambda: jaxnn.apply((LAYER,), "abcd"), TypeError, f"x is 'abcd', {NUMBERS}"),
+    (
+        lambda: jaxnn.apply((LAYER,), [[1.0], [2.0, 3.0]]),
+        TypeError,
+        r"x is \[\[1.0\], \[2.0, 3.0\]\]",
+    ),
+    (lambda: jaxnn.apply((LAYER,), squares), TypeError, f"x is <function .*>, {NUMBERS}"),
+    (lambda: jaxnn.apply(X, (LAYER,)), TypeError, rf"params is an array of shape \(4,\), {LAYERS}"),
+    (lambda: jaxnn.apply(LAYER, X), TypeError, rf"params is Layer\(.*, {LAYERS}"),
+    (lambda: jaxnn.apply(None, X), TypeError, f"params is None, {LAYERS}"),
+    (lambda: jaxnn.apply(MLP((4, 3)), X), TypeError, rf"params is MLP\(.*, {LAYERS}"),
+    (
+        lambda: jaxnn.apply({"w": 1}, X),
+        TypeError,
+        r"a layer is 'w', expected Layer\(weight, bias\)$",
+    ),
+    (lambda: jaxnn.apply([("a", 1)], X), TypeError, f"the weight is 'a', {NUMBERS}"),
+    (lambda: jaxnn.loss((LAYER,), X, "1"), TypeError, f"target is '1', {NUMBERS}"),
+    (lambda: jaxnn.loss((LAYER,), X, None), TypeError, f"target is None, {NUMBERS}"),
+    (lambda: jaxnn.loss((LAYER,), X, 0, loss=["logistic"]), ValueError, r"loss is \['logistic'\]"),
+    (lambda: jaxnn.loss((LAYER,), X, 0, loss="crossentropy"), ValueError, "mean 'cross_entropy'"),
+    # losses
+    (lambda: losses.cross_entropy(None, 0), TypeError, f"logits is None, {NUMBERS}"),
+    (lambda: losses.cross_entropy(0, VECTOR), ValueError, r"takes the logits of one .* got \(\)"),
+    (lambda: losses.cross_entropy(VECTOR, "a"), TypeError, f"target is 'a', {NUMBERS}"),
+    (lambda: losses.squared_error(["a"], 0), TypeError, rf"logits is \['a'\], {NUMBERS}"),
+    (lambda: losses.logistic(None, 1), TypeError, f"logits is None, {NUMBERS}"),
+    (lambda: losses.logistic([0.0], "1"), TypeError, f"target is '1', {NUMBERS}"),
+    (lambda: losses.l2_penalty({"w": "a"}), TypeError, f"params is 'a', {NUMBERS}"),
+    # programs
+    (lambda: spec(model=None), TypeError, r"model is None, expected jaxnn.MLP\(\(inputs, ..., cla"),
+    (lambda: spec(model="mlp"), TypeError, "model is 'mlp', expected jaxnn.MLP"),
+    (lambda: spec(model=(4, 3)), TypeError, r"model is \(4, 3\), expected jaxnn.MLP"),
+    (lambda: spec(model=MLP), TypeError, "model is <class 'jaxnn.mlp.MLP'>, expected jaxnn.MLP"),
+    (lambda: spec(model=(LAYER,)), TypeError, r"model is \(Layer\(.*, expected jaxnn.MLP"),
+    (
+        lambda: spec(model=Network(1, 2)),
+        TypeError,
+        r"model is Network\(init=1, apply=2\), expected",
+    ),
+    (lambda: spec(loss=["logistic"]), ValueError, r"loss is \['logistic'\], expected one of"),
+    (lambda: spec(loss="cross-entropy"), ValueError, r"did you mean 'cross_entropy'\?$"),
+    (
+        lambda: spec(batch_size=np.ones(3)),
+        ValueError,
+        r"batch_size is an array of shape \(3,\), exp",
+    ),
+    (lambda: spec(evaluate_at=None), ValueError, "evaluate_at is None, expected iterations from 0"),
+    (lambda: spec(evaluate_at="all"), ValueError, "evaluate_at is 'all', expected iterations"),
+    (lambda: spec(evaluate_at=3), ValueError, "evaluate_at is 3, expected iterations from 0 to 2$"),
+    *(
+        (lambda hyper=hyper: train(spec(), hyper, KEY, GOOD), error, message)
+        for hyper, error, message in [
+            (
+                0.1,
+                TypeError,
+                r"hyper is 0\.1, expected Hyper\(learning_rate=0\.1\), or a NamedTuple",
+            ),
+            (None, TypeError, "hyper is None, expected Hyper"),
+            ({"learning_rate": 0.1}, TypeError, r"hyper is \{'learning_rate': 0\.1\}, expected"),
+            (Hyper, TypeError, "hyper is <class 'jaxnn.types.Hyper'>, expected"),
+            (spec(), TypeError, r"hyper is Spec\(.*, expected Hyper"),
+            (Hyper("a"), ValueError, "learning_rate is 'a', expected a finite number above 0$"),
+            (Hyper(None), ValueError, "learning_rate is None, expected a finite number above 0$"),
+            (Hyper(True), ValueError, "learning_rate is True, expected a finite number above 0$"),
+            (Hyper(0.1j), ValueError, r"learning_rate is 0\.1j, expected a finite number"),
+            (Hyper(squares), ValueError, "learning_rate is <function squares .*>, expected"),
+            (
+                Hyper(0.1, l2=None),
+                ValueError,
+                "l2 is None, expected a finite number of at least 0$",
+            ),
+            (Hyper(0.1, clip="1"), ValueError, "clip is '1', expected a finite number above 0$"),
+        ]
+    ),
+    # populations and processes
+    (lambda: jaxnn.best(None, "train"), TypeError, "population is None, expected what train_pop"),
+    (
+        lambda: train_population(spec(), Hyper(0.1), KEY, GOOD, mesh="cpu"),
+        TypeError,
+        "mesh is 'cpu'",
+    ),
+    (
+        lambda: train_population(spec(), Hyper(0.1), KEY, GOOD, progress=True),
+        TypeError,
+        r"progress is True, expected a function \(done, total\)$",
+    ),
+    (
+        lambda: distributed.join(1234, 2, 0),
+        ValueError,
+        "coordinator_address is 1234, expected 'host:",
+    ),
+    (
+        lambda: distributed.join(2, 1, "a:1"),
+        ValueError,
+        "coordinator_address is 2, expected 'host:p",
+    ),
+    (
+        lambda: distributed.join("a:99999", 2, 0),
+        ValueError,
+        "coordinator_address is 'a:99999', exp",
+    ),
+    (lambda: distributed.join("a:1", 2, "0"), ValueError, "process_id is '0', expected 0 to 1$"),
+    # derivations
+    (
+        lambda: closed_form.softmax_jacobian(None),
+        TypeError,
+        f"p of softmax_jacobian is None, {NUMBERS}",
+    ),
+    (
+        lambda: closed_form.softmax_jacobian(0.5),
+        ValueError,
+        r"takes p as a vector, got shape \(\)$",
+    ),
+    (
+        lambda: closed_form.softmax_jacobian(squares),
+        TypeError,
+        "p of softmax_jacobian is <function",
+    ),
+    (
+        lambda: closed_form.softmax_backward(VECTOR, None),
+        TypeError,
+        "p_gradient of softmax_backward",
+    ),
+    (
+        lambda: closed_form.layer_gradient("a", X),
+        TypeError,
+        f"delta of layer_gradient is 'a', {NUMBERS}",
+    ),
+    (
+        lambda: closed_form.affine_composition(X, LAYER),
+        TypeError,
+        rf"params is an array .*{LAYERS}",
+    ),
+    (
+        lambda: closed_form.affine_weight_jacobian(X, "3"),
+        ValueError,
+        "out is '3', expected a posit",
+    ),
+    (
+        lambda: closed_form.affine_weight_jacobian(X, -1),
+        ValueError,
+        "out is -1, expected a positive",
+    ),
+    (lambda: closed_form.two_layer_values(LAYER, X), TypeError, rf"params is Layer\(.*{LAYERS}"),
+    (
+        lambda: closed_form.two_layer_gradients((LAYER, LAST), X, VECTOR),
+        TypeError,
+        r"loss_gradient is an array of shape \(3,\), expected a function of y-hat \[K\]$",
+    ),
+    (lambda: closed_form.sigmoid_derivative_from_value("a"), TypeError, f"h is 'a', {NUMBERS}"),
+    *(
+        (lambda given=given: closed_form.softmax_regression_gradients(*given), error, message)
+        for given, error, message in [
+            ((None, ROWS, LABELS), TypeError, r"a layer is None, expected Layer\(weight, bias\)$"),
+            (
+                (LAYER[0], ROWS, LABELS),
+                TypeError,
+                r"a layer is an array of shape \(3, 4\), expected",
+            ),
+            ((LAYER, ROWS, LABELS + 1), ValueError, r"takes y in 0\.\.2, got 3$"),
+            ((LAYER, ROWS, LABELS - 1), ValueError, r"takes y in 0\.\.2, got -1$"),
+            ((LAYER, ROWS, [*"abcab"]), TypeError, rf"y is \['a', .*\], {NUMBERS}"),
+            ((LAYER, ROWS, LABELS, None), TypeError, f"l2 of .* is None, {NUMBERS}"),
+            ((LAYER, ROWS, LABELS, [1, 2]), ValueError, r"takes l2 as a number, got shape \(2,\)$"),
+        ]
+    ),
+    (
+        lambda: closed_form.logistic_gradient(X, ROWS, 2 * (LABELS % 2) - 1),
+        ValueError,
+        r"takes y in 0\.\.1, got -1$",
+    ),
+    (
+        lambda: closed_form.logistic_update(X, ROWS, LABELS, "a"),
+        TypeError,
+        "learning_rate of .* 'a'",
+    ),
+    # claims
+    *(
+        (lambda changes=changes: claimed(**changes), ValueError, message)
+        for changes, message in [
+            ({"of": None}, "of is None, expected a function$"),
+            ({"of": jnp.float32(2)}, r"of is Array\(2\., .*\), expected a function$"),
+            ({"formula": 3}, "formula is 3, expected a function$"),
+            ({"wrt": ("x", 0)}, r"wrt is \('x', 0\), expected the name of an input"),
+            ({"wrt": squares}, "wrt is <function squares .*>, expected the name of an input"),
+            ({"wrt": np.ones(2)}, r"wrt is an array of shape \(2,\), expected the name"),
+            ({"inputs": real("n")}, r"inputs is Input\(.*\), expected a dict"),
+            ({"inputs": [real("n")]}, r"inputs is \[Input\(.*\)\], expected a dict"),
+            ({"inputs": {"x": np.ones(3)}}, r"input 'x' is an array of shape \(3,\), expected"),
+            ({"terms": squares}, "terms is <function squares .*>, expected a dict of functions"),
+            ({"terms": {"a": 3}}, r"terms is \{'a': 3\}, expected a dict of functions by name$"),
+            ({"rate": 0.1}, r"rate is 0\.1, expected an input of a claim of kind 'update'$"),
+            ({"tolerance": "a"}, "tolerance is 'a', expected a number between 0 and 1$"),
+            ({"tolerance": None}, "tolerance is None, expected a number between 0 and 1$"),
+            ({"trials": 1.5}, r"trials is 1\.5, expected a whole number, at least 1$"),
+            ({"corrects": "other"}, "corrects is 'other', expected a claim$"),
+        ]
+    ),
+    (lambda: simplex("n", axis="a"), ValueError, "simplex has shape .* along axis 'a', expected"),
+    (lambda: one_hot("n", axis=None), ValueError, "one_hot has shape .* along axis None, expected"),
+    (lambda: label(None), ValueError, "label got no size, expected the number of classes"),
+    (lambda: real(np.ones(2)), ValueError, r"a size is an array of shape \(2,\), expected a name"),
+    (
+        lambda: verify.verify(squares),
+        TypeError,
+        r"claim is <function .*>, expected a function deco",
+    ),
+    (
+        lambda: verify.verify("claims.py"),
+        TypeError,
+        "claim is 'claims.py', expected a function deco",
+    ),
+    (
+        lambda: verify.verify([claimed()]),
+        TypeError,
+        r"claim is \[Claim\(.*, expected a function deco",
+    ),
+    (
+        lambda: verify.verify(claimed(), trials=1.5),
+        ValueError,
+        r"trials is 1\.5, expected a positiv",
+    ),
+    (
+        lambda: verify.verify(claimed(), trials=True),
+        ValueError,
+        "trials is True, expected a positive",
+    ),
+    (
+        lambda: verify.verify(claimed(), seed=-1),
+        ValueError,
+        "seed is -1, expected an integer of at",
+    ),
+    (
+        lambda: verify.verify(claimed(), seed=KEY),
+        ValueError,
+        "seed is .*, expected an integer of at",
+    ),
+    (
+        lambda: verify.assert_holds(claimed(), allow="hold"),
+        TypeError,
+        r"allow is \('hold',\), expect",
+    ),
+    (
+        lambda: verify.assert_holds(claimed(), allow=None),
+        TypeError,
+        "allow is None, expected some of",
+    ),
+    (lambda: gradcheck(None, X), TypeError, "f is None, expected a function of x$"),
+    (
+        lambda: gradcheck(X, squares),
+        TypeError,
+        r"f is an array of shape \(4,\), expected a function",
+    ),
+    (lambda: gradcheck(squares, "a"), TypeError, f"x is 'a', {NUMBERS}"),
+    (lambda: gradcheck(squares, np.array(["a"])), TypeError, rf"x is an array .*, {NUMBERS}"),
+    (lambda: gradcheck(squares, X, "a"), TypeError, f"the gradient is 'a', {NUMBERS}"),
+    (lambda: gradcheck(squares, X, step="a"), ValueError, "step is 'a', expected a number between"),
+    (
+        lambda: gradcheck(lambda x: float(jnp.sum(x)), X),
+        ValueError,
+        "f is no function of jax.numpy alone, as expected: Abstract tracer value encountered",
+    ),
+    # spaces and methods
+    (lambda: uniform("a", 1), search.SpaceError, r"uniform\('a', 1\): expected two numbers$"),
+    (lambda: uniform(True, 2), search.SpaceError, r"uniform\(True, 2\): expected two numbers$"),
+    (lambda: uniform(X, 1), search.SpaceError, r"uniform\(an array of shape \(4,\), 1\): expected"),
+    (
+        lambda: integer(1.0, "2"),
+        search.SpaceError,
+        r"integer\(1\.0, '2'\): expected whole numbers$",
+    ),
+    (
+        lambda: choice(uniform(0, 1), 2),
+        search.SpaceError,
+        r"an option is Domain\(.*, expected a num",
+    ),
+    (lambda: conditional(0.5, l2=1), search.SpaceError, r"conditional\(0\.5\): expected a domain"),
+    (
+        lambda: search.Space(pd.DataFrame([[1, 2]])),
+        search.SpaceError,
+        r"DataFrame of shape \(1, 2\)",
+    ),
+    (lambda: space(learning_rat=fixed(1)), search.SpaceError, r"did you mean 'learning_rate'\?$"),
+    (lambda: space(hiden=fixed(())), search.SpaceError, r"'hiden' .*; did you mean 'hidden'\?$"),
+    (lambda: space(l2=np.ones(2)), search.SpaceError, r"l2 is an array of shape \(2,\), expected"),
+    (lambda: search.random({"l2": 1}), ValueError, r"count is \{'l2': 1\}, expected a positive"),
+    (
+        lambda: search.population_based(4, quantile="a"),
+        ValueError,
+        "quantile is 'a', expected a num",
+    ),
+    (
+        lambda: search.population_based(4, quantile=25),
+        ValueError,
+        "quantile is 25, expected a number",
+    ),
+    (
+        lambda: search.population_based(4, factors=1.2),
+        search.SpaceError,
+        r"factors is 1\.2, expected",
+    ),
+    (
+        lambda: search.population_based(4, factors="0.8"),
+        search.SpaceError,
+        "factors is '0.8', expec",
+    ),
+    (lambda: search.population_based(4, factors=[None]), search.SpaceError, r"factors is \[None\]"),
+    (
+        lambda: search.population_based(4, resample=None),
+        ValueError,
+        "resample is None, expected a p",
+    ),
+    (lambda: search.optuna(4, sampler="tp"), search.SpaceError, r"did you mean 'tpe'\?$"),
+    (
+        lambda: search.optuna(4, sampler=["tpe"]),
+        search.SpaceError,
+        r"sampler is \['tpe'\], expected",
+    ),
+    # searches
+    (
+        lambda: search.holdout("a"),
+        ValueError,
+        "fraction is 'a', expected a number above 0 and below",
+    ),
+    (
+        lambda: search.holdout(20),
+        ValueError,
+        "fraction is 20, expected a number above 0 and below 1$",
+    ),
+    (lambda: search.folds("5"), ValueError, "folds is '5', expected an integer of at least 2$"),
+    (lambda: search.folds(True), ValueError, "folds is True, expected an integer of at least 2$"),
+    (lambda: task(measure="Loss"), ValueError, r"measure is 'Loss', .*; did you mean 'loss'\?$"),
+    (lambda: task(measure=["loss"]), ValueError, r"measure is \['loss'\], expected one of"),
+    (
+        lambda: task(validation=X),
+        TypeError,
+        r"validation is an array of shape \(4,\), expected hold",
+    ),
+    (
+        lambda: task(model=MLP((4, 2))),
+        TypeError,
+        r"model is MLP\(.*, expected a function from model_",
+    ),
+    (
+        lambda: task(model=lambda l2: MLP((4, 2)), model_parameters="l2"),
+        ValueError,
+        "model_parameters has 'l2', expected names not in Hyper$",
+    ),
+    *(
+        (
+            lambda changes=changes: search.search(
+                **{"task": task(), "space": {}, "method": search.random(1), "key": KEY, **changes}
+            ),
+            error,
+            message,
+        )
+        for changes, error, message in [
+            ({"task": None}, TypeError, "task is None, expected jaxnn.search.Task"),
+            ({"task": GOOD}, TypeError, r"task is Data\(...\), expected jaxnn.search.Task"),
+            ({"seeds": [0, 1]}, ValueError, r"seeds is \[0, 1\], expected a positive integer$"),
+            ({"mesh": "cpu"}, TypeError, r"mesh is 'cpu', expected jax.make_mesh"),
+            (
+                {"checkpoint_seconds": "a"},
+                ValueError,
+                "checkpoint_seconds is 'a', expected seconds",
+            ),
+            (
+                {"checkpoint_seconds": NAN},
+                ValueError,
+                "checkpoint_seconds is nan, expected seconds",
+            ),
+        ]
+    ),
+    # files
+    (lambda: saved_model.load_model(None), TypeError, "folder is None, expected a path$"),
+    (
+        lambda: saved_model.load_model(saved()),
+        TypeError,
+        r"folder is SavedModel\(.*, expected a path$",
+    ),
+    (
+        lambda: saved_model.load_model("a\0b"),
+        ValueError,
+        r"folder is 'a\\x00b', expected a path with",
+    ),
+    (lambda: saved_model.save_model(3, spec(), ()), TypeError, "folder is 3, expected a path$"),
+    (
+        lambda: saved_model.save_model("a", MLP((4, 3)), ()),
+        TypeError,
+        r"spec is MLP\(.*, expected the",
+    ),
+    (
+        lambda: saved_model.save_model("a", spec(), None),
+        ValueError,
+        r"params have the shapes \{\}, exp",
+    ),
+    (
+        lambda: saved_model.save_model("a", spec(), (LAYER,), scale="a"),
+        TypeError,
+        f"scale is 'a', {NUMBERS}",
+    ),
+    (
+        lambda: saved_model.save_model("a", spec(), (LAYER,), about="notes"),
+        TypeError,
+        "about is 'notes', expected a dict of notes$",
+    ),
+    (lambda: saved().predict(None), ValueError, "inputs hold None, expected numbers$"),
+    (lambda: saved().predict([["a"] * 4]), ValueError, "inputs hold a, expected numbers$"),
+    (lambda: saved().predict([[1, 2], [3]]), ValueError, "inputs are rows of unequal lengths, exp"),
+    (
+        lambda: saved().predict([[1, 2, NAN, 4]]),
+        ValueError,
+        r"inputs hold 1 value that .* nan at \[0, 2",
+    ),
+    (lambda: saved().predict(X), ValueError, r"inputs have the shape \(4,\), expected \[N, 4\]$"),
+    (lambda: saved().predict([X], replicate="a"), ValueError, "replicate is 'a', expected one of"),
+    (
+        lambda: saved().predict([X], replicate=0.0),
+        ValueError,
+        r"replicate is 0\.0, expected one of",
+    ),
+    (lambda: data.load(GOOD), data.DataError, r"dataset is Data\(...\), expected 'digits'"),
+    (
+        lambda: data.load(np.ones((3, 4))),
+        data.DataError,
+        r"dataset is an array of shape \(3, 4\), exp",
+    ),
+    (
+        lambda: data.load("MNIST"),
+        data.MissingDataError,
+        r"dataset is 'MNIST', .*; did you mean 'mnist'",
+    ),
+    (lambda: data.load("fashion-mnist"), data.MissingDataError, r"did you mean 'fashion_mnist'\?$"),
+    (lambda: data.load("mnist", 3), TypeError, "data_dir is 3, expected a path$"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), DOORS)
+def test_every_door_refuses_in_one_line_of_its_own(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert caught.type is error
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    place = Path(traceback.extract_tb(caught.tb)[-1].filename)
+    assert place.is_relative_to(Path(jaxnn.__file__).parent)
+
+
+PROBABILITIES = [0.2, 0.3, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (lambda: jaxnn.init(0, (4, 3)), lambda: jaxnn.init(KEY, (4, 3))),
+        (lambda: jaxnn.init(np.int64(0), (4, 3)), lambda: jaxnn.init(KEY, (4, 3))),
+        (lambda: jaxnn.init(jax.random.PRNGKey(0), (4, 3)), lambda: jaxnn.init(KEY, (4, 3))),
+        (lambda: jaxnn.apply([(*LAYER,)], [1, 1, 1, 1]), lambda: jaxnn.apply((LAYER,), X)),
+        (lambda: jaxnn.apply((LAYER,), Tensor(X)), lambda: jaxnn.apply((LAYER,), X)),
+        (lambda: jaxnn.apply((LAYER,), pd.Series(X)), lambda: jaxnn.apply((LAYER,), X)),
+        (lambda: losses.cross_entropy([1, 1, 1], Tensor(2)), lambda: np.log(3)),
+        (lambda: losses.logistic(0, 1), lambda: np.log(2)),
+        (lambda: losses.logistic([0], 0.25), lambda: np.log(2)),
+        (lambda: losses.l2_penalty([Tensor([[3.0, 4.0]]), Tensor([7.0])]), lambda: 12.5),
+        (
+            lambda: closed_form.softmax_backward(PROBABILITIES, Tensor([1, 2, 4])),
+            lambda: np.array([-0.36, -0.24, 0.6]),  # p_i (g_i - 2.8)
+        ),
+        (
+            lambda: closed_form.softmax_regression_gradients(
+                (*LAYER,), pd.DataFrame(ROWS), pd.Series(LABELS)
+            ),
+            lambda: closed_form.softmax_regression_gradients(LAYER, ROWS, LABELS),
+        ),
+        (
+            lambda: closed_form.logistic_gradient([0] * 4, ROWS.tolist(), [1, 0, 0, 0, 0]),
+            lambda: np.full(4, 0.5 - 1 / 5),
+        ),
+        (lambda: spec(evaluate_at=1).evaluate_at, lambda: (1, 2)),
+        (lambda: gradcheck(squares, [1.0, 2.0], [2.0, 4.0]).passed, lambda: True),
+        (lambda: gradcheck(squares, Tensor([1.0, 2.0])).passed, lambda: True),
+        (lambda: real(np.int64(3)).shape, lambda: (3,)),
+        (lambda: uniform(jnp.float32(0.5), np.int64(1)).at(0.5), lambda: 0.75),
+        (lambda: choice(np.array([1, 2]), jnp.array([3])).options, lambda: ((1, 2), (3,))),
+        (lambda: saved().predict(pd.DataFrame([X])), lambda: saved().predict([X])),
+        (lambda: saved().predict([[*map(float, X)]]), lambda: saved().predict([X])),
+    ],
+)
+def test_plain_meanings_are_accepted(given, same):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), given(), same())
+
+
+def test_a_task_takes_the_name_of_a_single_parameter():
+    assert task(
+        model=lambda width: MLP((4, width, 2)), model_parameters="width"
+    ).model_parameters == ("width",)
+
+
+def test_a_model_is_loaded_by_its_file(tmp_path):
+    saved_model.save_model(tmp_path, spec(), (LAYER,), scale=[1, 2, 3, 4])
+    model = saved_model.load_model(tmp_path / saved_model.MODEL)
+    np.testing.assert_array_equal(model.scale, [1, 2, 3, 4])

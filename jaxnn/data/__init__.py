@@ -6,7 +6,8 @@ from pathlib import Path
 from jaxnn.data import catalog, user_files
 from jaxnn.data.download import Report
 from jaxnn.data.splits import DataError, MissingDataError
-from jaxnn.types import Splits
+from jaxnn.files import as_path
+from jaxnn.types import Splits, did_you_mean, shown
 
 __all__ = ["NAMES", "DataError", "MissingDataError", "default_dir", "load"]
 
@@ -56,14 +57,16 @@ def load(
     """
     expected = f"expected {', '.join(map(repr, NAMES))} or the path of a folder or .npz file"
     if not isinstance(dataset, str | os.PathLike):
-        raise DataError(f"dataset is {dataset!r}, {expected}")
+        raise DataError(f"dataset is {shown(dataset)}, {expected}")
+    folder = as_path("data_dir", data_dir or default_dir())
     try:
         if dataset == "digits":
             return catalog.digits()
         if isinstance(dataset, str) and dataset in catalog.NAMED:
-            named, folder = catalog.NAMED[dataset], Path(data_dir or default_dir())
+            named = catalog.NAMED[dataset]
             return catalog.load(named, folder, download_missing=download, progress=progress)
         if not str(dataset) or not Path(dataset).exists():
+            expected += did_you_mean(dataset, NAMES)
             raise MissingDataError(f"dataset is {str(dataset)!r}, {expected}")
         return user_files.load(Path(dataset))
     except DataError:

@@ -128,7 +128,7 @@ class Journal:
         """
         self._database: sqlite3.Connection | None = None
         self.records: list[Record] = []
-        self._folder = None if folder is None else Path(folder)
+        self._folder = None if folder is None else files.as_path("folder", folder)
         self._path = Path(":memory:") if self._folder is None else self._folder / DATABASE
         self._question: Record = json.loads(json.dumps(question or {}))
         self._digest = ""  # of the last row

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnn import distributed
 from jaxnn.extras import require
+from jaxnn.files import as_path
 from jaxnn.minibatch import as_float
 from jaxnn.search.journal import Journal
 from jaxnn.search.methods import Trial
@@ -458,7 +459,7 @@ class Result:
         from jaxnn.search.figures import figures
         from jaxnn.search.report import history, results
 
-        folder = Path(folder)
+        folder = as_path("folder", folder)
         folder.mkdir(parents=True, exist_ok=True)
         content = {**reporting.environment(), "results": results(self)}
         reporting.write_json(folder / "results.json", content)

@@ -28,7 +28,7 @@ from jaxnn.search.task import Arranged, Task, arrange
 from jaxnn.search.trainer import Trainer, seed_keys
 from jaxnn.spec import require_count
 from jaxnn.train import check_data
-from jaxnn.types import Array, Data, Key
+from jaxnn.types import Array, Data, Key, require_number, require_type
 
 
 def search(
@@ -87,14 +87,17 @@ def search(
       RunFolderError, CorruptLogError: the folder cannot be used, and was not changed.
       ValueError: the data do not fit, or an argument is out of range.
     """
-    require_count("seeds", seeds)
+    require_type(isinstance(task, Task), "task", task, "jaxnn.search.Task(train, ...)")
+    seeds = require_count("seeds", seeds)
+    expected = "seconds of at least 0"
+    require_number("checkpoint_seconds", checkpoint_seconds, expected, lambda value: value >= 0)
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}, expected one of {list(RULES)}")
     if rule == "one_standard_error" and seeds * task.validation.count < 2:
         raise ValueError("rule is 'one_standard_error', expected at least 2 seeds or folds")
     # Optax takes a tenth of a second to import: in the background while keys are drawn.
     Thread(target=import_module, args=("optax",), daemon=True).start()
-    mesh = mesh or population_mesh()
+    mesh = population_mesh() if mesh is None else mesh
     check_mesh(mesh)
     bits, replicate_key, keys = _draw(key, seeds)
     seed = int(bits)

@@ -9,14 +9,13 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from jaxnn.optimizers import OPTIMIZERS, check_optimizer, reads
 from jaxnn.spec import check_range
-from jaxnn.types import Hyper
+from jaxnn.types import Hyper, did_you_mean, real, shown, whole
 
 Config = dict[str, Any]
 """Values by hyperparameter name; a hyperparameter that does not apply is absent."""
@@ -133,8 +132,8 @@ def integer(low: int, high: int) -> Domain:
     >>> list(integer(5, 7).values)
     [5, 6, 7]
     """
-    whole = all(hasattr(end, "__index__") and not isinstance(end, bool) for end in (low, high))
-    expect(whole, f"integer({low!r}, {high!r}): expected whole numbers")
+    numbers = None not in (whole(low), whole(high))
+    expect(numbers, f"integer({shown(low)}, {shown(high)}): expected whole numbers")
     expect(low <= high, f"integer({low}, {high}): expected the lower end first")
     return Domain("integer", int(low), int(high))
 
@@ -176,7 +175,7 @@ def conditional(domain: Domain, **conditions: Any) -> Domain:
     """
     expect(
         isinstance(domain, Domain),
-        f"conditional({domain!r}): expected a domain, such as uniform(0.5, 0.99)",
+        f"conditional({shown(domain)}): expected a domain, such as uniform(0.5, 0.99)",
     )
     expect(bool(conditions), "conditional(): expected a condition, such as optimizer='momentum'")
     kept = {name: _option(values) for name, values in conditions.items()}
@@ -234,12 +233,12 @@ class Space(dict[str, Domain]):
     def __init__(self, domains: Mapping[str, Domain], model_parameters: tuple[str, ...] = ()):
         expect(
             isinstance(domains, Mapping),
-            f"the space is {domains!r}, expected a dict of domains by name",
+            f"the space is {shown(domains)}, expected a dict of domains by name",
         )
         for name, domain in domains.items():
             expect(
                 isinstance(domain, Domain),
-                f"{name} is {domain!r}, expected uniform(...), choice(...), ...",
+                f"{name} is {shown(domain)}, expected uniform(...), choice(...), ...",
             )
         self._traceable = _traceable(domains)
         _check_domains(domains, self._traceable, model_parameters)
@@ -329,24 +328,27 @@ class Space(dict[str, Domain]):
 
 def _option(value: Any) -> Any:
     """An option in a hashable form that the record of a run can name."""
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # of NumPy, JAX, pandas, ...
         value = value.tolist()
     if isinstance(value, list | tuple):
         return tuple(map(_option, value))
     named = callable(value) and isinstance(value, Hashable)
     if not named and not isinstance(value, str | int | float | None):
-        raise SpaceError(f"an option is {value!r}, expected a number, a text, a function, a tuple")
+        raise SpaceError(
+            f"an option is {shown(value)}, expected a number, a text, a function, a tuple"
+        )
     return value
 
 
 def _interval(name: str, low: float, high: float) -> tuple[float, float]:
-    numbers = all(isinstance(end, Real) and not isinstance(end, bool) for end in (low, high))
-    expect(numbers, f"{name}({low!r}, {high!r}): expected two numbers")
+    first, last = real(low), real(high)
+    if first is None or last is None:
+        raise SpaceError(f"{name}({shown(low)}, {shown(high)}): expected two numbers")
     expect(
-        -math.inf < low < high < math.inf,
-        f"{name}({low:g}, {high:g}): expected two finite numbers, the smaller one first",
+        -math.inf < first < last < math.inf,
+        f"{name}({first:g}, {last:g}): expected two finite numbers, the smaller one first",
     )
-    return float(low), float(high)
+    return first, last
 
 
 def _optimizers(domains: Mapping[str, Domain]) -> Sequence[Any]:
@@ -378,7 +380,9 @@ def _check_domains(
             "Task(epochs=...)",
         )
         expect(
-            name in known, f"{name!r} is not a hyperparameter, expected one of {', '.join(known)}"
+            name in known,
+            f"{name!r} is not a hyperparameter, expected one of {', '.join(known)}"
+            f"{'' if name in known else did_you_mean(name, known)}",
         )
         expect(
             name in traceable or not domain.is_interval,

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.mlp import MLP
+from jaxnn.mlp import MLP, by_name
 from jaxnn.optimizers import defaults
 from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
-from jaxnn.types import Data, Hyper, Model
+from jaxnn.types import Data, Hyper, Model, require_number, require_type, shown
 
 MEASURES = ("error", "loss")
 
@@ -46,9 +46,9 @@ def holdout(fraction: float = 1 / 6, *, stratified: bool = False) -> Validation:
       fraction: the size of the part, above 0 and below 1.
       stratified: whether the part holds every class in proportion, to within one example.
     """
-    if isinstance(fraction, bool) or not 0 < fraction < 1:
-        raise ValueError(f"fraction is {fraction!r}, expected a number above 0 and below 1")
-    return Validation("holdout", fraction=float(fraction), stratified=stratified)
+    expected = "a number above 0 and below 1"
+    fraction = require_number("fraction", fraction, expected, lambda share: 0 < share < 1)
+    return Validation("holdout", fraction=fraction, stratified=bool(stratified))
 
 
 def given(data: Data) -> Validation:
@@ -66,9 +66,7 @@ def folds(count: int = 5, *, stratified: bool = False) -> Validation:
       count: at least 2.
       stratified: whether every fold holds every class in proportion, to within one example.
     """
-    if isinstance(count, bool) or not hasattr(count, "__index__") or count < 2:
-        raise ValueError(f"folds is {count!r}, expected a whole number of at least 2")
-    return Validation("folds", count=int(count), stratified=stratified)
+    return Validation("folds", count=require_count("folds", count, 2), stratified=bool(stratified))
 
 
 @dataclass(frozen=True)
@@ -106,13 +104,19 @@ class Task:
     model_parameters: tuple[str, ...] = ()
 
     def __post_init__(self):
-        require_count("epochs", self.epochs)
-        require_count("evaluations_per_epoch", self.evaluations_per_epoch)
-        if self.measure not in MEASURES:
-            raise ValueError(f"measure is {self.measure!r}, expected one of {list(MEASURES)}")
+        for name in ("epochs", "evaluations_per_epoch"):
+            object.__setattr__(self, name, require_count(name, getattr(self, name)))
+        names = self.model_parameters
+        names = (names,) if isinstance(names, str) else tuple(names or ())
+        object.__setattr__(self, "model_parameters", names)
+        if wrong := [name for name in names if not isinstance(name, str) or name in Hyper._fields]:
+            raise ValueError(f"model_parameters has {wrong[0]!r}, expected names not in Hyper")
+        function = "a function from model_parameters to a model, such as lambda width: MLP(...)"
+        require_type(self.model is None or callable(self.model), "model", self.model, function)
+        by_name("measure", self.measure, dict.fromkeys(MEASURES))
         if not isinstance(self.validation, Validation):
             raise TypeError(
-                f"validation is {self.validation!r}, expected holdout(...), given(...) or "
+                f"validation is {shown(self.validation)}, expected holdout(...), given(...) or "
                 "folds(...)"
             )
         if self.model_parameters and self.model is None:

@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 import jax
 
-from jaxnn.types import PyTree
+from jaxnn.types import PyTree, real, shown, whole
 from jaxnn.verify.inputs import is_input, leaves
 
 KINDS = ("gradient", "jacobian", "hessian", "value", "update")
@@ -147,9 +147,9 @@ def claim(
     Source: S4.6.
     """
     if not isinstance(wrt, str | tuple | list) or not all(isinstance(path, str) for path in wrt):
-        raise ValueError(f"wrt is {wrt!r}, expected the name of an input, or a list of names")
+        raise ValueError(f"wrt is {shown(wrt)}, expected the name of an input, or a list of names")
     if not isinstance(inputs, Mapping) or not all(isinstance(name, str) for name in inputs):
-        raise ValueError(f"inputs is {inputs!r}, expected a dict such as {{'x': real('n')}}")
+        raise ValueError(f"inputs is {shown(inputs)}, expected a dict such as {{'x': real('n')}}")
     single = isinstance(wrt, str)
     paths = tuple(map(_as_python, (wrt,) if isinstance(wrt, str) else wrt))
     generators = {_as_python(name): generator for name, generator in inputs.items()}
@@ -158,8 +158,9 @@ def claim(
         name = getattr(formula, "__name__", "formula")
         made = Claim(
             formula, of, paths, single, kind, generators, name, source, statement,
-            None if terms is None else dict(terms), rate and _as_python(rate), layout, tolerance,
-            trials, corrects,
+            dict(terms) if isinstance(terms, Mapping) else terms,
+            _as_python(rate) if isinstance(rate, str) else rate,
+            layout, tolerance, trials, corrects,
         )  # fmt: skip
         _check(made)
         return made
@@ -262,27 +263,28 @@ def _key(value: Any, step: str | int) -> Any:
 
 def _check(made: Claim) -> None:
     """Raises a ValueError where the declaration contradicts formula, ``of`` or inputs."""
+    terms = {} if made.terms is None else made.terms
+    terms_fit = isinstance(terms, Mapping) and all(map(callable, terms.values()))
     rate_fits = made.rate is None or (made.kind == "update" and made.rate in made.inputs)
     for fits, name, expected in (
         (isinstance(made.source, str), "source", "text"),
         (isinstance(made.statement, str), "statement", "LaTeX as text"),
         (made.kind in KINDS, "kind", f"one of {', '.join(KINDS)}"),
         (made.layout in (None, *LAYOUTS), "layout", f"one of {', '.join(LAYOUTS)}"),
-        (type(made.trials) is int and made.trials > 0, "trials", "a whole number, at least 1"),
+        ((whole(made.trials) or 0) > 0, "trials", "a whole number, at least 1"),
+        (callable(made.formula), "formula", "a function"),
         (callable(made.of), "of", "a function"),
-        (
-            isinstance(made.tolerance, float) and 0 < made.tolerance < 1,
-            "tolerance",
-            "a number between 0 and 1",
-        ),
+        (terms_fit, "terms", "a dict of functions by name"),
+        (made.corrects is None or isinstance(made.corrects, Claim), "corrects", "a claim"),
+        (0 < (real(made.tolerance) or 0) < 1, "tolerance", "a number between 0 and 1"),
         (rate_fits, "rate", "an input of a claim of kind 'update'"),
     ):
         if not fits:
-            raise ValueError(f"{name} is {getattr(made, name)!r}, expected {expected}")
+            raise ValueError(f"{name} is {shown(getattr(made, name))}, expected {expected}")
     for name, generator in made.inputs.items():
         if not leaves(generator) or not all(map(is_input, leaves(generator))):
             raise ValueError(
-                f"input {name!r} is {generator!r}, expected a generator such as real('n'), "
+                f"input {name!r} is {shown(generator)}, expected a generator such as real('n'), "
                 "or a tree of them"
             )
     for function in (made.formula, made.of, *(made.terms or {}).values()):

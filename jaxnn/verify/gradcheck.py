@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxnn.types import PyTree
+from jaxnn.types import PyTree, as_array, require_number, require_type
 from jaxnn.verify.comparison import norms
 from jaxnn.verify.verdict import Worst
 
@@ -70,12 +70,13 @@ def gradcheck(
     Source: S4.6, ``gradcheck_naive``.
     """
     for name, value in (("step", step), ("tolerance", tolerance)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} is {value!r}, expected a number between 0 and 1")
+        require_number(name, value, "a number between 0 and 1", lambda v: 0 < v < 1)
+    require_type(callable(f), "f", f, "a function of x")
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         point = _point(f, x)
         gradient = jax.grad(f) if gradient is None else gradient
         stated = gradient(point) if callable(gradient) else gradient
+        stated = _arrays("the gradient", stated)
         shapes, expected = (str(jax.tree.map(jnp.shape, tree)) for tree in (stated, point))
         if shapes != expected:
             raise ValueError(f"the gradient has shape {shapes}, expected that of x: {expected}")
@@ -115,15 +116,28 @@ def _worst(point: PyTree, value: np.ndarray, reference: np.ndarray) -> Worst:
     return Worst(*next(islice(places, entry, None)), float(value[entry]), float(reference[entry]))
 
 
+def _arrays(name: str, tree: PyTree) -> PyTree:
+    """The tree with arrays as leaves; a list of numbers is an array."""
+    if isinstance(tree, list) and not any(isinstance(leaf, list | tuple) for leaf in tree):
+        scalars = all(np.ndim(leaf) == 0 and np.isscalar(leaf) for leaf in tree)
+        tree = np.array(tree) if tree and scalars else tree
+    return jax.tree.map(partial(as_array, name), tree)
+
+
 def _point(f: Callable[[Any], Any], x: PyTree) -> PyTree:
     """The point in float64, if f has a scalar value there."""
+    x = _arrays("x", x)
     for leaf in jax.tree.leaves(x):
         if not jnp.issubdtype(dtype := jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"x is of type {dtype}, expected floating-point numbers")
     point = jax.tree.map(partial(jnp.asarray, dtype=jnp.float64), x)
     if not any(leaf.size for leaf in jax.tree.leaves(point)):
         raise ValueError("x has no entries, expected at least one")
-    value = jax.eval_shape(f, point)
+    try:
+        value = jax.eval_shape(f, point)
+    except jax.errors.JAXTypeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"f is no function of jax.numpy alone, as expected: {reason}") from error
     found = f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
     if found != "shape ()":
         raise ValueError(f"f returns {found}, expected a scalar")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxnn.types import PyTree
+from jaxnn.types import PyTree, shown, whole
 
 Size = str | int
 Sizes = Mapping[str, int]
@@ -32,16 +32,19 @@ class Input:
 
     def __post_init__(self):
         for size in self.sizes:
-            counted = isinstance(size, int) and not isinstance(size, bool) and size >= 1
-            if not counted and not (isinstance(size, str) and size.isidentifier()):
+            if (whole(size) or 0) < 1 and not (isinstance(size, str) and size.isidentifier()):
                 raise ValueError(
-                    f"a size is {size!r}, expected a name such as 'n', or a number from 1"
+                    f"a size is {shown(size)}, expected a name such as 'n', or a number from 1"
                 )
+        shape = tuple(size if isinstance(size, str) else int(size) for size in self.shape)
+        object.__setattr__(self, "shape", shape)
+        if self.classes is not None and not isinstance(self.classes, str):
+            object.__setattr__(self, "classes", int(self.classes))
         rank = len(self.shape)
         if self.kind in ("simplex", "one_hot"):
-            if not -rank <= self.axis < rank:
+            if whole(self.axis) not in range(-rank, rank):
                 raise ValueError(
-                    f"{self.kind} has shape {self.shape} and classes along axis {self.axis}, "
+                    f"{self.kind} has shape {self.shape} and classes along axis {self.axis!r}, "
                     "expected at least one size, and one of its axes"
                 )
             object.__setattr__(self, "axis", self.axis % rank - rank)
@@ -92,7 +95,7 @@ def one_hot(*shape: Size, axis: int = -1) -> Input:
 
 def label(*sizes: Size) -> Input:
     """Class indices: ``label("C")`` is from 0 to C-1, ``label("B", "C")`` has shape [B]."""
-    if not sizes:
+    if not sizes or sizes[-1] is None:
         raise ValueError('label got no size, expected the number of classes, such as label("C")')
     return Input("label", sizes[:-1], classes=sizes[-1])
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from jaxnn.extras import require
 from jaxnn.files import printable
-from jaxnn.types import PyTree
+from jaxnn.types import PyTree, require_count, require_type
 from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
 from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes
 from jaxnn.verify.text import difference
-from jaxnn.verify.verdict import HOLDS, MANTISSA, Counterexample, Finding, Verdict, Worst
+from jaxnn.verify.verdict import HOLDS, MANTISSA, VERDICTS, Counterexample, Finding, Verdict, Worst
 
 if TYPE_CHECKING:
     from jaxnn.verify.exact import Judgement
@@ -43,7 +43,8 @@ def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict
       The verdict. An exception in the formula or in ``of`` is the verdict ``error``.
 
     Raises:
-      ValueError: trials is not positive.
+      ValueError: trials is not positive, or the seed is negative.
+      TypeError: no claim.
       ModuleNotFoundError: mpmath is not installed.
 
     Example:
@@ -62,9 +63,9 @@ def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict
     """
     require("verify", "mpmath")
     began = time.perf_counter()
-    count = claim.trials if trials is None else trials
-    if count < 1:
-        raise ValueError(f"trials is {count}, expected at least 1")
+    require_type(isinstance(claim, Claim), "claim", claim, "a function decorated with @claim(...)")
+    count = require_count("trials", claim.trials if trials is None else trials)
+    seed = require_count("seed", seed, 0)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         verdict = _examine(claim, count, seed)
     return verdict._replace(seconds=time.perf_counter() - began)
@@ -92,6 +93,9 @@ def assert_holds(
       ...     return jnp.cos(x)
       >>> assert_holds(derivative, trials=1000)
     """
+    allow = (allow,) if isinstance(allow, str) else allow
+    known = isinstance(allow, Collection) and len(allow) and {*allow} <= {*VERDICTS}
+    require_type(known, "allow", allow, f"some of {', '.join(VERDICTS)}")
     verdict = verify(claim, trials=trials, seed=seed)
     if verdict.verdict not in allow:
         raise AssertionError(describe(verdict))

@@ -1,6 +1,7 @@
 """Population-based training: bad trials copy good trials and change hyperparameters."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxnn.search.methods import BuiltIn, Round, Rounds, Trial, fresh
 from jaxnn.search.methods.sampling import random_configurations
 from jaxnn.search.space import Config, Domain, Space, expect
 from jaxnn.spec import require_count
-from jaxnn.types import Hyper
+from jaxnn.types import Hyper, real, require_number, shown
 
 
 def population_based(
@@ -36,16 +37,18 @@ def population_based(
     """
     count, interval = require_count("count", count), require_count("interval", interval)
     expect(count > 1, f"population_based: count is {count}, expected at least 2 members")
-    expect(0 < quantile <= 0.5, f"quantile is {quantile!r}, expected a number above 0, at most 0.5")
-    expect(0 <= resample <= 1, f"resample is {resample!r}, expected a probability")
-    positive = bool(factors) and all(math.isfinite(f) and f > 0 for f in factors)
-    expect(positive, f"factors is {factors!r}, expected numbers above 0")
+    most_half = "a number above 0, at most 0.5"
+    quantile = require_number("quantile", quantile, most_half, lambda q: 0 < q <= 0.5)
+    resample = require_number("resample", resample, "a probability", lambda p: 0 <= p <= 1)
+    several = tuple(map(real, factors)) if isinstance(factors, Iterable) else ()
+    positive = bool(several) and all(f and 0 < f < math.inf for f in several)
+    expect(positive, f"factors is {shown(factors)}, expected numbers above 0")
     settings = {
         "count": count,
         "interval": interval,
-        "quantile": float(quantile),
+        "quantile": quantile,
         "factors": tuple(factors),
-        "resample": float(resample),
+        "resample": resample,
     }
 
     def rounds(space: Space, evaluations: int, seed: int) -> Rounds:

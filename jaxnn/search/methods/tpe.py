@@ -16,6 +16,7 @@ import numpy as np
 from jaxnn.search.methods import BuiltIn, Round, Rounds, fresh
 from jaxnn.search.space import Config, Domain, Space, applies, expect
 from jaxnn.spec import require_count
+from jaxnn.types import did_you_mean
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -54,9 +55,9 @@ def optuna(
     from jaxnn.extras import require
 
     expect(
-        callable(sampler) or sampler in PACKAGES,
+        callable(sampler) or (isinstance(sampler, str) and sampler in PACKAGES),
         f"optuna: sampler is {sampler!r}, expected one of {list(PACKAGES)} or a function from a "
-        "seed to an optuna.samplers.BaseSampler",
+        f"seed to an optuna.samplers.BaseSampler{did_you_mean(sampler, PACKAGES)}",
     )
     packages = ("optuna",) if callable(sampler) else PACKAGES[sampler]
     require("benchmark" if "torch" in packages else "optuna", *packages)
