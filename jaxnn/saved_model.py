@@ -279,7 +279,7 @@ def _read(folder: Path) -> tuple[files.Manifest, dict[str, np.ndarray]]:
 
 
 def _check(folder: Path | str, manifest: files.Manifest, schema: Mapping[str, Any]) -> None:
-    """Refuses a manifest of another schema, whose checksum may be right."""
+    """Refuses a manifest of another schema: an edit can leave the checksum right."""
     if fault := misfit(manifest, schema, "manifest"):
         raise DamagedFileError(f"{Path(folder) / MODEL} is damaged: {fault}")
 

@@ -1,6 +1,6 @@
-"""Advice about data that jaxnn does not read: the files found, and lines of NumPy to convert them.
+"""Advice about data in foreign formats: the files found, and lines of NumPy for the conversion.
 
-The lines write the archive ``data.npz``, which ``jaxnn.data.load`` reads.
+The lines write ``data.npz``, an archive for ``jaxnn.data.load``.
 """
 
 import os
@@ -17,7 +17,7 @@ class Kind(NamedTuple):
     names: str  # a regular expression of whole names
     remedy: str
     read: str = ""  # {} is the name of the file
-    images: str = ""  # {} is the object that was read
+    images: str = ""  # {} is the file's content
     labels: str = ""
 
 
@@ -79,7 +79,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _lines(kind: Kind, found: list[Path]) -> str:
-    """Lines of NumPy: for training and test files, or for a file whose rows are dealt out."""
+    """Lines of NumPy: for training and test files, or for the shuffled rows of a single file."""
     if "Image" in kind.read:  # the files of a class are in a folder, the classes in the data's
         found = list(dict.fromkeys(file.parent.parent for file in found))
     splits = [[f for f in found if re.search(p, f.name)] for p in ("train|data_batch", "test")]

@@ -233,7 +233,7 @@ class Journal:
         return records
 
     def _check(self, text: bytes, number: int) -> None:
-        """Refuses a row whose digest is right and whose record is none."""
+        """Refuses a row with a right digest and a wrong record."""
         with decoding(f"{self._path} is damaged: record {number}", CorruptLogError):
             (record,) = json.loads(f"[{text.decode()}]")
             schemas = [schema for name, schema in _FIELDS.items() if name in record]
