@@ -39,7 +39,7 @@ def printable(text: object, *, keep: str = "", encoding: str = "utf-8") -> str:
 
     Args:
       text: any object; the text is ``str(text)``.
-      keep: characters that stay, such as line ends.
+      keep: characters to show unchanged, such as line ends.
       encoding: further characters become escapes where the encoding has no such characters.
 
     Example:

@@ -148,13 +148,13 @@ def test_a_warning_from_scikit_learn_fails_the_check(tmp_path, monkeypatch, caps
 
 @pytest.fixture
 def user_data(tmp_path):
-    """Six pixels each, which is no square; classes 0 and 2 of three."""
+    """Six pixels each, which is no square; classes 0 and 1."""
     random = np.random.default_rng(0)
     path = tmp_path / "user.npz"
     arrays = {}
     for part, n in (("train", 60), ("test", 20)):
-        arrays[f"{part}_labels"] = random.integers(0, 2, n) * 2
-        centres = arrays[f"{part}_labels"][:, None] - 1.0
+        arrays[f"{part}_labels"] = random.integers(0, 2, n)
+        centres = arrays[f"{part}_labels"][:, None] * 2.0 - 1.0
         arrays[f"{part}_images"] = random.normal(size=(n, 6)) + centres
     np.savez(path, **arrays)
     return path
@@ -162,7 +162,7 @@ def user_data(tmp_path):
 
 def test_own_data_accelerates_by_default_and_has_no_image(user_data, tmp_path):
     out = tmp_path / "out"
-    assert run(out, "--dataset", str(user_data), "--positive-class", "2") == 0
+    assert run(out, "--dataset", str(user_data), "--positive-class", "1") == 0
     assert results_of(out)["momentum"] > 0
     assert sorted(path.name for path in out.iterdir()) == [
         "history.csv",
@@ -180,13 +180,13 @@ def test_own_data_accelerates_by_default_and_has_no_image(user_data, tmp_path):
         ("--learning-rate", "nan", "a positive number"),
         ("--iterations", "0", "at least 1"),
         ("--positive-class", "-1", "at least 0"),
-        ("--positive-class", "1", "a class of some training examples, not all"),
+        ("--positive-class", "2", "a class of some training examples, not all"),
         ("--positive-class", "12", "a class of some training examples, not all"),
-        ("--dataset", "digit", "digits, mnist, fashion_mnist or the path of your own data"),
+        ("--dataset", "letters", "digits, mnist, fashion_mnist or the path of your own data"),
     ],
 )
 def test_bad_input_names_the_flag(flag, value, expected, user_data, tmp_path, capsys):
-    defaults = {"--dataset": str(user_data), "--positive-class": "2"}
+    defaults = {"--dataset": str(user_data), "--positive-class": "1"}
     argv = [word for pair in (defaults | {flag: value}).items() for word in pair]
     assert run(tmp_path / "out", *argv) == 2
     error = capsys.readouterr().err
