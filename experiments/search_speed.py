@@ -121,7 +121,7 @@ def measure(config: SpeedConfig, splits: Splits, seed: int) -> dict[str, float]:
     full, full_seconds, momentum = timed(config, splits, NETWORK, "momentum", everything, seed)
     halved, halving_seconds, _ = timed(config, splits, NETWORK, "momentum", halving, seed)
     accuracy = full.best.validation_accuracy
-    examples = full.task.validation.fraction * len(splits.train.targets)
+    examples = full.task.validation_split.fraction * len(splits.train.targets)
     standard_error = math.sqrt(accuracy * (1 - accuracy) / examples)
     return {
         "command": command,
@@ -178,7 +178,7 @@ def timed(
 def flops(result: Result) -> int:
     """Floating-point operations of the matrix products of all training and validation."""
     task = result.task
-    validated = round(task.validation.fraction * len(task.train.targets))
+    validated = round(task.validation_split.fraction * len(task.train.targets))
     examples = len(task.train.targets) - validated
     total = 0
     for curve in result.curves.values():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 
@@ -39,12 +39,13 @@ from jaxnn.search import (
 from jaxnn.search.result import RULES
 from jaxnn.search.space import cell, readable
 from jaxnn.search.task import Validation
+from jaxnn.types import MeasureName, RuleName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HIDDEN = {"a": (), "b": (50, 50), "c": (90, 50)}
-MEASURES = {"cross_entropy": "loss", "accuracy": "error"}
+MEASURES: dict[str, MeasureName] = {"cross_entropy": "loss", "accuracy": "error"}
 METHODS: dict[str, Callable[["SearchConfig"], Method]] = {
     "grid": lambda config: grid(config.points or 4),
     "random": lambda config: random(config.count),
@@ -214,7 +215,7 @@ def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
         method=METHODS[config.method](config),
         key=jax.random.key(config.seed),
         seeds=config.seeds,
-        rule=config.rule,
+        rule=cast("RuleName", config.rule),
         folder=run.out,
         progress=True,
     )

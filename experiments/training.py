@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from experiments.config import DataConfig, Whole
 from experiments.report import summary
 from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
 from jaxnn.optimizers import reads
+from jaxnn.types import OptimizerName, ScheduleName
 
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
 
@@ -110,8 +111,8 @@ def train_setting(
         model=MLP(sizes),
         steps=config.steps,
         batch_size=config.batch_size,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
+        optimizer=cast("OptimizerName", config.optimizer),
+        schedule=cast("ScheduleName", config.schedule),
         evaluate_at=evaluation_points(config.steps),
     )
     rate = learning_rate if config.learning_rate is None else config.learning_rate

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxnn.losses import check_target, sigmoid, softmax
 from jaxnn.mlp import ACTIVATIONS, affine, as_layer, as_layers, by_name
 from jaxnn.types import (
+    ActivationName,
     Array,
     ArrayLike,
     Layer,
@@ -240,7 +241,9 @@ class TwoLayerGradients(NamedTuple):
     second: Layer  # W2 [K, N1], W2_0 [K]
 
 
-def two_layer_values(params: Params, x: Array, *, activation: str = "sigmoid") -> TwoLayerValues:
+def two_layer_values(
+    params: Params, x: Array, *, activation: ActivationName = "sigmoid"
+) -> TwoLayerValues:
     """H = phi(W1 x + W1_0) and y-hat = softmax(W2 H + W2_0).
 
     Args:
@@ -263,7 +266,7 @@ def two_layer_gradients(
     x: Array,
     loss_gradient: Callable[[Array], Array],
     *,
-    activation: str = "sigmoid",
+    activation: ActivationName = "sigmoid",
 ) -> TwoLayerGradients:
     """The gradients of any loss l(y-hat) through both layers of the two-layer network.
 
@@ -289,7 +292,9 @@ def two_layer_gradients(
     return _two_layer_backward(params, x, hidden, output_delta, activation)
 
 
-def input_gradient(params: Params, x: Array, y: ArrayLike, *, activation: str = "sigmoid") -> Array:
+def input_gradient(
+    params: Params, x: Array, y: ArrayLike, *, activation: ActivationName = "sigmoid"
+) -> Array:
     """The gradient of the two-layer network's cross-entropy by its input.
 
     delta_3 = p - y, delta_2 = W_2^T delta_3 * phi', dJ/dx = W_1^T delta_2.

@@ -13,11 +13,14 @@ import numpy as np
 from jaxnn import losses
 from jaxnn.types import (
     Activation,
+    ActivationName,
     Array,
     ArrayLike,
+    InitializerName,
     Key,
     Layer,
     Loss,
+    LossName,
     Params,
     PyTree,
     as_array,
@@ -60,7 +63,7 @@ INITIALIZERS: dict[str, Callable[[int, int], float]] = {
 _MOST = 2**40  # parameters: of more XLA loses count
 
 
-def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
+def init(key: Key, sizes: Sequence[int], *, initializer: InitializerName = "he") -> Params:
     """Draws the parameters: random weights, zero biases.
 
     Args:
@@ -91,7 +94,7 @@ def init(key: Key, sizes: Sequence[int], *, initializer: str = "he") -> Params:
     )
 
 
-def apply(params: Params, x: Array, *, activation: str | Activation = "relu") -> Array:
+def apply(params: Params, x: Array, *, activation: ActivationName | Activation = "relu") -> Array:
     """The logits of one example: x -> W_n a(... a(W_1 x + b_1) ...) + b_n.
 
     Args:
@@ -119,8 +122,8 @@ def loss(
     x: Array,
     target: ArrayLike,
     *,
-    activation: str | Activation = "relu",
-    loss: str | Loss = "cross_entropy",
+    activation: ActivationName | Activation = "relu",
+    loss: LossName | Loss = "cross_entropy",
 ) -> Array:
     """The unregularised loss of one example.
 
@@ -153,8 +156,8 @@ class MLP:
     """``init`` and ``apply`` bound to sizes and activation: the ``Model`` of a ``Spec``."""
 
     sizes: tuple[int, ...]
-    activation: str | Activation = "relu"
-    initializer: str = "he"
+    activation: ActivationName | Activation = "relu"
+    initializer: InitializerName = "he"
 
     def __post_init__(self):
         object.__setattr__(self, "sizes", check_sizes(self.sizes))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
-from jaxnn.types import Array, ArrayLike, Layer, PyTree
+from jaxnn.types import Array, ArrayLike, Layer, OptimizerName, PyTree, ScheduleName
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
@@ -86,7 +86,7 @@ def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
 
 
 @lru_cache
-def hyper_class(optimizer: str) -> Any:
+def hyper_class(optimizer: OptimizerName) -> Any:
     """The NamedTuple of all traced hyperparameters of a named optimizer, such as "rmsprop".
 
     Returns:
@@ -183,7 +183,7 @@ SCHEDULES: dict[str, Schedule] = {
 """The schedules of our names; ``schedule`` makes those of optax."""
 
 
-def schedule(name: str | Schedule, **arguments: Any) -> Schedule:
+def schedule(name: ScheduleName | Schedule, **arguments: Any) -> Schedule:
     """A schedule by name: ours, or any of optax, with or without "_decay" and "_schedule".
 
     Values are factors on the learning rate. Defaults of the arguments that optax requires:

@@ -25,7 +25,7 @@ from jaxnn.devices import population_mesh
 from jaxnn.mlp import by_name
 from jaxnn.spec import Spec, require_count
 from jaxnn.train import NEVER, Layout, Metrics, checked, run
-from jaxnn.types import Array, Data, Key, Model, PyTree, require_type
+from jaxnn.types import Array, Data, Key, MeasureName, Model, PyTree, require_type
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
@@ -140,7 +140,7 @@ def train_population(
     return Population(params, diverged_at, np.array(spec.evaluate_at), metrics, *seconds)
 
 
-def best(population: Population, on: str, *, measure: str = "loss") -> int:
+def best(population: Population, on: str, *, measure: MeasureName = "loss") -> int:
     """The index of the configuration with the lowest mean over seeds at the last evaluation.
 
     Configurations that diverged from any seed do not count.

@@ -17,7 +17,10 @@ from jaxnn.types import (
     Array,
     ArrayLike,
     Loss,
+    LossName,
     Model,
+    OptimizerName,
+    ScheduleName,
     require_count,
     require_type,
     shown,
@@ -57,9 +60,9 @@ class Spec:
     model: Model
     steps: int
     batch_size: int = 100
-    loss: str | Loss = "cross_entropy"
-    optimizer: str | Optimizer = "sgd"
-    schedule: str | Schedule = "constant"
+    loss: LossName | Loss = "cross_entropy"
+    optimizer: OptimizerName | Optimizer = "sgd"
+    schedule: ScheduleName | Schedule = "constant"
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self):
@@ -71,7 +74,15 @@ class Spec:
         object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))
         get_loss(self.loss)
         check_optimizer(self.optimizer)
-        schedule(self.schedule)
+        factors = schedule(self.schedule)(self.steps) if callable(self.schedule) else None
+        if factors is None:
+            schedule(self.schedule)
+        elif not callable(factors):
+            raise ValueError(
+                f"schedule({self.steps}) is {factors}, expected a function of the iteration: of a "
+                "schedule of optax give the name, such as 'warmup_cosine', or a function of the "
+                "number of steps: lambda steps: optax.cosine_decay_schedule(1.0, steps)"
+            )
         allowed = range(self.steps + 1)
         points = self.evaluate_at if isinstance(self.evaluate_at, Iterable) else [self.evaluate_at]
         if not all(whole(point) in allowed for point in points):

@@ -331,9 +331,44 @@ def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
             f"batch_size is {spec.batch_size}, expected at most the {len(data.targets)} examples"
         )
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
+    check_parameters(params)
     for each in (data, *evaluate_on.values()):
         example = jax.eval_shape(lambda d: (as_float(d.inputs, d)[0], d.targets[0]), each)
         jax.eval_shape(partial(loss_and_error, spec), params, *example)
+
+
+def check_parameters(params: PyTree) -> None:
+    """ValueError for state among the parameters, which gradient descent would train.
+
+    Flax keeps running statistics in collections beside "params", or in an ``nnx.Variable`` other
+    than ``nnx.Param``; Equinox in ``nn.State``. Counters and random keys are no real numbers.
+    """
+    nodes: list[Any] = []
+    see: Any = nodes.append  # returns None: no node is a leaf
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=see)
+    state = [
+        f"{leaf.dtype} numbers at {jax.tree_util.keystr(path) or 'the top'}"
+        for path, leaf in leaves
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    for node in nodes:
+        kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(node).__mro__}
+        names = list(map(str, node)) if isinstance(node, Mapping) else []
+        others = [name for name in names if "params" in names and name != "params"]
+        if "batch_stats" in names or others:
+            state.insert(0, f"the collection {[*others, 'batch_stats'][0]!r}")
+        elif {"mean", "var"} <= {*names} and not {"scale", "bias"}.isdisjoint(names):
+            state.insert(0, "the running statistics 'mean' and 'var'")
+        elif ("flax", "Variable") in kinds and ("flax", "Param") not in kinds:
+            state.insert(0, f"a flax.nnx.{type(node).__name__}")
+        elif kinds & {("equinox", "State"), ("equinox", "StateIndex")}:
+            state.insert(0, f"an equinox.nn.{type(node).__name__}")
+    if state:
+        raise ValueError(
+            f"the model's init returns {state[0]} among the parameters, expected trainable numbers "
+            "alone, for gradient descent would train running statistics and other state: use a "
+            "layer without state, such as LayerNorm or GroupNorm in place of BatchNorm"
+        )
 
 
 def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple[Array, Array]:
@@ -348,19 +383,25 @@ def _over_examples(
     """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns, for speed.
 
     Rows are faster for one model, unless all layers are narrow; columns are faster for models that
-    train together. For columns every bias is spread over the minibatch first, because for a bias
-    that is not mapped ``vmap`` would transpose every layer's pre-activations, a sixth slower. The
+    train together. For columns every bias (a vector as long as a side of a weight) is spread over
+    the minibatch first, because for a bias that is not mapped ``vmap`` would transpose every
+    layer's pre-activations, a sixth slower. The
     bias is spread by a product with ones: the derivative is a product too, faster than a sum.
     """
     axes: Any = None
-    wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in jax.tree.leaves(params))
+    leaves = jax.tree.leaves(params)
+    wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in leaves)
     if layout.columns or not wide:
         row = 1, len(inputs)
+        units = {size for leaf in leaves if leaf.ndim > 1 for size in leaf.shape}
+
+        def is_bias(leaf: Array) -> bool:  # no other vector, such as all parameters in a vector
+            return leaf.ndim == 1 and len(leaf) in units
 
         def spread(leaf: Array) -> Array:
-            return leaf[:, None] @ jnp.ones(row, leaf.dtype) if leaf.ndim == 1 else leaf
+            return leaf[:, None] @ jnp.ones(row, leaf.dtype) if is_bias(leaf) else leaf
 
-        axes = jax.tree.map(lambda leaf: 1 if leaf.ndim == 1 else None, params)
+        axes = jax.tree.map(lambda leaf: 1 if is_bias(leaf) else None, params)
         params = jax.tree.map(spread, params)
     return jax.vmap(partial(loss_and_error, spec), in_axes=(axes, 0, 0))(params, inputs, targets)
 

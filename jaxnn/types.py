@@ -9,7 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,81 @@ Activation = Callable[[Array], Array]
 
 Loss = Callable[[Array, Array], Array]
 """The loss of one example: (logits [C], target) -> scalar."""
+
+# The choices by name, for type checkers; the values are checked against the tables of names too.
+ActivationName = Literal["relu", "sigmoid", "tanh"]
+InitializerName = Literal["glorot", "he"]
+LossName = Literal["cross_entropy", "logistic", "squared_error"]
+MeasureName = Literal["error", "loss"]
+RuleName = Literal["mean", "one_standard_error"]
+MethodName = Literal["grid", "hyperband"]
+"""The methods of a search that need no argument."""
+OptimizerName = Literal[
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adam",
+    "adabelief",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "adan",
+    "amsgrad",
+    "fromage",
+    "lamb",
+    "lars",
+    "lion",
+    "nadam",
+    "nadamw",
+    "noisy_sgd",
+    "novograd",
+    "optimistic_adam",
+    "optimistic_adam_v2",
+    "optimistic_gradient_descent",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "sign_sgd",
+    "signum",
+    "sm3",
+    "yogi",
+]
+"""Every optimizer of ``jaxnn.optimizers.named``; give the function of a newer one of optax."""
+ScheduleName = Literal[
+    "constant",
+    "cosine",
+    "step",
+    "constant_schedule",
+    "cosine_decay",
+    "cosine_decay_schedule",
+    "cosine_onecycle",
+    "cosine_onecycle_schedule",
+    "exponential",
+    "exponential_decay",
+    "linear",
+    "linear_onecycle",
+    "linear_onecycle_schedule",
+    "linear_schedule",
+    "piecewise_constant",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate",
+    "piecewise_interpolate_schedule",
+    "polynomial",
+    "polynomial_schedule",
+    "sgdr",
+    "sgdr_schedule",
+    "warmup_constant",
+    "warmup_constant_schedule",
+    "warmup_cosine",
+    "warmup_cosine_decay",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential",
+    "warmup_exponential_decay",
+    "warmup_exponential_decay_schedule",
+]
 
 
 class Model(Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 
@@ -55,6 +56,11 @@ def spec(**changes) -> Spec:
         ({"loss": "hinge"}, r"loss is 'hinge', expected one of .*cross_entropy.* or a callable"),
         ({"optimizer": "newton"}, r"optimizer is 'newton', expected one of .*adam.* or a callable"),
         ({"schedule": "warm"}, r"schedule is 'warm', expected one of .*cosine.* or a callable"),
+        (
+            {"schedule": optax.warmup_cosine_decay_schedule(0.0, 0.1, 1, 2)},
+            r"schedule\(2\) is 0\.0\d*, expected a function of the iteration: of a schedule of "
+            r"optax give the name, such as 'warmup_cosine', or .* lambda steps: .*",
+        ),
         ({"evaluate_at": (3,)}, r"evaluate_at is \(3,\), expected iterations from 0 to 2"),
         ({"evaluate_at": (-1, 2)}, r"evaluate_at is \(-1, 2\), expected iterations from 0 to 2"),
         ({"evaluate_at": (0.5,)}, r"evaluate_at is \(0\.5,\), expected iterations from 0 to 2"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 
 from jaxnn import (
     MLP,
@@ -356,3 +358,24 @@ def test_hypergradient_passes_through_training(x64, pixels):
 
     difference = (final_loss(0.3 + 1e-6) - final_loss(0.3 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(final_loss)(0.3), difference, rtol=1e-6)
+
+
+def test_parameters_in_one_vector_are_not_copied_for_every_example():
+    tree, count = MLP((4, 5, 3)), 7
+    start, unravel = ravel_pytree(tree.init(KEY))
+    flat = Network(lambda _: start, lambda p, x: tree.apply(unravel(p), x))
+    batch = jax.random.normal(KEY, (count, 4)), jnp.arange(count) % 3
+    slope = jax.grad(objective, 1, has_aux=True)
+    slopes = [
+        jax.vmap(partial(slope, Spec(model, steps=1)), (0, None, None, None))
+        for model in (tree, flat)
+    ]
+    layout = Layout(columns=True)
+    stacked = jnp.stack([start, 2 * start])
+    of_flat = slopes[1](stacked, 0.0, batch, layout)[0]
+    of_tree = slopes[0](jax.vmap(unravel)(stacked), 0.0, batch, layout)[0]
+    expected = jax.vmap(lambda tree: ravel_pytree(tree)[0])(of_tree)
+    np.testing.assert_allclose(of_flat, expected, rtol=1e-5, atol=1e-7)
+    program = jax.make_jaxpr(lambda p: slopes[1](p, 0.0, batch, layout))(stacked)
+    assert f"[{start.size},{count}]" not in str(program)
+    assert f"[2,{start.size},{count}]" not in str(program)

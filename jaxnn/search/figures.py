@@ -103,7 +103,9 @@ def learning_curves(result: "Result") -> Figure:
         title=f"The best {len(curves)} of {len(lines)} trials",
         x_label="epoch",
         y_label=_measure(result),
-        replicates="seeds" if result.task.validation.count == 1 else "models (seeds and folds)",
+        replicates="seeds"
+        if result.task.validation_split.count == 1
+        else "models (seeds and folds)",
     )
     (axes,) = figure.axes
     for line, stop in zip(list(axes.lines), stops.values(), strict=True):

@@ -34,6 +34,7 @@ from jaxnn.train import NEVER
 Record = dict[str, Any]
 
 DATABASE, EARLIER = "run.db", "search.log"  # the second: before version 0.2
+TRACED = "traced program of"  # begins the name of a function's digest in the question
 _KEPT = 2  # checkpoints
 _CHECKPOINT = re.compile(r"checkpoint-\d+\.safetensors")
 _FILE = Check("checkpoint-N.safetensors", lambda v: TEXT.holds(v) and _CHECKPOINT.fullmatch(v))
@@ -50,6 +51,7 @@ _FIELDS = {
             "losses": [NUMBER],
             "retrained": Check("true or false", lambda v: type(v) is bool),
             "examples": COUNT,
+            "digest": Check("a text or null", lambda v: v is None or isinstance(v, str)),
         }
     },
 }
@@ -114,6 +116,7 @@ class Journal:
 
     Attributes:
       records: all records after the question.
+      name: the folder, for messages.
     """
 
     def __init__(self, folder: Path | str | None = None, question: Mapping[str, Any] | None = None):
@@ -129,6 +132,7 @@ class Journal:
         self._database: sqlite3.Connection | None = None
         self.records: list[Record] = []
         self._folder = None if folder is None else files.as_path("folder", folder)
+        self.name = str(folder or "the search")
         self._path = Path(":memory:") if self._folder is None else self._folder / DATABASE
         self._question: Record = json.loads(json.dumps(question or {}))
         self._digest = ""  # of the last row
@@ -204,6 +208,10 @@ class Journal:
         records = self._intact(execute)
         with decoding(f"{self._path} is damaged: record 1", CorruptLogError):
             differing = differences(json.loads(records[0])["search"], self._question)
+        if any(line.startswith("versions.jax") for line in differing):  # trace differently
+            differing = [line for line in differing if not line.startswith(TRACED)]
+            if any(name.startswith(TRACED) for name in self._question):
+                differing.append("functions cannot be compared between versions of JAX")
         if differing:
             raise RunFolderError(
                 f"{self._folder} holds another search: {'; '.join(differing)}; expected the same "

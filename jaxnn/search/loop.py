@@ -24,9 +24,9 @@ import numpy as np
 from jaxnn import distributed, files
 from jaxnn.files import NUMBER, WHOLE, Check, decoding
 from jaxnn.search.journal import CorruptLogError, Journal, Record
-from jaxnn.search.methods import Method, Round, Scores, Trial
+from jaxnn.search.methods import Round, Rounds, Scores, Trial, checked_round
 from jaxnn.search.result import Curve, Outcome
-from jaxnn.search.space import Space, readable
+from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Task
 from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
 from jaxnn.spec import Spec
@@ -70,6 +70,7 @@ class Loop:
     keep: Keep
     report: Callable[[Status], None]  # called after every wave
     checkpoint_seconds: float  # the shortest time between two checkpoints
+    spec_of: Callable[[Config], Spec]  # the checked program of a static part
 
     def __post_init__(self):
         self._buckets: dict[str, Bucket] = {}
@@ -84,18 +85,19 @@ class Loop:
         self._restored, self._arrays = self.journal.restore()
         self._saved, self._saved_at = self._restored, time.monotonic()
 
-    def run(self, method: Method, seed: int) -> Outcome:
-        """Runs the whole search."""
-        evaluations = self.task.evaluations
-        rounds = method.rounds(self.space, evaluations, seed)
-        current = next(rounds)
-        self._status = self._status._replace(total=method.work(self.space, evaluations))
+    def run(self, rounds: Rounds, first: Round, total: int) -> Outcome:
+        """Runs the whole search: the rounds, of which the first is known.
+
+        ``total`` is the most evaluations, summed over trials; less where only the rounds tell.
+        """
+        current = first
+        self._status = self._status._replace(total=total)
         self.report(self._status)
         with ThreadPoolExecutor(1) as compiler:
             for number in count():
                 scores = self._run_round(number, current, compiler)
                 try:
-                    current = rounds.send(scores)
+                    current = checked_round(rounds.send(scores))
                 except StopIteration:
                     break
         if self._saved != self._segment:
@@ -114,6 +116,7 @@ class Loop:
             record["trials"].append(row)
             name = json.dumps(readable(self.space.static_part(trial.config)))
             by_name.setdefault(name, []).append(trial)
+        self._check(number, current.until, by_name)
         self.journal.confirm("round", number, record)
         self._end_round(by_name)
         programs = self._choose(current, by_name)
@@ -132,6 +135,29 @@ class Loop:
             {number: curve.score(self.task.measure) for number, curve in curves.items()},
             {number: curve.last(self.task.measure) for number, curve in curves.items()},
         )
+
+    def _check(self, number: int, until: int, by_name: Mapping[str, list[Trial]]) -> None:
+        """ValueError unless a method asks for trials that can be trained."""
+        reached, evaluations, work = 0, self.task.evaluations, 0
+        for name, trials in by_name.items():
+            bucket = self._buckets.get(name) if trials[0].parent is not None else None
+            parents = {trial.number for trial in bucket.trials} if bucket else {None}
+            for trial in trials:
+                new = trial.number not in self._curves or trial.number == trial.parent
+                if trial.parent not in parents or not new or "learning_rate" not in trial.config:
+                    raise ValueError(
+                        f"round {number} has {trial}, expected a learning rate and either a new "
+                        "number or a parent of the last round with equal compiled hyperparameters"
+                    )
+            start = bucket.evaluation if bucket else 0
+            reached, work = max(reached, start), work + len(trials) * (until - start)
+        if not by_name or not reached < until <= evaluations:
+            raise ValueError(
+                f"round {number} trains {sum(map(len, by_name.values()))} trials until evaluation "
+                f"{until}, expected at least 1, until {reached + 1} to {evaluations}"
+            )
+        most = max(self._status.total, round(self._status.done) + work)
+        self._status = self._status._replace(total=most)
 
     def _end_round(self, by_name: Mapping[str, list[Trial]]) -> None:
         """Keeps parameters of trials that may be chosen, and buckets that go on in ``by_name``."""
@@ -196,8 +222,7 @@ class Loop:
         return self._segment < self._restored
 
     def _spec_of(self, trial: Trial) -> Spec:
-        static = self.space.static_part(trial.config)
-        return self.task.spec(static, self.trainer.arranged.trained_on)
+        return self.spec_of(self.space.static_part(trial.config))
 
     def _compile(self, program: Program, compiler: ThreadPoolExecutor) -> Future:
         """Traces a program, and compiles the program in a background thread."""

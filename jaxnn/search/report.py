@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxnn.reporting import console, plain, print_table, printable
 from jaxnn.search.space import Space, cell, readable
+from jaxnn.search.task import spread_over
 
 if TYPE_CHECKING:
     from jaxnn.search.loop import Status
@@ -69,6 +70,8 @@ def programs(space: Space) -> str:
     count = space.programs()
     if count == 1:
         return "the space needs 1 program"
+    if count is None:
+        return "the space needs a program for each combination of compiled hyperparameters"
     static = [name for name in space.searched if name in space.static]
     return (
         f"the space needs {count} programs, one for each combination of {', '.join(static)}; "
@@ -116,9 +119,11 @@ def results(result: "Result") -> dict[str, Any]:
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
         "method": dict(result.method),
         "space": result.space.describe(),
-        "validation": result.task.validation.describe(),
+        "validation": result.task.validation_split.describe(),
         "measure": result.task.measure,
         "rule": result.rule,
+        "standard_error": result.standard_error
+        and {"value": result.standard_error, "spread": spread_over(result.task)},
         "seeds": result.seeds,
         "borders": borders(result),
         "notes": result.notes,
@@ -133,7 +138,7 @@ def history(result: "Result") -> "list[Row]":
         batch_size = task.spec(static, result.examples).batch_size
         accuracy, loss = 1 - curve.values("error"), curve.values("loss")  # [evaluations, R]
         for replicate in range(accuracy.shape[1]):
-            seed, fold = divmod(replicate, task.validation.count)
+            seed, fold = divmod(replicate, task.validation_split.count)
             rows += [
                 {
                     "trial": number,
@@ -185,6 +190,8 @@ def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> Non
     rows = [table[number] for number in numbers]
     replicates = len(result.curves[result.best.trial].diverged_at)
     spread = f", ± 1 standard deviation of {replicates}" if replicates > 1 else ""
+    if result.standard_error is not None:
+        spread += f"; 1 standard error {spread_over(result.task)}: {result.standard_error:.2g}"
     print_table(
         f"the best {len(rows)} of {len(table)} trials, {result.diverged} diverged{spread}",
         ["trial", *searched, "epochs", "accuracy (%)", "loss"],

@@ -1,8 +1,9 @@
 """The result of a search: learning curves, the choice, the table of trials, the test set."""
 
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -16,10 +17,10 @@ from jaxnn import distributed
 from jaxnn.extras import require
 from jaxnn.files import as_path
 from jaxnn.minibatch import as_float
-from jaxnn.search.journal import Journal
+from jaxnn.search.journal import Journal, RunFolderError
 from jaxnn.search.methods import Trial
 from jaxnn.search.space import Config, Space, readable
-from jaxnn.search.task import Arranged, Task
+from jaxnn.search.task import Arranged, Task, digest
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, Metrics, loss_and_error, map_blocks
@@ -28,6 +29,8 @@ from jaxnn.types import Array, Data, Key, PyTree
 RULES = ("mean", "one_standard_error")
 
 Row = dict[str, Any]
+
+logger = logging.getLogger("jaxnn.search")
 
 
 class AllDivergedError(ValueError):
@@ -93,15 +96,18 @@ class Outcome(NamedTuple):
     train_seconds: float
 
 
-def chosen(curves: Mapping[int, Curve], measure: str, rule: str = "mean") -> int:
+def chosen(
+    curves: Mapping[int, Curve], measure: str, error: Callable[[int], float] | None = None
+) -> int:
     """The number of the trial to use.
 
     Args:
       curves: all trials.
       measure: the minimised measure, "loss" or "error".
-      rule: "mean", the lowest mean over replicates; or "one_standard_error", the most parsimonious
-        trial within one standard error of the lowest mean: the fewest parameters, then the
-        strongest L2, then the earliest stop.
+      error: for the rule "one_standard_error", from a trial's number to the standard error of the
+        trial's score: the most parsimonious trial within one standard error of the lowest mean has
+        the fewest parameters, then the strongest L2, then the earliest stop. None, for the rule
+        "mean": the lowest mean over replicates.
 
     Raises:
       AllDivergedError: every trial has diverged.
@@ -113,9 +119,9 @@ def chosen(curves: Mapping[int, Curve], measure: str, rule: str = "mean") -> int
             "learning rates"
         )
     best = ranking[0]
-    if rule == "mean":
+    if error is None:
         return best
-    limit = curves[best].score(measure) + standard_error(curves[best], measure)
+    limit = curves[best].score(measure) + error(best)
 
     def complexity(number: int) -> tuple[float, ...]:
         curve = curves[number]
@@ -137,41 +143,94 @@ def may_be_chosen(curves: Mapping[int, Curve], measure: str, rule: str) -> set[i
     return set(ranking[:1] if rule == "mean" else ranking)
 
 
-def standard_error(curve: Curve, measure: str) -> float:
-    """The standard error of the mean at the best evaluation; nan for one replicate."""
-    values = curve.values(measure)[curve.best(measure)]
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+def standard_error(values: np.ndarray) -> float:
+    """The standard error of a mean: s / sqrt(n) of n independent values, n at least 2."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def confidence_intervals(
-    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000
+    values: np.ndarray, *, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bootstrap percentile intervals of means.
+    """Student's intervals of means: mean +- t s / sqrt(R), with R - 1 degrees of freedom.
+
+    The intervals are exact for normal values and any R: 2 seeds give a wide interval.
 
     Args:
       values: [K, R]: R independent measurements of K quantities.
       confidence: the share of intervals that contain the true mean.
-      resamples: the number of bootstrap samples.
 
     Returns:
       The lower and upper ends, [K] each; nan if R is 1, or if a measurement is nan.
     """
-    ends = np.full((2, len(values)), np.nan)
-    known = ~np.isnan(values).any(axis=1)
-    if values.shape[1] > 1 and known.any():
-        from scipy.stats import bootstrap  # the import takes half a second
+    mean, count = values.mean(axis=1), values.shape[1]
+    if count < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = _student(count, confidence) * values.std(axis=1, ddof=1) / math.sqrt(count)
+    return mean - half, mean + half
 
-        ends[:, known] = bootstrap(
-            (values[known],),
-            np.mean,
-            axis=-1,
-            confidence_level=confidence,
-            n_resamples=resamples,
-            batch=max(1, 10**7 // values[known].size),
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return ends[0], ends[1]
+
+def _student(count: int, confidence: float) -> float:
+    """The quantile of Student's t for the mean of ``count`` values."""
+    require("search", "scipy")
+    from scipy.special import stdtrit  # the import of scipy.stats takes half a second
+
+    return float(stdtrit(count - 1, (1 + confidence) / 2))
+
+
+def proportion_interval(
+    shares: np.ndarray, models: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The exact interval of a proportion (Clopper and Pearson, 1934), over examples.
+
+    With several models, an example has a share of correct models in place of 0 or 1. Such shares
+    vary less: a variance s^2 counts as that of p (1 - p) / s^2 examples for each example, between 1
+    and the number of models.
+
+    Args:
+      shares: [N], of the models that classify an example correctly.
+      models: how many.
+      confidence: the least share of intervals that contain the true accuracy.
+
+    Returns:
+      The lower and upper ends, between 0 and 1.
+    """
+    require("search", "scipy")
+    from scipy.special import betaincinv
+
+    mean, variance = float(shares.mean()), float(shares.var())
+    gain = np.clip(mean * (1 - mean) / variance, 1, models) if variance else 1.0
+    n, tail = gain * len(shares), (1 - confidence) / 2
+    hits = min(max(mean * n, 0), n)
+    low = betaincinv(hits, n - hits + 1, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
+    return float(low), float(high)
+
+
+def skewed_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean of skewed values, such as losses of examples (Hall, 1992).
+
+    A cubic transformation removes the skewness g of T = (m - mean) / (s / sqrt(n)):
+    T + a T^2 + a^2 T^3 / 3 + a / 2, where a = g / (3 sqrt(n)), is nearly normal.
+
+    Args:
+      values: [N], independent.
+      confidence: the share of intervals that contain the true mean, for large N.
+
+    Returns:
+      The lower and upper ends; nan for a single value.
+
+    Source: P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992).
+    """
+    n, mean, deviation = len(values), float(values.mean()), float(values.std())
+    if n < 2:
+        return math.nan, math.nan
+    if not deviation > 0:  # also without finite values
+        return mean, mean + 0 * deviation
+    a = float(np.mean(((values - mean) / deviation) ** 3)) / (3 * math.sqrt(n))
+    t = _student(n, confidence) * np.array([1, -1])
+    inverse = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a if abs(a) > 1e-6 else t
+    low, high = mean - values.std(ddof=1) / math.sqrt(n) * inverse
+    return float(low), float(high)
 
 
 class FinalScores(NamedTuple):
@@ -180,11 +239,12 @@ class FinalScores(NamedTuple):
     accuracy: float
     loss: float
     accuracy_interval: Sequence[float]  # [low, high]: 95 %, over test examples
-    loss_interval: Sequence[float]
+    loss_interval: Sequence[float]  # as well
     accuracies: list[float]  # per model
     losses: list[float]
     retrained: bool  # on training and validation examples together
     examples: int
+    digest: str = ""  # of the test examples; "" in a record of an earlier version
 
 
 class Stage(NamedTuple):
@@ -233,9 +293,9 @@ class Result:
       table: one row per trial, in the order of the numbers: ``trial``, ``copied_from``, the names
         of the space (None where a hyperparameter does not apply), ``epochs`` (trained),
         ``best_epoch``; for ``validation_accuracy`` and ``validation_loss`` at the best epoch the
-        mean over replicates, ``_std``, and the ends ``_low`` and ``_high`` of a 95 % bootstrap
-        interval; ``diverged_at``, the first iteration at which a replicate's loss was not finite.
-        Unknown entries are None.
+        mean over replicates, ``_std``, and the ends ``_low`` and ``_high`` of a 95 % interval by
+        Student's t (of an accuracy: within 0 and 1); ``diverged_at``, the first iteration at
+        which a replicate's loss was not finite. Unknown entries are None.
       params: the chosen trial's parameters at the best evaluation, leaves [R, ...], one row per
         replicate: the folds of the first seed, of the second seed, ...
       curves: every trial's validation scores.
@@ -244,6 +304,9 @@ class Result:
       train_seconds: the time of training, summed over all runs of a resumed search.
       method: the search method, in JSON's types.
       rule: the rule of the choice.
+      standard_error: of the lowest mean, for the rule "one_standard_error", else None: over folds,
+        seeds averaged first; with one split over the validation examples, seeds averaged first,
+        for the seeds of one split are no independent samples of data.
       seeds: the number of seeds.
       examples: the number of training examples of every model.
 
@@ -262,14 +325,25 @@ class Result:
     seeds: int
     examples: int
     mesh: Any
+    validation: InitVar[Data | None] = None  # the examples of one split, for one standard error
 
-    def __post_init__(self, outcome: Outcome):
+    def __post_init__(self, outcome: Outcome, validation: Data | None):
         self.curves, self.programs = outcome.curves, outcome.programs
         self.compile_seconds, self.train_seconds = outcome.compile_seconds, outcome.train_seconds
         self._retrained: PyTree = None
-        self.best = self._best(chosen(self.curves, self.task.measure, self.rule))
+        self._digest = ""  # of the test examples, once known
+        self.standard_error: float | None = None
+
+        def error(number: int) -> float:
+            self.standard_error = self._standard_error(number, outcome.parameters, validation)
+            return self.standard_error
+
+        one = error if self.rule == "one_standard_error" else None
+        self.best = self._best(chosen(self.curves, self.task.measure, one))
         self.params: PyTree = outcome.parameters[self.best.trial]
         self.table = self._table()
+        if isinstance(self.task.test, Data):
+            self._check_test_set()
 
     def _best(self, number: int) -> Best:
         curve = self.curves[number]
@@ -305,6 +379,8 @@ class Result:
         columns = {}
         for name, values in zip(("accuracy", "loss"), np.stack(scores, axis=1), strict=True):
             low, high = confidence_intervals(values)
+            if name == "accuracy":
+                low, high = np.clip((low, high), 0, 1)
             std = low if values.shape[1] < 2 else values.std(axis=1, ddof=1)  # low: nan
             summary = {"": values.mean(axis=1), "_std": std, "_low": low, "_high": high}
             columns |= {f"validation_{name}{suffix}": each for suffix, each in summary.items()}
@@ -354,45 +430,102 @@ class Result:
             tested.
 
         Returns:
-          Means over the models, with 95 % bootstrap intervals over the test examples.
+          Means over the models, with 95 % intervals over the test examples: ``proportion_interval``
+          for the accuracy, ``skewed_interval`` for the loss.
 
         Raises:
           ValueError: the task has no test set, or the configuration diverges when trained again.
+          RunFolderError: the folder holds the score of another test set.
         """
         if self.task.test is None:
             raise ValueError("the task has no test set, expected Task(..., test=data)")
         with self.journal as journal:  # another process may have tested in the meantime
+            self._check_test_set()
             for scores in self.test_scores:
                 if scores.retrained is retrain:
                     return scores
             params = self.retrained() if retrain else self.params
             journal.append({"test_read": self.test_reads + 1})
-            scores = distributed.from_first(lambda: self._final_scores(params, retrain))
-            journal.append({"test_scores": json.loads(scores)})
-        return FinalScores(**json.loads(scores))
+            content = distributed.from_first(lambda: self._final_scores(params, retrain))
+            journal.append({"test_scores": json.loads(content)})
+        scores = FinalScores(**json.loads(content))
+        self._digest = scores.digest
+        return scores
 
-    def _final_scores(self, params: PyTree, retrained: bool) -> bytes:
-        """The ``FinalScores`` of models, leaves [R, ...], in JSON."""
-        data = self.task.read_test()
+    def _check_test_set(self) -> None:
+        """RunFolderError if the recorded test scores are of other examples than the task's.
+
+        A function for the test examples is called, but no model sees the examples.
+        """
+        recorded = self.test_scores
+        if not recorded or self._digest:
+            return
+        found = distributed.from_first(lambda: digest(self.task.read_test()).encode()).decode()
+        for scores in recorded:
+            if scores.digest and scores.digest != found:
+                raise RunFolderError(
+                    f"{self.journal.name} holds the score of another test set: its digest is "
+                    f"{scores.digest} ({scores.examples} examples), that of this test set {found}; "
+                    "expected the same test examples or another folder"
+                )
+        if distributed.is_first() and not all(scores.digest for scores in recorded):
+            logger.warning(
+                f"{self.journal.name} holds a test score of an earlier version, which recorded no "
+                "digest of the test set: test sets cannot be compared"
+            )
+        self._digest = found
+
+    def _each(self, spec: Spec, params: PyTree, data: Data) -> tuple[np.ndarray, np.ndarray]:
+        """Losses and errors [R, N] of models, leaves [R, ...], on examples."""
         each = [
             map_blocks(
-                partial(_block_scores, self.spec, jax.tree.map(itemgetter(r), params), data.scale),
+                partial(_block_scores, spec, jax.tree.map(itemgetter(r), params), data.scale),
                 data.inputs,
                 data.targets,
             )
             for r in range(len(jax.tree.leaves(params)[0]))
         ]
         losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))
-        means = np.stack([1 - errors.mean(axis=0), losses.mean(axis=0)])  # of [R, N]
+        return losses, errors
+
+    def _final_scores(self, params: PyTree, retrained: bool) -> bytes:
+        """The ``FinalScores`` of models, leaves [R, ...], in JSON."""
+        data = self.task.read_test()
+        losses, errors = self._each(self.spec, params, data)
+        correct, loss = 1 - errors.mean(axis=0), losses.mean(axis=0)  # [N]: means over models
         scores = FinalScores(
-            *means.mean(axis=1).tolist(),
-            *np.transpose(confidence_intervals(means, resamples=1000)).tolist(),
+            float(correct.mean()),
+            float(loss.mean()),
+            proportion_interval(correct, len(errors)),
+            skewed_interval(loss),
             accuracies=(1 - errors.mean(axis=1)).tolist(),
             losses=losses.mean(axis=1).tolist(),
             retrained=retrained,
             examples=len(data.targets),
+            digest=digest(data),
         )
         return json.dumps(scores._asdict()).encode()
+
+    def _standard_error(
+        self, number: int, parameters: Mapping[int, PyTree], validation: Data | None
+    ) -> float:
+        """The standard error of a trial's score: over folds, or examples; seeds averaged first."""
+        curve, measure, folds = (
+            self.curves[number],
+            self.task.measure,
+            self.task.validation_split.count,
+        )
+        if validation is None:
+            values = curve.values(measure)[curve.best(measure)]
+            return standard_error(values.reshape(self.seeds, folds).mean(axis=0))
+        spec = self.task.spec(self.space.static_part(curve.trial.config), self.examples)
+
+        def error() -> bytes:
+            losses, errors = self._each(spec, parameters[number], validation)
+            values = {"loss": losses, "error": errors}[measure].mean(axis=0)
+            return json.dumps(standard_error(values)).encode()
+
+        return json.loads(distributed.from_first(error))
 
     def retrained(self) -> PyTree:
         """Parameters of the chosen configuration trained on all examples, leaves [S, ...].

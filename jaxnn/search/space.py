@@ -6,7 +6,7 @@ a value.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -210,8 +210,8 @@ def applies(domain: Domain, config: Mapping[str, Any]) -> bool:
     return all(name in config and config[name] in values for name, values in domain.conditions)
 
 
-class Space(dict[str, Domain]):
-    """Checked domains by name, sorted: conditions come before the names they rule.
+class Space(Mapping[str, Domain]):
+    """Checked domains by name, sorted: conditions come before the names they rule; read-only.
 
     >>> space = Space({"learning_rate": log_uniform(1e-3, 1.0), "hidden": choice((), (50, 50))})
     >>> space.configuration({"learning_rate": 0.0, "hidden": 0.9})
@@ -242,14 +242,21 @@ class Space(dict[str, Domain]):
             )
         self._traceable = _traceable(domains)
         _check_domains(domains, self._traceable, model_parameters)
-        super().__init__(_in_order(domains))
+        self._domains = _in_order(domains)
         items, traceable = self.items(), self._traceable
         self.searched = tuple(n for n, d in items if d.is_interval or len(d.values) > 1)
         self.traced = tuple(name for name in self if name in traceable)
         self.static = tuple(name for name in self if name not in traceable)
-        ruling = {condition for domain in self.values() for condition, _ in domain.conditions}
-        self._free_integers = [n for n, d in items if d.kind == "integer" and n not in ruling]
         self._check_readers()
+
+    def __getitem__(self, name: str) -> Domain:
+        return self._domains[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._domains)
+
+    def __len__(self) -> int:
+        return len(self._domains)
 
     def static_part(self, config: Config) -> Config:
         """The compiled values: configurations with equal static parts share a program."""
@@ -275,10 +282,7 @@ class Space(dict[str, Domain]):
         Raises:
           SpaceError: the grid has more than ``LARGEST_GRID`` combinations.
         """
-        listed = set(self if names is None else names)
-        for name in reversed(self):  # conditions come before the names they rule
-            if name in listed:
-                listed.update(condition for condition, _ in self[name].conditions)
+        listed = self._with_conditions(self if names is None else names)
         found: list[Config] = [{}]
         for name in filter(listed.__contains__, self):
             values = self[name].grid(points.get(name))
@@ -294,27 +298,59 @@ class Space(dict[str, Domain]):
             )
         return found
 
-    def static_parts(self, points: int = 2) -> list[Config]:
-        """The distinct static parts, with some values of every integer that rules no condition.
+    def samples(self) -> list[Config]:
+        """The distinct static parts with a value of a compiled name, and else the first values.
 
-        Args:
-          points: 2 for the lowest and the highest value of an integer, 1 for the lowest.
+        Every option of a choice, and the lowest and the highest integer, is in a static part.
         """
-        configs = self.grid(dict.fromkeys(self._free_integers, points), self.static)
-        parts = map(self.static_part, configs)
+        parts = []
+        for name in self.static:
+            for value in self[name].grid(2):
+                chosen = self._first({name: value})
+                parts.append(self.static_part(self.active(chosen)))
+        parts = parts or [{}]
         return list({tuple(part.items()): part for part in parts}.values())
 
-    def programs(self) -> int:
-        """The number of programs that the whole space needs: the number of static parts."""
-        sizes = {name: len(self[name].values) for name in self._free_integers}
-        return sum(math.prod(sizes.get(n, 1) for n in part) for part in self.static_parts(1))
+    def _first(self, chosen: Config) -> Config:
+        """First values where no value is chosen, such that the chosen names apply."""
+        for name in reversed(tuple(self)):  # conditions come before the names they rule
+            for condition, values in self[name].conditions if name in chosen else ():
+                allowed = (value for value in self[condition].values if value in values)
+                chosen.setdefault(condition, next(allowed))
+        return {name: domain.at(0.0) for name, domain in self.items()} | chosen
+
+    def programs(self) -> int | None:
+        """The number of programs that the whole space needs: the number of static parts.
+
+        None where the names in conditions have more than ``LARGEST_GRID`` combinations.
+        """
+        ruling = self._with_conditions(c for n in self.static for c, _ in self[n].conditions)
+        ruled = [name for name in self.static if name not in ruling]
+        try:
+            configs = self.grid({}, ruling)
+        except SpaceError:
+            return None
+        kinds = {
+            (*self.static_part(c).items(), *(n for n in ruled if applies(self[n], c)))
+            for c in configs
+        }
+        return sum(math.prod(len(self[n].values) for n in k if isinstance(n, str)) for k in kinds)
+
+    def _with_conditions(self, names: Iterable[str]) -> set[str]:
+        """The names, and all names in the conditions."""
+        found = set(names)
+        for name in reversed(tuple(self)):  # conditions come before the names they rule
+            if name in found:
+                found |= {condition for condition, _ in self[name].conditions}
+        return found
 
     def describe(self) -> dict[str, Any]:
         """The space in JSON's types, for the record of a run."""
         return {name: domain.describe() for name, domain in self.items()}
 
     def _check_readers(self) -> None:
-        for name in self.traced:
+        decides = self._with_conditions(["optimizer"])  # a name that chooses the optimizer is read
+        for name in (name for name in self.traced if name not in decides):
             for config in self.grid({}, [*dict(self[name].conditions), "optimizer"]):
                 optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
                 if applies(self[name], config) and not _is_read(name, optimizer):

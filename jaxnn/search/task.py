@@ -5,6 +5,7 @@ are neighbours. Fold f validates on the rows from ``f * held_out`` on and trains
 so a fold is a number, and cross-validation an axis of the population.
 """
 
+import hashlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from jaxnn.mlp import MLP, by_name
 from jaxnn.optimizers import defaults
 from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
-from jaxnn.types import Data, Hyper, Model, require_number, require_type, shown
+from jaxnn.types import Data, Hyper, MeasureName, Model, require_number, require_type, shown
 
 MEASURES = ("error", "loss")
 
@@ -53,6 +54,8 @@ def holdout(fraction: float = 1 / 6, *, stratified: bool = False) -> Validation:
 
 def given(data: Data) -> Validation:
     """The given examples validate; models train on all training examples."""
+    if not isinstance(data, Data):
+        raise TypeError(f"given takes {type(data).__name__}, expected Data(inputs, targets)")
     return Validation("given", data=data)
 
 
@@ -85,7 +88,8 @@ class Task:
       epochs: the most epochs of a configuration; every evaluation before the end is a
         candidate for stopping.
       evaluations_per_epoch: how often a configuration is evaluated.
-      validation: ``holdout(fraction)``, ``given(data)`` or ``folds(count)``.
+      validation: ``holdout(fraction)``, ``folds(count)``, or the validation examples: ``Data`` or
+        ``given(data)``.
       measure: the quantity to minimise on the validation examples: "error" (the share of wrong
         predictions) or "loss" (unregularised; cross-entropy in nats by default).
       model: for networks beyond MLPs: from the values of ``model_parameters`` to a ``Model``,
@@ -98,8 +102,8 @@ class Task:
     test: Data | Callable[[], Data] | None = None
     epochs: int = 12
     evaluations_per_epoch: int = 1
-    validation: Validation = field(default_factory=holdout)
-    measure: str = "error"
+    validation: Validation | Data = field(default_factory=holdout)
+    measure: MeasureName = "error"
     model: Callable[..., Model] | None = None
     model_parameters: tuple[str, ...] = ()
 
@@ -114,13 +118,21 @@ class Task:
         function = "a function from model_parameters to a model, such as lambda width: MLP(...)"
         require_type(self.model is None or callable(self.model), "model", self.model, function)
         by_name("measure", self.measure, dict.fromkeys(MEASURES))
+        if isinstance(self.validation, Data):
+            object.__setattr__(self, "validation", given(self.validation))
         if not isinstance(self.validation, Validation):
             raise TypeError(
-                f"validation is {shown(self.validation)}, expected holdout(...), given(...) or "
-                "folds(...)"
+                f"validation is {shown(self.validation)}, expected holdout(0.2), folds(5) or "
+                "Data(inputs, targets)"
             )
         if self.model_parameters and self.model is None:
             raise ValueError("model_parameters are given, expected a model that takes them")
+
+    @property
+    def validation_split(self) -> Validation:
+        """``validation`` as a ``Validation``."""
+        assert isinstance(self.validation, Validation)
+        return self.validation
 
     @property
     def evaluations(self) -> int:
@@ -172,7 +184,7 @@ class Task:
 
     def all_examples(self) -> Data:
         """Training and validation examples together."""
-        return _joined(self.validation.data, self.train) if self.validation.data else self.train
+        return _joined(given, self.train) if (given := self.validation_split.data) else self.train
 
     @property
     def inputs(self) -> int:
@@ -182,9 +194,15 @@ class Task:
     @property
     def outputs(self) -> int:
         """The number of classes; a network with the logistic loss has one output instead."""
-        several = (data for data in (self.train, self.validation.data) if data is not None)
+        several = (data for data in (self.train, self.validation_split.data) if data is not None)
         targets = [np.asarray(data.targets) for data in several]
         return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in targets)
+
+
+def spread_over(task: Task) -> str:
+    """The independent samples behind the standard error of a score, in words."""
+    count = task.validation_split.count
+    return f"over {count} folds" if count > 1 else "over the validation examples"
 
 
 @lru_cache
@@ -333,3 +351,12 @@ def _joined(validation: Data, train: Data) -> Data:
             "the training inputs"
         )
     return Data(**columns, scale=train.scale)
+
+
+def digest(data: Data) -> str:
+    """A checksum of examples."""
+    found = hashlib.sha256()
+    for array in map(np.ascontiguousarray, data):
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(array.data if array.ndim else array.tobytes())
+    return found.hexdigest()[:16]

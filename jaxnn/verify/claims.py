@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from textwrap import dedent
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
 import jax
@@ -95,14 +95,14 @@ def _code(function: Callable[..., Any]) -> str:
 def claim(
     *,
     of: Callable[..., PyTree],
-    kind: str,
+    kind: Literal["gradient", "jacobian", "hessian", "value", "update"],
     inputs: Mapping[str, PyTree],
     wrt: str | tuple[str, ...] | list[str] = (),
     source: str = "",
     statement: str = "",
     terms: Mapping[str, Callable[..., Any]] | None = None,
     rate: str | None = None,
-    layout: str | None = None,
+    layout: Literal["transpose", "vec", "vec_rows"] | None = None,
     tolerance: float = 1e-9,
     trials: int = 10_000,
     corrects: Claim | None = None,

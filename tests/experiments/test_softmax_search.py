@@ -145,7 +145,6 @@ def test_architectures_folds_and_the_simplest_of_the_best(tmp_path):
             ["--folds", "3", "--validation", "0.2"],
             "--validation is 0.2, expected only with --folds",
         ),
-        (["--rule", "one_standard_error", "--seeds", "1"], "expected at least 2 seeds or folds"),
         (["--batch-size", "5000"], "5000"),
     ],
 )

@@ -261,7 +261,10 @@ def other_examples(small):
         (lambda _: {"method": s.random(4)}, 'method.method is "random", in the folder "popu'),
         (lambda _: {"seeds": 1}, "seeds is 1, in the folder 2;"),
         (lambda _: {"key": jax.random.key(4)}, "key[1] is 4, in the folder 11;"),
-        (lambda _: {"rule": "one_standard_error"}, 'rule is "one_standard_error", in the folder "'),
+        (
+            lambda _: {"rule": "one_standard_error"},
+            'rule is "one_standard_error over the validation examples", in the folder "mean"',
+        ),
     ],
 )
 def test_another_search_in_the_folder_is_refused_by_what_differs(small, tmp_path, changes, said):
@@ -283,17 +286,18 @@ def test_a_folder_that_is_no_run_is_refused_and_left_alone(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_finished_search_trains_nothing_and_reads_no_test_examples_again(
+def test_a_finished_search_trains_nothing_and_tests_no_model_again(
     small, tmp_path, expected, monkeypatch
 ):
     assert outcome(small.run(tmp_path, None, 1e9)) == expected
     records = stored(tmp_path)
     trained = count_segments(monkeypatch)
 
-    def unreadable():
-        raise AssertionError("the test examples were read again")
+    def score(*_):
+        raise AssertionError("a model was tested again")
 
-    again = small.run(tmp_path, **changed(small, test=unreadable))
+    monkeypatch.setattr(s.Result, "_final_scores", score)
+    again = small.run(tmp_path, **changed(small, test=lambda: small.task.test))
     assert outcome(again) == expected
     assert (trained, again.test_reads) == ([], 1)
     assert stored(tmp_path) == records

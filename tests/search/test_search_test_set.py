@@ -93,7 +93,7 @@ def test_the_interval_of_the_loss_is_over_the_examples_of_the_mean_over_models(r
             one = Data(TEST.inputs[i : i + 1], TEST.targets[i : i + 1], TEST.scale)
             losses[seed, i] = evaluate(result.spec, params, one).loss
     expected = stats.norm.interval(0.95, scores.loss, stats.sem(losses.mean(axis=0)))
-    assert_allclose(scores.loss_interval, expected, rtol=0.03)
+    assert_allclose(scores.loss_interval, expected, rtol=0.05)
 
 
 def test_retrained_models_have_seen_the_validation_examples_too(result):

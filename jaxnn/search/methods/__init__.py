@@ -41,7 +41,11 @@ Rounds = Generator[Round, Scores, None]
 
 
 class Method(Protocol):
-    """A search method: a class with ``rounds`` (a generator), ``work`` and ``describe``."""
+    """A search method: ``rounds`` makes a generator; ``work`` and ``describe`` tell about a search.
+
+    ``search`` takes a generator function as well; the time left is then known round by round, and
+    the record has the name of the function.
+    """
 
     def rounds(self, space: Space, evaluations: int, seed: int, /) -> Rounds:
         """Yields the rounds of a search, and is sent the scores of each.
@@ -82,3 +86,10 @@ class BuiltIn:
 def fresh(configs: Sequence[Config], first: int = 0) -> tuple[Trial, ...]:
     """New trials of some configurations, numbered from ``first``."""
     return tuple(Trial(first + i, config) for i, config in enumerate(configs))
+
+
+def checked_round(yielded: Any) -> Round:
+    """TypeError unless a method's generator yielded a round of trials."""
+    if not isinstance(yielded, Round) or not all(isinstance(t, Trial) for t in yielded.trials):
+        raise TypeError(f"method yielded {yielded!r}, expected Round(trials, until)")
+    return yielded

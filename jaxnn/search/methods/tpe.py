@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial as Proposal
 
+SamplerName = Literal["tpe", "gp", "random"]
+
 PACKAGES = {"tpe": ("optuna",), "gp": ("optuna", "scipy", "torch"), "random": ("optuna",)}
 """Optuna's samplers by name, with the packages whose versions decide the proposals."""
 
 
 def optuna(
-    count: int, *, batch: int = 16, sampler: "str | Callable[[int], BaseSampler]" = "tpe"
+    count: int, *, batch: int = 16, sampler: "SamplerName | Callable[[int], BaseSampler]" = "tpe"
 ) -> BuiltIn:
     """``count`` configurations that an Optuna sampler proposes, ``batch`` at a time.
 
@@ -90,7 +92,7 @@ def optuna(
 
 
 def _sampler(
-    sampler: "str | Callable[[int], BaseSampler]", space: Space, seed: int
+    sampler: "SamplerName | Callable[[int], BaseSampler]", space: Space, seed: int
 ) -> "BaseSampler":
     from optuna import samplers
 
