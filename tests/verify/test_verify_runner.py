@@ -178,7 +178,7 @@ def test_an_unusable_file_is_one_line(write, text, says):
         ("", "Is a directory"),
         ("notes.txt", "expected a name that ends in .py"),
         ("pipe.py", "not a regular file"),
-        ("\0.py", "null byte"),
+        ("\0.py", "null"),
     ],
 )
 def test_what_is_no_file_of_python_is_refused(tmp_path, name, says):
