@@ -1,4 +1,4 @@
-"""Judges the claims of files, each file in processes of its own that can be stopped."""
+"""Judges the claims of files; a process loads one file, and can be stopped."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def judge(
       timeout: seconds in which a file has to be loaded, and each of the claims to be judged; not
         enforced with ``workers=0``.
       workers: processes at a time; default: the cores of this process; 0: this process alone.
-      together: whether every process loads all files; faster, for files that may trust each other.
+      together: whether every process loads all files; faster, for files of the same author.
       on_result: called with (done, total, verdict) after every verdict.
 
     Returns:
@@ -131,7 +131,7 @@ def _error(claim: Description, reason: str, seconds: float = 0.0) -> Verdict:
 
 
 class _Job:
-    """Files that a process loads together, and the claims that no process has taken yet."""
+    """Files for the same process, and the claims that wait for a process."""
 
     def __init__(self, files: Sequence[int]):
         self.files = files
@@ -142,7 +142,7 @@ class _Job:
 
 
 class _Jobs:
-    """Threads that work on jobs, each with a process that has loaded the files of one job alone."""
+    """Threads that work on jobs; every process loads the files of a single job."""
 
     def __init__(
         self, paths: Sequence[str], jobs: Iterable[Sequence[int]], timeout: float, *request: Any
@@ -178,7 +178,7 @@ class _Jobs:
                 process.close()
 
     def _work(self) -> None:
-        """Works on one job after the other, then announces the end of this thread."""
+        """Works on jobs, then announces the end of the thread."""
         end = None
         try:
             while job := self._next_job():
@@ -239,7 +239,7 @@ class _Jobs:
         return process.lives
 
     def _process(self) -> "_Process":
-        """A process that has started; a further process starts for the next untouched job."""
+        """A started process; a further process starts for the next untouched job."""
         with self._changed:
             process = self._idle.popleft() if self._idle else self._start()
             if len(self._idle) < min(AHEAD, len(self._untouched)):
@@ -290,7 +290,7 @@ class Ended(Exception):  # noqa: N818
 
 
 class _Process:
-    """A process of ``jaxnn.verify.worker``; a session of its own keeps the interrupt key away."""
+    """A process of ``jaxnn.verify.worker``, in a new session: the interrupt key passes by."""
 
     def __init__(self):
         self.lives = True
@@ -363,7 +363,7 @@ class _Process:
         self._lines.put(b"")
 
     def _forward(self) -> None:
-        """Prints what the process prints, to standard error; stops a process that prints no end."""
+        """Copies the prints of the process to standard error, up to a limit."""
         left = PRINTED
         with io.TextIOWrapper(self._process.stderr or io.BytesIO(), "utf-8", "replace") as stream:
             while text := stream.readline(4096):

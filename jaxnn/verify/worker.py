@@ -22,8 +22,8 @@ from jaxnn.verify.verdict import VERDICTS, Counterexample, Finding, Verdict, Wor
 def serve() -> None:
     """Answers the requests on standard input until standard input is closed.
 
-    Answers go to the standard output that the process was started with. All that a file of claims
-    prints goes to standard error; a file that reads standard input finds nothing.
+    Answers go to the first standard output of the process. The prints of a file of claims go to
+    standard error, and standard input is empty for the file.
     """
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     answers = os.fdopen(os.dup(1), "wb")
@@ -59,7 +59,7 @@ def _receive(stream: BinaryIO, requests: "queue.SimpleQueue[bytes]") -> None:
 
 
 def _warm_up() -> None:
-    """Imports all that verification needs, and finds the CPU."""
+    """Imports the packages of verification, and finds the CPU."""
     import jax
 
     import jaxnn.verify.verification  # noqa: F401
@@ -124,7 +124,7 @@ def encode(verdict: Verdict) -> dict[str, Any]:
 
 
 def decode(fields: Mapping[str, Any]) -> Verdict:
-    """The verdict that was encoded; named tuples come back as named tuples of the same fields."""
+    """The encoded verdict; named tuples become named tuples of the same fields."""
     verdict = Verdict(**fields)
     worst, example = fields["worst"], fields["counterexample"]
     if verdict.verdict not in VERDICTS:
