@@ -305,17 +305,17 @@ def test_shapes_that_do_not_fit_apply_are_a_value_error(params, x, message):
     ("call", "message"),
     [
         (
-            lambda: mlp.apply(random_params((3, 2)), zeros(3), activation="swish"),
+            lambda: mlp.apply(random_params((3, 2)), zeros(3), activation="swish"),  # pyright: ignore[reportArgumentType]
             r"activation is 'swish', expected one of \['relu', 'sigmoid', 'tanh'\] or a callable",
         ),
-        (lambda: mlp.MLP((3, 2), activation="swish"), "activation is 'swish'"),
+        (lambda: mlp.MLP((3, 2), activation="swish"), "activation is 'swish'"),  # pyright: ignore[reportArgumentType]
         (
-            lambda: mlp.init(jax.random.key(0), (3, 2), initializer="lecun"),
+            lambda: mlp.init(jax.random.key(0), (3, 2), initializer="lecun"),  # pyright: ignore[reportArgumentType]
             r"initializer is 'lecun', expected one of \['glorot', 'he'\]",
         ),
-        (lambda: mlp.MLP((3, 2), initializer="lecun"), "initializer is 'lecun'"),
+        (lambda: mlp.MLP((3, 2), initializer="lecun"), "initializer is 'lecun'"),  # pyright: ignore[reportArgumentType]
         (
-            lambda: mlp.loss(random_params((3, 2)), zeros(3), 0, loss="hinge"),
+            lambda: mlp.loss(random_params((3, 2)), zeros(3), 0, loss="hinge"),  # pyright: ignore[reportArgumentType]
             r"loss is 'hinge', expected one of \['cross_entropy', 'logistic', 'squared_error'\]",
         ),
         (

@@ -43,7 +43,7 @@ def result(
         data,
         epochs=epochs,
         evaluations_per_epoch=evaluations_per_epoch,
-        measure=measure,
+        measure=measure,  # pyright: ignore[reportArgumentType]
         validation=holdout(0.25) if fold_count == 1 else folds(fold_count),
         model=(lambda **_: MLP((4, 2))) if model_parameters else None,
         model_parameters=model_parameters,

@@ -393,7 +393,8 @@ def test_the_simplest_within_one_standard_error_can_be_chosen():
     losses = np.empty((4, 60))  # of the best models on each validation example
     for seed, example in np.ndindex(losses.shape):
         params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], by_mean.params)
-        one = Data(*(x[example : example + 1] for x in VALIDATION[:2]), VALIDATION.scale)
+        inputs, targets = (x[example : example + 1] for x in VALIDATION[:2])
+        one = Data(inputs, targets, VALIDATION.scale)
         losses[seed, example] = evaluate(by_mean.spec, params, one).loss
     error = stats.sem(losses.mean(axis=0))  # seeds first: they share the examples
     assert simplest.standard_error == pytest.approx(error, rel=1e-4)

@@ -124,12 +124,12 @@ def test_a_divergence_is_told_as_a_failure_while_nothing_was_finite():
 @pytest.mark.parametrize("sampler", ["tpe", "random", library.samplers.TPESampler])
 def test_replay_gives_the_same_configurations_whatever_else_optuna_does(sampler):
     made = sampler if isinstance(sampler, str) else lambda seed: sampler(seed=seed)
-    first = configurations(optuna(24, batch=6, sampler=made))
+    first = configurations(optuna(24, batch=6, sampler=made))  # pyright: ignore[reportArgumentType]
     np.random.seed(7)
     other = library.create_study(sampler=library.samplers.TPESampler(seed=0))
     other.optimize(lambda trial: trial.suggest_float("learning_rate", 0, 1), n_trials=12)
-    assert configurations(optuna(24, batch=6, sampler=made)) == first
-    assert configurations(optuna(24, batch=6, sampler=made), seed=1) != first
+    assert configurations(optuna(24, batch=6, sampler=made)) == first  # pyright: ignore[reportArgumentType]
+    assert configurations(optuna(24, batch=6, sampler=made), seed=1) != first  # pyright: ignore[reportArgumentType]
 
 
 def test_two_studies_at_once_do_not_mix():
