@@ -20,11 +20,11 @@ from experiments.training import (
     Setting,
     TrainingConfig,
     class_count,
-    divergences,
     final_measures,
     history_rows,
     input_size,
     train_setting,
+    warnings,
 )
 from jaxnn import parameter_count
 
@@ -68,9 +68,13 @@ def experiment(config: ArchitecturesConfig, run: harness.Run) -> Mapping[str, An
         settings = dict(zip(HIDDEN, threads.map(train, HIDDEN), strict=True))
     rows = observations(settings)
     present(config, run, settings, rows)
+    lines = warnings(config, settings, splits)
+    for line in lines:
+        run.say(line)
     return {
         "settings": {name: final_measures(setting) for name, setting in settings.items()},
         "observations": rows,
+        "warnings": lines,
         "evaluated_on": "validation" if config.validation else "test",
         "seconds": {name: setting.seconds() for name, setting in settings.items()},
     }
@@ -157,8 +161,6 @@ def present(
         title += f" on {config.dataset}"
     columns = ("the source says", "measured (mean over seeds)", "verdict")
     run.table(title, columns, [tuple(row.values()) for row in rows])
-    for line in divergences(settings):
-        run.say(line)
     run.history([row for name, each in settings.items() for row in history_rows(name, each)])
     run.figures(partial(draw, config, settings))
 

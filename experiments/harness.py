@@ -30,6 +30,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 from cyclopts import CycloptsError
 
 from experiments.config import C, Config, DataConfig, DistributedConfig, parse
@@ -57,6 +58,7 @@ class Run:
         self.config = config
         self.out = out
         self.checks: list[dict[str, Any]] = []
+        self.data: dict[str, Any] | None = None  # sizes, ranges and scale
         self.files: dict[str, None] = {}  # names of written files, in order
         self._earlier = files_of_an_earlier_run(name, out)
         self._writing: dict[str, Callable[[Path], object]] = {}
@@ -67,7 +69,13 @@ class Run:
         """The data set of the flags --dataset and --data-dir, downloaded if necessary."""
         assert isinstance(self.config, DataConfig)
         with Progress(unit="MB") as downloaded:
-            return data.load(self.config.dataset, self.config.data_dir, progress=downloaded.report)
+            splits = data.load(
+                self.config.dataset, self.config.data_dir, progress=downloaded.report
+            )
+        self.data = described(splits)
+        if self.config.dataset not in data.NAMES:
+            self.say(f"{self.config.dataset}: {told(self.data)}")
+        return splits
 
     def progress(self, label: str) -> AbstractContextManager[Report]:
         """``with run.progress("training") as report: report(done, total)``, on standard error."""
@@ -139,6 +147,7 @@ class Run:
             "experiment": self.name,
             "dataset": getattr(self.config, "dataset", None),
             "config": self.config,
+            "data": self.data,
             **reporting.environment(),
             "seconds": seconds,
             "files": list(self.files),
@@ -178,6 +187,31 @@ def files_of_an_earlier_run(name: str, out: Path) -> tuple[str, ...]:
 def _write_text(path: Path, text: str) -> None:
     with atomic_write(path, "w") as file:
         file.write(text)
+
+
+def described(splits: Splits) -> dict[str, Any]:
+    """The sizes, the ranges of the inputs and the scale of a data set."""
+    train, test = splits
+    return {
+        "train_examples": len(train.targets),
+        "test_examples": len(test.targets),
+        "inputs": train.inputs.shape[1],
+        "classes": int(train.targets.max()) + 1,
+        "train_range": [float(train.inputs.min()), float(train.inputs.max())],
+        "test_range": [float(test.inputs.min()), float(test.inputs.max())],
+        "scale": float(np.asarray(train.scale)),
+    }
+
+
+def told(data: Mapping[str, Any]) -> str:
+    """The entries of ``described`` in words."""
+    ranges = [f"{low:g}..{high:g}" for low, high in (data["train_range"], data["test_range"])]
+    scale = data["scale"]
+    return (
+        f"{data['train_examples']} + {data['test_examples']} examples, {data['classes']} classes, "
+        f"{data['inputs']} inputs in {ranges[0]} (test: {ranges[1]}), which a network sees "
+        f"times {scale:g}" + (f" = 1/{1 / scale:.6g}" if scale < 1 else "")
+    )
 
 
 def main(

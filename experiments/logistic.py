@@ -24,6 +24,7 @@ from experiments.config import DataConfig, Whole
 from experiments.report import mean_and_std, summary
 from jaxnn import losses
 from jaxnn.closed_form import logistic_update
+from jaxnn.reporting import no_better
 from jaxnn.types import Array, ArrayLike, Data
 
 if TYPE_CHECKING:
@@ -201,6 +202,10 @@ def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
         end, measures = points[-1]
         method = ("accelerated " if step.momentum else "") + "gradient descent"
         present(config, run, points, method)
+        accuracies = {"theta": float(1 - measures["test_error"].mean())}
+        lines = no_better(accuracies, np.asarray(test.y), "test")
+        for line in lines:
+            run.say(line)
         run.figures(partial(draw, config, points, method))
         return {
             "objective": "mean logistic loss + l2/2 * theta^T theta; no bias",
@@ -209,6 +214,7 @@ def experiment(config: LogisticConfig, run: harness.Run) -> Mapping[str, Any]:
             "gradient_norm": summary(end.gradient_norm),
             **{name: summary(measures[name]) for name in MEASURES},
             **compare(config, run, end, train),
+            "warnings": lines,
             "theta": end.theta,
         }
 

@@ -17,11 +17,11 @@ from experiments.training import (
     Setting,
     TrainingConfig,
     class_count,
-    divergences,
     final_measures,
     history_rows,
     input_size,
     train_setting,
+    warnings,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def experiment(config: LossCurvesConfig, run: harness.Run) -> Mapping[str, Any]:
     with run.progress("training") as report:
         setting = train_setting(config, sizes, LEARNING_RATE, splits, report)
     present(config, run, setting)
-    return {**final_measures(setting), "seconds": setting.seconds()}
+    lines = warnings(config, {"-".join(map(str, sizes)): setting}, splits)
+    for line in lines:
+        run.say(line)
+    return {**final_measures(setting), "warnings": lines, "seconds": setting.seconds()}
 
 
 def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> None:
@@ -65,8 +68,6 @@ def present(config: LossCurvesConfig, run: harness.Run, setting: Setting) -> Non
             for measure in MEASURES
         ],
     )
-    for line in divergences({name: setting}):
-        run.say(line)
     run.history(history_rows(name, setting))
     run.figures(partial(draw, config, setting))
 

@@ -12,6 +12,7 @@ from experiments.config import DataConfig, Whole
 from experiments.report import summary
 from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
 from jaxnn.optimizers import reads
+from jaxnn.reporting import no_better
 from jaxnn.types import OptimizerName, ScheduleName
 
 MEASURES = ("test_error", "train_error", "test_cross_entropy", "train_cross_entropy")
@@ -188,6 +189,16 @@ def divergences(settings: Mapping[str, Setting]) -> list[str]:
         for seed, iteration in enumerate(setting.diverged_at)
         if iteration != NEVER
     ]
+
+
+def warnings(config: TrainingConfig, settings: Mapping[str, Setting], splits: Splits) -> list[str]:
+    """The lines of ``divergences``, and a line on seeds no better than a constant answer."""
+    accuracies = {}
+    for name, setting in settings.items():
+        errors = setting.measures["test_error"][:, -1]
+        accuracies[f"setting {name}, seed {errors.argmax()}:"] = 1 - float(errors.max())
+    examples = "validation" if config.validation else "test"
+    return [*divergences(settings), *no_better(accuracies, splits.test.targets, examples)]
 
 
 def _measures(metrics: Mapping[str, Metrics]) -> dict[str, np.ndarray]:

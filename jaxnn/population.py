@@ -25,7 +25,7 @@ from jaxnn.devices import population_mesh
 from jaxnn.mlp import by_name
 from jaxnn.spec import Spec, require_count
 from jaxnn.train import NEVER, Layout, Metrics, checked, run
-from jaxnn.types import Array, Data, Key, MeasureName, Model, PyTree, require_type
+from jaxnn.types import Array, Data, Key, MeasureName, Model, PyTree, as_key, require_type
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
@@ -67,7 +67,8 @@ def train_population(
     Args:
       spec: the program, static.
       hyper: a ``Hyper`` of arrays [K]; scalars are shared by all configurations.
-      keys: a key per seed, [S]; all members of a seed see equal minibatches.
+      keys: a key per seed, [S], or whole numbers such as [0, 1, 2]; all members of a seed see equal
+        minibatches.
       data: the examples to train on.
       evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
         examples, as "train".
@@ -95,8 +96,8 @@ def train_population(
       >>> population.metrics["train"].error.shape
       (3, 2, 1)
     """
-    hyper, evaluate_on = checked(spec, hyper, data, evaluate_on)
-    hyper = _as_columns(hyper)
+    hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    hyper, keys = _as_columns(hyper), _as_keys(keys)
     words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
     words = words.reshape(-1, words.shape[-1])
     shape = len(words), len(hyper.learning_rate)
@@ -251,6 +252,15 @@ def _as_columns(hyper: Any) -> Any:
     if len(shape) != 1 or shape == (0,) or {*shapes.values()} > {shape}:
         raise ValueError(f"hyper has fields of shapes {shapes}, expected scalars or one length [K]")
     return hyper._replace(**{n: np.broadcast_to(column, shape) for n, column in columns.items()})
+
+
+def _as_keys(keys: Any) -> Key:
+    """The keys of the seeds; whole numbers [S] stand for keys."""
+    if not isinstance(keys, jax.Array | np.ndarray | list | tuple | range):
+        raise TypeError(f"keys is {keys!r}, expected jax.random.split(key, S) or [0, 1, 2]")
+    if not isinstance(keys, jax.Array) and len(keys):
+        keys = jnp.stack([as_key(key) for key in keys])
+    return jnp.asarray(keys)
 
 
 class Wave(NamedTuple):

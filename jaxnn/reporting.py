@@ -19,6 +19,8 @@ from pathlib import Path
 from threading import Timer, main_thread
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
 import jaxnn
 from jaxnn.extras import require
 from jaxnn.files import atomic_write
@@ -97,6 +99,26 @@ def _cell(value: object) -> object:
         float(text)
         return text
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def no_better(accuracies: Mapping[str, float], targets: Any, examples: str) -> list[str]:
+    """A line about models that are no better than always saying the commonest class, if any.
+
+    Args:
+      accuracies: shares of right predictions by the name of the model.
+      targets: class indices [N], or [N, C], of the examples that the models were tested on.
+      examples: the name of the examples.
+    """
+    targets = np.asarray(targets)
+    labels = targets.argmax(axis=1) if targets.ndim > 1 else targets
+    most = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    found = [f"{name} {100 * a:.2f} %" for name, a in accuracies.items() if a <= most + 1e-6]
+    if not found:
+        return []
+    return [
+        f"warning: {', '.join(found)} of the {examples} examples right, no better than always "
+        f"saying the commonest class ({100 * most:.2f} %): try other rates or standardised inputs"
+    ]
 
 
 def environment() -> dict[str, Any]:

@@ -60,7 +60,8 @@ class SavedModel:
       params: leaves [R, ...].
       loss: the name of the loss; None for a custom loss.
       scale: the network sees inputs * scale.
-      about: notes given to ``save_model``, such as hyperparameters.
+      about: notes given to ``save_model``, such as hyperparameters; "inputs", the "low" and "high"
+        of the training inputs, lets the model refuse inputs in another unit.
     """
 
     model: MLP
@@ -102,7 +103,8 @@ class SavedModel:
           replicate: the number of the model, from 0.
 
         Raises:
-          ValueError: the shape is not [N, in], the inputs are no numbers, or an unknown replicate.
+          ValueError: the shape is not [N, in], the inputs are no finite numbers or lie far from the
+            range of the training examples (``about["inputs"]``), or an unknown replicate.
         """
         return self._map(_logits, inputs, replicate)
 
@@ -111,13 +113,28 @@ class SavedModel:
         if whole(replicate) not in range(self.replicates):
             expected = f"one of the {self.replicates} models, from 0"
             raise ValueError(f"replicate is {shown(replicate)}, expected {expected}")
-        inputs, width = np.asarray(numbers("inputs", inputs)[0]), self.model.sizes[0]
+        (inputs, low, high), width = numbers("inputs", inputs), self.model.sizes[0]
         if inputs.ndim != 2 or inputs.shape[1] != width:
             raise ValueError(f"inputs have the shape {inputs.shape}, expected [N, {width}]")
+        known: Any = self.about.get("inputs")
+        ends: list[Any] = [0.0]
+        if isinstance(known, Mapping):
+            ends = [known.get(end) for end in ("low", "high")]
+        are_known = all(isinstance(end, int | float) for end in ends)
+        if are_known and _other_unit(max(-low, high), max(-ends[0], ends[-1])):
+            raise ValueError(
+                f"inputs lie in {low:g}..{high:g}, expected the range of the training examples, "
+                f"{ends[0]:g}..{ends[-1]:g}"
+            )
         params = jax.tree.map(lambda leaf: leaf[replicate], self.params)
         return map_blocks(
             lambda block: program(self.model, params, block, self.scale), inputs, fill=True
         )
+
+
+def _other_unit(largest: float, of_training: float) -> bool:
+    """Whether inputs are far larger or smaller than in training; a dark image alone is not."""
+    return 0 < 64 * min(largest, of_training) <= max(largest, of_training)
 
 
 @partial(jax.jit, static_argnames="model")

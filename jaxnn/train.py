@@ -5,18 +5,29 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.losses import classification_error, l2_penalty
+from jaxnn.losses import checked_targets, classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
 from jaxnn.spec import Spec, check_hyper, optimizer_at, with_defaults
-from jaxnn.types import Array, ArrayLike, Batch, Data, Key, PyTree
+from jaxnn.types import (
+    Array,
+    ArrayLike,
+    Batch,
+    Data,
+    Key,
+    Model,
+    PyTree,
+    as_key,
+    checked_data,
+    on_host,
+)
 
 NEVER = -1
 """The ``diverged_at`` of a member whose loss has always been finite."""
@@ -138,12 +149,22 @@ def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
 
 
-@partial(jax.jit, static_argnames=("spec", "layout"))
 def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> Metrics:
     """The mean unregularised loss and error over a data set, block by block to bound the memory.
 
     With a batch axis, the devices along the axis take turns.
+
+    Raises:
+      ValueError: the data do not fit each other or the model.
     """
+    if on_host(data.targets) is not None:
+        (data,) = checked_data([("given", data)])
+        data = fitted(spec, "given", data)
+    return _evaluate(spec, params, data, layout)
+
+
+@partial(jax.jit, static_argnames=("spec", "layout"))
+def _evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout) -> Metrics:
     n = len(data.targets)
     size = min(n, EVALUATION_BLOCK)
     starts = jnp.arange(0, n, size)
@@ -198,8 +219,9 @@ def train(
     Args:
       spec: the program, static.
       hyper: traced scalars, a ``Hyper``.
-      key: consumed; draws the parameters and the order of the examples.
-      data: the examples to train on.
+      key: consumed; draws the parameters and the order of the examples; a whole number n stands for
+        ``jax.random.key(n)``.
+      data: the examples to train on, in arrays, lists or data frames.
       evaluate_on: data sets by name, evaluated at ``spec.evaluate_at``; by default the training
         examples, as "train".
 
@@ -207,8 +229,10 @@ def train(
       The final state, and the history of the evaluations.
 
     Raises:
-      ValueError: the data do not fit each other or the model, the minibatch is larger than the
-        data, or a hyperparameter is out of range.
+      ValueError: the data do not fit each other or the model, hold a value that is not finite or a
+        label that the loss would misunderstand, the minibatch is larger than the data, or a
+        hyperparameter is out of range.
+      TypeError: the data are no ``Data``, or the key is none.
 
     Example:
       >>> import jax
@@ -221,18 +245,24 @@ def train(
       >>> history.iteration.tolist(), bool(history.metrics["test"].error[-1] < 0.1)
       ([0, 100, 200], True)
     """
-    hyper, evaluate_on = checked(spec, hyper, data, evaluate_on)
-    return _train_jit(spec, hyper, key, data, evaluate_on)
+    hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    return _train_jit(spec, hyper, as_key(key), data, evaluate_on)
 
 
 def checked(
     spec: Spec, hyper: Any, data: Data, evaluate_on: Mapping[str, Data] | None
-) -> tuple[Any, dict[str, Data]]:
-    """The hyperparameters and the data sets to evaluate, completed by the defaults."""
+) -> tuple[Any, Data, dict[str, Data]]:
+    """The hyperparameters, the data, and the data sets to evaluate, completed by the defaults."""
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     check_hyper(hyper)
-    check_data(spec, data, evaluate_on)
-    return with_defaults(spec, hyper), evaluate_on
+    names = ["train", *("evaluated train" if name == "train" else name for name in evaluate_on)]
+    sets = checked_data([*zip(names, (data, *evaluate_on.values()), strict=True)])
+    if spec.batch_size > len(sets[0].targets):
+        raise ValueError(
+            f"batch_size is {spec.batch_size}, expected at most the {len(sets[0].targets)} examples"
+        )
+    data, *evaluated = (fitted(spec, *each) for each in zip(names, sets, strict=True))
+    return with_defaults(spec, hyper), data, dict(zip(evaluate_on, evaluated, strict=True))
 
 
 def run(
@@ -318,23 +348,42 @@ def _start_and_step(
     return partial(init_state, spec, hyper, init_key), step
 
 
-def check_data(spec: Spec, data: Data, evaluate_on: Mapping[str, Data]) -> None:
-    """ValueError unless the data fit each other, the minibatch and the model."""
-    for name, each in {"train": data, **evaluate_on}.items():
-        if each.inputs.ndim != 2 or len(each.inputs) != len(each.targets) or not len(each.inputs):
-            raise ValueError(
-                f"the {name} data have inputs {each.inputs.shape} and targets "
-                f"{each.targets.shape}, expected inputs [N, in] and N targets, N at least 1"
-            )
-    if spec.batch_size > len(data.targets):
-        raise ValueError(
-            f"batch_size is {spec.batch_size}, expected at most the {len(data.targets)} examples"
-        )
+def fitted(spec: Spec, name: str, data: Data) -> Data:
+    """The examples, with targets in the form that the loss of a spec takes.
+
+    Raises:
+      ValueError: examples that do not fit the model, targets that the loss would misunderstand, or
+        a loss that is no scalar.
+    """
+    x = jax.ShapeDtypeStruct(data.inputs.shape[1:], jnp.result_type(float))
+    outputs = _outputs(spec.model, x)
+    targets = checked_targets(f"the {name} targets", data.targets, outputs, spec.loss)
+    if targets is not data.targets:
+        data = data._replace(targets=targets)
+    dtype = jax.dtypes.canonicalize_dtype(targets.dtype)
+    _check_loss(spec, x, jax.ShapeDtypeStruct(targets.shape[1:], dtype))
+    return data
+
+
+@lru_cache
+def _outputs(model: Model, x: jax.ShapeDtypeStruct) -> int:
+    """The number of a model's outputs."""
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    check_parameters(params)
+    return math.prod(jax.eval_shape(model.apply, params, x).shape)
+
+
+@lru_cache
+def _check_loss(spec: Spec, x: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruct) -> None:
+    """ValueError unless a model and a loss take an example, and the loss is a scalar."""
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
     check_parameters(params)
-    for each in (data, *evaluate_on.values()):
-        example = jax.eval_shape(lambda d: (as_float(d.inputs, d)[0], d.targets[0]), each)
-        jax.eval_shape(partial(loss_and_error, spec), params, *example)
+    loss, _ = jax.eval_shape(partial(loss_and_error, spec), params, x, target)
+    if loss.shape:
+        raise ValueError(
+            f"the loss of one example has the shape {loss.shape}, expected a scalar, such as by "
+            "jnp.sum"
+        )
 
 
 def check_parameters(params: PyTree) -> None:

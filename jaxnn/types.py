@@ -283,21 +283,13 @@ def as_key(key: Any) -> Key:
     return key
 
 
-_FAR, _MEAN_FAR = 64, 10
-"""Inputs so many times the training inputs, the largest and the mean one, have another unit."""
+_FAR = 12
+"""Inputs so many times the training inputs, the largest and the mean, have another unit."""
 
 NAMES_HINT = ": map them with np.searchsorted(np.unique(train_labels), labels)"
 
 
-class Checked(NamedTuple):
-    """Examples fit for training, and the range of the inputs; nan for values that are not known."""
-
-    data: Data
-    low: float
-    high: float
-
-
-def checked_data(sets: Sequence[tuple[str, Any]]) -> list[Checked]:
+def checked_data(sets: Sequence[tuple[str, Any]]) -> list[Data]:
     """Data sets that belong together, as arrays fit for training; all values are read once.
 
     Lists and data frames become arrays, booleans 0 and 1, targets [N, 1] and [1, N] become [N].
@@ -311,23 +303,30 @@ def checked_data(sets: Sequence[tuple[str, Any]]) -> list[Checked]:
       ValueError: shapes that do not fit, values that are no finite numbers, or inputs in a range
         far from the range of the first inputs.
     """
-    found: dict[int, Checked] = {}
+    found: dict[int, tuple[Data, float, float]] = {}
+    ranged = len({id(data) for _, data in sets}) > 1
     for name, data in sets:
         if not isinstance(data, Data):
             raise TypeError(
                 f"the {name} data are a {type(data).__name__}, expected jaxnn.Data(inputs, targets)"
             )
         if id(data) not in found:
-            found[id(data)] = _checked(name, data)
-    checked = [found[id(data)] for _, data in sets]
-    for (name, _), each in zip(sets[1:], checked[1:], strict=True):
-        if each is not checked[0]:
-            _same_range(sets[0][0], checked[0], name, each)
-    return checked
+            found[id(data)] = _checked(name, data, ranged)
+    (first_name, first), *others = ((name, found[id(data)]) for name, data in sets)
+    width = first[0].inputs.shape[1]
+    for name, each in others:
+        if each[0].inputs.shape[1] != width:
+            raise ValueError(
+                f"the {name} inputs have {each[0].inputs.shape[1]} values each, expected {width} "
+                f"as the {first_name} inputs"
+            )
+        _same_range(first_name, first, name, each)
+    return [found[id(data)][0] for _, data in sets]
 
 
-def _checked(name: str, data: Data) -> Checked:
-    inputs, low, high = numbers(f"the {name} inputs", data.inputs)
+def _checked(name: str, data: Data, ranged: bool) -> tuple[Data, float, float]:
+    """The examples, and the range of the inputs, if wanted."""
+    inputs, low, high = numbers(f"the {name} inputs", data.inputs, ranged=ranged)
     targets, _, _ = numbers(f"the {name} targets", data.targets, NAMES_HINT)
     n = len(inputs) if inputs.ndim else 0
     if targets.ndim == 2 and targets.shape in ((n, 1), (1, n)) and (n > 1 or targets.size == 1):
@@ -346,18 +345,21 @@ def _checked(name: str, data: Data) -> Checked:
             f"the {name} data have the scale {data.scale}, expected a finite number, or one for "
             f"each of the {inputs.shape[1]} inputs"
         )
-    if inputs is data.inputs and targets is data.targets:
-        return Checked(data, low, high)
-    return Checked(Data(inputs, targets, data.scale), low, high)
+    unchanged = inputs is data.inputs and targets is data.targets
+    return data if unchanged else Data(inputs, targets, data.scale), low, high
 
 
-def numbers(name: str, values: Any, named: str = "") -> tuple[Any, float, float]:
+def numbers(
+    name: str, values: Any, hint: str = "", *, ranged: bool = True
+) -> tuple[Any, float, float]:
     """Values as an array of finite numbers, the least and the greatest; nan where not known.
 
     Args:
       name: for messages.
       values: anything that NumPy or JAX takes for an array.
-      named: what to do about texts, for messages.
+      hint: what to do about texts, for messages.
+      ranged: whether the least and the greatest of 8-bit integers are wanted too, for a pass over
+        the values.
 
     Raises:
       ValueError: rows of unequal lengths, masked values, values that are no numbers, or not finite
@@ -378,11 +380,11 @@ def numbers(name: str, values: Any, named: str = "") -> tuple[Any, float, float]
         if array.dtype == bool:
             array = array.view(np.uint8)
     if array.dtype.kind in "OUST" and array.size:
-        raise ValueError(f"{name} hold {array.ravel()[0]!s:.40}, expected numbers{named}")
+        raise ValueError(f"{name} hold {array.ravel()[0]!s:.40}, expected numbers{hint}")
     if not (jnp.issubdtype(array.dtype, np.floating) or array.dtype.kind in "iub"):
         raise ValueError(f"{name} have the dtype {array.dtype}, expected integers or floats")
     host = on_host(array)
-    if host is None or not host.size:
+    if host is None or not host.size or (not ranged and host.dtype.itemsize == 1):
         return array, np.nan, np.nan
     low, high = host.min(), host.max()
     computed = jax.dtypes.canonicalize_dtype(host.dtype)
@@ -407,28 +409,47 @@ def numbers(name: str, values: Any, named: str = "") -> tuple[Any, float, float]
     return array, float(low), float(high)
 
 
-def _same_range(first_name: str, first: Checked, name: str, other: Checked) -> None:
-    """ValueError for inputs much larger or smaller than the first: both the extremes and the means.
+def _same_range(
+    first_name: str,
+    first: tuple[Data, float, float],
+    name: str,
+    other: tuple[Data, float, float],
+) -> None:
+    """ValueError for inputs far from the range of the first: both the extremes and the means.
 
-    The means alone tell a different unit from a single extreme value.
+    The extremes are known; the means of roots, read in doubt only, tell another unit from a single
+    extreme value.
     """
-    largest, means = [], []
-    for data, low, high in (first, other):
-        scale = on_host(data.scale)
-        factor = np.nan if scale is None else float(np.max(np.abs(scale)))
-        largest.append(factor * max(-low, high))
-        means.append(lambda data=data, factor=factor: factor * np.abs(data.inputs).mean())
-    small, large = sorted(largest)
-    if 0 < _FAR * small <= large:
-        small, large = sorted(mean() for mean in means)
-        if _MEAN_FAR * small <= large:
-            ranges = [
-                f"{low:g}..{high:g} (scale {data.scale:.4g})" for data, low, high in (first, other)
-            ]
-            raise ValueError(
-                f"the {name} inputs lie in {ranges[1]} and the {first_name} inputs in {ranges[0]}, "
-                "expected inputs times scale in one range: divide one of them, or give a scale"
-            )
+
+    def means() -> list[float]:
+        roots = (np.sqrt(np.abs(data.inputs), dtype=np.float32) for _, data in scaled)
+        return [f * float(root.mean()) ** 2 for (f, _), root in zip(scaled, roots, strict=True)]
+
+    parts = first, other
+    scaled = [(_factor(data), data) for data, _, _ in parts]
+    largest = [
+        factor * max(-low, high) for (factor, _), (_, low, high) in zip(scaled, parts, strict=True)
+    ]
+    if _are_far(largest) and _are_far(means()):
+        here, there = (
+            f"{low:g}..{high:g} times {factor:.4g}"
+            for (factor, _), (_, low, high) in zip(scaled, parts, strict=True)
+        )
+        raise ValueError(
+            f"the {name} inputs lie in {there} and the {first_name} inputs in {here} (the scale of "
+            "the data), expected one range: divide the inputs by the same number, or give the same "
+            "scale"
+        )
+
+
+def _are_far(sizes: list[float]) -> bool:
+    return 0 < _FAR * min(sizes) <= max(sizes)
+
+
+def _factor(data: Data) -> float:
+    """The scale of the inputs, the largest of several; nan for a traced scale."""
+    scale = on_host(data.scale)
+    return np.nan if scale is None else float(np.max(np.abs(scale)))
 
 
 def on_host(array: Any) -> np.ndarray | None:

@@ -104,8 +104,11 @@ def test_hyperparameter_is_refused(run, hyper, message):
         (GOOD._replace(inputs=np.zeros((20, 2, 2))), r"the train data have inputs \(20, 2, 2\)"),
         (Data(np.zeros((0, 4)), np.zeros(0, np.int32)), r"the train data have inputs \(0, 4\)"),
         (GOOD._replace(inputs=np.zeros((20, 5))), r"weight \(3, 4\).* input of shape \(5,\)"),
-        (GOOD._replace(targets=np.zeros((20, 2))), r"vector of 3 probabilities, got .*\(2,\)"),
-        (GOOD._replace(targets=np.zeros(20)), r"class index \(integer scalar\).*float32"),
+        (GOOD._replace(targets=np.zeros((20, 2))), r"\(20, 2\), expected \[N\] or \[N, 3\]"),
+        (
+            GOOD._replace(targets=np.full(20, 0.5)),
+            r"targets hold 0\.5, expected class indices: a re",
+        ),
         (
             Data(np.zeros((4, 4)), np.zeros(4, np.int32)),
             r"batch_size is 5, expected at most the 4 examples",

@@ -402,3 +402,33 @@ def test_the_choice_of_a_search_predicts_with_all_its_seeds(tmp_path, found, ret
     assert model.about["epochs"] == found.best.epochs
     assert model.about["config"]["hidden"] == list(found.best.config["hidden"])
     assert model.about["retrained"] is retrain
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (
+            INPUTS / 255,
+            r"inputs lie in .*\.\..*, expected the range of the training examples, 0\.\.255",
+        ),
+        (INPUTS * 257.0, "expected the range of the training examples"),
+        (
+            np.where(np.arange(12) > 3, INPUTS, np.nan),
+            r"inputs hold \d+ value.* nan at \[0, 0\]",
+        ),
+    ],
+)
+def test_inputs_in_another_unit_than_the_training_inputs_are_refused(tmp_path, inputs, message):
+    about = {"inputs": {"low": 0.0, "high": 255.0}}
+    save_model(tmp_path, SPEC, several(SPEC), scale=SCALE, about=about)
+    model = load_model(tmp_path)
+    assert len(model.predict(INPUTS.tolist())) == len(INPUTS)
+    assert len(model.predict(np.zeros_like(INPUTS))) == len(INPUTS)  # a black image is an image
+    with pytest.raises(ValueError, match=message):
+        model.predict(inputs)
+
+
+@pytest.mark.parametrize("notes", [{"inputs": 12}, {"inputs": {"low": "0"}}, {}])
+def test_other_notes_about_inputs_are_no_range(tmp_path, notes):
+    save_model(tmp_path, SPEC, several(SPEC), scale=SCALE, about=notes)
+    assert len(load_model(tmp_path).predict(INPUTS / 255)) == len(INPUTS)

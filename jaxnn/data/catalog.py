@@ -80,7 +80,7 @@ def load(
         download.fetch(missing, dataset.mirrors, folder, progress=progress)
     with ThreadPoolExecutor(len(dataset.files)) as pool:
         arrays = pool.map(lambda file: _read(folder, file), dataset.files)
-        four = dict(zip(PARTS, arrays, strict=True))
+        four: dict[str, np.ndarray] = dict(zip(PARTS, arrays, strict=True))
         return make_splits(four, folder, scale=1 / 255, classes=10)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from jaxnn.reporting import console, plain, print_table, printable
+from jaxnn.reporting import console, no_better, plain, print_table, printable
 from jaxnn.search.space import Space, cell, readable
 from jaxnn.search.task import spread_over
 
@@ -127,7 +127,17 @@ def results(result: "Result") -> dict[str, Any]:
         "seeds": result.seeds,
         "borders": borders(result),
         "notes": result.notes,
+        "warnings": warnings(result),
     }
+
+
+def warnings(result: "Result") -> list[str]:
+    """A line if the chosen trial is no better than always saying the commonest class."""
+    targets = result.validated
+    if targets.ndim == 1 and targets.dtype.kind == "f":  # no classes
+        return []
+    chosen = {f"trial {result.best.trial}": result.best.validation_accuracy}
+    return no_better(chosen, targets, "validation")
 
 
 def history(result: "Result") -> "list[Row]":
@@ -208,8 +218,9 @@ def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> Non
         stream,
     )
     output = console(stream)
-    for line in borders(result):
-        output.print(printable(line, encoding=output.encoding), markup=False)
+    for line in (*borders(result), *warnings(result)):
+        text = printable(line, encoding=output.encoding)
+        output.print(text, markup=False, soft_wrap=True)
 
 
 def _measured(row: "Row", name: str, factor: float, digits: int) -> str:

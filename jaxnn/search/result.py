@@ -23,7 +23,7 @@ from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Arranged, Task, digest
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER, Metrics, loss_and_error, map_blocks
+from jaxnn.train import NEVER, Metrics, fitted, loss_and_error, map_blocks
 from jaxnn.types import Array, Data, Key, PyTree
 
 RULES = ("mean", "one_standard_error")
@@ -309,6 +309,7 @@ class Result:
         for the seeds of one split are no independent samples of data.
       seeds: the number of seeds.
       examples: the number of training examples of every model.
+      validated: the targets of the validation examples.
 
     Raises:
       AllDivergedError: every trial has diverged.
@@ -324,6 +325,7 @@ class Result:
     key: Key
     seeds: int
     examples: int
+    validated: np.ndarray
     mesh: Any
     validation: InitVar[Data | None] = None  # the examples of one split, for one standard error
 
@@ -490,7 +492,7 @@ class Result:
 
     def _final_scores(self, params: PyTree, retrained: bool) -> bytes:
         """The ``FinalScores`` of models, leaves [R, ...], in JSON."""
-        data = self.task.read_test()
+        data = fitted(self.spec, "test", self.task.read_test())
         losses, errors = self._each(self.spec, params, data)
         correct, loss = 1 - errors.mean(axis=0), losses.mean(axis=0)  # [N]: means over models
         scores = FinalScores(
@@ -570,6 +572,8 @@ class Result:
         names = ("epochs", "validation_accuracy", "validation_loss")
         about = {name: getattr(self.best, name) for name in names}
         about |= {"config": readable(self.best.config), "retrained": retrain}
+        inputs = np.asarray(self.task.train.inputs)
+        about["inputs"] = {"low": float(inputs.min()), "high": float(inputs.max())}
         save_model(folder, self.spec, params, scale=self.task.train.scale, about=about)
 
     def write(self, folder: Path | str) -> list[Path]:

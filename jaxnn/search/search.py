@@ -32,8 +32,17 @@ from jaxnn.search.space import Config, Domain, Space, SpaceError, readable
 from jaxnn.search.task import Arranged, Task, arrange, digest, spread_over
 from jaxnn.search.trainer import Trainer, seed_keys
 from jaxnn.spec import Spec, require_count
-from jaxnn.train import check_data
-from jaxnn.types import Array, Data, Key, MethodName, RuleName, require_number, require_type
+from jaxnn.train import fitted
+from jaxnn.types import (
+    Array,
+    Data,
+    Key,
+    MethodName,
+    RuleName,
+    as_key,
+    require_number,
+    require_type,
+)
 
 METHODS: dict[str, Callable[..., Method]] = {
     "grid": grid,
@@ -83,7 +92,8 @@ def search(
         ``population_based``, ``optuna``; "grid" or "hyperband", with the defaults; a generator
         function (space, evaluations, seed), or a generator, that yields each ``Round`` and is sent
         the ``Scores``; or an object with the methods of ``Method``.
-      key: decides everything random: splits, configurations, initial weights, orders.
+      key: decides everything random: splits, configurations, initial weights, orders; a whole
+        number n stands for ``jax.random.key(n)``.
       seeds: the number of random keys per configuration; all configurations share the minibatches
         of a seed.
       rule: the rule of the choice: "mean", the lowest mean over replicates; or
@@ -116,6 +126,7 @@ def search(
     Thread(target=import_module, args=("optax",), daemon=True).start()
     mesh = population_mesh() if mesh is None else mesh
     check_mesh(mesh)
+    key = as_key(key)
     bits, replicate_key, keys = _draw(key, seeds)
     seed = int(bits)
     arranged = arrange(task.validation_split, task.train, seed)
@@ -163,6 +174,7 @@ def search(
         key=replicate_key,
         seeds=seeds,
         examples=arranged.trained_on,
+        validated=arranged.validated,
         mesh=mesh,
         validation=validation,
     )
@@ -243,7 +255,7 @@ def checked_spec(task: Task, static: Config, arranged: Arranged, mesh: Mesh, see
     try:
         check_mesh(mesh, spec.batch_size)
         if (spec.model, spec.loss) not in seen:
-            check_data(spec, arranged.data, {})
+            fitted(spec, "training", arranged.data)
             seen.add((spec.model, spec.loss))
     except (TypeError, ValueError) as error:
         raise SpaceError(f"the configuration {static}: {error}") from error

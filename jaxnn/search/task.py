@@ -15,11 +15,22 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.losses import as_labels, class_count
 from jaxnn.mlp import MLP, by_name
 from jaxnn.optimizers import defaults
 from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
-from jaxnn.types import Data, Hyper, MeasureName, Model, require_number, require_type, shown
+from jaxnn.types import (
+    Data,
+    Hyper,
+    MeasureName,
+    Model,
+    checked_data,
+    on_host,
+    require_number,
+    require_type,
+    shown,
+)
 
 MEASURES = ("error", "loss")
 
@@ -82,9 +93,10 @@ class Task:
     4
 
     Attributes:
-      train: all examples for the search, validation examples included.
+      train: all examples for the search, validation examples included. Without a ``model``, the
+        labels are 0..C-1, each with examples: the search makes networks of C outputs.
       test: examples hidden from the search, or a function that loads the examples; ``Result.test``
-        alone reads them.
+        alone scores them.
       epochs: the most epochs of a configuration; every evaluation before the end is a
         candidate for stopping.
       evaluations_per_epoch: how often a configuration is evaluated.
@@ -127,6 +139,30 @@ class Task:
             )
         if self.model_parameters and self.model is None:
             raise ValueError("model_parameters are given, expected a model that takes them")
+        self._check_examples()
+
+    def _check_examples(self) -> None:
+        """Makes arrays of all examples, and checks that labels name the classes of a network."""
+        named = {"train": self.train, "validation": self.validation.data, "test": self.test}
+        given_now = {
+            n: data for n, data in named.items() if data is not None and not callable(data)
+        }
+        sets = dict(zip(given_now, checked_data([*given_now.items()]), strict=True))
+        targets = [on_host(data.targets) for data in sets.values()]
+        if all(t is not None and t.ndim == 1 and np.all(t == np.floor(t)) for t in targets):
+            for name, data in sets.items():
+                labels = as_labels(name, data.targets)
+                sets[name] = data if labels is data.targets else data._replace(targets=labels)
+            if self.model is None:
+                known = [np.asarray(sets[n].targets) for n in ("train", "validation") if n in sets]
+                others = sets["test"].targets if "test" in sets else ()
+                names = "the train targets", "the test targets"
+                class_count(names[0], np.concatenate(known), names[1], others)
+        object.__setattr__(self, "train", sets["train"])
+        if "test" in sets:
+            object.__setattr__(self, "test", sets["test"])
+        if "validation" in sets:
+            object.__setattr__(self, "validation", given(sets["validation"]))
 
     @property
     def validation_split(self) -> Validation:
@@ -178,9 +214,11 @@ class Task:
         return MLP((self.inputs, *hidden, outputs), **values)
 
     def read_test(self) -> Data:
-        """The test examples, loaded now if ``test`` is a function."""
+        """The test examples, loaded and checked now if ``test`` is a function."""
         assert self.test is not None
-        return self.test if isinstance(self.test, Data) else self.test()
+        if isinstance(self.test, Data):
+            return self.test
+        return checked_data([("train", self.train), ("test", self.test())])[1]
 
     def all_examples(self) -> Data:
         """Training and validation examples together."""
@@ -253,6 +291,11 @@ class Arranged(NamedTuple):
     def trained_on(self) -> int:
         """The number of training examples of a fold."""
         return len(self.data.targets) - self.held_out
+
+    @property
+    def validated(self) -> np.ndarray:
+        """The targets of the validation examples of all folds."""
+        return self.data.targets[: self.held_out * self.folds]
 
 
 def arrange(validation: Validation, train: Data, seed: int) -> Arranged:

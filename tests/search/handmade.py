@@ -69,5 +69,6 @@ def result(
         key=jax.random.key(0),
         seeds=replicates // fold_count,
         examples=18,
+        validated=np.arange(6) % 2,
         mesh=None,
     )
