@@ -72,7 +72,7 @@ class Config:
             try:
                 check(getattr(self, field))
             except ValueError as error:
-                expected = str(error).partition("expected ")[2].removesuffix(", or a callable")
+                expected = str(error).partition("expected ")[2].replace(", or a callable", "")
                 raise self.refusal(field, expected) from None
 
     def only_with(self, condition: bool, text: str, *fields: str) -> None:

@@ -204,12 +204,7 @@ def by_name(kind: str, name: str, known: Mapping[str, T], also: str = "") -> T:
 
 
 def as_layers(params: Any) -> Params:
-    """The layers of a network, in arrays.
-
-    Raises:
-      TypeError: no sequence of layers of numbers.
-      ValueError: no layer.
-    """
+    """The layers of a network, in arrays; TypeError for anything else, ValueError for none."""
     several = isinstance(params, Iterable) and not hasattr(params, "dtype")
     several = several and not isinstance(params, Layer)
     require_type(several, "params", params, "layers, such as (Layer(weight, bias),)")

@@ -10,11 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from inspect import Parameter, isfunction, signature
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import jax
 
-from jaxnn.types import Array, ArrayLike, Layer, OptimizerName, PyTree, ScheduleName
+from jaxnn.types import (
+    Array,
+    ArrayLike,
+    Layer,
+    OptimizerName,
+    PyTree,
+    ScheduleName,
+    did_you_mean,
+    shown,
+)
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
@@ -62,6 +71,11 @@ OPTIMIZERS = (*_OURS, "adam")
 
 def check_optimizer(optimizer: str | Optimizer) -> None:
     """ValueError unless the optimizer is a callable or has a known name."""
+    if getattr(optimizer, "__module__", "").startswith("optax.") and callable(optimizer):
+        name = getattr(optimizer, "__name__", "adam")
+        raise ValueError(f"optimizer is optax.{name}, expected the name {name!r}")
+    if not callable(optimizer) and not isinstance(optimizer, str):
+        _refuse(optimizer)
     if not callable(optimizer) and optimizer not in OPTIMIZERS:
         named(optimizer)
 
@@ -113,11 +127,22 @@ def named(name: str) -> Callable[..., Any]:
 
     make = _OURS.get(name) or getattr(optax, str(name), None)
     if str(name).startswith(("_", "scale_by_")) or not callable(make) or not _works(make):
-        raise ValueError(
-            f"optimizer is {name!r}, expected one of {sorted(OPTIMIZERS)}, another optimizer of "
-            "optax such as 'adamw' or 'rmsprop', or a callable"
-        )
+        _refuse(name)
     return make
+
+
+def _refuse(optimizer: Any) -> NoReturn:
+    """The exception for what makes no optimizer."""
+    import optax
+
+    if isinstance(optimizer, optax.GradientTransformation):
+        example = "a function of the hyperparameters: lambda h: optax.adam(h.learning_rate)"
+        raise TypeError(f"optimizer is a GradientTransformation, expected {example}")
+    hint = did_you_mean(optimizer, (*OPTIMIZERS, *dir(optax)))
+    raise ValueError(
+        f"optimizer is {shown(optimizer)}, expected one of {sorted(OPTIMIZERS)}, another optimizer "
+        f"of optax such as 'adamw' or 'rmsprop', or a callable{hint}"
+    )
 
 
 def _is_scalar(parameter: Parameter) -> bool:
@@ -170,7 +195,12 @@ class OptaxSchedule:
         if wrong:
             expected = f"expected arguments of ({', '.join(parameters)})"
             raise ValueError(f"schedule {self.name} is given {wrong[0]}, {expected}")
-        return make(**given)
+        try:
+            return make(**given)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"schedule {self.name} is given {shown(given)}, expected what optax takes: {error}"
+            ) from error
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -208,7 +238,7 @@ def schedule(name: ScheduleName | Schedule, **arguments: Any) -> Schedule:
       >>> [round(float(factor(iteration)), 2) for iteration in (0, 10, 20, 60, 100)]
       [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    if callable(name) or (name in SCHEDULES and not arguments):
+    if callable(name) or (isinstance(name, str) and name in SCHEDULES and not arguments):
         return name if callable(name) else SCHEDULES[name]
     import optax
 
@@ -217,7 +247,9 @@ def schedule(name: ScheduleName | Schedule, **arguments: Any) -> Schedule:
             found = OptaxSchedule(f"{name}{suffix}", arguments)
             if callable(found(100)):
                 return found
+    known = (n.removesuffix("_schedule").removesuffix("_decay") for n in dir(optax.schedules))
+    hint = did_you_mean(name, (*SCHEDULES, *known))
     raise ValueError(
-        f"schedule is {name!r}, expected one of {sorted(SCHEDULES)}, a schedule of optax such as "
-        "'warmup_cosine' or 'linear', or a callable"
+        f"schedule is {shown(name)}, expected one of {sorted(SCHEDULES)}, a schedule of optax such "
+        f"as 'warmup_cosine' or 'linear', or a callable{hint}"
     )

@@ -154,8 +154,8 @@ def best(population: Population, on: str, *, measure: MeasureName = "loss") -> i
     Raises:
       ValueError: every configuration has diverged.
     """
-    expected = "what train_population returns"
-    require_type(isinstance(population, Population), "population", population, expected)
+    fits = isinstance(population, Population)
+    require_type(fits, "population", population, "what train_population returns")
     metrics = by_name("on", on, population.metrics)
     final = by_name("measure", measure, metrics._asdict())[:, :, -1].mean(axis=0)
     survived = (population.diverged_at == NEVER).all(axis=0) & np.isfinite(final)
@@ -181,13 +181,8 @@ def _parameter_bytes(model: Model, _: Any) -> int:
 
 
 def check_mesh(mesh: Mesh, batch_size: int = 0) -> None:
-    """ValueError for other axes, a process without a device, or minibatches of unequal shares.
-
-    Raises:
-      TypeError: no mesh.
-    """
-    expected = "jax.make_mesh((4,), ('population',))"
-    require_type(isinstance(mesh, Mesh), "mesh", mesh, expected)
+    """ValueError for other axes, a process without a device, or minibatches of unequal shares."""
+    require_type(isinstance(mesh, Mesh), "mesh", mesh, "jax.make_mesh((4,), ('population',))")
     if set(mesh.axis_names) not in ({"population"}, {"population", "batch"}):
         raise ValueError(
             f"mesh has the axes {mesh.axis_names}, expected 'population', with or without 'batch'"

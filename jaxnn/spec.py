@@ -100,7 +100,10 @@ def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> "GradientTransform
     hyper = with_defaults(spec, hyper)
     hyper = hyper._replace(learning_rate=hyper.learning_rate * factor)
     if callable(spec.optimizer):
-        return spec.optimizer(hyper)
+        made: Any = spec.optimizer(hyper)
+        fits = callable(getattr(made, "init", None)) and callable(getattr(made, "update", None))
+        require_type(fits, "optimizer(hyper)", made, "an optax.GradientTransformation")
+        return made
     read = hyper._replace(l2=None)._asdict() | {"clip": None}
     return named(spec.optimizer)(**{name: v for name, v in read.items() if v is not None})
 
@@ -115,17 +118,18 @@ def with_defaults(spec: Spec, hyper: Any) -> Any:
 
 
 def check_hyper(hyper: Any) -> None:
-    """ValueError for a hyperparameter out of its range; None and traced values pass.
-
-    Raises:
-      TypeError: no NamedTuple with learning_rate and l2.
-    """
-    fits = {"learning_rate", "l2"} <= {*getattr(hyper, "_fields", ())}
-    expected = "Hyper(learning_rate=0.1), or a NamedTuple with learning_rate and l2"
-    require_type(fits and not isinstance(hyper, type), "hyper", hyper, expected)
+    """ValueError for a hyperparameter out of its range; None and traced values pass."""
+    require_hyper(hyper)
     for name, value in hyper._asdict().items():
         if not isinstance(value, Tracer) and (value is not None or name in ("learning_rate", "l2")):
             check_range(name, value)
+
+
+def require_hyper(hyper: Any) -> None:
+    """TypeError unless the hyperparameters are a NamedTuple with learning_rate and l2."""
+    fits = {"learning_rate", "l2"} <= {*getattr(hyper, "_fields", ())}
+    expected = "Hyper(learning_rate=0.1), or a NamedTuple with learning_rate and l2"
+    require_type(fits and not isinstance(hyper, type), "hyper", hyper, expected)
 
 
 def check_range(name: str, value: ArrayLike | None) -> None:

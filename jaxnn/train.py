@@ -15,7 +15,7 @@ import numpy as np
 from jaxnn.losses import checked_targets, classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
-from jaxnn.spec import Spec, check_hyper, optimizer_at, with_defaults
+from jaxnn.spec import Spec, check_hyper, optimizer_at, require_hyper, with_defaults
 from jaxnn.types import (
     Array,
     ArrayLike,
@@ -24,9 +24,12 @@ from jaxnn.types import (
     Key,
     Model,
     PyTree,
+    as_array,
     as_key,
     checked_data,
     on_host,
+    require_type,
+    shown,
 )
 
 NEVER = -1
@@ -98,6 +101,10 @@ def objective(
 
     Source: S2.4.
     """
+    require_type(isinstance(spec, Spec), "spec", spec, "jaxnn.Spec(model, steps)")
+    fits = isinstance(batch, tuple | list) and len(batch) == 2
+    require_type(fits, "batch", batch, "(inputs [B, in], targets)")
+    l2 = as_array("l2", l2)
     losses, _ = _over_examples(spec, params, *batch, layout)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
@@ -144,7 +151,8 @@ def train_step(
 
 def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     """A freshly drawn model, before the first update."""
-    params = spec.model.init(key)
+    require_hyper(hyper)
+    params = spec.model.init(as_key(key))
     optimizer = optimizer_at(spec, hyper, jnp.int32(0))
     return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
 
@@ -246,6 +254,10 @@ def train(
       ([0, 100, 200], True)
     """
     hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    for name, value in hyper._asdict().items():
+        if np.ndim(value):
+            expected = "a number: train_population trains several configurations"
+            raise ValueError(f"{name} is {shown(value)}, expected {expected}")
     return _train_jit(spec, hyper, as_key(key), data, evaluate_on)
 
 
@@ -253,6 +265,9 @@ def checked(
     spec: Spec, hyper: Any, data: Data, evaluate_on: Mapping[str, Data] | None
 ) -> tuple[Any, Data, dict[str, Data]]:
     """The hyperparameters, the data, and the data sets to evaluate, completed by the defaults."""
+    require_type(isinstance(spec, Spec), "spec", spec, "jaxnn.Spec(model, steps)")
+    fits = evaluate_on is None or isinstance(evaluate_on, Mapping)
+    require_type(fits, "evaluate_on", evaluate_on, "data sets by name: {'test': test}")
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
     check_hyper(hyper)
     names = ["train", *("evaluated train" if name == "train" else name for name in evaluate_on)]
@@ -370,7 +385,9 @@ def _outputs(model: Model, x: jax.ShapeDtypeStruct) -> int:
     """The number of a model's outputs."""
     params = jax.eval_shape(model.init, jax.random.key(0))
     check_parameters(params)
-    return math.prod(jax.eval_shape(model.apply, params, x).shape)
+    logits: Any = jax.eval_shape(model.apply, params, x)
+    require_type(hasattr(logits, "shape"), "model.apply(params, x)", logits, "logits [C]")
+    return math.prod(logits.shape)
 
 
 @lru_cache
@@ -378,7 +395,12 @@ def _check_loss(spec: Spec, x: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruc
     """ValueError unless a model and a loss take an example, and the loss is a scalar."""
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
     check_parameters(params)
-    loss, _ = jax.eval_shape(partial(loss_and_error, spec), params, x, target)
+    try:
+        loss, _ = jax.eval_shape(partial(loss_and_error, spec), params, x, target)
+    except jax.errors.JAXTypeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the loss is no function of jax.numpy, as expected: {reason}") from error
+    require_type(hasattr(loss, "shape"), "the loss of one example", loss, "a scalar")
     if loss.shape:
         raise ValueError(
             f"the loss of one example has the shape {loss.shape}, expected a scalar, such as by "

@@ -237,16 +237,12 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """A hint at the known name that is most like a misspelt name; empty without such a name."""
     from difflib import get_close_matches  # for messages alone
 
-    close = get_close_matches(str(name).lower(), [*known], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = get_close_matches(name.lower(), [*known], 1) if isinstance(name, str) else ()
+    return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
 
 
 def as_array(name: str, value: Any) -> Any:
-    """A value as an array; arrays of numbers and traced values stay as they are.
-
-    Raises:
-      TypeError: values that are no numbers, or rows of unequal lengths.
-    """
+    """A value as an array, if need be; TypeError unless the value holds numbers."""
     if isinstance(value, jax.Array):
         return value
     if type(value) in (int, float):

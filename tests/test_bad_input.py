@@ -31,6 +31,7 @@ from jaxnn import (
     train_population,
     verify,
 )
+from jaxnn.optimizers import schedule
 from jaxnn.search import choice, conditional, fixed, integer, log_uniform, uniform
 from jaxnn.verify import claim, gradcheck, label, one_hot, real, simplex
 
@@ -330,6 +331,67 @@ DOORS = [
                 "l2 is None, expected a finite number of at least 0$",
             ),
             (Hyper(0.1, clip="1"), ValueError, "clip is '1', expected a finite number above 0$"),
+        ]
+    ),
+    (lambda: spec(optimizer="Adam"), ValueError, r"optimizer is 'Adam', .*mean 'adam'\?$"),
+    (lambda: spec(optimizer="rmsprp"), ValueError, r"or a callable; did you mean 'rmsprop'\?$"),
+    (lambda: spec(optimizer=None), ValueError, "optimizer is None, expected one of"),
+    (lambda: spec(optimizer=["adam"]), ValueError, r"optimizer is \['adam'\], expected one of"),
+    (lambda: spec(optimizer=optax.adam), ValueError, "is optax.adam, expected the name 'adam'$"),
+    (
+        lambda: spec(optimizer=optax.adam(1e-3)),
+        TypeError,
+        "optimizer is a GradientTransformation, expected a function of the hyperparameters: lam",
+    ),
+    (
+        lambda: train(spec(optimizer=lambda hyper: None), Hyper(0.1), KEY, GOOD),
+        TypeError,
+        r"optimizer\(hyper\) is None, expected an optax.GradientTransformation",
+    ),
+    (lambda: spec(schedule="warmup_cosin"), ValueError, r"did you mean 'warmup_cosine'\?$"),
+    (lambda: spec(schedule=["step"]), ValueError, r"schedule is \['step'\], expected one of"),
+    (
+        lambda: schedule("warmup_cosine", warmup_steps=1000),
+        ValueError,
+        r"is given \{.*'warmup_steps': 1000.*\}, expected what optax takes: .*-900",
+    ),
+    (lambda: jaxnn.init_state(spec(), 0.1, KEY), TypeError, r"hyper is 0\.1, expected Hyper"),
+    (lambda: jaxnn.init_state(spec(), Hyper(0.1), None), TypeError, "key is None, expected"),
+    (
+        lambda: jaxnn.objective(MLP((4, 3)), (LAYER,), 0.0, (ROWS, LABELS)),
+        TypeError,
+        r"spec is MLP\(.*, expected jaxnn.Spec\(model, steps\)$",
+    ),
+    (
+        lambda: jaxnn.objective(spec(), (LAYER,), 0.0, GOOD),
+        TypeError,
+        r"batch is Data\(...\), expected \(inputs \[B, in\], targets\)$",
+    ),
+    (lambda: jaxnn.objective(spec(), (LAYER,), "a", (ROWS, LABELS)), TypeError, "l2 is 'a', exp"),
+    (lambda: train(MLP((4, 3)), Hyper(0.1), KEY, GOOD), TypeError, r"spec is MLP\(.*, expected"),
+    (lambda: train(spec(), Hyper([0.1, 0.2]), KEY, GOOD), ValueError, "a number: train_population"),
+    (
+        lambda: train(spec(), Hyper(0.1), KEY, GOOD, GOOD),
+        TypeError,
+        r"evaluate_on is Data\(...\), ",
+    ),
+    (lambda: train(spec(), Hyper(0.1), KEY, GOOD, "test"), TypeError, "evaluate_on is 'test', exp"),
+    (lambda: train(spec(), Hyper(0.1), GOOD, KEY), TypeError, r"the train data are a .*, expected"),
+    (
+        lambda: train(spec(model=Network(lambda k: X, lambda p, x: None)), Hyper(0.1), KEY, GOOD),
+        TypeError,
+        r"model.apply\(params, x\) is None, expected logits \[C\]$",
+    ),
+    *(
+        (lambda loss=loss: train(spec(loss=loss), Hyper(0.1), KEY, GOOD), error, message)
+        for loss, error, message in [
+            (lambda z, y: None, TypeError, "the loss of one example is None, expected a scalar$"),
+            (
+                lambda z, y: z,
+                ValueError,
+                r"loss of one example has the shape \(3,\), expected a sc",
+            ),
+            (lambda z, y: float(z[0]), ValueError, "the loss is no function of jax.numpy, as exp"),
         ]
     ),
     # populations and processes
