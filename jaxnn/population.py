@@ -49,7 +49,7 @@ class Population(NamedTuple):
 def train_population(
     spec: Spec,
     hyper: Any,
-    keys: Key,
+    keys: Key | Sequence[int],
     data: Data,
     evaluate_on: Mapping[str, Data] | None = None,
     *,

@@ -220,7 +220,11 @@ def map_blocks(
 
 
 def train(
-    spec: Spec, hyper: Any, key: Key, data: Data, evaluate_on: Mapping[str, Data] | None = None
+    spec: Spec,
+    hyper: Any,
+    key: Key | int,
+    data: Data,
+    evaluate_on: Mapping[str, Data] | None = None,
 ) -> tuple[State, History]:
     """Trains one model from a key by minibatch SGD.
 

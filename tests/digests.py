@@ -23,6 +23,7 @@ from jaxnn import search as s
 from jaxnn.data import load
 from jaxnn.devices import use_all_cores
 from jaxnn.saved_model import load_model
+from jaxnn.types import LossName
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 SCHEDULES = ("constant", "cosine", "step")
@@ -80,9 +81,10 @@ def computed() -> Iterator[tuple[str, Any]]:
             seeds = jax.random.split(key, 2)
             population = jaxnn.train_population(spec, hyper, seeds, train, {"test": test})
             yield f"population/{optimizer}/{schedule}", population[:4]
-    for sizes, loss in (((64, 10), "cross_entropy"), ((64, 10), "squared_error")):
+    losses: tuple[LossName, ...] = ("cross_entropy", "squared_error")
+    for loss in losses:
         for activation in ("relu", "tanh", "sigmoid"):
-            model = MLP((*sizes[:1], 12, *sizes[1:]), activation=activation, initializer="glorot")
+            model = MLP((64, 12, 10), activation=activation, initializer="glorot")
             spec = Spec(model, steps=40, batch_size=64, loss=loss, optimizer="momentum")
             state, history = jaxnn.train(spec, Hyper(0.1), key, train, {"test": test})
             yield f"train/{loss}/{activation}", (state.params, history)

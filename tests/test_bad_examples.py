@@ -1,5 +1,8 @@
 """Examples that training, searches and evaluations would misunderstand: one line at every door."""
 
+from functools import partial
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,8 @@ from jaxnn.search import Task, fixed, random, search
 from jaxnn.train import checked
 
 KEY = jax.random.key(0)
+WRONG = partial(cast, Any)
+"""Hides a wrong type from the type checker."""
 NAN, INF = float("nan"), float("inf")
 
 
@@ -241,6 +246,7 @@ def test_a_whole_number_is_a_key():
     np.testing.assert_array_equal(expected.params[0].weight, found.params[0].weight)
     keys = jnp.stack([jax.random.key(3), jax.random.key(4)])
     one, other = (train_population(spec(), Hyper(0.1), k, EXAMPLES) for k in (keys, [3, 4]))
+    assert one.params and other.params
     np.testing.assert_array_equal(one.params[0].weight, other.params[0].weight)
     space = {"learning_rate": fixed(0.1), "batch_size": fixed(5)}
     first, second = (
@@ -253,19 +259,28 @@ def test_a_whole_number_is_a_key():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: train(spec(), Hyper(0.1), None, EXAMPLES), "key is None, expected jax.random.key"),
-        (lambda: train(spec(), Hyper(0.1), "0", EXAMPLES), "key is '0', expected jax.random.key"),
-        (lambda: train(spec(), Hyper(0.1), 0.5, EXAMPLES), r"key is 0\.5, expected jax.random.key"),
         (
-            lambda: train_population(spec(), Hyper(0.1), 5, EXAMPLES),
+            lambda: train(spec(), Hyper(0.1), WRONG(None), EXAMPLES),
+            "key is None, expected jax.random.key",
+        ),
+        (
+            lambda: train(spec(), Hyper(0.1), WRONG("0"), EXAMPLES),
+            "key is '0', expected jax.random.key",
+        ),
+        (
+            lambda: train(spec(), Hyper(0.1), WRONG(0.5), EXAMPLES),
+            r"key is 0\.5, expected jax.random.key",
+        ),
+        (
+            lambda: train_population(spec(), Hyper(0.1), WRONG(5), EXAMPLES),
             r"keys is 5, expected jax.random.split\(key, S\) or \[0, 1, 2\]",
         ),
         (
-            lambda: train(spec(), Hyper(0.1), KEY, (PIXELS, LABELS)),
+            lambda: train(spec(), Hyper(0.1), KEY, WRONG((PIXELS, LABELS))),
             r"the train data are a tuple, expected jaxnn.Data\(inputs, targets\)",
         ),
         (
-            lambda: search(Task(EXAMPLES), {}, method=random(1), key=None),
+            lambda: search(Task(EXAMPLES), {}, method=random(1), key=WRONG(None)),
             "key is None, expected jax.random.key",
         ),
     ],

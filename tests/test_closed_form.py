@@ -1,7 +1,7 @@
 """The closed forms against autodiff, the sources' printed numbers, and scikit-learn."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import jax
@@ -498,7 +498,7 @@ def ones(*shape):
         ),
         (
             lambda: closed_form.input_gradient(
-                (layer(3, 2), layer(2, 3)), ones(2), 0, activation="sin"
+                (layer(3, 2), layer(2, 3)), ones(2), 0, activation=cast(Any, "sin")
             ),
             r"activation is 'sin', expected one of \['relu', 'sigmoid', 'tanh'\]",
         ),

@@ -110,7 +110,7 @@ def test_the_scalars_of_every_optimizer_of_optax_can_be_traced():
             continue
         names.append(name)
 
-        def update(hyper, name=name):
+        def update(hyper, name: Any = name):
             optimizer = optimizer_at(Spec(MODEL, 1, optimizer=name), hyper, jnp.int32(0))
             return optimizer.update(params, optimizer.init(params), params)
 

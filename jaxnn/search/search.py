@@ -60,7 +60,7 @@ def search(
     space: Mapping[str, Domain],
     *,
     method: MethodName | Method | Rounds | Callable[[Space, int, int], Rounds],
-    key: Key,
+    key: Key | int,
     seeds: int = 1,
     rule: RuleName = "mean",
     folder: Path | str | None = None,

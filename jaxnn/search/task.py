@@ -143,7 +143,7 @@ class Task:
 
     def _check_examples(self) -> None:
         """Makes arrays of all examples, and checks that labels name the classes of a network."""
-        named = {"train": self.train, "validation": self.validation.data, "test": self.test}
+        named = {"train": self.train, "validation": self.validation_split.data, "test": self.test}
         given_now = {
             n: data for n, data in named.items() if data is not None and not callable(data)
         }

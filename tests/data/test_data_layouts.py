@@ -4,6 +4,7 @@ The right values are 8-bit pixels, which a network sees as pixel / 255, and labe
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def _changed(change: Callable, suffix: str) -> Callable[[Arrays], Arrays]:
     }
 
 
-def put(place: object, value: object) -> Callable[[np.ndarray], np.ndarray]:
+def put(place: Any, value: object) -> Callable[[np.ndarray], np.ndarray]:
     def change(array: np.ndarray) -> np.ndarray:
         changed = array.astype(np.result_type(array, np.asarray(value)))
         changed[place] = value

@@ -49,7 +49,7 @@ def test_the_choice_of_a_search_is_compared_with_the_commonest_class(tmp_path, c
     labels = np.array([0, 0, 1] * 20)
     four = {"train_labels": labels, "test_labels": labels[:30]}
     four |= {"train_images": np.ones((60, 2)), "test_images": np.ones((30, 2))}  # nothing to learn
-    np.savez(tmp_path / "equal.npz", **four)
+    np.savez(tmp_path / "equal.npz", allow_pickle=False, **four)
     flags = ["--dataset", str(tmp_path / "equal.npz"), "--out", str(tmp_path / "out")]
     flags += [
         "--configurations",

@@ -1,6 +1,7 @@
 """Right formulas that are easily refuted, and wrong ones that easily pass or are misread."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ def made(
     formula: Callable,
     inputs: dict,
     wrt: str | tuple[str, ...] = "x",
-    kind="gradient",
+    kind: Any = "gradient",
     **more,
 ) -> Claim:
     return claim(of=of, wrt=wrt, kind=kind, inputs=inputs)(formula)
