@@ -246,7 +246,8 @@ def test_a_whole_number_is_a_key():
     np.testing.assert_array_equal(expected.params[0].weight, found.params[0].weight)
     keys = jnp.stack([jax.random.key(3), jax.random.key(4)])
     one, other = (train_population(spec(), Hyper(0.1), k, EXAMPLES) for k in (keys, [3, 4]))
-    assert one.params and other.params
+    assert one.params
+    assert other.params
     np.testing.assert_array_equal(one.params[0].weight, other.params[0].weight)
     space = {"learning_rate": fixed(0.1), "batch_size": fixed(5)}
     first, second = (
