@@ -421,7 +421,7 @@ class Result:
     def test_scores(self) -> list[FinalScores]:
         """The scores of all readings of the test set, the first reading first."""
         recorded = [record["test_scores"] for record in self.journal.known("test_scores")]
-        return [FinalScores(*(scores[name] for name in FinalScores._fields)) for scores in recorded]
+        return [FinalScores(**scores) for scores in recorded]
 
     def test(self, *, retrain: bool = False) -> FinalScores:
         """Reads the test set, and records the reading; a repeated call returns the recorded scores.

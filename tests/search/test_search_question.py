@@ -49,9 +49,9 @@ def own_model():
             {"task": replace(TASK, train=TRAIN._replace(targets=changed(TRAIN.targets)))},
             "task.train",
         ),
-        ({"task": replace(TASK, train=TRAIN._replace(scale=1.0))}, "task.train"),
+        ({"task": replace(TASK, train=TRAIN._replace(scale=1 / 200))}, "task.train"),
         (
-            {"task": replace(TASK, validation=given(VALIDATION._replace(scale=1.0)))},
+            {"task": replace(TASK, validation=given(VALIDATION._replace(scale=1 / 200)))},
             "task.given",
         ),
         ({"task": replace(TASK, epochs=5)}, "task.epochs"),

@@ -210,8 +210,8 @@ def test_examples_that_do_not_fit_are_one_clear_line(validation, train, message)
         (holdout, 1.0, "fraction is 1.0, expected a number above 0 and below 1"),
         (holdout, True, "fraction is True, expected"),
         (holdout, float("nan"), "fraction is nan, expected"),
-        (folds, 1, "folds is 1, expected a whole number of at least 2"),
-        (folds, 2.5, "folds is 2.5, expected a whole number"),
+        (folds, 1, "folds is 1, expected an integer of at least 2"),
+        (folds, 2.5, "folds is 2.5, expected an integer"),
     ],
 )
 def test_bad_argument_is_one_clear_line(make, argument, message):
