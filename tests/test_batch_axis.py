@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from numpy.testing import assert_allclose
-from several_processes import SPACE, TASK, TEST, TRAIN, population, searched
+from several_processes import SPACE, TASK, TRAIN, population, searched
 
 from jaxnn import MLP, Hyper, Spec, evaluate, train_population
 from jaxnn.devices import population_mesh
