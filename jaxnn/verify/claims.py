@@ -87,6 +87,8 @@ def _code(function: Callable[..., Any]) -> str:
         function = function.func
     try:
         named = function if hasattr(function, "__name__") else type(function)
+        if inspect.getsourcefile(inspect.unwrap(named)) == "<string>":  # of exec
+            return ""
         return dedent(inspect.getsource(named)).strip("\n")
     except Exception:  # of inspect on a file that has changed, or on an object of any class
         return ""
