@@ -99,7 +99,6 @@ def defaults(optimizer: str | Optimizer) -> Mapping[str, float | None]:
     return {p.name: p.default for p in parameters if _is_scalar(p) and _works(make, p.name)}
 
 
-@lru_cache
 def hyper_class(optimizer: OptimizerName) -> Any:
     """The NamedTuple of all traced hyperparameters of a named optimizer, such as "rmsprop".
 
@@ -115,6 +114,12 @@ def hyper_class(optimizer: OptimizerName) -> Any:
       >>> hyper_class("adagrad")(learning_rate=0.1, eps=1e-6)
       AdagradHyper(learning_rate=0.1, l2=0.0, clip=None, initial_accumulator_value=0.1, eps=1e-06)
     """
+    return _hyper_class(optimizer)
+
+
+@lru_cache
+def _hyper_class(optimizer: str) -> Any:
+    """The class, made once: its type is a part of a traced program's key."""
     values = {"l2": 0.0, "clip": None, **defaults(optimizer)}
     name = f"{optimizer.title().replace('_', '')}Hyper"
     return namedtuple(name, ("learning_rate", *values), defaults=tuple(values.values()))

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,7 @@ def test_the_scalars_of_every_optimizer_of_optax_can_be_traced():
         assert read is not None
         assert read[0] == "learning_rate"
         assert not {"seed", "key", "mask", "nesterov", "min_dim_size_to_factor"} & set(read)
-        hyper = hyper_class(name)(0.1)
+        hyper = hyper_class(cast(Any, name))(0.1)
         given = {n: 0.5 if value is None else value for n, value in hyper._asdict().items()}
         jax.eval_shape(update, hyper._replace(**given))
     assert set(names) > {*NAMES, "sgd", "adam", "adafactor", "radam", "rprop", "sm3"}

@@ -1,6 +1,7 @@
 """Hyperparameters of optax's optimizers in a search: traced, conditional, as in plain training."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ def test_every_optimizer_of_a_space_is_what_training_alone_makes_of_it():
         assert ("weight_decay" in config) == (config["optimizer"] == "adamw")
         static = {name: config.pop(name) for name in ("optimizer", "batch_size")}
         spec = replace(task.spec(static, len(TRAIN.targets)), evaluate_at=(5,))
-        hyper = hyper_class(spec.optimizer)(**config)
+        hyper = hyper_class(cast(Any, spec.optimizer))(**config)
         key = jax.random.fold_in(REPLICATE_KEY, 0)
         _, history = train(spec, hyper, key, TRAIN, {"validation": VALIDATION})
         loss = history.metrics["validation"].loss
