@@ -17,7 +17,7 @@ IS_COMMAND = sys.argv[:1] == ["-m"]
 if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end_at_once)
 
-PACKAGES = ("cyclopts", "jinja2", "latex2mathml", "matplotlib", "mpmath", "pebble", "rich")
+PACKAGES = ("cyclopts", "flint", "jinja2", "latex2mathml", "matplotlib", "pebble", "rich")
 PACKAGES += ("safetensors", "scipy", "sklearn")
 
 

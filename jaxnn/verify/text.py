@@ -135,6 +135,13 @@ def array(value: Any) -> str:
     return "[" + ", ".join(map(array, value)) + "]" if value.ndim else number(value.item())
 
 
+def proof(worst: Worst) -> str:
+    """How certain a refutation is."""
+    if not worst.at_least:
+        return "by float64"
+    return f"proved: they differ by at least {worst.at_least:.3g}"
+
+
 def difference(claimed: float, true: float) -> tuple[str, str]:
     """Two unequal numbers with enough digits to differ."""
     pairs = [(number(claimed, digits), number(true, digits)) for digits in range(6, 18)]

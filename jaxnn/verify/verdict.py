@@ -28,8 +28,8 @@ VERDICTS = {
         "holds, unstable",
         "≈",
         "yellow",
-        "Right over the real numbers, but at some inputs it overflows, is not a number, or loses "
-        "more than half its bits.",
+        "Right over the real numbers, but at some inputs float64 overflows, gives NaN, or loses "
+        "more than half the bits where JAX's own derivative loses fewer.",
     ),
     "holds_other_layout": Wording(
         "holds in another layout",
@@ -73,6 +73,7 @@ class Worst(NamedTuple):
     claimed: float  # the formula's value
     true: float  # the reference's value
     one_sided: tuple[float, float] | None = None  # at a kink: the two one-sided derivatives
+    at_least: float | None = None  # a proven bound of |claimed - true|; None: by float64
 
 
 class Counterexample(NamedTuple):
@@ -97,6 +98,7 @@ class Verdict(NamedTuple):
     seconds: float = 0.0
     detail: str = ""  # a sentence: the layout, the error's line, how to tell alternatives apart
     file: str = ""  # the file of the claim, as named on the command line
+    autodiff_bits_lost: float | None = None  # by JAX's own derivative in the same entry
 
     @property
     def rank(self) -> int:

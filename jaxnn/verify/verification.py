@@ -1,4 +1,4 @@
-"""From a claim to a verdict: random trials in float64, awkward inputs in high precision."""
+"""From a claim to a verdict: random trials in float64, awkward inputs in balls."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -15,24 +15,24 @@ from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
 from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes
-from jaxnn.verify.text import difference
+from jaxnn.verify.text import difference, proof
 from jaxnn.verify.verdict import HOLDS, MANTISSA, VERDICTS, Counterexample, Finding, Verdict, Worst
 
 if TYPE_CHECKING:
-    from jaxnn.verify.exact import Judgement
+    from jaxnn.verify.exact.judge import Judgement
 
 WORST_TRIALS = 4
-"""Random trials judged in high precision, beside the awkward inputs."""
+"""Random trials judged in balls, beside the awkward inputs."""
 
 AFFORDABLE = 2_000_000
-"""Operations in high precision, a few seconds; large claims are judged at fewer awkward inputs."""
+"""Operations in balls, a few seconds; large claims are judged at fewer awkward inputs."""
 
 
 def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict:
     """Confirms a claim, or refutes the claim and names the mistake.
 
     The formula is compared with autodiff of ``of`` by forward and reverse mode: in float64 over
-    random trials in one compiled program, then in high precision at awkward inputs.
+    random trials in one compiled program, then in balls at awkward inputs.
 
     Args:
       claim: the claim.
@@ -45,7 +45,7 @@ def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict
     Raises:
       ValueError: trials is not positive, or the seed is negative.
       TypeError: no claim.
-      ModuleNotFoundError: mpmath is not installed.
+      ModuleNotFoundError: python-flint is not installed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -61,7 +61,7 @@ def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict
 
     Source: S4.6.
     """
-    require("verify", "mpmath")
+    require("verify", "flint")
     began = time.perf_counter()
     require_type(isinstance(claim, Claim), "claim", claim, "a function decorated with @claim(...)")
     count = require_count("trials", claim.trials if trials is None else trials)
@@ -110,6 +110,8 @@ def describe(verdict: Verdict) -> str:
         w = verdict.worst
         claimed, true = difference(w.claimed, w.true)
         parts.append(f"{w.where}{list(w.index)} is claimed {claimed}, true {true}")
+    if verdict.verdict == "refuted" and verdict.worst:
+        parts.append(proof(verdict.worst))
     if verdict.counterexample:
         listed = jax.tree.map(lambda v: np.asarray(v).tolist(), verdict.counterexample.inputs)
         parts.append(f"for instance at {listed}")
@@ -196,7 +198,7 @@ def _fits(
         value, *modes = (array[:trials] for array in arrays)
         layout = Layout("", "as declared", comparison.declared_layout(claim.layout, rank))
         right_shape = layout.arrange(modes[0][0]).shape == value.shape[1:]
-        # NaN is no failure here: where float64 has no finite value, the high precision decides.
+        # NaN is no failure here: where float64 has no finite value, the balls decides.
         errors = _errors(value, modes, layout) if right_shape else np.full(trials, np.inf)
         if np.any(errors > claim.tolerance):
             other = comparison.find_layout(claim, value, modes[0], rank)
@@ -224,7 +226,7 @@ def _judge(
     only_failing: bool = False,
 ) -> Verdict:
     """The verdict at the awkward inputs and at the worst of the random ones."""
-    from jaxnn.verify.exact import Judge
+    from jaxnn.verify.exact.judge import Judge
 
     claim = traced.claim
     worst_trials = _suspicious(errors, claim.tolerance)
@@ -250,7 +252,7 @@ def _judge(
 
 
 def _suspicious(errors: np.ndarray, tolerance: float) -> np.ndarray:
-    """The random trials to judge in high precision: the largest errors and failing trials."""
+    """The random trials to judge in balls: the largest errors and failing trials."""
     order = np.argsort(-np.nan_to_num(errors, nan=-1.0, posinf=-1.0), kind="stable")
     failing = np.flatnonzero(~(errors <= tolerance))
     spread = failing[:: max(1, len(failing) // WORST_TRIALS)][: 2 * WORST_TRIALS]
@@ -277,30 +279,40 @@ def _summary(
     traced: TracedClaim, judgements: "Sequence[tuple[Judgement, list[np.ndarray]]]"
 ) -> Verdict:
     """The verdict on a formula that is right wherever the function has a derivative."""
-    bits = max(judgement.bits_lost for judgement, _ in judgements)
-    unstable = bits > MANTISSA / 2
-    for judgement, point in judgements:
+    known = [pair for pair in judgements if pair[0].outcome in ("right", "kink")]
+    bits = max((judgement.bits_lost for judgement, _ in known), default=None)
+    unstable = [pair for pair in known if pair[0].unstable]
+    for judgement, point in known:
         if judgement.outcome == "kink":
             before, after = judgement.one_sided or (np.nan, np.nan)
             detail = f"no derivative here: {before:.6g} from one side, {after:.6g} from the other; "
             detail += f"autodiff takes it to be {judgement.reference:.6g}"
             if unstable:
-                detail += f"; elsewhere it loses {bits:.0f} of {MANTISSA} bits"
+                detail += f"; elsewhere {_lost(unstable[0][0])}"
             return _with_evidence("kink", traced, judgement, point, bits_lost=bits, detail=detail)
     if not unstable:
-        return _verdict(traced.claim, "holds", bits_lost=bits)
-    judgement, point = min(
-        (pair for pair in judgements if pair[0].bits_lost > bits - 1),
-        key=lambda pair: shrinking.length(pair[1]),
-    )
-    detail = f"loses {judgement.bits_lost:.0f} of {MANTISSA} bits"
+        worst = max(known, key=lambda pair: pair[0].bits_lost, default=None)
+        lost = None if worst is None else worst[0].autodiff_lost
+        return _verdict(traced.claim, "holds", bits_lost=bits, autodiff_bits_lost=lost)
+    judgement, point = min(unstable, key=lambda pair: shrinking.length(pair[1]))
+    return _with_evidence(
+        "holds_unstable", traced, judgement, point, detail=_lost(judgement),
+        bits_lost=judgement.bits_lost, autodiff_bits_lost=judgement.autodiff_lost,
+    )  # fmt: skip
+
+
+def _lost(judgement: "Judgement") -> str:
+    """How an unstable formula does worse in float64 than JAX's own derivative."""
     if not np.isfinite(judgement.formula):
-        detail = f"float64 gives {judgement.formula}, the value is {judgement.reference:.6g}"
-    return _with_evidence("holds_unstable", traced, judgement, point, bits_lost=bits, detail=detail)
+        return f"float64 gives {judgement.formula}, the value is {judgement.reference:.6g}"
+    return (
+        f"loses {judgement.bits_lost:.0f} of {MANTISSA} bits where JAX's own derivative loses "
+        f"{judgement.autodiff_lost:.0f}"
+    )
 
 
 def _judged_in_float64(claim: Claim, errors: np.ndarray, reason: str) -> Verdict:
-    """The verdict of float64 alone, for operations unknown to the high precision."""
+    """The verdict of float64 alone, for operations unknown to the balls."""
     detail = f"judged in float64 alone: {reason}"
     finite = errors[np.isfinite(errors)]
     if len(finite) == 0 or np.mean(finite > claim.tolerance) > 0.01:
@@ -314,11 +326,28 @@ def _diagnosed(claim: Claim, sizes: dict[str, int], seed: int, refuted: Verdict)
     worst, counterexample = shrinking.counterexample(claim, sizes, seed)
     if counterexample is None:
         worst, counterexample = refuted.worst, refuted.counterexample
+    elif worst and counterexample:
+        worst = worst._replace(at_least=_proven(claim, worst, counterexample))
     named, alternatives = diagnosis.diagnose(claim, seed)
     detail = alternatives or ("" if worst else refuted.detail)
     return refuted._replace(
         worst=worst, counterexample=counterexample, diagnosis=named, detail=detail
     )
+
+
+def _proven(claim: Claim, worst: Worst, counterexample: Counterexample) -> float | None:
+    """A proven lower bound of |claimed - true| at a counterexample; None where none is found."""
+    from jaxnn.verify.exact.judge import Judge
+
+    sizes = tuple(counterexample.sizes.items())
+    traced = comparison.trace_claim(claim, sizes, both_modes=False)
+    arrange = [comparison.declared_layout(claim.layout, rank) for rank in traced.value_ranks]
+    try:
+        judge = Judge(traced, arrange)
+        point = jax.tree.leaves(dict(counterexample.inputs))
+        return judge.at_least(point, traced.names.index(worst.where), worst.index)
+    except (Unsupported, IndexError):  # of another shape
+        return None
 
 
 def _not_evaluated(claim: Claim, error: BaseException) -> Verdict:

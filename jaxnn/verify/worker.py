@@ -118,6 +118,7 @@ def encode(verdict: Verdict) -> dict[str, Any]:
             float(worst.claimed),
             float(worst.true),
             worst.one_sided and list(map(float, worst.one_sided)),
+            worst.at_least,
         ],
         "counterexample": example and [dict(example.sizes), _encode_tree(dict(example.inputs))],
     }
@@ -130,8 +131,8 @@ def decode(fields: Mapping[str, Any]) -> Verdict:
     if verdict.verdict not in VERDICTS:
         raise ValueError(f"{verdict.verdict!r} is no verdict")
     if worst:
-        where, index, claimed, true, one_sided = worst
-        worst = Worst(where, tuple(index), claimed, true, one_sided and tuple(one_sided))
+        where, index, claimed, true, one_sided, bound = worst
+        worst = Worst(where, tuple(index), claimed, true, one_sided and tuple(one_sided), bound)
     if example:
         example = Counterexample(example[0], _decode_tree(example[1]))
     findings = tuple(Finding(*finding) for finding in verdict.diagnosis)

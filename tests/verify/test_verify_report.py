@@ -52,7 +52,7 @@ def verdict(name="double", verdict="holds", **fields) -> Verdict:
 REFUTED = verdict(
     verdict="refuted",
     bits_lost=None,
-    worst=Worst("params[0].weight", (0, 1), math.nan, -math.inf),
+    worst=Worst("params[0].weight", (0, 1), math.nan, -math.inf, at_least=0.25),
     counterexample=Counterexample(
         {"n": 2}, {"params": [Layer(np.array([[1.0, 0.5]]), jnp.zeros(2))], "k": np.int64(3)}
     ),
@@ -80,6 +80,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
             "claimed": "nan",
             "true": "-inf",
             "one_sided": None,
+            "at_least": 0.25,
         },
         "counterexample": {
             "sizes": {"n": 2},
@@ -95,6 +96,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         "seconds": 0.5,
         "detail": "at <n = 2>",
         "file": "",
+        "autodiff_bits_lost": None,
     }
 
 

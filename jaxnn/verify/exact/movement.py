@@ -10,25 +10,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from mpmath.libmp import fnan
+from jax import dtypes
 
+from jaxnn.verify.exact.arithmetic import Arithmetic, Numbers, Run, is_number
 from jaxnn.verify.graph import parameter
-from jaxnn.verify.precise.scalars import Raw, to_raw
-
-Value = Any  # the flat list of an array's floats as Raw, or a NumPy array of integers or Booleans
-Run = Callable[..., Sequence[Value]]  # of the precision and the operands
 
 
-def is_float(atom) -> bool:
-    """Whether a variable of a jaxpr, or a literal, is an array of floats."""
-    return jax.numpy.issubdtype(atom.aval.dtype, np.floating)
-
-
-def bind(eqn, *arrays, **changes) -> list[np.ndarray]:
+def bind(eqn, *arrays, **changes) -> list[Any]:
     """The results of JAX's primitive."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         results = eqn.primitive.bind(*arrays, **{**eqn.params, **changes})
-    return [np.asarray(r) for r in (results if eqn.primitive.multiple_results else [results])]
+    results = results if eqn.primitive.multiple_results else [results]
+    return [r if jax.numpy.issubdtype(r.dtype, dtypes.prng_key) else np.asarray(r) for r in results]
 
 
 def positions(shape: Sequence[int], start: int = 0) -> np.ndarray:
@@ -37,12 +30,23 @@ def positions(shape: Sequence[int], start: int = 0) -> np.ndarray:
     return np.arange(start, start + size).reshape(shape)
 
 
-def rows_along(shape: Sequence[int], axes: Sequence[int]) -> list[list[int]]:
+def rows_along(shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
     """The positions of entries along some axes, a row per entry of the remaining axes."""
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     length = int(np.prod([shape[axis] for axis in axes], dtype=int))
     rows = int(np.prod([shape[axis] for axis in kept], dtype=int))
-    return positions(shape).transpose(*kept, *axes).reshape(rows, length).tolist()
+    return positions(shape).transpose(*kept, *axes).reshape(rows, length)
+
+
+def folded(arithmetic: Arithmetic, name: str, x: Numbers, rows: np.ndarray) -> Numbers:
+    """The numbers at each row of positions, [rows, n] with n > 0, combined by a primitive."""
+    while (n := rows.shape[1]) > 1:
+        pairs = [rows[:, side : n - n % 2 : 2].ravel() for side in range(2)]
+        combined, odd = arithmetic.apply(name, *(x[side] for side in pairs)), rows[:, n - n % 2 :]
+        x = arithmetic.joined([combined, x[odd.ravel()]]) if odd.size else combined
+        places = positions((len(rows), n // 2)), positions(odd.shape, len(combined))
+        rows = np.hstack(places)
+    return x[rows[:, 0]]
 
 
 def _pad(eqn, x, filler):
@@ -87,7 +91,7 @@ def _unchanged(eqn, *xs):
 
 
 def _gather(eqn, x, indices):
-    return bind(eqn, x, indices, **({"fill_value": -1} if is_float(eqn.invars[0]) else {}))
+    return bind(eqn, x, indices, **({"fill_value": -1} if is_number(eqn.invars[0]) else {}))
 
 
 MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
@@ -119,12 +123,12 @@ MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
 }
 
 
-def movement(eqn) -> Run:
+def movement(eqn, arithmetic: Arithmetic) -> Run:
     """The rule of every primitive in ``MOVEMENTS``."""
     move = MOVEMENTS[eqn.primitive.name]
-    moved = [is_float(atom) for atom in eqn.invars]
+    moved = [is_number(atom) for atom in eqn.invars]
     if not any(moved):
-        return lambda prec, *arrays: move(eqn, *arrays)
+        return lambda *arrays: move(eqn, *arrays)
     avals = [atom.aval for atom in eqn.invars]
     starts = np.cumsum([0, *[aval.size * m for aval, m in zip(avals, moved, strict=True)]])
     numbered = [
@@ -132,35 +136,45 @@ def movement(eqn) -> Run:
         for aval, start, m in zip(avals, starts, moved, strict=False)
     ]
     fill = eqn.params.get("fill_value")
-    filler = fnan if fill is None else to_raw(fill)[0]
+    filler = arithmetic.exactly(np.array(np.nan if fill is None else fill, float))
 
     @lru_cache(256)
-    def routes(*integers: bytes) -> list[list[int]]:
+    def routes(*integers: bytes) -> list[np.ndarray]:
         given = iter(integers)
         arrays = [
             np.frombuffer(next(given), aval.dtype).reshape(aval.shape) if n is None else n
             for aval, n in zip(avals, numbered, strict=True)
         ]
-        return [np.ravel(result).tolist() for result in move(eqn, *arrays)]
+        return [np.ravel(result) for result in move(eqn, *arrays)]
 
-    def run(prec, *xs):
-        pool = [x for xs_, m in zip(xs, moved, strict=True) if m for x in xs_]
+    def run(*xs):
         integers = [x.tobytes() for x, m in zip(xs, moved, strict=True) if not m]
-        pool.append(filler)  # position -1
-        return [[pool[i] for i in route] for route in routes(*integers)]
+        targets = routes(*integers)
+        pool = [x for x, m in zip(xs, moved, strict=True) if m]
+        if any(np.any(route < 0) for route in targets):  # position -1: the filler
+            pool.append(filler)
+        joined = arithmetic.joined(pool) if len(pool) > 1 else pool[0]
+        return [joined[route] for route in targets]
 
-    if moved == [True] and routes() == [list(range(avals[0].size))]:
-        return lambda prec, x: [x]
+    if moved == [True] and [r.tolist() for r in routes()] == [list(range(avals[0].size))]:
+        return lambda x: [x]
     return run
 
 
-def scatter(combine: Callable[[Raw, Raw, int], Raw], eqn) -> Run:
-    """The rule of a scatter that combines an entry with an update."""
+def updated(arithmetic: Arithmetic, x: Numbers, places: np.ndarray, new: Numbers) -> Numbers:
+    """The numbers with new ones at some places."""
+    order = np.arange(len(x))
+    order[places] = len(x) + np.arange(len(places))
+    return arithmetic.joined([x, new])[order]
+
+
+def scatter(name: str, eqn, arithmetic: Arithmetic) -> Run:
+    """The rule of a scatter that combines an entry with an update by a primitive, "" replaces."""
     operand, indices, updates = (atom.aval for atom in eqn.invars)
     numbers, mode = parameter(eqn, "dimension_numbers"), parameter(eqn, "mode")
 
     @lru_cache(256)
-    def targets(key: bytes) -> list[int]:
+    def targets(key: bytes) -> np.ndarray:
         # The transpose of adding updates reads the place of every update; a dropped update
         # reads 0.
         places = np.frombuffer(key, indices.dtype).reshape(indices.shape)
@@ -172,13 +186,18 @@ def scatter(combine: Callable[[Raw, Raw, int], Raw], eqn) -> Run:
 
             transposed = jax.linear_transpose(add, np.zeros(updates.shape))
             (read,) = transposed(positions(operand.shape, 1).astype(float))
-            return (np.asarray(read).ravel().astype(int) - 1).tolist()
+            return np.asarray(read).ravel().astype(int) - 1
 
-    def run(prec, x, where, update):
-        out = list(x)
-        for target, number in zip(targets(where.tobytes()), update, strict=True):
-            if target >= 0:
-                out[target] = combine(out[target], number, prec)
-        return [out]
+    def run(x, where, update):
+        target = targets(where.tobytes())
+        waiting = np.flatnonzero(target >= 0)
+        while len(waiting):  # the first update of every target, then the second, ...
+            places, first = np.unique(target[waiting], return_index=True)
+            new = update[waiting[first]]
+            if name:
+                new = arithmetic.apply(name, x[places], new)
+            x = updated(arithmetic, x, places, new)
+            waiting = np.delete(waiting, first)
+        return [x]
 
     return run

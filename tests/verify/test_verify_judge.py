@@ -9,7 +9,7 @@ from samples import made, textbook_softmax
 
 from jaxnn.verify import real
 from jaxnn.verify.comparison import trace_claim
-from jaxnn.verify.exact import Judge
+from jaxnn.verify.exact.judge import Judge
 
 SCALAR = {"x": real()}
 LOGITS = np.array([37.4, 0.0, -1.0, -2.0])

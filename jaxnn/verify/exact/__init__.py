@@ -1,0 +1,1 @@
+"""Jaxprs on exact numbers: balls enclose the true value, residues certify an identity."""

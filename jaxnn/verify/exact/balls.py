@@ -1,0 +1,432 @@
+"""Balls: numbers of python-flint's ``arb`` and ``acb``, enclosures of the true values.
+
+A ball is a midpoint with a rigorous bound of the error. Infinities and NaN follow IEEE 754; there
+is no negative zero. Where the operands may lie at a pole or outside of the domain, as far as the
+balls tell, the result is the ball of all numbers.
+"""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any, ClassVar
+
+import flint
+import numpy as np
+from flint import acb, acb_mat, arb
+
+from jaxnn.verify.exact.arithmetic import Arithmetic, Numbers, Run, Undecided
+from jaxnn.verify.exact.linear_algebra import Number, batched
+from jaxnn.verify.graph import Unsupported, parameter
+
+Ball = Any  # arb; acb for a complex number
+
+ZERO, ONE, HALF, TWO = arb(0), arb(1), arb(0.5), arb(2)
+INFINITY, NAN = arb("inf"), arb("nan")
+ANYTHING = arb(0, INFINITY)
+"""The ball of all numbers."""
+
+LARGEST = arb(2) ** 4096
+"""Exponentials and trigonometric functions of larger numbers have the value at infinity."""
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[None]:
+    """Operations on balls round to so many bits."""
+    before, flint.ctx.prec = flint.ctx.prec, bits
+    try:
+        yield
+    finally:
+        flint.ctx.prec = before
+
+
+def is_infinite(x: arb) -> bool:
+    """Whether a ball is an infinity, rather than a finite number known badly."""
+    return not x.is_finite() and bool(x > 0 or x < 0)
+
+
+def _function(
+    evaluate: Callable[[arb], arb],
+    below: Ball = NAN,
+    above: Ball = NAN,
+    least: float = -np.inf,
+    most: float = np.inf,
+    ends: tuple[Ball, Ball] | None = None,
+    saturates: bool = False,
+) -> Callable[[arb], arb]:
+    """A real function with the values at the infinities, the domain, and the values at its ends."""
+
+    def function(x: arb) -> arb:
+        if x.is_nan():
+            return NAN
+        if is_infinite(x) or (saturates and abs(x) > LARGEST):
+            return above if x > 0 else below
+        if x < least or x > most:
+            return NAN
+        if ends is not None and (x == least or x == most):  # noqa: SIM109
+            return ends[0] if x == least else ends[1]
+        y = evaluate(x)
+        return ANYTHING if y.is_nan() else y
+
+    return function
+
+
+def div(x: Ball, y: Ball) -> Ball:
+    """x / y; x / 0 is infinite with the sign of x."""
+    if isinstance(x, acb) or isinstance(y, acb):
+        return x / y
+    if x.is_nan() or y.is_nan():
+        return NAN
+    if y == 0:
+        return NAN if x == 0 else x * INFINITY if x > 0 or x < 0 else ANYTHING
+    if y.contains(0):
+        return ANYTHING
+    return NAN if is_infinite(x) and is_infinite(y) else x / y
+
+
+def add(x: Ball, y: Ball) -> Ball:
+    """x + y; an infinity stays exact."""
+    total = x + y
+    return total if isinstance(total, acb) or not is_infinite(total) else total.mid()
+
+
+def sign(x: Ball) -> Ball:
+    """-1, 0 or 1; of a complex number x / |x|."""
+    if isinstance(x, acb):
+        return x if x == 0 else x / abs(x)
+    if x.is_nan() or x == 0:
+        return x
+    return ONE if x > 0 else -ONE if x < 0 else arb(0, 1)
+
+
+def floor(x: arb) -> arb:
+    """The largest whole number up to x."""
+    return x.floor() if x.is_finite() else x
+
+
+def _rounded(x: arb, rounding_method: Any) -> arb:
+    """The nearest whole number; halves to the even one, or away from zero."""
+    if int(rounding_method) == 1:
+        nearest = floor(x + HALF)
+        tie = nearest == x + HALF and not (nearest * HALF).is_integer()
+        return nearest - ONE if tie else nearest
+    return sign(x) * floor(abs(x) + HALF)
+
+
+def rem(x: arb, y: arb) -> arb:
+    """The remainder of x / y, with the sign of x."""
+    if x.is_nan() or y.is_nan() or is_infinite(x) or y == 0:
+        return NAN
+    if is_infinite(y):
+        return x
+    return sign(x) * (abs(x) - abs(y) * floor(div(abs(x), abs(y))))
+
+
+def power(x: Ball, y: Ball) -> Ball:
+    """x^y; 1 wherever y = 0 or x = 1, as C's pow."""
+    if isinstance(x, acb) or isinstance(y, acb):
+        return x**y
+    if y == 0 or x == 1:
+        return ONE
+    if x.is_nan() or y.is_nan():
+        return NAN
+    if is_infinite(y):
+        size = abs(x)
+        if size == 1:
+            return ONE
+        if not (size > 1 or size < 1):
+            return ANYTHING
+        return INFINITY if bool(size > 1) == bool(y > 0) else ZERO
+    if y.is_integer() and abs(y) < LARGEST:
+        return integer_power(x, int(y.unique_fmpz()))
+    if x == 0 or is_infinite(x):
+        zero = bool(x == 0) == bool(y > 0)
+        return ANYTHING if not (y > 0 or y < 0) else ZERO if zero else INFINITY
+    if x < 0:
+        return NAN if y.is_exact() else ANYTHING
+    if not x > 0:
+        return ANYTHING
+    return exp(log(x) * y)
+
+
+def integer_power(x: Ball, y: int) -> Ball:
+    """x^y for a whole number y."""
+    if y < 0:
+        return div(ONE, integer_power(x, -y))
+    if y and isinstance(x, arb) and is_infinite(x):
+        return x if y % 2 else abs(x)
+    return x**y
+
+
+def _max(x: arb, y: arb) -> arb:
+    return NAN if x.is_nan() or y.is_nan() else y if x < y else x if y <= x else x.max(y)
+
+
+def _min(x: arb, y: arb) -> arb:
+    return -_max(-x, -y)
+
+
+def cbrt(x: arb) -> arb:
+    """The real cube root."""
+    if not x.is_finite() or x == 0:
+        return x
+    return sign(x) * abs(x).root(3) if x > 0 or x < 0 else ANYTHING
+
+
+def atan2(y: arb, x: arb) -> arb:
+    """The angle of the point (x, y)."""
+    if x.is_nan() or y.is_nan():
+        return NAN
+    if is_infinite(x) and is_infinite(y):
+        x, y = sign(x), sign(y)
+    elif is_infinite(x):  # only the half-plane of the point counts
+        angle = ZERO if x > 0 else arb.pi()
+        return -angle if y < 0 else angle if y >= 0 else ANYTHING
+    elif is_infinite(y):
+        x, y = ZERO, sign(y)
+    return arb.atan2(y, x)
+
+
+def _log_gamma(x: arb) -> arb:
+    if x > 0:
+        return x.lgamma()
+    return INFINITY if x.is_integer() else abs(x.gamma()).log()
+
+
+def logistic(x: Ball) -> Ball:
+    """1 / (1 + e^-x)."""
+    return div(ONE, ONE + exp(-x))
+
+
+def _complex_too(real: Callable[[arb], arb], name: str) -> Callable[[Ball], Ball]:
+    method = getattr(acb, name)
+
+    @wraps(real)
+    def function(x: Ball) -> Ball:
+        return method(x) if isinstance(x, acb) else real(x)
+
+    return function
+
+
+exp = _complex_too(_function(arb.exp, ZERO, INFINITY, saturates=True), "exp")
+log = _complex_too(_function(arb.log, above=INFINITY, least=0, ends=(-INFINITY, NAN)), "log")
+_sqrt = _complex_too(_function(arb.sqrt, above=INFINITY, least=0, ends=(ZERO, NAN)), "sqrt")
+
+FUNCTIONS: dict[str, Callable[..., Ball]] = {
+    "abs": abs,
+    "acos": _function(arb.acos, least=-1, most=1),
+    "acosh": _function(arb.acosh, above=INFINITY, least=1),
+    "add": add,
+    "asin": _function(arb.asin, least=-1, most=1),
+    "asinh": _function(arb.asinh, -INFINITY, INFINITY),
+    "atan": arb.atan,
+    "atan2": atan2,
+    "atanh": _function(arb.atanh, least=-1, most=1, ends=(-INFINITY, INFINITY)),
+    "cbrt": cbrt,
+    "ceil": lambda x: -floor(-x),
+    "complex": acb,
+    "conj": lambda x: x.conjugate() if isinstance(x, acb) else x,
+    "cos": _complex_too(_function(arb.cos, saturates=True), "cos"),
+    "cosh": _function(arb.cosh, INFINITY, INFINITY, saturates=True),
+    "digamma": _function(arb.digamma, above=INFINITY),
+    "div": div,
+    "erf": _function(arb.erf, -ONE, ONE),
+    "erf_inv": _function(arb.erfinv, least=-1, most=1, ends=(-INFINITY, INFINITY)),
+    "erfc": _function(arb.erfc, TWO, ZERO, saturates=True),
+    "exp": exp,
+    "exp2": lambda x: power(TWO, x),
+    "expm1": _function(arb.expm1, -ONE, INFINITY, saturates=True),
+    "floor": floor,
+    "imag": lambda x: x.imag if isinstance(x, acb) else ZERO,
+    "integer_pow": integer_power,
+    "lgamma": _function(_log_gamma, INFINITY, INFINITY),
+    "log": log,
+    "log1p": _function(arb.log1p, above=INFINITY, least=-1, ends=(-INFINITY, NAN)),
+    "log2": lambda x: div(log(x), arb.const_log2()),
+    "logistic": logistic,
+    "max": _max,
+    "min": _min,
+    "mul": operator.mul,
+    "neg": operator.neg,
+    "polygamma": lambda m, x: acb(x).polygamma(acb(m)).real,
+    "pow": power,
+    "real": lambda x: x.real,
+    "rem": rem,
+    "round": _rounded,
+    "rsqrt": lambda x: div(ONE, _sqrt(x)),
+    "sign": sign,
+    "sin": _complex_too(_function(arb.sin, saturates=True), "sin"),
+    "sinh": _function(arb.sinh, -INFINITY, INFINITY, saturates=True),
+    "sqrt": _sqrt,
+    "sub": lambda x, y: add(x, -y),
+    "tan": _function(arb.tan, saturates=True),
+    "tanh": _complex_too(_function(arb.tanh, -ONE, ONE), "tanh"),
+}
+"""Primitives on balls."""
+
+
+def _compared(x: Ball, y: Ball) -> int:
+    if isinstance(x, acb) or isinstance(y, acb):
+        if x is y or x == y:
+            return 0
+        if not acb(x).overlaps(acb(y)):
+            return 1  # unequal
+    elif x.is_nan() or y.is_nan():
+        return 2
+    elif x is y or x == y:
+        return 0
+    elif x < y:
+        return -1
+    elif x > y:
+        return 1
+    raise Undecided("a comparison is not decided by the bits of the balls")
+
+
+def _float(x: Ball) -> float | complex:
+    return complex(float(x.real), float(x.imag)) if isinstance(x, acb) else float(x)
+
+
+def enclosed(values: Sequence[Ball]) -> np.ndarray:
+    """A flat array of objects with balls."""
+    made = np.empty(len(values), object)
+    made[:] = values
+    return made
+
+
+class Balls:
+    """The arithmetic of balls, in flint's current precision."""
+
+    RULES: ClassVar[dict[str, Callable[..., Run]]] = {}
+    """Primitives with an algorithm of flint."""
+
+    def exactly(self, array: np.ndarray) -> Numbers:
+        """The exact numbers of an array; an array of balls stays."""
+        array = np.asarray(array)
+        if array.dtype == object:
+            return array.ravel()
+        kind = acb if array.dtype.kind == "c" else arb
+        numbers = array if array.dtype.kind in "iubc" else array.astype(np.float64)
+        return enclosed([kind(number) for number in numbers.ravel().tolist()])
+
+    def apply(self, name: str, *operands: Numbers, **params: Any) -> Numbers:
+        """A primitive on every entry."""
+        function = partial(FUNCTIONS[name], **params) if params else FUNCTIONS[name]
+        return np.frompyfunc(function, len(operands), 1)(*operands)
+
+    def compare(self, x: Numbers, y: Numbers) -> np.ndarray:
+        """The order of every pair of entries; raises ``Undecided``."""
+        return np.asarray(np.frompyfunc(_compared, 2, 1)(x, y), np.int8)
+
+    def joined(self, parts: Sequence[Numbers]) -> Numbers:
+        """The entries of all parts, one part after the other."""
+        return np.concatenate(parts)
+
+    def floats(self, x: Numbers) -> np.ndarray:
+        """The midpoints as float64, or as complex numbers."""
+        return np.array([_float(number) for number in x])
+
+    def rounded(self, x: Numbers) -> np.ndarray:
+        """The nearest float64 numbers; raises ``Undecided`` where the balls are too wide."""
+        if any(number.is_finite() and number.rel_accuracy_bits() < 64 for number in x):
+            raise Undecided("the float64 nearest to a number is not decided")
+        return self.floats(x)
+
+    def whole(self, x: Numbers) -> np.ndarray:
+        """The whole parts; raises ``Undecided`` where the balls are too wide."""
+        parts = [sign(number) * floor(abs(number)) for number in x]
+        if not all(part.is_exact() or part.is_nan() for part in parts):
+            raise Undecided("the whole part of a number is not decided")
+        return self.floats(enclosed(parts))
+
+
+def _eigen(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, rising, and unit eigenvectors, as columns, of a symmetric matrix of balls.
+
+    The eigenvectors have LAPACK's signs.
+    """
+    try:
+        values, right = acb_mat(a.tolist()).eig(right=True)
+    except ValueError:
+        raise Undecided("the eigenvalues of a matrix are not separated") from None
+    order = np.argsort([float(value.real) for value in values])
+    columns = []
+    for column in zip(*right.tolist(), strict=True):
+        largest = max(column, key=lambda entry: float(abs(entry)))
+        reals = enclosed([(entry / largest).real for entry in column])
+        columns.append(reals / np.sum(reals * reals).sqrt())
+    vectors = np.stack(columns, axis=1)[:, order]
+    lapack = np.linalg.eigh(a.astype(float))[1]
+    signs = np.sum(lapack * vectors.astype(float), axis=0)
+    return enclosed([values[i].real for i in order]), np.where(signs < 0, -vectors, vectors)
+
+
+def _eigh(eqn, a: np.ndarray) -> Sequence[np.ndarray]:
+    """Eigenvectors and eigenvalues of a symmetric matrix, by a triangle."""
+    a = np.tril(a) if parameter(eqn, "lower") else np.triu(a).T
+    values, vectors = _eigen(np.where(np.tri(len(a), dtype=bool), a, a.T))
+    return vectors, values
+
+
+def _svd(eqn, a: np.ndarray) -> Sequence[np.ndarray]:
+    """Singular values, and the singular vectors of nonzero ones with LAPACK's signs."""
+    if a.shape[0] < a.shape[1]:
+        s, *vectors = _svd(eqn, a.T)
+        return s, *(v.T for v in reversed(vectors))
+    values, v = (part[..., ::-1] for part in _eigen(a.T @ a))
+    s = np.frompyfunc(_sqrt, 1, 1)(values)
+    if not parameter(eqn, "compute_uv"):
+        return (s,)
+    if parameter(eqn, "full_matrices") and a.shape[0] > a.shape[1]:
+        raise Unsupported("svd with full_matrices=True is unknown to jaxnn's exact numbers")
+    lapack = np.linalg.svd(a.astype(float), full_matrices=False)[2]
+    v = np.where(np.sum(lapack * v.T.astype(float), axis=1) < 0, -v, v)
+    return s, np.frompyfunc(div, 2, 1)(a @ v, s), v.T
+
+
+def _of_balls(function: Callable[..., Sequence[np.ndarray]]) -> Callable[..., Run]:
+    """The rule of a function of matrices of balls."""
+    wrap = np.frompyfunc(lambda arithmetic, ball: Number(arithmetic, enclosed([ball])), 2, 1)
+
+    def of_numbers(eqn, a: np.ndarray) -> Sequence[Any]:
+        balls = np.frompyfunc(lambda number: number.value[0], 1, 1)(a)
+        return [wrap(a[0, 0].arithmetic, part) for part in function(eqn, balls)]
+
+    return partial(batched, of_numbers)
+
+
+def _fft(eqn, arithmetic: Arithmetic) -> Run:
+    """The discrete Fourier transform along the last axes, from or to real numbers too."""
+    kind, lengths = int(parameter(eqn, "fft_type")), parameter(eqn, "fft_lengths")
+    inverse, from_real, to_real = kind in (1, 3), kind == 2, kind == 3
+    rank, shape = eqn.invars[0].aval.ndim, eqn.outvars[0].aval.shape
+
+    def along(x: np.ndarray, axis: int, transform: Callable[[Sequence[acb]], Sequence]) -> Any:
+        rows = np.moveaxis(x, axis, -1)
+        out = [transform(row.tolist()) for row in rows.reshape(-1, rows.shape[-1])]
+        out = enclosed([entry for row in out for entry in row])
+        return np.moveaxis(out.reshape(*rows.shape[:-1], -1), -1, axis)
+
+    def whole(row: Sequence[acb]) -> Sequence[acb]:
+        return acb.dft([acb(entry) for entry in row], inverse=inverse)
+
+    def half(row: Sequence[acb]) -> Sequence[acb]:
+        return whole(row)[: shape[-1]]
+
+    def real(row: Sequence[acb]) -> Sequence[arb]:
+        n = shape[-1]
+        ends = [acb(row[k].real) if 2 * k in (0, n) else row[k] for k in range(n // 2 + 1)]
+        mirrored = [ends[k].conjugate() for k in range((n - 1) // 2, 0, -1)]
+        return [entry.real for entry in whole([*ends, *mirrored])]
+
+    def run(x):
+        x = x.reshape(eqn.invars[0].aval.shape)
+        if from_real:
+            x = along(x, rank - 1, half)
+        for axis in range(rank - len(lengths), rank - (from_real or to_real)):
+            x = along(x, axis, whole)
+        return [(along(x, rank - 1, real) if to_real else x).ravel()]
+
+    return run
+
+
+Balls.RULES = {"eigh": _of_balls(_eigh), "fft": _fft, "svd": _of_balls(_svd)}

@@ -1,0 +1,469 @@
+"""Formula and reference at single points, enclosed in balls: wrong, or only inaccurate?
+
+A formula in float64 is off for three reasons: the formula is wrong; the function has no derivative;
+or rounding errors grow. Autodiff in float64 cannot tell the reasons apart: at logits
+(37.4, 0, -1, -2) autodiff loses the same 50 bits as the textbook's softmax Jacobian. A judge
+encloses the results of the formula and of autodiff's operations. A wrong formula is proved wrong:
+the enclosure of claimed - true excludes zero by more than the tolerance.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flint import arb
+
+from jaxnn.verify.claims import at_path, call
+from jaxnn.verify.comparison import TracedClaim
+from jaxnn.verify.exact.arithmetic import Undecided
+from jaxnn.verify.exact.balls import Balls, is_infinite, precision
+from jaxnn.verify.exact.interpreter import compile
+from jaxnn.verify.graph import jit
+from jaxnn.verify.inputs import REAL_KINDS, Input, is_input, leaves
+from jaxnn.verify.reference import reference as autodiff_of
+from jaxnn.verify.verdict import MANTISSA
+
+BITS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Precisions tried in turn until every comparison is decided."""
+
+EXPENSIVE, RETRIES = 2048, 4
+"""Points of a claim that are judged with more than EXPENSIVE bits, which takes seconds."""
+
+EXACTLY = 4096
+"""Bits in which sums of a few float64 numbers are exact."""
+
+HAIR = 2.0**-200
+"""One-sided derivatives are evaluated at x ± HAIR²; smaller jumps are ignored."""
+
+MARGIN = 8
+"""Bits by which JAX's own derivative has to be better for a formula to be unstable."""
+
+_SINGULAR = 2.0**150
+"""A larger one-sided derivative has no limit."""
+
+_TINY = arb(2.0**-1074)
+_SMALLEST = 2.0**-1022
+"""Smaller numbers count as zero: float64 loses relative accuracy below."""
+
+Enclosed = list[np.ndarray]
+"""Leaves as object arrays of balls."""
+
+
+class Judgement(NamedTuple):
+    """The result at one point."""
+
+    outcome: str  # right, wrong, kink, undefined or undecided
+    bits_lost: float = 0.0  # of the formula in float64, beyond the effect of rounding the inputs
+    leaf: int = 0  # of the worst entry
+    index: tuple[int, ...] = ()
+    formula: float = np.nan
+    reference: float = np.nan
+    one_sided: tuple[float, float] | None = None
+    limit: float | None = None  # of a wrong formula, not a number at the point itself
+    at_least: float | None = None  # a proven bound of |formula - reference|
+    autodiff_lost: float = 0.0  # bits that JAX's own derivative loses in the same entry
+    unstable: bool = False  # where JAX's own derivative is better
+
+
+class Judge:
+    """Judges a traced claim at single points."""
+
+    def __init__(self, traced: TracedClaim, arrange: Sequence[Callable[[np.ndarray], np.ndarray]]):
+        """Compiles formula and reference.
+
+        Args:
+          traced: the traced claim.
+          arrange: per leaf, from jaxnn's layout to the formula's.
+
+        Raises:
+          Unsupported: formula or reference has an operation unknown to the balls.
+        """
+        balls = Balls()
+        self._compiled = [compile(jaxpr, balls) for jaxpr in (traced.formula, traced.reverse)]
+        self._shapes = [
+            [aval.shape for aval in jaxpr.out_avals] for jaxpr in (traced.formula, traced.reverse)
+        ]
+        self._generators = leaves(traced.claim.inputs)
+        self._arrange = arrange
+        self._autodiff = _autodiff(traced)
+        self._tolerance = traced.claim.tolerance
+        self._is_value = traced.claim.kind == "value"  # exists even where the function jumps
+        self._wrt = _places(traced)
+        self._retries = RETRIES
+
+    def __call__(self, point: Sequence[np.ndarray], computed: Sequence[np.ndarray]) -> Judgement:
+        """Judges the formula at a point.
+
+        Args:
+          point: the flat inputs.
+          computed: the formula's leaves at the point, in float64.
+        """
+        exactly = self._exactly(point)
+        for bits in BITS:
+            self._retries -= bits == 2 * EXPENSIVE
+            if bits > EXPENSIVE and self._retries < 0:
+                break
+            with precision(bits):
+                try:
+                    return self._judge(exactly, point, computed)
+                except Undecided:
+                    continue
+        return Judgement("undecided")
+
+    def at_least(
+        self, point: Sequence[np.ndarray], leaf: int, index: tuple[int, ...]
+    ) -> float | None:
+        """A proven lower bound of |formula - reference| at an entry; None where none is found."""
+        for bits in BITS[:5]:
+            with precision(bits), suppress(Undecided):
+                exactly = self._exactly(point)
+                difference = (
+                    self._formula(exactly)[leaf][index] - self._reference(exactly)[leaf][index]
+                )
+                if difference.is_finite() and abs(difference) > 0:
+                    return float(difference.abs_lower())
+        return None
+
+    def _judge(
+        self, point: Sequence[Any], given: Sequence[np.ndarray], computed: Sequence[np.ndarray]
+    ) -> Judgement:
+        formula, reference = self._formula(point), self._reference(point)
+        movement = partial(self._movement, point, reference)
+        is_finite = _finite(formula)
+        finite = _finite(reference) and is_finite
+        differs = not finite or self._differs(formula, reference)
+        if self._is_value and finite:
+            if differs and (
+                any(  # the function jumps
+                    self._differs(self._reference(side), reference, None, 1e-6, HAIR)
+                    for side in self._beside(point)
+                )
+                or self._differs(formula, reference, movement(of_formula=False))
+            ):
+                return _worst("wrong", formula, reference)
+        elif differs:
+            sides, one_sided = self._one_sided(point)
+            if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
+                return Judgement("undefined")
+            if self._differs(*one_sided, None, 1e-6, HAIR):
+                if not _finite(reference) or not self._differs(formula, reference):
+                    return Judgement("undefined")
+                return _worst("kink", formula, reference, one_sided)
+            # The derivative's limit, where autodiff at the point has another value or none.
+            reference = one_sided[0]
+            movement = partial(self._movement, point, reference)
+            if not is_finite:  # 0/0 in the formula: the formula's limit may be right
+                formula = self._formula(sides[0])
+            if self._differs(formula, reference) and self._differs(formula, reference, movement()):
+                wrong = _worst("wrong", formula, reference)
+                if is_finite:
+                    return wrong
+                return wrong._replace(formula=np.nan, limit=wrong.formula, at_least=None)
+        return self._accuracy(given, computed, reference, movement)
+
+    def _exactly(self, point: Sequence[np.ndarray]) -> list[Any]:
+        """The point's floats as balls of radius 0, probabilities with a sum of exactly one."""
+        with precision(EXACTLY):
+            return [
+                _constrained(value, generator) if value.dtype.kind == "f" else value
+                for value, generator in zip(point, self._generators, strict=True)
+            ]
+
+    def _formula(self, point: Sequence[Any]) -> Enclosed:
+        return self._evaluated(0, point)
+
+    def _reference(self, point: Sequence[Any]) -> Enclosed:
+        leaves = self._evaluated(1, point)
+        return [
+            np.asarray(arrange(leaf), object)
+            for arrange, leaf in zip(self._arrange, leaves, strict=True)
+        ]
+
+    def _evaluated(self, program: int, point: Sequence[Any]) -> Enclosed:
+        arrays = map(np.asarray, point)
+        flat = [value.ravel() if value.dtype == object else value for value in arrays]
+        results = self._compiled[program](flat)
+        return [leaf.reshape(s) for leaf, s in zip(results, self._shapes[program], strict=True)]
+
+    def _one_sided(
+        self, point: Sequence[Any]
+    ) -> tuple[Sequence[Sequence[Any]], tuple[Enclosed, Enclosed]]:
+        """Points beside along the derivative's parameters, else along all inputs, and references.
+
+        Another input moves only where autodiff has no value otherwise: labels made from u > 0
+        jump in u, which is no jump of a derivative by another parameter.
+        """
+        sides = self._beside(point)
+        one_sided = self._reference(sides[0]), self._reference(sides[1])
+        if not all(map(_finite, (*one_sided, self._formula(sides[0])))):
+            sides = self._beside(point, everything=True)
+            one_sided = self._reference(sides[0]), self._reference(sides[1])
+        return sides, one_sided
+
+    def _movement(
+        self, point: Sequence[Any], reference: Enclosed, of_formula: bool = True
+    ) -> Enclosed:
+        """The change of formula and reference when every input is rounded once: unavoidable.
+
+        Formula and reference need to change alike only within the inputs' constraints:
+        p - y and p sum(y) - y do not.
+        """
+        programs = [(reference, self._reference)]
+        if of_formula:
+            programs.append((self._formula(point), self._formula))
+        moved = [np.full(leaf.shape, arb(0)) for leaf in reference]
+        for seed in range(2):
+            nudged = self._nudged(point, np.random.default_rng(seed))
+            for here, program in programs:
+                there = program(nudged)
+                if _finite(here) and _finite(there):
+                    moved = [
+                        np.frompyfunc(arb.max, 2, 1)(m, abs(b - a))
+                        for m, a, b in zip(moved, here, there, strict=True)
+                    ]
+        return [np.asarray(m, object) for m in moved]
+
+    def _nudged(self, point: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+        """The point with every real number changed by at most a rounding error of float64."""
+        nudged = []
+        for value, generator in zip(point, self._generators, strict=True):
+            if generator.kind in REAL_KINDS:
+                size = value.astype(float)
+                unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
+                nudge = unit * _direction(rng, size.shape)
+                inwards = (size == 0) & (generator.kind != "real")
+                with precision(EXACTLY):
+                    value = value + _exact(np.where(inwards, np.abs(nudge), nudge))
+            nudged.append(value)
+        return nudged
+
+    def _beside(self, point: Sequence[Any], everything: bool = False) -> Sequence[Sequence[Any]]:
+        """Two points a hair apart from the point, opposite, within the inputs' domain."""
+        rng = np.random.default_rng(0)
+        pairs = []
+        for place, (value, generator) in enumerate(zip(point, self._generators, strict=True)):
+            pair = value, value
+            if generator.kind in REAL_KINDS and (everything or place in self._wrt):
+                with precision(EXACTLY):
+                    hair = _exact(_direction(rng, np.shape(value))) * arb(HAIR**2)
+                    width = abs(hair)
+                    pair = value - hair, value + hair
+                    if generator.kind != "real":
+                        edge = np.asarray(value <= width, bool)
+                        pair = np.where(edge, (value + width / 2, value + width), pair)
+            pairs.append(pair)
+        return [*zip(*pairs, strict=True)]
+
+    def _differs(
+        self,
+        value: Enclosed,
+        reference: Enclosed,
+        moved: Enclosed | None = None,
+        tolerance: float | None = None,
+        least: float = _SMALLEST,
+    ) -> bool:
+        """Whether a leaf is off, by norm, by more than tolerance, movement and ``least`` allow.
+
+        Raises:
+          Undecided: the balls are too wide to tell.
+        """
+        relative = arb(self._tolerance if tolerance is None else tolerance)
+        if not _finite(value) or not _finite(reference):
+            return True
+        undecided = False
+        for leaf, (v, r) in enumerate(zip(value, reference, strict=True)):
+            allowed = relative * _norm(r) + arb(least)
+            if moved:
+                allowed += 1024 * _norm(moved[leaf])
+            distance = _norm(v - r)
+            if distance > allowed:
+                return True
+            undecided |= not distance <= allowed
+        if undecided:
+            raise Undecided("formula and reference may differ, or not")
+        return False
+
+    def _accuracy(
+        self, given: Sequence[np.ndarray], computed: Sequence[np.ndarray], reference: Enclosed,
+        movement: Callable[[], Enclosed],
+    ) -> Judgement:  # fmt: skip
+        """The bits that the formula loses in float64, in the worst entry, and autodiff beside.
+
+        Bits that rounding the inputs would lose do not count; the movement and autodiff are
+        computed only where the formula loses more than half its bits.
+        """
+        nearest = [_floats(leaf) for leaf in reference]
+        lost = [_bits_lost(f, t) for f, t in zip(computed, nearest, strict=True)]
+        autodiff_lost = [np.zeros(bits.shape) for bits in lost]
+        if any(np.any(bits > MANTISSA / 2) for bits in lost):
+            moved = [leaf.astype(float) for leaf in movement()]
+            lost = [*map(_beyond_rounding, lost, computed, nearest, moved)]
+        unstable = [np.zeros(bits.shape, bool) for bits in lost]
+        if any(np.any(bits > MANTISSA / 2) for bits in lost):
+            autodiff = [
+                f(leaf) for f, leaf in zip(self._arrange, self._autodiff(given), strict=True)
+            ]
+            autodiff_lost = [_bits_lost(a, t) for a, t in zip(autodiff, nearest, strict=True)]
+            autodiff_lost = [*map(_beyond_rounding, autodiff_lost, autodiff, nearest, moved)]
+            unstable = [
+                ~np.isfinite(f) & np.isfinite(t) | (bits > MANTISSA / 2) & (own < bits - MARGIN)
+                for f, t, bits, own in zip(computed, nearest, lost, autodiff_lost, strict=True)
+            ]
+        worst = [
+            np.where(u, bits + 2 * MANTISSA, bits) for u, bits in zip(unstable, lost, strict=True)
+        ]
+        leaf, index = _largest_at(worst)
+        if not lost[leaf].size:
+            return Judgement("right")
+        return Judgement(
+            "right",
+            float(lost[leaf][index]),
+            leaf,
+            index,
+            float(computed[leaf][index]),
+            float(nearest[leaf][index]),
+            autodiff_lost=float(autodiff_lost[leaf][index]),
+            unstable=bool(unstable[leaf][index]),
+        )
+
+
+def _places(traced: TracedClaim) -> frozenset[int]:
+    """The positions, among the flat inputs, of the parameters that a derivative is taken by."""
+    flat, structure = jax.tree.flatten(dict(traced.claim.inputs), is_leaf=is_input)
+    numbered = structure.unflatten(range(len(flat)))
+    wrt = traced.claim.wrt if traced.claim.kind != "value" else ()
+    chosen = [at_path(numbered, path) for path in wrt] or [numbered]
+    return frozenset(jax.tree.leaves(chosen))
+
+
+def _autodiff(traced: TracedClaim) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """JAX's own derivative in float64, with custom rules, of one point; compiled when needed."""
+    claim = traced.claim
+    structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
+    derivative = autodiff_of(claim, of=lambda inputs: call(claim.of, inputs))
+
+    @jit
+    def leaves(flat):
+        return jax.tree.leaves(derivative(structure.unflatten(flat)))
+
+    return lambda point: [np.asarray(leaf, float) for leaf in leaves(list(point))]
+
+
+def _worst(
+    outcome: str,
+    formula: Enclosed,
+    reference: Enclosed,
+    one_sided: tuple[Enclosed, Enclosed] | None = None,
+) -> Judgement:
+    """A judgement that names the entry with the largest difference; NaN counts as infinite."""
+    distances = [
+        np.abs(np.asarray(f - r, object).astype(float))
+        for f, r in zip(formula, reference, strict=True)
+    ]
+    leaf, index = _largest_at([np.nan_to_num(d, nan=np.inf, posinf=np.inf) for d in distances])
+    limits = None
+    if one_sided is not None:
+        below, above = sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
+        limits = below, above
+    claimed, true = formula[leaf][index], reference[leaf][index]
+    difference = claimed - true
+    bound = float(difference.abs_lower()) if difference.is_finite() else None
+    return Judgement(
+        outcome, 0.0, leaf, index, _rounded(claimed), _rounded(true), limits, at_least=bound
+    )
+
+
+def _floats(leaf: np.ndarray) -> np.ndarray:
+    """The float64 next to every ball.
+
+    Raises:
+      Undecided: a ball has fewer bits than a float64.
+    """
+    for ball in leaf.flat:
+        if ball.is_finite() and ball.rel_accuracy_bits() < 60 and not ball.rad() < _TINY:
+            raise Undecided("a result is not known to the bits of a float64")
+    return leaf.astype(float)
+
+
+def _beyond_rounding(
+    bits: np.ndarray, computed: np.ndarray, nearest: np.ndarray, unavoidable: np.ndarray
+) -> np.ndarray:
+    """The bits lost, without those that rounding the inputs would lose."""
+    with np.errstate(all="ignore"):
+        beyond = np.log2(np.maximum(1.0, np.abs(computed - nearest) / unavoidable))
+    known = (unavoidable > 0) & (unavoidable < np.inf) & (beyond <= MANTISSA / 2)
+    return np.where((bits > MANTISSA / 2) & np.isfinite(computed) & known, beyond, bits)
+
+
+def _largest_at(leaves: Sequence[np.ndarray]) -> tuple[int, tuple[int, ...]]:
+    """The leaf and the index of the largest entry."""
+    leaf = max(range(len(leaves)), key=lambda leaf: leaves[leaf].max(initial=0.0))
+    if not leaves[leaf].size:
+        return leaf, ()
+    index = np.unravel_index(np.argmax(leaves[leaf]), leaves[leaf].shape)
+    return leaf, tuple(map(int, index))
+
+
+def _rounded(ball: arb) -> float:
+    """To float64; a remainder below a hair is zero."""
+    value = float(ball)
+    return 0.0 if abs(value) < HAIR else value
+
+
+def _bits_lost(computed: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """Per entry, of a value in float64, against the reference rounded to float64."""
+    with np.errstate(all="ignore"):
+        error = np.abs(computed - nearest)
+        bits = np.log2(
+            np.maximum(1.0, error / np.maximum(np.abs(nearest) * 2.0**-MANTISSA, _SMALLEST))
+        )
+    bits = np.where(np.isfinite(computed), bits, MANTISSA)
+    beyond_range = ~np.isfinite(nearest)  # no formula in float64 reaches the value
+    return np.asarray(np.minimum(MANTISSA, np.where(beyond_range, 0.0, bits)))
+
+
+def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random numbers of either sign, from 0.5 to 1 in size."""
+    return rng.uniform(0.5, 1.0, size=shape) * rng.choice([-1.0, 1.0], size=shape)
+
+
+def _exact(array: np.ndarray) -> np.ndarray:
+    return Balls().exactly(array).reshape(np.shape(array))
+
+
+def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
+    """Balls; of probabilities the largest takes the rest, so that their sum is exactly one."""
+    exactly = _exact(value)
+    if generator.kind == "simplex":
+        largest = np.argmax(value, axis=generator.axis, keepdims=True)
+        rest = exactly.sum(axis=generator.axis, keepdims=True) - np.take_along_axis(
+            exactly, largest, generator.axis
+        )
+        np.put_along_axis(exactly, largest, 1 - rest, generator.axis)
+    return exactly
+
+
+def _finite(leaves: Enclosed) -> bool:
+    """Whether every entry is finite.
+
+    Raises:
+      Undecided: an entry may be anything.
+    """
+    balls = [ball for leaf in leaves for ball in leaf.flat if not ball.is_finite()]
+    if any(ball.is_nan() or is_infinite(ball) for ball in balls):
+        return False
+    if balls:
+        raise Undecided("a result may be any number")
+    return True
+
+
+def _largest(leaves: Enclosed) -> Any:
+    return max((float(abs(ball)) for leaf in leaves for ball in leaf.flat), default=0.0)
+
+
+def _norm(leaf: np.ndarray) -> arb:
+    squares = sum((ball * ball for ball in np.asarray(leaf, object).flat), start=arb(0))
+    return squares.nonnegative_part().sqrt()
