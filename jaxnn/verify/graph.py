@@ -194,6 +194,18 @@ def inline(
     return [name(atom) for atom in jaxpr.outvars]
 
 
+def primitives(closed: core.ClosedJaxpr) -> set[str]:
+    """The names of the primitives of a jaxpr and of its nested calls."""
+    names: set[str] = set()
+
+    def operation(equation: core.JaxprEqn, operands: list[Name], place: str) -> Sequence[Name]:
+        names.add(equation.primitive.name)
+        return [0] * len(equation.outvars)
+
+    inline(closed, [0] * len(closed.in_avals), lambda atom, value: 0, operation)
+    return names
+
+
 CALLS = {
     "checkpoint", "closed_call", "composite", "core_call", "custom_jvp_call", "custom_vjp_call",
     "custom_vjp_call_jaxpr", "jit", "pjit", "remat", "remat2",

@@ -12,6 +12,7 @@ from jax import lax
 from samples import made
 
 from jaxnn.verify import verify
+from jaxnn.verify.exact.arithmetic import Undecided
 from jaxnn.verify.exact.balls import Balls, precision
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.graph import Unsupported
@@ -519,3 +520,113 @@ def test_without_flint_the_extra_is_named(monkeypatch):
     claimed = made(lambda x: 2 * x, of=lambda x: jnp.sum(x**2))
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxnn-basics\[verify\]'"):
         verify(claimed)
+
+
+IMAGES, KERNEL = ordinary(2, 3, 6, 5), ordinary(4, 3, 3, 2, seed=1)
+CHANNELS_LAST, DEPTHWISE = ordinary(2, 5, 4, 3), ordinary(3, 3, 1, 6, seed=1)
+SQUARE, TALL = ordinary(4, 4), ordinary(4, 2)
+DEFINITE = SQUARE @ SQUARE.T + np.eye(4)
+
+
+def strided(x, w):
+    padding = [(1, 2), (0, 1)]
+    return lax.conv_general_dilated(x, w, (2, 1), padding, lhs_dilation=(1, 2), rhs_dilation=(2, 1))
+
+
+def depthwise(x, w):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=layout, feature_group_count=3
+    )
+
+
+def pooled(x, combine=lax.max, initial=-jnp.inf, size=(3, 2), padding="SAME", **dilation):
+    ones = (1,) * (x.ndim - 2)
+    return lax.reduce_window(
+        x, initial, combine, (*ones, *size), (*ones, 2, 2), padding, **dilation
+    )
+
+
+def summed(function, by=0):
+    return jax.grad(lambda *x: jnp.sum(jnp.sin(function(*x))), by)
+
+
+LARGE_OPERATIONS = {
+    "convolution": (strided, [IMAGES, KERNEL]),
+    "gradients of a convolution": (summed(strided, (0, 1)), [IMAGES, KERNEL]),
+    "cropped convolution": (
+        lambda x, w: lax.conv_general_dilated(x, w, (1, 1), [(-1, 0), (0, -2)]),
+        [IMAGES, KERNEL],
+    ),
+    "depthwise convolution": (depthwise, [CHANNELS_LAST, DEPTHWISE]),
+    "gradients of a depthwise one": (summed(depthwise, (0, 1)), [CHANNELS_LAST, DEPTHWISE]),
+    "convolve": (jnp.convolve, [Z, SMALL]),
+    "max-pool": (pooled, [IMAGES]),
+    "gradient of a max-pool": (summed(pooled), [IMAGES]),
+    "gradient of a max-pool with ties": (summed(pooled), [np.ones((4, 4))]),
+    "max-pool, forward": (jax.jacfwd(pooled), [SQUARE]),
+    "average-pool, dilated": (
+        lambda x: pooled(x, lax.add, 0.0, window_dilation=(1, 1, 1, 2)),
+        [IMAGES],
+    ),
+    "inverse": (jnp.linalg.inv, [SQUARE]),
+    "solve": (jnp.linalg.solve, [SQUARE, Z]),
+    "gradient of solve": (summed(jnp.linalg.solve), [SQUARE, Z]),
+    "determinant": (jnp.linalg.det, [SQUARE]),
+    "slogdet of two": (jnp.linalg.slogdet, [np.stack([SQUARE, DEFINITE])]),
+    "cholesky": (jnp.linalg.cholesky, [DEFINITE]),
+    "gradient of cholesky": (summed(jnp.linalg.cholesky), [DEFINITE]),
+    "qr": (jnp.linalg.qr, [SQUARE]),
+    "qr, tall": (jnp.linalg.qr, [TALL]),
+    "qr, wide": (jnp.linalg.qr, [TALL.T]),
+    "eigh": (jnp.linalg.eigh, [DEFINITE]),
+    "gradient of eigenvalues": (summed(lambda a: jnp.linalg.eigh(a)[0]), [DEFINITE]),
+    "svd": (lambda a: jnp.linalg.svd(a, full_matrices=False), [TALL]),
+    "svd, wide": (lambda a: jnp.linalg.svd(a, full_matrices=False), [TALL.T]),
+    "gradient of the nuclear norm": (jax.grad(lambda a: jnp.linalg.norm(a, "nuc")), [SQUARE]),
+    "matrix exponential": (jax.scipy.linalg.expm, [SQUARE]),
+    "spectrum": (lambda x: jnp.abs(jnp.fft.fft(x)) ** 2, [M]),
+    "gradient of a spectrum": (jax.grad(lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 3)), [M]),
+    "real spectrum": (jax.grad(lambda x: jnp.sum(jnp.abs(jnp.fft.rfft(x)) ** 3)), [M]),
+    "real spectrum and back": (lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * (1 + 2j)), [M]),
+    "both axes": (lambda x: jnp.real(jnp.fft.ifft2(jnp.fft.fft2(x) * (1 + 2j))), [M]),
+    "gamma functions": (lambda x: lax.lgamma(x) + lax.digamma(jnp.abs(x)), [Z]),
+    "median": (lambda x: jnp.median(x, axis=1), [M]),
+    "largest entries": (lambda x: -jnp.sort(-x, axis=1)[:, :2], [M]),
+    "random mask": (
+        lambda x: x * jax.random.bernoulli(jax.random.key(0), 0.8, x.shape),
+        [M],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_OPERATIONS)
+def test_large_operations(name):
+    function, arguments = LARGE_OPERATIONS[name]
+    assert_as_float64(function, *arguments, rtol=1e-9)
+
+
+def test_an_inverse_is_enclosed():
+    (got,) = precisely(jnp.linalg.inv, SQUARE)
+    with mpmath.workprec(3 * BITS):
+        assert_equal_to(got, mpmath.matrix(SQUARE.tolist()).apply(mpmath.mpf) ** -1)
+
+
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (lambda x: jnp.where(x * (1 / x) > 1.0, 1.0, 2.0), 3.0),
+        (lambda x: jnp.floor(jnp.log(jnp.exp(x))).astype(int), 2.0),
+        (lambda x: jnp.linalg.eigh(x * jnp.eye(2))[1], 2.0),
+    ],
+)
+def test_what_the_balls_do_not_decide_is_undecided(function, x):
+    with pytest.raises(Undecided):
+        precisely(function, np.asarray(x))
+
+
+@pytest.mark.parametrize("function", [lax.log, lax.sqrt, lambda x: 1 / x, lambda x: x**0.5])
+def test_a_ball_around_a_pole_gives_any_number(function):
+    (got,) = precisely(lambda x: function(jnp.sin(x) ** 2 + jnp.cos(x) ** 2 - 1), np.asarray(0.7))
+    assert not got.item().is_finite()
+    assert not got.item().is_nan()

@@ -21,7 +21,7 @@ from jaxnn.verify.comparison import TracedClaim
 from jaxnn.verify.exact.arithmetic import Undecided
 from jaxnn.verify.exact.balls import Balls, is_infinite, precision
 from jaxnn.verify.exact.interpreter import compile
-from jaxnn.verify.graph import jit
+from jaxnn.verify.graph import jit, primitives
 from jaxnn.verify.inputs import REAL_KINDS, Input, is_input, leaves
 from jaxnn.verify.reference import reference as autodiff_of
 from jaxnn.verify.verdict import MANTISSA
@@ -40,6 +40,9 @@ HAIR = 2.0**-200
 
 MARGIN = 8
 """Bits by which JAX's own derivative has to be better for a formula to be unstable."""
+
+PICKING = frozenset(("argmax", "argmin", "select_and_gather_add", "select_and_scatter_add", "sort"))
+"""Primitives whose derivative picks an entry among equal ones: agreement is no derivative there."""
 
 _SINGULAR = 2.0**150
 """A larger one-sided derivative has no limit."""
@@ -91,6 +94,7 @@ class Judge:
         self._autodiff = _autodiff(traced)
         self._tolerance = traced.claim.tolerance
         self._is_value = traced.claim.kind == "value"  # exists even where the function jumps
+        self._picks = not PICKING.isdisjoint(primitives(traced.reverse))
         self._wrt = _places(traced)
         self._retries = RETRIES
 
@@ -144,14 +148,16 @@ class Judge:
                 or self._differs(formula, reference, movement(of_formula=False))
             ):
                 return _worst("wrong", formula, reference)
-        elif differs:
+        elif differs or self._picks:
             sides, one_sided = self._one_sided(point)
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
                 return Judgement("undefined")
             if self._differs(*one_sided, None, 1e-6, HAIR):
-                if not _finite(reference) or not self._differs(formula, reference):
+                if not _finite(reference) or not (differs or self._picks):
                     return Judgement("undefined")
                 return _worst("kink", formula, reference, one_sided)
+            if not differs:
+                return self._accuracy(given, computed, reference, movement)
             # The derivative's limit, where autodiff at the point has another value or none.
             reference = one_sided[0]
             movement = partial(self._movement, point, reference)

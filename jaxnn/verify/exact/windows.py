@@ -1,35 +1,43 @@
 """Windows and convolutions as sums over positions."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
+from jax import lax
 
 from jaxnn.verify.exact.arithmetic import Arithmetic, Run, is_number
 from jaxnn.verify.exact.movement import folded, positions, updated
-from jaxnn.verify.graph import Unsupported, parameter
+from jaxnn.verify.graph import parameter
+
+
+def _patches(places: np.ndarray, eqn, window: str, base: str, **params: Any) -> np.ndarray:
+    """The positions in every window of an array [N, C, ...], [N, C, entries, *windows].
+
+    Positions outside of the array are -1; ``base`` and ``window`` name the dilations.
+    """
+    dilations = [eqn.params.get(name) or (1,) * (places.ndim - 2) for name in (base, window)]
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        found = lax.conv_general_dilated_patches(
+            places + 1.0,
+            window_strides=parameter(eqn, "window_strides"),
+            padding=parameter(eqn, "padding"),
+            lhs_dilation=dilations[0],
+            rhs_dilation=dilations[1],
+            **params,
+        )
+    found = np.asarray(found).round().astype(int) - 1
+    return found.reshape(*places.shape[:2], -1, *found.shape[2:])
 
 
 def _places(eqn, shape: Sequence[int]) -> np.ndarray:
-    """The positions in every window, [windows, entries]; -1 outside of the array."""
-    p = eqn.params
-    strides, sizes, padding = (
-        parameter(eqn, name) for name in ("window_strides", "window_dimensions", "padding")
-    )
-    rank = len(shape)
-    base, window = (p.get(f"{part}_dilation") or (1,) * rank for part in ("base", "window"))
-    if p.get("base_dilation") and any(d != 1 for d in base):
-        raise Unsupported(f"base_dilation {base} of {eqn.primitive.name} is unknown to jaxnn")
-    padded = np.pad(positions(shape), padding, constant_values=-1)
-    windows = _windows(padded, sizes, strides, window)
-    return windows.reshape(-1, int(np.prod(sizes)))
-
-
-def _windows(array: np.ndarray, sizes, strides, dilations) -> np.ndarray:
-    """The windows of an array, [*windows, *entries]."""
-    spans = [(size - 1) * dilation + 1 for size, dilation in zip(sizes, dilations, strict=True)]
-    views = np.lib.stride_tricks.sliding_window_view(array, spans)
-    starts = [slice(None, None, stride) for stride in strides]
-    return views[(*starts, *[slice(None, None, dilation) for dilation in dilations])]
+    """The positions in every window of ``reduce_window`` and the like, [windows, entries]."""
+    size = parameter(eqn, "window_dimensions")
+    dilations = "window_dilation", "base_dilation"
+    found = _patches(positions(shape)[None, None], eqn, *dilations, filter_shape=size)
+    return found.reshape(math.prod(size), -1).T
 
 
 def reduction(name: str, initial: float, eqn, arithmetic: Arithmetic) -> Run:
@@ -83,17 +91,9 @@ def _convolution(eqn, arithmetic: Arithmetic) -> Run:
     groups, batches = (parameter(eqn, f"{kind}_group_count") for kind in ("feature", "batch"))
     left = positions(eqn.invars[0].aval.shape).transpose(numbers.lhs_spec)  # [N, C, *space]
     right = positions(eqn.invars[1].aval.shape).transpose(numbers.rhs_spec)  # [O, I, *window]
-    for axis, dilation in enumerate(parameter(eqn, "lhs_dilation"), start=2):
-        stretched = np.full(_with(left.shape, axis, (left.shape[axis] - 1) * dilation + 1), -1)
-        stretched[(slice(None),) * axis + (slice(None, None, dilation),)] = left
-        left = stretched
-    left = _padded(left, parameter(eqn, "padding"))
-    sizes, rank = right.shape[2:], left.ndim - 2
-    windows = _windows(
-        left, (1, 1, *sizes), (1, 1, *parameter(eqn, "window_strides")),
-        (1, 1, *parameter(eqn, "rhs_dilation")),
-    )  # fmt: skip
-    windows = windows.reshape(*windows.shape[: rank + 2], -1)  # [N, C, *out, entries]
+    rank, size = left.ndim - 2, right.shape[2:]
+    windows = _patches(left, eqn, "rhs_dilation", "lhs_dilation", filter_shape=size)
+    windows = np.moveaxis(windows, 2, -1)  # [N, C, *out, entries]
     images, channels, outputs = len(left), left.shape[1], len(right)
     out = np.empty((2, images // batches, outputs, *windows.shape[2:-1], right[0].size), int)
     for o in range(outputs):
@@ -105,21 +105,6 @@ def _convolution(eqn, arithmetic: Arithmetic) -> Run:
     out = np.moveaxis(out, range(1, rank + 3), [1 + axis for axis in numbers.out_spec])
     places = out.reshape(2, -1, out.shape[-1])
     return bilinear(places[0], places[1], eqn, arithmetic)
-
-
-def _with(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
-    return (*shape[:axis], size, *shape[axis + 1 :])
-
-
-def _padded(left: np.ndarray, padding: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Positions [N, C, *space] with -1 around, or fewer entries where the padding is negative."""
-    for axis, (low, high) in enumerate(padding, start=2):
-        kept = slice(max(0, -low), left.shape[axis] - max(0, -high))
-        left = left[(slice(None),) * axis + (kept,)]
-        width = [(0, 0)] * left.ndim
-        width[axis] = max(0, low), max(0, high)
-        left = np.pad(left, width, constant_values=-1)
-    return left
 
 
 def bilinear(left: np.ndarray, right: np.ndarray, eqn, arithmetic: Arithmetic) -> Run:

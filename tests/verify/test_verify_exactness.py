@@ -1,0 +1,196 @@
+"""Verdicts that are proofs: enclosures decide what rounding, ties and cancellation hide."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sympy
+from jax import lax
+from samples import made
+
+from jaxnn.verify import one_hot, positive, real, verify
+from jaxnn.verify.verification import _proven, describe
+
+TRIALS = 300
+
+
+def verdict(formula, **declaration):
+    return verify(made(formula, **declaration), trials=TRIALS)
+
+
+REGRESSION = {"t": real("d"), "x": real("n", "d"), "u": real("n")}
+
+
+def loss_of_labels_made_from_reals(t, x, u):
+    return jnp.sum(jnp.logaddexp(0.0, x @ t) - (u > 0) * (x @ t))
+
+
+def test_an_input_that_no_derivative_is_taken_by_makes_no_kink():
+    judged = verdict(
+        lambda t, x, u: x.T @ (jax.nn.sigmoid(x @ t) - (u > 0)),
+        of=loss_of_labels_made_from_reals,
+        wrt="t",
+        inputs=REGRESSION,
+    )
+    assert judged.verdict == "holds"
+
+
+def test_a_jump_along_the_parameter_itself_is_a_kink():
+    judged = verdict(
+        lambda t, x, u: jnp.where(t > 0, 1.0, 0.0),
+        of=lambda t, x, u: jnp.sum(jax.nn.relu(t)),
+        wrt="t",
+        inputs=REGRESSION,
+    )
+    assert judged.verdict == "kink"
+
+
+def minimum(x, y, a):
+    return jnp.linalg.solve(x.T @ x + a * jnp.eye(x.shape[1]), x.T @ y)
+
+
+def ridge(w, x, y, a):
+    return jnp.sum((x @ w - y) ** 2) / 2 + a * (w @ w) / 2
+
+
+RIDGE = {"x": real("n", "d"), "y": real("n"), "a": positive()}
+
+
+def test_a_gradient_that_vanishes_everywhere_by_cancellation_holds():
+    judged = verdict(
+        lambda x, y, a: jnp.zeros(x.shape[1]),
+        of=lambda x, y, a: jax.grad(ridge)(minimum(x, y, a), x, y, a),
+        kind="value",
+        wrt=(),
+        inputs=RIDGE,
+    )
+    assert (judged.verdict, judged.diagnosis) == ("holds", ())
+
+
+def test_nearly_zero_is_not_zero():
+    judged = verdict(
+        lambda x, y, a: jnp.full(x.shape[1], 1e-12),
+        of=lambda x, y, a: jax.grad(ridge)(minimum(x, y, a), x, y, a),
+        kind="value",
+        wrt=(),
+        inputs=RIDGE,
+    )
+    assert judged.verdict == "refuted"
+
+
+def windowed(x, g):
+    return jnp.sum(g * lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID"))
+
+
+def reshaped(x, g):
+    return jnp.sum(g * jnp.max(x.reshape(-1, 2), axis=1))
+
+
+def first_of_the_largest(x, g):
+    pairs = x.reshape(-1, 2)
+    return (jax.nn.one_hot(jnp.argmax(pairs, axis=1), 2) * g[:, None]).ravel()
+
+
+@pytest.mark.parametrize("of", [windowed, reshaped])
+def test_a_max_pool_with_ties_is_a_kink_however_the_pool_is_written(of):
+    inputs = {"x": real(6), "g": real(3)}
+    assert verdict(first_of_the_largest, of=of, inputs=inputs).verdict == "kink"
+
+
+def network(w, v, x, y):
+    return jnp.sum((v @ jax.nn.sigmoid(w @ x) - y) ** 2) / 2
+
+
+def network_gradient(w, v, x, y):
+    h = jax.nn.sigmoid(w @ x)
+    return jnp.outer((v.T @ (v @ h - y)) * h * (1 - h), x)
+
+
+AS_AUTODIFF = {
+    "the Jacobian of the textbook": made(
+        lambda x: jnp.diag(jax.nn.softmax(x)) - jnp.outer(jax.nn.softmax(x), jax.nn.softmax(x)),
+        of=lambda x: jax.nn.softmax(x),
+        kind="jacobian",
+    ),
+    "p - y": made(
+        lambda x, y: jax.nn.softmax(x) - y,
+        of=lambda x, y: -jnp.sum(y * jax.nn.log_softmax(x)),
+        inputs={"x": real("n"), "y": one_hot("n")},
+    ),
+    "a network of sigmoids": made(
+        network_gradient,
+        of=network,
+        wrt="w",
+        inputs={"w": real("h", "d"), "v": real("k", "h"), "x": real("d"), "y": real("k")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AS_AUTODIFF)
+def test_a_formula_that_cancels_as_autodiff_does_is_not_unstable(name):
+    judged = verify(AS_AUTODIFF[name], trials=TRIALS)
+    assert judged.verdict == "holds"
+    assert judged.bits_lost > 26.5
+    assert judged.autodiff_bits_lost > judged.bits_lost - 8
+
+
+def test_the_textbook_softmax_without_a_shift_is_unstable():
+    judged = verdict(
+        lambda x: jnp.exp(x) / jnp.sum(jnp.exp(x)), of=jax.nn.softmax, kind="value", wrt=()
+    )
+    assert judged.verdict == "holds_unstable"
+    assert judged.detail.startswith("float64 gives nan")
+
+
+def test_a_formula_that_loses_bits_where_autodiff_does_not_is_unstable():
+    judged = verdict(
+        lambda x: (jnp.sqrt(x**2 + 1) - jnp.abs(x)) * 1.0,
+        of=lambda x: 1 / (jnp.sqrt(x**2 + 1) + jnp.abs(x)),
+        kind="value",
+        wrt=(),
+    )
+    assert judged.verdict == "holds_unstable"
+    assert "where JAX's own derivative loses" in judged.detail
+
+
+def test_a_refutation_is_proved_by_a_bound_of_the_difference():
+    claimed = made(lambda x: 3 * x**2 + jnp.exp(-(x**2)) / 8, of=lambda x: jnp.sum(x**3))
+    judged = verify(claimed, trials=TRIALS)
+    x = sympy.Rational(float(judged.counterexample.inputs["x"][judged.worst.index]))
+    difference = float((sympy.exp(-(x**2)) / 8).evalf(30))
+    assert judged.verdict == "refuted"
+    assert 0.999999 * difference < judged.worst.at_least <= difference
+    assert "proved: they differ by at least" in describe(judged)
+
+
+def test_a_refutation_without_an_enclosure_is_by_float64():
+    claimed = made(
+        lambda x: -jax.scipy.special.i0e(x), of=jax.scipy.special.i0e, kind="value", wrt=()
+    )
+    judged = verify(claimed, trials=TRIALS)
+    assert (judged.verdict, judged.worst.at_least) == ("refuted", None)
+    assert "by float64" in describe(judged)
+
+
+def test_the_bound_is_no_bound_where_formula_and_reference_agree():
+    claimed = made(lambda x: 3 * x**2, of=lambda x: jnp.sum(x**3))
+    wrong = verdict(lambda x: 2 * x**2, of=lambda x: jnp.sum(x**3))
+    with jax.enable_x64(True):
+        assert _proven(claimed, wrong.worst, wrong.counterexample) is None
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_complex_numbers_between_real_ends(factor):
+    judged = verdict(
+        lambda x: factor * len(x) * x, of=lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 2)
+    )
+    assert judged.verdict == ("holds" if factor == 2 else "refuted")
+
+
+def test_a_limit_at_a_point_where_the_formula_is_not_a_number_is_called_a_limit():
+    judged = verdict(
+        lambda x: x / jnp.sqrt(jnp.sum(x**2)), of=lambda x: jnp.sqrt(jnp.sum(x**2) + 1e-20)
+    )
+    assert judged.verdict == "refuted"
+    zero = not np.any(judged.counterexample.inputs["x"])
+    assert not zero or np.isnan(judged.worst.claimed)
