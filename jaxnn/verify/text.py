@@ -76,7 +76,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         yield "statement", claim.statement
     if verdict.worst:
         wrong, right = difference(verdict.worst.claimed, verdict.worst.true)
-        yield entry(verdict.kind, verdict.worst), f"claimed {wrong}, true {right}"
+        known = f"; {proof(verdict.worst)}" if verdict.verdict == "refuted" else ""
+        yield entry(verdict.kind, verdict.worst), f"claimed {wrong}, true {right}{known}"
     if verdict.counterexample:
         label = "counterexample" if verdict.verdict == "refuted" else "at the input"
         yield label, example(verdict.counterexample)
@@ -136,7 +137,7 @@ def array(value: Any) -> str:
 
 
 def proof(worst: Worst) -> str:
-    """How certain a refutation is."""
+    """How certain a refutation is: a bound of |claimed - true| that enclosures prove, or trials."""
     if not worst.at_least:
         return "by float64"
     return f"proved: they differ by at least {worst.at_least:.3g}"

@@ -547,7 +547,7 @@ def pooled(x, combine=lax.max, initial=-jnp.inf, size=(3, 2), padding="SAME", **
     )
 
 
-def summed(function, by=0):
+def summed(function, by: int | tuple[int, ...] = 0):
     return jax.grad(lambda *x: jnp.sum(jnp.sin(function(*x))), by)
 
 

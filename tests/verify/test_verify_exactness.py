@@ -1,5 +1,7 @@
 """Verdicts that are proofs: enclosures decide what rounding, ties and cancellation hide."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,13 @@ from jaxnn.verify.verification import _proven, describe
 TRIALS = 300
 
 
-def verdict(formula, **declaration):
-    return verify(made(formula, **declaration), trials=TRIALS)
+def judged(claimed) -> Any:
+    """The verdict on a claim; its optional fields are known to be there."""
+    return verify(claimed, trials=TRIALS)
+
+
+def verdict(formula, **declaration) -> Any:
+    return judged(made(formula, **declaration))
 
 
 REGRESSION = {"t": real("d"), "x": real("n", "d"), "u": real("n")}
@@ -26,23 +33,23 @@ def loss_of_labels_made_from_reals(t, x, u):
 
 
 def test_an_input_that_no_derivative_is_taken_by_makes_no_kink():
-    judged = verdict(
+    found = verdict(
         lambda t, x, u: x.T @ (jax.nn.sigmoid(x @ t) - (u > 0)),
         of=loss_of_labels_made_from_reals,
         wrt="t",
         inputs=REGRESSION,
     )
-    assert judged.verdict == "holds"
+    assert found.verdict == "holds"
 
 
 def test_a_jump_along_the_parameter_itself_is_a_kink():
-    judged = verdict(
+    found = verdict(
         lambda t, x, u: jnp.where(t > 0, 1.0, 0.0),
         of=lambda t, x, u: jnp.sum(jax.nn.relu(t)),
         wrt="t",
         inputs=REGRESSION,
     )
-    assert judged.verdict == "kink"
+    assert found.verdict == "kink"
 
 
 def minimum(x, y, a):
@@ -57,25 +64,25 @@ RIDGE = {"x": real("n", "d"), "y": real("n"), "a": positive()}
 
 
 def test_a_gradient_that_vanishes_everywhere_by_cancellation_holds():
-    judged = verdict(
+    found = verdict(
         lambda x, y, a: jnp.zeros(x.shape[1]),
         of=lambda x, y, a: jax.grad(ridge)(minimum(x, y, a), x, y, a),
         kind="value",
         wrt=(),
         inputs=RIDGE,
     )
-    assert (judged.verdict, judged.diagnosis) == ("holds", ())
+    assert (found.verdict, found.diagnosis) == ("holds", ())
 
 
 def test_nearly_zero_is_not_zero():
-    judged = verdict(
+    found = verdict(
         lambda x, y, a: jnp.full(x.shape[1], 1e-12),
         of=lambda x, y, a: jax.grad(ridge)(minimum(x, y, a), x, y, a),
         kind="value",
         wrt=(),
         inputs=RIDGE,
     )
-    assert judged.verdict == "refuted"
+    assert found.verdict == "refuted"
 
 
 def windowed(x, g):
@@ -128,48 +135,48 @@ AS_AUTODIFF = {
 
 @pytest.mark.parametrize("name", AS_AUTODIFF)
 def test_a_formula_that_cancels_as_autodiff_does_is_not_unstable(name):
-    judged = verify(AS_AUTODIFF[name], trials=TRIALS)
-    assert judged.verdict == "holds"
-    assert judged.bits_lost > 26.5
-    assert judged.autodiff_bits_lost > judged.bits_lost - 8
+    found = judged(AS_AUTODIFF[name])
+    assert found.verdict == "holds"
+    assert found.bits_lost > 26.5
+    assert found.autodiff_bits_lost > found.bits_lost - 8
 
 
 def test_the_textbook_softmax_without_a_shift_is_unstable():
-    judged = verdict(
+    found = verdict(
         lambda x: jnp.exp(x) / jnp.sum(jnp.exp(x)), of=jax.nn.softmax, kind="value", wrt=()
     )
-    assert judged.verdict == "holds_unstable"
-    assert judged.detail.startswith("float64 gives nan")
+    assert found.verdict == "holds_unstable"
+    assert found.detail.startswith("float64 gives nan")
 
 
 def test_a_formula_that_loses_bits_where_autodiff_does_not_is_unstable():
-    judged = verdict(
+    found = verdict(
         lambda x: (jnp.sqrt(x**2 + 1) - jnp.abs(x)) * 1.0,
         of=lambda x: 1 / (jnp.sqrt(x**2 + 1) + jnp.abs(x)),
         kind="value",
         wrt=(),
     )
-    assert judged.verdict == "holds_unstable"
-    assert "where JAX's own derivative loses" in judged.detail
+    assert found.verdict == "holds_unstable"
+    assert "where JAX's own derivative loses" in found.detail
 
 
 def test_a_refutation_is_proved_by_a_bound_of_the_difference():
     claimed = made(lambda x: 3 * x**2 + jnp.exp(-(x**2)) / 8, of=lambda x: jnp.sum(x**3))
-    judged = verify(claimed, trials=TRIALS)
-    x = sympy.Rational(float(judged.counterexample.inputs["x"][judged.worst.index]))
+    found = judged(claimed)
+    x = sympy.Rational(float(found.counterexample.inputs["x"][found.worst.index]))
     difference = float((sympy.exp(-(x**2)) / 8).evalf(30))
-    assert judged.verdict == "refuted"
-    assert 0.999999 * difference < judged.worst.at_least <= difference
-    assert "proved: they differ by at least" in describe(judged)
+    assert found.verdict == "refuted"
+    assert 0.999999 * difference < found.worst.at_least <= difference
+    assert "proved: they differ by at least" in describe(found)
 
 
 def test_a_refutation_without_an_enclosure_is_by_float64():
     claimed = made(
         lambda x: -jax.scipy.special.i0e(x), of=jax.scipy.special.i0e, kind="value", wrt=()
     )
-    judged = verify(claimed, trials=TRIALS)
-    assert (judged.verdict, judged.worst.at_least) == ("refuted", None)
-    assert "by float64" in describe(judged)
+    found = judged(claimed)
+    assert (found.verdict, found.worst.at_least) == ("refuted", None)
+    assert "by float64" in describe(found)
 
 
 def test_the_bound_is_no_bound_where_formula_and_reference_agree():
@@ -181,16 +188,16 @@ def test_the_bound_is_no_bound_where_formula_and_reference_agree():
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_complex_numbers_between_real_ends(factor):
-    judged = verdict(
+    found = verdict(
         lambda x: factor * len(x) * x, of=lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 2)
     )
-    assert judged.verdict == ("holds" if factor == 2 else "refuted")
+    assert found.verdict == ("holds" if factor == 2 else "refuted")
 
 
 def test_a_limit_at_a_point_where_the_formula_is_not_a_number_is_called_a_limit():
-    judged = verdict(
+    found = verdict(
         lambda x: x / jnp.sqrt(jnp.sum(x**2)), of=lambda x: jnp.sqrt(jnp.sum(x**2) + 1e-20)
     )
-    assert judged.verdict == "refuted"
-    zero = not np.any(judged.counterexample.inputs["x"])
-    assert not zero or np.isnan(judged.worst.claimed)
+    assert found.verdict == "refuted"
+    zero = not np.any(found.counterexample.inputs["x"])
+    assert not zero or np.isnan(found.worst.claimed)
