@@ -75,6 +75,7 @@ def _app(program: str) -> "App":
         timeout: Annotated[float, Parameter(validator=_check_seconds)] = 60.0,
         seed: Annotated[int, whole] = 0,
         workers: Annotated[int | None, whole] = None,
+        certify: Annotated[bool, Parameter(negative="--no-certify")] = True,
     ) -> int:
         """Verify the claims of Python files, and name the mistakes in claims that do not hold.
 
@@ -90,6 +91,7 @@ def _app(program: str) -> "App":
           seed: Seed of the random trials.
           workers: Processes at a time; default: one per core; 0: this process alone, for one file,
             without a time limit.
+          certify: Certify claims that hold, for 2 seconds at most each.
         """
         from jaxnn.verify.report import to_html, to_json
 
@@ -98,7 +100,7 @@ def _app(program: str) -> "App":
             raise UsageError(f"{path} is a file of claims: its claims would be overwritten")
         if len(set(reports)) < len(reports):
             raise UsageError(f"--json and --html are both {json}, expected two files")
-        entries = judge_files(files, trials, seed, timeout, workers)
+        entries = judge_files(files, trials, seed, timeout, workers, certify)
         if json:
             _write(json, to_json(verdict for _, verdict in entries))
         if html:
@@ -109,7 +111,12 @@ def _app(program: str) -> "App":
 
 
 def judge_files(
-    files: Sequence[Path], trials: int | None, seed: int, timeout: float, workers: int | None
+    files: Sequence[Path],
+    trials: int | None,
+    seed: int,
+    timeout: float,
+    workers: int | None,
+    certify: bool,
 ) -> "list[Entry]":
     """Judges the claims of the files, and prints the table and the evidence."""
     import jax
@@ -126,7 +133,13 @@ def judge_files(
             progress.report("verifying", done, total, verdict.name)
 
         entries = runner.judge(
-            files, trials=trials, seed=seed, timeout=timeout, workers=workers, on_result=report
+            files,
+            trials=trials,
+            seed=seed,
+            certify=certify,
+            timeout=timeout,
+            workers=workers,
+            on_result=report,
         )
     text.print_verdicts([verdict for _, verdict in entries])
     several = len({verdict.file for _, verdict in entries}) > 1

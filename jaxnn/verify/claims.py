@@ -58,6 +58,7 @@ class Claim:
     tolerance: float
     trials: int
     corrects: "Claim | None"
+    certify: bool = True
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
@@ -108,6 +109,7 @@ def claim(
     tolerance: float = 1e-9,
     trials: int = 10_000,
     corrects: Claim | None = None,
+    certify: bool = True,
 ) -> Callable[[Callable[..., PyTree]], Claim]:
     """Declares the decorated formula to be a derivative (or the value) of ``of``.
 
@@ -130,6 +132,7 @@ def claim(
       tolerance: the largest relative error, by norm, of a right formula in float64.
       trials: the number of random trials.
       corrects: the claim as printed in the source, if wrong there.
+      certify: whether a formula that holds is to be certified, which takes 2 seconds at most.
 
     Returns:
       A decorator from a formula to a ``Claim``.
@@ -162,7 +165,7 @@ def claim(
             formula, of, paths, single, kind, generators, name, source, statement,
             dict(terms) if isinstance(terms, Mapping) else terms,
             _as_python(rate) if isinstance(rate, str) else rate,
-            layout, tolerance, trials, corrects,
+            layout, tolerance, trials, corrects, certify,
         )  # fmt: skip
         _check(made)
         return made
@@ -280,6 +283,7 @@ def _check(made: Claim) -> None:
         (made.corrects is None or isinstance(made.corrects, Claim), "corrects", "a claim"),
         (0 < (real(made.tolerance) or 0) < 1, "tolerance", "a number between 0 and 1"),
         (rate_fits, "rate", "an input of a claim of kind 'update'"),
+        (isinstance(made.certify, bool), "certify", "True or False"),
     ):
         if not fits:
             raise ValueError(f"{name} is {shown(getattr(made, name))}, expected {expected}")

@@ -58,6 +58,7 @@ def to_html(
         counts={name: counts[name] for name in VERDICTS if counts[name]},
         groups=_groups(listed),
         several=len({claim.file for claim, _ in listed}) > 1,
+        certified=any(verdict.certificate for _, verdict in listed),
     )
 
 

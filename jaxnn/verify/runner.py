@@ -48,6 +48,7 @@ def judge(
     *,
     trials: int | None = None,
     seed: int = 0,
+    certify: bool = True,
     timeout: float = 60.0,
     workers: int | None = None,
     together: bool = False,
@@ -59,6 +60,7 @@ def judge(
       files: Python files; a file named twice counts once.
       trials: random trials per claim; default: as declared by each claim.
       seed: of the random trials.
+      certify: whether to certify the claims that hold, unless a claim declares otherwise.
       timeout: seconds in which a file has to be loaded, and each of the claims to be judged; not
         enforced with ``workers=0``.
       workers: processes at a time; default: the cores of this process; 0: this process alone.
@@ -84,9 +86,9 @@ def judge(
     names, paths = list(named.values()), list(map(str, named))
     jobs = [range(len(paths))] if together else [[number] for number in range(len(paths))]
     arrivals = (
-        _here(paths, trials, seed)
+        _here(paths, trials, seed, certify)
         if workers == 0
-        else _Jobs(paths, jobs, timeout, trials, seed).arrivals(workers or core_count())
+        else _Jobs(paths, jobs, timeout, trials, seed, certify).arrivals(workers or core_count())
     )
     claims: dict[int, list[Description]] = {}
     verdicts: dict[tuple[int, int], Verdict] = {}
@@ -107,8 +109,8 @@ def judge(
     ]
 
 
-def _here(paths: Sequence[str], trials: int | None, seed: int) -> Generator[Arrival, None, None]:
-    """Judges in this process."""
+def _here(paths: Sequence[str], *options: Any) -> Generator[Arrival, None, None]:
+    """Judges in this process; the options are those of ``verified``."""
     for file, path in enumerate(paths):
         claims = loaded(path)
         if isinstance(claims, str):
@@ -116,7 +118,7 @@ def _here(paths: Sequence[str], trials: int | None, seed: int) -> Generator[Arri
             continue
         yield file, 0, descriptions(claims)
         for place, claim in enumerate(claims):
-            yield file, place, verified(claim, trials, seed)
+            yield file, place, verified(claim, *options)
 
 
 def _unusable(file: int, path: str, reason: str) -> Iterator[Arrival]:

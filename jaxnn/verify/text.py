@@ -1,5 +1,6 @@
 """Verdicts and evidence in words and short decimals, for a terminal and for a report."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
@@ -10,7 +11,7 @@ import numpy as np
 from jaxnn.reporting import console, print_table, printable
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, Description
-from jaxnn.verify.verdict import VERDICTS, Counterexample, Verdict, Worst
+from jaxnn.verify.verdict import VERDICTS, Certificate, Counterexample, Verdict, Worst
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,6 +25,13 @@ KINDS = {
 }
 
 COLUMNS = ("name", "source", "verdict", "trials", "bits lost", "what")
+
+CERTIFIED = (
+    "Formula and function are also equal in random towers of finite fields, which obey the laws of "
+    "fields, exponentials, logarithms and roots; a false formula passes with a probability below "
+    "2^-100, at the sizes and on the sign patterns noted."
+)
+"""The meaning of a certificate."""
 
 MAX_INPUT = 60  # characters of an input in a table; the evidence has the whole input
 
@@ -66,8 +74,7 @@ def print_evidence(
 def _styled(verdict: Verdict) -> "Text":
     from rich.text import Text
 
-    wording = VERDICTS[verdict.verdict]
-    return Text(wording.words, wording.style)
+    return Text(verdict.words, VERDICTS[verdict.verdict].style)
 
 
 def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str, str]]:
@@ -86,6 +93,19 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         yield "diagnosis", f"{finding.code}{where}: {finding.detail}"
     if verdict.detail:
         yield "note", verdict.detail
+    if verdict.certificate or verdict.uncertified:
+        yield "certificate", certificate(verdict)
+
+
+def certificate(verdict: Verdict) -> str:
+    """The certificate, or the reason for none: ``for all inputs, sizes n = 3, ...``."""
+    found = verdict.certificate
+    if not found:
+        return f"none: {verdict.uncertified}"
+    inputs = f"on {found.patterns} sign patterns" if found.patterns else "for all inputs"
+    given = f", sizes {sizes(found)}" if found.sizes else ""
+    bound = f"{found.towers} draws, error below 2^{math.ceil(found.bound)}"
+    return f"{inputs}{given}; {bound}"
 
 
 def findings(verdict: Verdict) -> str:
@@ -100,7 +120,7 @@ def findings(verdict: Verdict) -> str:
     if verdict.holds and verdict.counterexample:
         at = example(verdict.counterexample)
         return f"{verdict.detail}, at {at if len(at) <= MAX_INPUT else at[:MAX_INPUT] + ' ...'}"
-    return verdict.detail
+    return verdict.detail or (verdict.uncertified and f"not certified: {verdict.uncertified}")
 
 
 def entry(kind: str, worst: Worst) -> str:
@@ -115,9 +135,9 @@ def example(counterexample: Counterexample) -> str:
     return "; ".join(filter(None, [sizes(counterexample), *values]))
 
 
-def sizes(counterexample: Counterexample) -> str:
-    """The sizes of a counterexample: ``n = 3, C = 2``."""
-    return ", ".join(f"{name} = {size}" for name, size in counterexample.sizes.items())
+def sizes(evidence: Counterexample | Certificate) -> str:
+    """The sizes of a counterexample or certificate: ``n = 3, C = 2``."""
+    return ", ".join(f"{name} = {size}" for name, size in evidence.sizes.items())
 
 
 def arrays(inputs: Mapping[str, PyTree]) -> Iterator[tuple[str, str]]:

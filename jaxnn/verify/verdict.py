@@ -83,6 +83,16 @@ class Counterexample(NamedTuple):
     inputs: Mapping[str, Any]  # trees of float64 arrays
 
 
+class Certificate(NamedTuple):
+    """Formula and reference are equal in random finite fields, at some sizes."""
+
+    sizes: Mapping[str, int]
+    patterns: int  # of signs, drawn at random, that decide comparisons; 0: no comparison matters
+    towers: int  # of finite fields, each with random inputs, in which both are equal
+    bound: float  # a false formula passes with a probability below 2^bound
+    seconds: float
+
+
 class Verdict(NamedTuple):
     """The verdict on a claim, with the evidence."""
 
@@ -99,11 +109,18 @@ class Verdict(NamedTuple):
     detail: str = ""  # a sentence: the layout, the error's line, how to tell alternatives apart
     file: str = ""  # the file of the claim, as named on the command line
     autodiff_bits_lost: float | None = None  # by JAX's own derivative in the same entry
+    certificate: Certificate | None = None  # of a formula that holds
+    uncertified: str = ""  # why a formula that holds has no certificate
 
     @property
     def rank(self) -> int:
         """The place in tables and pages: refuted claims first, then errors, then all others."""
         return {"refuted": 0, "error": 1}.get(self.verdict, 2)
+
+    @property
+    def words(self) -> str:
+        """The verdict for a reader, such as "holds, certified"."""
+        return VERDICTS[self.verdict].words + (", certified" if self.certificate else "")
 
     @property
     def holds(self) -> bool:

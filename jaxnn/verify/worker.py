@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import namedtuple
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from jaxnn.verify.claims import Claim, descriptions
 from jaxnn.verify.graph import message, source_name
 from jaxnn.verify.loading import UnusableFile, load_claims
-from jaxnn.verify.verdict import VERDICTS, Counterexample, Finding, Verdict, Worst
+from jaxnn.verify.verdict import VERDICTS, Certificate, Counterexample, Finding, Verdict, Worst
 
 
 def serve() -> None:
@@ -45,8 +46,8 @@ def serve() -> None:
                 files = [loaded(file) for file in arguments]
                 answer = json.dumps([_described(claims) for claims in files])
             else:
-                file, place, trials, seed = arguments
-                answer = json.dumps(encode(verified(files[file][place], trials, seed)))
+                file, place, *options = arguments
+                answer = json.dumps(encode(verified(files[file][place], *options)))
         except BaseException as error:  # a file may raise KeyboardInterrupt
             answer = json.dumps(described(error))
 
@@ -85,12 +86,13 @@ def _described(claims: list[Claim] | str) -> list[dict[str, Any]] | str:
     return [description._asdict() for description in descriptions(claims)]
 
 
-def verified(claim: Claim, trials: int | None, seed: int) -> Verdict:
-    """The verdict; ``error`` where verification itself fails."""
+def verified(claim: Claim, trials: int | None, seed: int, certify: bool = True) -> Verdict:
+    """The verdict, without a certificate if so asked; ``error`` where verification itself fails."""
     began = time.perf_counter()
     try:
         from jaxnn.verify.verification import verify
 
+        claim = claim if certify else replace(claim, certify=False)
         return verify(claim, trials=trials, seed=seed)
     except (Exception, SystemExit) as error:
         seconds, text = time.perf_counter() - began, described(error)
@@ -136,7 +138,10 @@ def decode(fields: Mapping[str, Any]) -> Verdict:
     if example:
         example = Counterexample(example[0], _decode_tree(example[1]))
     findings = tuple(Finding(*finding) for finding in verdict.diagnosis)
-    return verdict._replace(worst=worst, counterexample=example, diagnosis=findings)
+    certificate = verdict.certificate and Certificate(*verdict.certificate)
+    return verdict._replace(
+        worst=worst, counterexample=example, diagnosis=findings, certificate=certificate
+    )
 
 
 def _encode_tree(tree: Any) -> list[Any]:

@@ -97,6 +97,8 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         "detail": "at <n = 2>",
         "file": "",
         "autodiff_bits_lost": None,
+        "certificate": None,
+        "uncertified": "",
     }
 
 
