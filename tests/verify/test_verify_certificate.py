@@ -1,0 +1,389 @@
+"""Certificates: formula and function equal in random towers of finite fields.
+
+Attacks tried, by the tests below; none is certified:
+
+- roots and signs: sqrt(x^2) = x, sqrt((x + 30)^2) = x + 30, |x| = x, max(x, y) = x, log(x^2) = 2 log x
+  and exp(log x) = x for real x, powers of negative numbers;
+- constants: off by an ulp, 1e-300 for 0, decimals for 1/3, log 2, e and sqrt(2), the primes of the
+  towers of another claim, products of all of them as factors and in exponents;
+- exponents: x^p = x and x^(p - 1) = 1 for a prime of the towers, as one power (refused) and as
+  products of squares (other primes are drawn, since the program's text seeds the draw);
+- zeros and infinities: 0 * inf, (x - x) / (x - x), divisors that vanish, overflow, underflow;
+- formulas that hold on a part of the inputs: for symmetric matrices, for one class, for x > 0;
+- functions without a model: sin(2 x) = 2 sin x, lgamma, erf = tanh; true ones are no certificate
+  either where they need more than equal operands, such as cos^2 + sin^2 = 1;
+- towers: repeated chains, levels without residues, exponentials too deep in one another.
+
+A certificate on sign patterns is one on the patterns drawn: where(x > -20, x, 0) = x holds on all
+ordinary inputs, and the awkward inputs of ``verify`` refute the claim, not the certificate.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from experiments.mutants import CORRECT, MUTANTS
+from jaxnn.verify import (
+    binary,
+    claim,
+    comparison,
+    label,
+    one_hot,
+    positive,
+    real,
+    simplex,
+    text,
+    verify,
+)
+from jaxnn.verify.exact.certificate import Uncertified, _digest, certify
+from jaxnn.verify.exact.residues import Residues
+from jaxnn.verify.exact.towers import LEVELS, Towers, chains
+from jaxnn.verify.inputs import draw, draw_sizes
+from jaxnn.verify.report import to_html, to_json
+from jaxnn.verify.verdict import Certificate
+from jaxnn.verify.worker import decode, encode
+
+sympy = pytest.importorskip("sympy")
+
+
+def traced_claim(made, seed=0):
+    with jax.enable_x64(True):
+        sizes = tuple(draw_sizes(made.inputs, seed).items())
+        return comparison.trace_claim(made, sizes, both_modes=False)
+
+
+def certificate(made, seed=0, seconds=20.0):
+    """The certificate of a claim; the reason for none as text."""
+    with jax.enable_x64(True):
+        traced = traced_claim(made, seed)
+        points = draw(dict(made.inputs), traced.sizes, 64, np.random.default_rng(seed))
+        values = comparison.evaluate(traced, points)
+        arrange = [comparison.declared_layout(made.layout, rank) for rank in traced.value_ranks]
+        try:
+            return certify(traced, arrange, jax.tree.leaves(points), values, seed, seconds)
+        except Uncertified as reason:
+            return str(reason)
+
+
+def equation(left, right, **inputs):
+    """The claim that two functions are equal."""
+    return claim(of=left, kind="value", inputs=inputs)(right)
+
+
+SCALARS = {"x": real(), "y": real(), "p": positive(), "q": positive()}
+NAMES = "abs acosh asinh atanh cbrt cos cosh exp expm1 floor log log1p sin sinh sqrt tan tanh"
+
+
+def _functions(module, **others):
+    return {name: getattr(module, name) for name in NAMES.split() if hasattr(module, name)} | others
+
+
+OF_JAX = _functions(
+    jnp, max=jnp.maximum, min=jnp.minimum, erf=jax.scipy.special.erf, where=jnp.where,
+    lgamma=jax.scipy.special.gammaln, sigmoid=jax.nn.sigmoid, exp2=jnp.exp2, log2=jnp.log2,
+)  # fmt: skip
+def _real_log(x):
+    if x < 0:
+        raise ZeroDivisionError("a pole or a branch cut")
+    return mpmath.log(x)
+
+
+OF_MPMATH = _functions(
+    mpmath, max=max, min=min, abs=abs, where=lambda c, a, b: a if c else b,
+    lgamma=mpmath.loggamma, sigmoid=lambda x: 1 / (1 + mpmath.exp(-x)), erf=mpmath.erf,
+    exp2=lambda x: mpmath.mpf(2) ** x, log2=lambda x: mpmath.log(x, 2),
+    log=_real_log, cbrt=lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
+)  # fmt: skip
+
+
+def scalar_equation(left, right):
+    """The claim that two expressions in x, y (real), p and q (positive) are equal."""
+
+    def function(code):
+        return lambda x, y, p, q: jnp.asarray(
+            eval(code, {**OF_JAX, "x": x, "y": y, "p": p, "q": q})
+        )
+
+    return equation(function(left), function(right), **SCALARS)
+
+
+def truly_equal(left, right):
+    """mpmath's opinion, at points of all signs, with 400 digits."""
+    with mpmath.workdps(400):
+        for x, y in ((1.3, -0.7), (-1.9, 0.4), (0.6, 2.2), (-40.3, -1.1)):
+            given = {name: mpmath.mpf(value) for name, value in zip("xypq", (x, y, 0.8, 2.7))}
+            try:
+                a, b = (eval(code, {**OF_MPMATH, **given}) for code in (left, right))
+            except ZeroDivisionError:
+                return False
+            size = abs(a) + abs(b)
+            if mpmath.im(a) or mpmath.im(b) or abs(a - b) > size * mpmath.mpf(10) ** -350:
+                return False
+    return True
+
+
+TRUE = [
+    ("exp(x + y)", "exp(x) * exp(y)"),
+    ("log(p * q)", "log(p) + log(q)"),
+    ("exp(log(p + q))", "p + q"),
+    ("exp(2 * log(p + q) - log(q))", "(p + q) ** 2 / q"),
+    ("log(exp(x) + exp(y))", "x + log(1 + exp(y - x))"),
+    ("sqrt(p) ** 2", "p"),
+    ("sqrt(p * q)", "sqrt(p) * sqrt(q)"),
+    ("(p + q) / sqrt(p + q)", "sqrt(p + q)"),
+    ("p ** x", "exp(x * log(p))"),
+    ("(p ** x) ** y", "p ** (x * y)"),
+    ("p ** 0.5", "sqrt(p)"),
+    ("p ** -1.5", "1 / (p * sqrt(p))"),
+    ("cbrt(x) ** 3", "x"),
+    ("sigmoid(x)", "1 - sigmoid(-x)"),
+    ("tanh(x)", "2 * sigmoid(2 * x) - 1"),
+    ("cosh(x) ** 2 - sinh(x) ** 2", "1 + 0 * x"),
+    ("asinh(sinh(p))", "log(sinh(p) + sqrt(sinh(p) ** 2 + 1))"),
+    ("atanh(tanh(x) / 2)", "log((2 + tanh(x)) / (2 - tanh(x))) / 2"),
+    ("expm1(log1p(p))", "p"),
+    ("log2(8 * p)", "3 + log2(p)"),
+    ("exp2(x + 1)", "2 * exp2(x)"),
+    ("sin(-x * y)", "-sin(y * x)"),
+    ("cos(x - y)", "cos(y - x)"),
+    ("erf(-x) + erf(x)", "0 * x"),
+    ("abs(x)", "sqrt(x ** 2)"),
+    ("abs(x * y)", "abs(x) * abs(y)"),
+    ("max(x, y) + min(x, y)", "x + y"),
+    ("max(x, y) ** 2", "max(y, x) ** 2"),
+    ("log(1 + exp(x))", "max(x, 0) + log1p(exp(-abs(x)))"),
+    ("where(x > y, x - y, 0)", "max(x - y, 0)"),
+    ("x / 3", "x * 2 / 6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "right"), TRUE)
+def test_equal_expressions_are_certified(left, right):
+    assert truly_equal(left, right)
+    assert isinstance(certificate(scalar_equation(left, right)), Certificate)
+
+
+FALSE = [
+    ("sqrt(x ** 2)", "x"),
+    ("sqrt((x + 30) ** 2)", "x + 30 + 0 * y"),
+    ("sqrt((x - y) ** 2)", "x - y"),
+    ("sqrt(x ** 2 * y ** 2)", "x * y"),
+    ("abs(x)", "x"),
+    ("abs(x)", "-x"),
+    ("max(x, y)", "x"),
+    ("max(x, y)", "x + y"),
+    ("min(x, y)", "max(x, y)"),
+    ("log(x ** 2)", "2 * log(x)"),
+    ("exp(log(x))", "x"),
+    ("(x ** 2) ** 0.5", "x"),
+    ("(x ** 3) ** (1 / 3)", "x"),
+    ("log(p + q)", "log(p) + log(q)"),
+    ("exp(x * y)", "exp(x) * exp(y)"),
+    ("exp(x)", "1 + x"),
+    ("x * 1.0000000000000002", "x"),
+    ("x + 1e-300", "x"),
+    ("x * 1e-300", "0 * x"),
+    ("x * 0.3333333333333333", "x / 3"),
+    ("x * 0.30000000000000004", "x * 0.3"),
+    ("x * log(2.0)", "x * 0.6931471805599453"),
+    ("x * exp(1.0)", "x * 2.718281828459045"),
+    ("x * sqrt(2.0)", "x * 1.4142135623730951"),
+    ("sigmoid(x)", "sigmoid(x) + 1e-17 * sigmoid(y)"),
+    ("(x - x) * (1 / (y - y))", "0 * x"),
+    ("(x - x) / (y - y)", "1 + 0 * x"),
+    ("exp(-exp(exp(7 + p)))", "0 * x"),
+    ("x * exp(-800.0 - p)", "0 * x"),
+    ("1 / (1 + exp(800.0 + p))", "0 * x"),
+    ("sin(2 * x)", "2 * sin(x)"),
+    ("sin(x)", "x"),
+    ("cos(x)", "sin(x)"),
+    ("cos(-x)", "-cos(x)"),
+    ("erf(x)", "tanh(x)"),
+    ("lgamma(p)", "log(p)"),
+    ("floor(x)", "x"),
+    ("where(x > 0, x, 0)", "x"),
+    ("where(x > y, 1.0, 0.0)", "1 + 0 * x"),
+    ("x ** 64", "x"),
+    ("tanh(x)", "sigmoid(x)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "right"), FALSE)
+def test_unequal_expressions_are_not_certified(left, right):
+    assert not truly_equal(left, right)
+    made = scalar_equation(left, right)
+    assert {type(certificate(made, seed)) for seed in range(3)} == {str}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        equation(lambda a, x: x @ a, lambda a, x: a @ x, a=real("n", "n"), x=real("n")),
+        equation(lambda a: a @ a.T, lambda a: a.T @ a, a=real("n", "n")),
+        equation(lambda y: y, lambda y: jnp.eye(len(y))[0], y=one_hot("C")),
+        equation(lambda y: y**2, lambda y: 2 * y - 1, y=binary("N")),
+        equation(lambda y: jnp.sum(y**2), lambda y: jnp.sum(y), y=simplex("C")),
+        equation(lambda y, z: z[y], lambda y, z: z[0], y=label("C"), z=real("C")),
+        equation(lambda x: jnp.sort(x), lambda x: x, x=real("n")),
+        equation(lambda x: jnp.argmax(x), lambda x: jnp.zeros(()), x=real("n")),
+    ],
+)
+def test_what_holds_on_a_part_of_the_inputs_is_not_certified(made):
+    assert {type(certificate(made, seed)) for seed in range(4)} == {str}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        equation(lambda y: jnp.sum(y, 0), lambda y: jnp.ones(()), y=one_hot("C")),
+        equation(lambda y: y**2, lambda y: y, y=one_hot("C")),
+        equation(lambda y: y * (1 - y), lambda y: 0 * y, y=binary("N")),
+        equation(lambda y: 1 - y[0], lambda y: jnp.sum(y[1:]), y=simplex("C")),
+        equation(
+            lambda y: jnp.sum(y, axis=0), lambda y: jnp.ones(y.shape[1]), y=simplex("C", "B", axis=0)
+        ),
+        equation(
+            lambda y, z: jax.nn.one_hot(y, len(z)) @ z, lambda y, z: z[y], y=label("C"), z=real("C")
+        ),
+    ],
+)
+def test_the_constraints_of_inputs_are_constraints_of_residues(made):
+    assert isinstance(certificate(made), Certificate)
+
+
+def towers_of(made, seed=0):
+    """The towers in which a claim is judged with a seed."""
+    return Towers(np.random.default_rng(_digest(traced_claim(made, seed), seed)), 16)
+
+
+HONEST = scalar_equation("x * y", "y * x")
+
+
+def vanishing_factors():
+    """Floats near 1 with a product that is zero modulo all primes of the honest claim."""
+    return [prime / 2**30 for prime in towers_of(HONEST).primes.ravel().tolist()]
+
+
+def test_constants_that_vanish_in_known_towers_do_not_vanish_in_others():
+    factors = vanishing_factors()
+
+    def product(start):
+        return math.prod(factors[:30]) * start  # rounded; the program below is exact
+
+    def tiny(x):
+        for factor in factors:
+            x = x * factor * 0.5
+        return x * 2.0**-200
+
+    assert abs(product(1.0)) > 0
+    for false in (lambda x, y: x * y + tiny(x), lambda x, y: x * y * jnp.exp(tiny(x))):
+        made = equation(lambda x, y: x * y, false, x=real(), y=real())
+        assert {type(certificate(made, seed)) for seed in range(3)} == {str}
+
+
+def test_the_same_constants_would_vanish_in_the_known_towers():
+    arithmetic = Residues(towers_of(HONEST))
+    product = arithmetic.exactly(np.array([1.0]))
+    for factor in vanishing_factors():
+        product = arithmetic.apply("mul", product, arithmetic.exactly(np.array([factor])))
+    assert not product.residues.any()
+
+
+def power(x, exponent):
+    """x^n by products of squares."""
+    result = 1.0
+    while exponent:
+        result, x, exponent = result * x if exponent % 2 else result, x * x, exponent // 2
+    return result
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_powers_of_the_order_of_known_fields_are_no_identity_in_others(less):
+    (prime, *_), *_ = towers_of(HONEST).primes.tolist()
+    made = equation(lambda x: power(x, prime - less), lambda x: power(x, 1 - less) + 0 * x, x=real())
+    with jax.enable_x64(True):
+        arithmetic = Residues(towers_of(HONEST))
+        x = arithmetic.towers.uniform(1)[:, :1, :1]
+        known = np.uint64(prime)
+        residue = int(x[0, 0, 0])
+        assert pow(residue, prime - less, prime) == (residue if not less else 1), known
+    assert {type(certificate(made, seed)) for seed in range(3)} == {str}
+
+
+@pytest.mark.parametrize("exponent", [2**31 - 1, -(2**20), 5000])
+def test_a_large_power_is_refused(exponent):
+    made = equation(lambda p: jax.lax.integer_pow(p, exponent), lambda p: p, p=positive())
+    assert "degree" in str(Uncertified) or isinstance(certificate(made), str)
+
+
+def test_chains_are_distinct_chains_of_primes():
+    found = chains(np.random.default_rng(5), 40)
+    assert len({*map(tuple, found.tolist())}) == 40
+    for chain in found.tolist():
+        assert all(map(sympy.isprime, chain)) and 2**27 < chain[-1] < 2**28
+        assert all(p == 2 * q + 1 for p, q in zip(chain, chain[1:], strict=False))
+
+
+def test_other_seeds_and_other_programs_have_other_towers():
+    other = scalar_equation("x * y", "y * x + 0")
+    found = [towers_of(HONEST, 0), towers_of(HONEST, 1), towers_of(other, 0)]
+    assert not set.intersection(*({*map(int, towers.primes[:, 0])} for towers in found))
+
+
+def test_logarithms_are_exponents_of_the_generators():
+    towers = Towers(np.random.default_rng(0), 2)
+    squares, everywhere = towers.squares(3), np.ones((2, LEVELS), bool)
+    logarithms = towers.log(squares, everywhere)
+    for entry, draw_, level in np.ndindex(3, 2, LEVELS - 1):
+        generator, prime = int(towers.generators[draw_, level]), int(towers.primes[draw_, level])
+        exponent = int(logarithms[entry, draw_, level + 1])
+        assert exponent < towers.primes[draw_, level + 1]
+        assert pow(generator, exponent, prime) == squares[entry, draw_, level]
+
+
+def test_inverses_and_powers_are_those_of_the_integers():
+    towers = Towers(np.random.default_rng(0), 2)
+    x = towers.uniform(5)
+    x[2] = 0
+    inverse, cube = towers.inverse(x), towers.power(x, np.array(3, np.uint64))
+    for index in np.ndindex(x.shape):
+        number, prime = int(x[index]), int(towers.primes[index[1:]])
+        assert inverse[index] == (pow(number, -1, prime) if number else 0)
+        assert cube[index] == pow(number, 3, prime)
+
+
+def test_the_residues_of_floats_are_those_of_their_fractions():
+    arithmetic = Residues(Towers(np.random.default_rng(0), 2))
+    floats = np.array([0.1, -1e300, 5e-324, 2.0**70, -3.0])
+    residues = arithmetic.exactly(floats).residues
+    for entry, number in enumerate(floats.tolist()):
+        for index, prime in np.ndenumerate(arithmetic.towers.primes):
+            fraction = sympy.Rational(number)
+            expected = int(fraction.p) * pow(int(fraction.q), -1, int(prime)) % int(prime)
+            assert residues[(entry, *index)] == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "reason"),
+    [
+        (lambda x: jnp.linalg.eigvalsh(x @ x.T).sum(), "eigh", "eigh"),
+        (lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x))), "fft", "complex"),
+        (lambda x: jnp.sum(jnp.sin(2 * x) - 2 * jnp.sin(x) * jnp.cos(x)), "sin", "cos, sin"),
+        (lambda x: jnp.exp(jnp.exp(jnp.exp(jnp.exp(x)))).sum() * 1e-300, "depth", "too deep"),
+        (lambda x: jnp.sum(x).astype(jnp.float32).astype(float), "float32", "fewer bits"),
+    ],
+)
+def test_the_reason_for_no_certificate_names_the_operation(function, kind, reason):
+    made = equation(function, lambda x: function(x) + 0 * x[0, 0], x=real(3, 3))
+    if kind == "sin":
+        made = equation(function, lambda x: 0 * x[0, 0], x=real(3, 3))
+    assert reason in certificate(made)
+
+
+def test_without_time_there_is_no_certificate():
+    assert certificate(HONEST, seconds=1e-9) == "not done in 1e-09 s"
