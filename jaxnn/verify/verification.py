@@ -165,7 +165,15 @@ def _at_sizes(
     if fits is None:
         return _verdict(claim, "refuted", trials=affordable)
     verdict = _judge(traced, points, values, *fits, only_failing=only_random)
-    return _with_layout(verdict, traced, fits[0])._replace(trials=affordable)
+    verdict = _with_layout(verdict, traced, fits[0])._replace(trials=affordable)
+    if only_random or not (verdict.holds and claim.certify):
+        return verdict
+    from jaxnn.verify.exact.certificate import with_certificate
+
+    ordinary = [value[:affordable] for value in jax.tree.leaves(points)]
+    of_ordinary = Values(*([leaf[:affordable] for leaf in leaves] for leaves in values))
+    seed = int(rng.integers(2**32))
+    return with_certificate(verdict, traced, fits[0], ordinary, of_ordinary, seed)
 
 
 def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
