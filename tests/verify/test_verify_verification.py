@@ -75,12 +75,17 @@ def test_errors_and_refutations_pass_only_where_they_are_expected(verdict):
     assert_holds(CLAIMS[verdict], trials=TRIALS, allow=(verdict,))
 
 
+def timeless(verdict):
+    """The verdict without the measured times."""
+    certificate = verdict.certificate and verdict.certificate._replace(seconds=0.0)
+    return verdict._replace(seconds=0.0, certificate=certificate)
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("verdict", ["refuted", "holds_unstable", "kink"])
 def test_the_same_seed_gives_the_same_evidence(verdict, seed):
     one, other = (
-        to_json([verify(CLAIMS[verdict], trials=TRIALS, seed=seed)._replace(seconds=0.0)])
-        for _ in range(2)
+        to_json([timeless(verify(CLAIMS[verdict], trials=TRIALS, seed=seed))]) for _ in range(2)
     )
     assert one == other
     assert json.loads(one)[0]["verdict"] == verdict
