@@ -87,6 +87,16 @@ def as_path(name: str, value: Any) -> Path:
     return Path(value)
 
 
+def make_folder(folder: Path, error: type[Exception] = NotADirectoryError) -> None:
+    """Creates a folder and all missing parents, names on the disk; ``error`` if a file is there."""
+    if folder.exists() and not folder.is_dir():
+        raise error(f"{folder} is a file, expected a folder")
+    if not folder.exists():
+        make_folder(folder.parent, error)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     """Opens a regular file to read: a FIFO would wait for ever, a device would fill the memory.
 
@@ -360,6 +370,24 @@ def named_leaves(prefix: str, tree: PyTree) -> dict[str, Any]:
     """The leaves of a tree by place: ``params[0].weight``."""
     leaves = jax.tree.leaves_with_path(tree)
     return {prefix + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def shapes(prefix: str, tree: PyTree, *replicates: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of all leaves by place, with the numbers of replicates in front."""
+    leaves = named_leaves(prefix, tree)
+    return {name: (*replicates, *np.shape(leaf)) for name, leaf in leaves.items()}
+
+
+def require_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], origin: str
+) -> None:
+    """ValueError with the name of the first array whose shape is not as expected."""
+    for name in {**found, **expected}:
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"{printable(name)} has the shape {found.get(name)}, expected {expected.get(name)} "
+                f"{origin}"
+            )
 
 
 def restore(prefix: str, template: PyTree, arrays: Arrays) -> PyTree:

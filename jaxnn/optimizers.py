@@ -70,14 +70,25 @@ OPTIMIZERS = (*_OURS, "adam")
 
 
 def check_optimizer(optimizer: str | Optimizer) -> None:
-    """ValueError unless the optimizer is a callable or has a known name."""
-    if getattr(optimizer, "__module__", "").startswith("optax.") and callable(optimizer):
-        name = getattr(optimizer, "__name__", "adam")
-        raise ValueError(f"optimizer is optax.{name}, expected the name {name!r}")
-    if not callable(optimizer) and not isinstance(optimizer, str):
+    """ValueError unless the optimizer is a function of hyperparameters or has a known name."""
+    if callable(optimizer):
+        if _first_parameter(optimizer) == "learning_rate":  # as of all optimizers of optax
+            name = getattr(optimizer, "func", optimizer).__name__
+            known = f"the name {name!r}, or " if name in get_args(OptimizerName) else ""
+            expected = f"{known}lambda h: {name}(h.learning_rate)"
+            raise ValueError(f"optimizer is {name}, of a learning rate, expected {expected}")
+    elif not isinstance(optimizer, str):
         _refuse(optimizer)
-    if not callable(optimizer) and optimizer not in OPTIMIZERS:
+    elif optimizer not in OPTIMIZERS:
         named(optimizer)
+
+
+def _first_parameter(function: Any) -> str:
+    """The name of a function's first parameter, where known."""
+    try:
+        return next(iter(signature(function).parameters), "")
+    except (TypeError, ValueError):
+        return ""
 
 
 def reads(optimizer: str | Optimizer) -> tuple[str, ...] | None:
@@ -114,6 +125,8 @@ def hyper_class(optimizer: OptimizerName) -> Any:
       >>> hyper_class("adagrad")(learning_rate=0.1, eps=1e-6)
       AdagradHyper(learning_rate=0.1, l2=0.0, clip=None, initial_accumulator_value=0.1, eps=1e-06)
     """
+    if not isinstance(optimizer, str):
+        _refuse(optimizer)
     return _hyper_class(optimizer)
 
 
@@ -169,7 +182,7 @@ def _works(make: Callable[..., Any], *names: str) -> bool:
         jax.eval_shape(step, dict.fromkeys(("learning_rate", *names), 0.5), params)
     except Exception:  # optax raises many kinds of errors
         return False
-    return next(iter(signature(make).parameters)) == "learning_rate"
+    return _first_parameter(make) == "learning_rate"
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,10 @@ class OptaxSchedule:
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        given = (f"{name}={value!r}" for name, value in sorted(self.arguments.items()))
+        return f"optax.{self.name}({', '.join(given)})"
 
     def __call__(self, steps: int) -> Callable[[Array], ArrayLike]:
         """The ``optax.Schedule`` for a number of steps."""

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import sys
 from _thread import interrupt_main
@@ -25,6 +26,7 @@ import jaxnn
 from jaxnn.extras import require
 from jaxnn.files import atomic_write
 from jaxnn.files import printable as printable
+from jaxnn.types import require_type
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -208,6 +210,8 @@ def console(stream: TextIO | None = None) -> "Console":
     require("search", "rich")
     from rich.console import Console
 
+    writes = stream is None or callable(getattr(stream, "write", None))
+    require_type(writes, "stream", stream, "an open text file")
     output = stream or sys.stdout or io.StringIO()
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) else 100
@@ -237,10 +241,12 @@ def print_table(
     cells = [[*map(shown, row)] for row in rows]
     columns = [shown(heading).plain for heading in columns]
     listed = [(heading, [row[i].plain for row in cells]) for i, heading in enumerate(columns)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for (heading, texts), width in zip(listed, _widths(listed, output.width), strict=True):
+    gap, widths = _widths(listed, output.width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for (heading, texts), width in zip(listed, widths, strict=True):
         justify = "right" if all(map(_is_number, texts)) else "left"
-        table.add_column(Text(heading), justify=justify, overflow="fold", width=width)
+        heading = Text(_broken(heading, width or len(heading)))
+        table.add_column(heading, justify=justify, overflow="fold", width=width)
     for row in cells:
         table.add_row(*row)
     if title:
@@ -248,22 +254,39 @@ def print_table(
     output.print(table)
 
 
-def _widths(columns: Sequence[tuple[str, list[str]]], width: int) -> list[int | None]:
-    """Widths of (heading, cells) that keep numbers and words whole; None without enough room."""
-    room = width - 2 * len(columns)  # 2: the gap between columns
+def _widths(
+    columns: Sequence[tuple[str, list[str]]], width: int
+) -> tuple[int, list[int] | list[None]]:
+    """The gap and the widths for (heading, cells): words stay whole, as far as there is room."""
     wanted = [max(map(len, (heading, *cells))) for heading, cells in columns]
-    for headings in (True, False):  # whole words in the headings too, if there is room
-        least = []
+    for gap, headings, numbers in (
+        (2, True, True),
+        (1, True, True),
+        (1, True, False),
+        (2, False, True),
+    ):
+        room, least = width - 2 - gap * (len(columns) - 1), []
         for heading, cells in columns:
-            words = cells if all(map(_is_number, cells)) else " ".join(cells).split()
-            titles = heading.split() if headings else []
+            whole = numbers and all(map(_is_number, cells))
+            words = cells if whole else " ".join(cells).split()
+            titles = re.findall("[^_ ]*_?", heading) if headings else []
             least.append(max(map(len, (*titles, *words)), default=1))
         if sum(least) <= room:
             bounds = [*zip(least, wanted, strict=True)]
             limits = range(max(wanted) + 1)
             widths = ([max(low, min(high, limit)) for low, high in bounds] for limit in limits)
-            return [*max((each for each in widths if sum(each) <= room), key=sum)]
-    return [None] * len(columns)
+            return gap, [*max((each for each in widths if sum(each) <= room), key=sum)]
+    return 2, [None] * len(columns)
+
+
+def _broken(heading: str, width: int) -> str:
+    """The lines of a heading: names break after underscores."""
+    lines = [""]
+    for part in re.findall("[^_ ]*[_ ]?", heading):
+        if len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines).lstrip("\n")
 
 
 def _is_number(cell: str) -> bool:

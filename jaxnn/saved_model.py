@@ -189,14 +189,12 @@ def save_model(
     require_type(isinstance(about, Mapping), "about", about, "a dict of notes")
     scale = np.asarray(as_array("scale", scale))
     model, template = spec.model, jax.eval_shape(spec.model.init, jax.random.key(0))
-    if _shapes(params) == _shapes(template):
+    if files.shapes("params", params) == files.shapes("params", template):
         params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
-    found = _shapes(params)
+    found = files.shapes("params", params)
     replicates = next(iter(found.values()), (1,))[:1]
-    if found != _shapes(template, *replicates):
-        raise ValueError(
-            f"params have the shapes {found}, expected {_shapes(template)}, or each with R in front"
-        )
+    expected = files.shapes("params", template, *replicates)
+    files.require_shapes(found, expected, "as of spec.model.init, with or without R in front")
     known: dict[str, Any] = {"kind": "other"}  # JSON has no custom models and activations
     if isinstance(model, MLP) and model.activation in ACTIVATIONS:
         known = {"kind": "mlp", "sizes": model.sizes, "activation": model.activation}
@@ -211,7 +209,7 @@ def save_model(
         **environment(),
     }
     content, _ = files.pack(files.named_leaves("params", params), plain(manifest))
-    path.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path)
     with files.atomic_write(path / MODEL) as file:
         file.write(content)
 
@@ -301,23 +299,12 @@ def _check(folder: Path | str, manifest: files.Manifest, schema: Mapping[str, An
         raise DamagedFileError(f"{Path(folder) / MODEL} is damaged: {fault}")
 
 
-def _shapes(params: PyTree, *replicates: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of all leaves by name, with R in front."""
-    leaves = files.named_leaves("params", params)
-    return {name: (*replicates, *np.shape(leaf)) for name, leaf in leaves.items()}
-
-
 def _restore(
     folder: Path | str, manifest: files.Manifest, arrays: files.Arrays, template: PyTree
 ) -> PyTree:
     """The arrays of a file as a tree, after a comparison of the shapes."""
-    expected = _shapes(template, manifest["replicates"])
+    expected = files.shapes("params", template, manifest["replicates"])
     found = {name: array.shape for name, array in arrays.items()}
-    for name in {**found, **expected}:
-        if found.get(name) != expected.get(name):
-            raise ValueError(
-                f"{folder}: {files.printable(name)} has the shape {found.get(name)}, expected "
-                f"{expected.get(name)} as in the template"
-            )
+    files.require_shapes(found, expected, f"as in the template ({folder})")
     leaves = [arrays[name] for name in files.named_leaves("params", template)]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -22,6 +23,7 @@ from jaxnn.types import (
     OptimizerName,
     ScheduleName,
     require_count,
+    require_scalar,
     require_type,
     shown,
     whole,
@@ -74,15 +76,18 @@ class Spec:
         object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))
         get_loss(self.loss)
         check_optimizer(self.optimizer)
-        factors = schedule(self.schedule)(self.steps) if callable(self.schedule) else None
-        if factors is None:
-            schedule(self.schedule)
-        elif not callable(factors):
-            raise ValueError(
-                f"schedule({self.steps}) is {factors}, expected a function of the iteration: of a "
-                "schedule of optax give the name, such as 'warmup_cosine', or a function of the "
-                "number of steps: lambda steps: optax.cosine_decay_schedule(1.0, steps)"
-            )
+        factors = schedule(self.schedule)
+        if factors is self.schedule:  # of the user's own
+            factors = factors(self.steps)
+            if not callable(factors):
+                raise ValueError(
+                    f"schedule({self.steps}) is {shown(factors)}, expected a function of the "
+                    "iteration: of a schedule of optax give the name, such as 'warmup_cosine', or "
+                    "a function of the number of steps: lambda steps: "
+                    "optax.cosine_decay_schedule(1.0, steps)"
+                )
+            iteration = jax.ShapeDtypeStruct((), jnp.int32)
+            require_scalar(f"schedule({self.steps})(iteration)", factors, iteration)
         allowed = range(self.steps + 1)
         points = self.evaluate_at if isinstance(self.evaluate_at, Iterable) else [self.evaluate_at]
         if not all(whole(point) in allowed for point in points):
@@ -92,6 +97,11 @@ class Spec:
             )
         points = {*map(int, points), self.steps}
         object.__setattr__(self, "evaluate_at", tuple(sorted(points)))
+
+
+def require_spec(spec: Any) -> None:
+    """TypeError unless the argument is a ``Spec``."""
+    require_type(isinstance(spec, Spec), "spec", spec, "jaxnn.Spec(model, steps)")
 
 
 def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> "GradientTransformation":
@@ -117,12 +127,12 @@ def with_defaults(spec: Spec, hyper: Any) -> Any:
     return hyper._replace(**{name: v if name in read else None for name, v in values.items()})
 
 
-def check_hyper(hyper: Any) -> None:
+def check_hyper(spec: Spec, hyper: Any) -> None:
     """ValueError for a hyperparameter out of its range; None and traced values pass."""
     require_hyper(hyper)
     for name, value in hyper._asdict().items():
         if not isinstance(value, Tracer) and (value is not None or name in ("learning_rate", "l2")):
-            check_range(name, value)
+            check_range(name, value, spec.optimizer)
 
 
 def require_hyper(hyper: Any) -> None:
@@ -132,14 +142,15 @@ def require_hyper(hyper: Any) -> None:
     require_type(fits and not isinstance(hyper, type), "hyper", hyper, expected)
 
 
-def check_range(name: str, value: ArrayLike | None) -> None:
-    """ValueError for values of a traced hyperparameter out of the range of its name."""
+def check_range(name: str, value: ArrayLike | None, *optimizers: OptimizerName | Optimizer) -> None:
+    """ValueError for values of a hyperparameter out of the range of its name, and no default."""
     expected, in_range = _RANGES.get(name, ("a finite number", np.isfinite))
     values = np.asarray(value)
     good = np.zeros(values.shape, bool)
     if values.dtype.kind in "iu" or jnp.issubdtype(values.dtype, np.floating):
         values = values.astype(float)
-        good = np.isfinite(values) & in_range(values)
+        usual = [known[name] for known in map(defaults, optimizers) if known.get(name) is not None]
+        good = np.isfinite(values) & (in_range(values) | np.isin(values, usual))
     if not np.all(good):
         raise ValueError(f"{name} is {shown(values[~good].tolist()[0])}, expected {expected}")
 

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.files import require_shapes, shapes
 from jaxnn.losses import checked_targets, classification_error, l2_penalty
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import get_loss
-from jaxnn.spec import Spec, check_hyper, optimizer_at, require_hyper, with_defaults
+from jaxnn.spec import Spec, check_hyper, optimizer_at, require_hyper, require_spec, with_defaults
 from jaxnn.types import (
     Array,
     ArrayLike,
@@ -28,6 +29,7 @@ from jaxnn.types import (
     as_key,
     checked_data,
     on_host,
+    require_scalar,
     require_type,
     shown,
 )
@@ -101,16 +103,26 @@ def objective(
 
     Source: S2.4.
     """
-    require_type(isinstance(spec, Spec), "spec", spec, "jaxnn.Spec(model, steps)")
-    fits = isinstance(batch, tuple | list) and len(batch) == 2
-    require_type(fits, "batch", batch, "(inputs [B, in], targets)")
+    require_spec(spec)
     l2 = as_array("l2", l2)
-    losses, _ = _over_examples(spec, params, *batch, layout)
+    losses, _ = _over_examples(spec, params, *as_batch(batch), layout)
     loss = jnp.mean(losses)
     return loss + l2 * l2_penalty(params), loss
 
 
-@partial(jax.jit, static_argnames=("spec", "layout"))
+def as_batch(batch: Any) -> Batch:
+    """A minibatch, in arrays; TypeError or ValueError for anything else, such as one example."""
+    fits = isinstance(batch, tuple | list) and len(batch) == 2
+    require_type(fits, "batch", batch, "(inputs [B, in], targets)")
+    inputs, targets = map(as_array, ("the inputs of the batch", "the targets of the batch"), batch)
+    if not inputs.ndim or inputs.shape[:1] != targets.shape[:1]:
+        raise ValueError(
+            f"batch has inputs {inputs.shape} and targets {targets.shape}, expected inputs [B, in] "
+            "and B targets"
+        )
+    return inputs, targets
+
+
 def train_step(
     spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout = ALONE
 ) -> tuple[State, Array]:
@@ -129,7 +141,35 @@ def train_step(
 
     Returns:
       The next state, and the unregularised loss on the minibatch before the update.
+
+    Raises:
+      TypeError: an argument of another type.
+      ValueError: the state or the minibatch do not fit the program.
     """
+    require_spec(spec)
+    require_hyper(hyper)
+    require_type(isinstance(state, State), "state", state, "what init_state or train_step returns")
+    for leaf in jax.tree.leaves((hyper, state)):
+        if not isinstance(leaf, jax.Array | float):
+            as_array("a value of hyper or state", leaf)
+    return _checked_step(spec, hyper, state, as_batch(batch), layout)
+
+
+@partial(jax.jit, static_argnames=("spec", "layout"))
+def _checked_step(
+    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout
+) -> tuple[State, Array]:
+    first = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
+    found, expected = (shapes("state", tree) for tree in (state, first))
+    require_shapes(found, expected, "as of init_state(spec, hyper, key)")
+    return _step(spec, hyper, state, batch, layout)
+
+
+@partial(jax.jit, static_argnames=("spec", "layout"))
+def _step(
+    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout
+) -> tuple[State, Array]:
+    """``train_step`` without the checks."""
     import optax
 
     slope = jax.grad(objective, argnums=1, has_aux=True)
@@ -151,7 +191,8 @@ def train_step(
 
 def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     """A freshly drawn model, before the first update."""
-    require_hyper(hyper)
+    require_spec(spec)
+    check_hyper(spec, hyper)
     params = spec.model.init(as_key(key))
     optimizer = optimizer_at(spec, hyper, jnp.int32(0))
     return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
@@ -163,9 +204,11 @@ def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> 
     With a batch axis, the devices along the axis take turns.
 
     Raises:
+      TypeError: no ``Data``, or no ``Spec``.
       ValueError: the data do not fit each other or the model.
     """
-    if on_host(data.targets) is not None:
+    require_spec(spec)
+    if on_host(getattr(data, "targets", ())) is not None:
         (data,) = checked_data([("given", data)])
         data = fitted(spec, "given", data)
     return _evaluate(spec, params, data, layout)
@@ -269,11 +312,11 @@ def checked(
     spec: Spec, hyper: Any, data: Data, evaluate_on: Mapping[str, Data] | None
 ) -> tuple[Any, Data, dict[str, Data]]:
     """The hyperparameters, the data, and the data sets to evaluate, completed by the defaults."""
-    require_type(isinstance(spec, Spec), "spec", spec, "jaxnn.Spec(model, steps)")
+    require_spec(spec)
     fits = evaluate_on is None or isinstance(evaluate_on, Mapping)
     require_type(fits, "evaluate_on", evaluate_on, "data sets by name: {'test': test}")
     evaluate_on = {"train": data} if evaluate_on is None else dict(evaluate_on)
-    check_hyper(hyper)
+    check_hyper(spec, hyper)
     names = ["train", *("evaluated train" if name == "train" else name for name in evaluate_on)]
     sets = checked_data([*zip(names, (data, *evaluate_on.values()), strict=True)])
     if spec.batch_size > len(sets[0].targets):
@@ -362,7 +405,7 @@ def _start_and_step(
             indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
         if withheld.count:
             indices += withheld.count * (indices >= withheld.first)
-        return train_step(spec, hyper, state, take(data, indices), layout)[0]
+        return _step(spec, hyper, state, take(data, indices), layout)[0]
 
     return partial(init_state, spec, hyper, init_key), step
 
@@ -399,17 +442,9 @@ def _check_loss(spec: Spec, x: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruc
     """ValueError unless a model and a loss take an example, and the loss is a scalar."""
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
     check_parameters(params)
-    try:
-        loss, _ = jax.eval_shape(partial(loss_and_error, spec), params, x, target)
-    except jax.errors.JAXTypeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"the loss is no function of jax.numpy, as expected: {reason}") from error
-    require_type(hasattr(loss, "shape"), "the loss of one example", loss, "a scalar")
-    if loss.shape:
-        raise ValueError(
-            f"the loss of one example has the shape {loss.shape}, expected a scalar, such as by "
-            "jnp.sum"
-        )
+    require_scalar(
+        "the loss of one example", lambda *each: loss_and_error(spec, *each)[0], params, x, target
+    )
 
 
 def check_parameters(params: PyTree) -> None:

@@ -50,71 +50,22 @@ RuleName = Literal["mean", "one_standard_error"]
 MethodName = Literal["grid", "hyperband"]
 """The methods of a search that need no argument."""
 OptimizerName = Literal[
-    "sgd",
-    "momentum",
-    "nesterov",
-    "adam",
-    "adabelief",
-    "adadelta",
-    "adafactor",
-    "adagrad",
-    "adamax",
-    "adamaxw",
-    "adamw",
-    "adan",
-    "amsgrad",
-    "fromage",
-    "lamb",
-    "lars",
-    "lion",
-    "nadam",
-    "nadamw",
-    "noisy_sgd",
-    "novograd",
-    "optimistic_adam",
-    "optimistic_adam_v2",
-    "optimistic_gradient_descent",
-    "radam",
-    "rmsprop",
-    "rprop",
-    "sign_sgd",
-    "signum",
-    "sm3",
-    "yogi",
-]
+    "sgd", "momentum", "nesterov", "adam", "adabelief", "adadelta", "adafactor", "adagrad",
+    "adamax", "adamaxw", "adamw", "adan", "amsgrad", "fromage", "lamb", "lars", "lion", "nadam",
+    "nadamw", "noisy_sgd", "novograd", "optimistic_adam", "optimistic_adam_v2",
+    "optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sign_sgd", "signum", "sm3", "yogi"
+]  # fmt: skip
 """Every optimizer of ``jaxnn.optimizers.named``; give the function of a newer one of optax."""
 ScheduleName = Literal[
-    "constant",
-    "cosine",
-    "step",
-    "constant_schedule",
-    "cosine_decay",
-    "cosine_decay_schedule",
-    "cosine_onecycle",
-    "cosine_onecycle_schedule",
-    "exponential",
-    "exponential_decay",
-    "linear",
-    "linear_onecycle",
-    "linear_onecycle_schedule",
-    "linear_schedule",
-    "piecewise_constant",
-    "piecewise_constant_schedule",
-    "piecewise_interpolate",
-    "piecewise_interpolate_schedule",
-    "polynomial",
-    "polynomial_schedule",
-    "sgdr",
-    "sgdr_schedule",
-    "warmup_constant",
-    "warmup_constant_schedule",
-    "warmup_cosine",
-    "warmup_cosine_decay",
-    "warmup_cosine_decay_schedule",
-    "warmup_exponential",
-    "warmup_exponential_decay",
-    "warmup_exponential_decay_schedule",
-]
+    "constant", "cosine", "step", "constant_schedule", "cosine_decay", "cosine_decay_schedule",
+    "cosine_onecycle", "cosine_onecycle_schedule", "exponential", "exponential_decay", "linear",
+    "linear_onecycle", "linear_onecycle_schedule", "linear_schedule", "piecewise_constant",
+    "piecewise_constant_schedule", "piecewise_interpolate", "piecewise_interpolate_schedule",
+    "polynomial", "polynomial_schedule", "sgdr", "sgdr_schedule", "warmup_constant",
+    "warmup_constant_schedule", "warmup_cosine", "warmup_cosine_decay",
+    "warmup_cosine_decay_schedule", "warmup_exponential", "warmup_exponential_decay",
+    "warmup_exponential_decay_schedule"
+]  # fmt: skip
 
 
 class Model(Protocol):
@@ -220,6 +171,23 @@ def require_type(fits: object, name: str, value: Any, expected: str) -> None:
     """TypeError with a value and the expectation unless the value is of a fitting type."""
     if not fits:
         raise TypeError(f"{name} is {shown(value)}, expected {expected}")
+
+
+def require_scalar(name: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """TypeError or ValueError unless a function of JAX's arrays returns a real number.
+
+    Nothing is computed: the arguments are arrays, or shapes and types.
+    """
+    outputs: list[Any] = []
+    try:
+        jax.eval_shape(lambda *given: outputs.append(function(*given)), *arguments)
+    except jax.errors.JAXTypeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} is no function of jax.numpy, as expected: {reason}") from error
+    found = as_array(name, outputs[0])
+    if found.shape or jnp.iscomplexobj(found):
+        wrong = f"the shape {found.shape}" if found.shape else f"the dtype {found.dtype}"
+        raise ValueError(f"{name} has {wrong}, expected a scalar, such as by jnp.sum")
 
 
 def shown(value: Any) -> str:

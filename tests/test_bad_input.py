@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 import traceback
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ from jaxnn import (
     data,
     distributed,
     losses,
+    optimizers,
     saved_model,
     search,
     train,
@@ -59,8 +61,8 @@ def spec(**changes) -> Spec:
         ({"schedule": "warm"}, r"schedule is 'warm', expected one of .*cosine.* or a callable"),
         (
             {"schedule": optax.warmup_cosine_decay_schedule(0.0, 0.1, 1, 2)},
-            r"schedule\(2\) is 0\.0\d*, expected a function of the iteration: of a schedule of "
-            r"optax give the name, such as 'warmup_cosine', or .* lambda steps: .*",
+            r"schedule\(2\) is Array\(0\..*\), expected a function of the iteration: of a schedule "
+            r"of optax give the name, such as 'warmup_cosine', or .* lambda steps: .*",
         ),
         ({"evaluate_at": (3,)}, r"evaluate_at is \(3,\), expected iterations from 0 to 2"),
         ({"evaluate_at": (-1, 2)}, r"evaluate_at is \(-1, 2\), expected iterations from 0 to 2"),
@@ -188,8 +190,10 @@ def test_functions_refuse_what_does_not_fit(call, message):
 
 X, VECTOR = np.ones(4, np.float32), np.ones(3, np.float32)
 LAYER = Layer(np.ones((3, 4), np.float32), VECTOR)
+STATE = jaxnn.init_state(spec(), Hyper(0.1), KEY)
 LAST = Layer(np.ones((2, 3), np.float32), np.ones(2, np.float32))
 ROWS, LABELS = np.ones((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
+BATCH = ROWS, LABELS
 NUMBERS = "expected numbers$"
 LAYERS = r"expected layers, such as \(Layer\(weight, bias\),\)$"
 
@@ -337,7 +341,31 @@ DOORS = [
     (lambda: spec(optimizer="rmsprp"), ValueError, r"or a callable; did you mean 'rmsprop'\?$"),
     (lambda: spec(optimizer=None), ValueError, "optimizer is None, expected one of"),
     (lambda: spec(optimizer=["adam"]), ValueError, r"optimizer is \['adam'\], expected one of"),
-    (lambda: spec(optimizer=optax.adam), ValueError, "is optax.adam, expected the name 'adam'$"),
+    *(
+        (lambda made=made: spec(optimizer=made), ValueError, message)
+        for made, message in [
+            (
+                optax.adam,
+                "optimizer is adam, of a learning rate, expected the name 'adam', or lamb",
+            ),
+            (partial(optax.adam, b1=0.5), "optimizer is adam, of .*, expected the name 'adam', or"),
+            (optax.inject_hyperparams(optax.lion), "is lion, of .*, expected the name 'lion', or"),
+            (optax.contrib.prodigy, r"is prodigy, of .*, expected lambda h: prodigy\(h\.learning"),
+            (optimizers.momentum, "optimizer is momentum, of .*, expected the name 'momentum'"),
+        ]
+    ),
+    (
+        lambda: space(optimizer=fixed(optax.adam)),
+        search.SpaceError,
+        "optimizer can be <function adam at .*>, expected the name 'adam', or lambda h: adam",
+    ),
+    *(
+        (lambda name=name: optimizers.hyper_class(name), ValueError, message)
+        for name, message in [
+            (optax.adam, r"optimizer is <function adam .*>, expected one of \['adam'"),
+            (["adam"], r"optimizer is \['adam'\], expected one of"),
+        ]
+    ),
     (
         lambda: spec(optimizer=optax.adam(1e-3)),
         TypeError,
@@ -355,7 +383,98 @@ DOORS = [
         ValueError,
         r"is given \{.*'warmup_steps': 1000.*\}, expected what optax takes: .*-900",
     ),
+    *(
+        (lambda value=value: spec(schedule=lambda steps: lambda i: value), error, message)
+        for value, error, message in [
+            ("a", TypeError, rf"schedule\(2\)\(iteration\) is 'a', {NUMBERS}"),
+            (None, TypeError, rf"schedule\(2\)\(iteration\) is None, {NUMBERS}"),
+            (
+                np.ones(3),
+                ValueError,
+                r"schedule\(2\)\(iteration\) has the shape \(3,\), expected a s",
+            ),
+            (
+                0.1j,
+                ValueError,
+                r"schedule\(2\)\(iteration\) has the dtype complex64, expected a s",
+            ),
+        ]
+    ),
+    (
+        lambda: spec(schedule=lambda steps: lambda i: 0.1 if i else 1.0),
+        ValueError,
+        r"schedule\(2\)\(iteration\) is no function of jax.numpy, as expected: Attempted boolean",
+    ),
+    (lambda: jaxnn.init_state(None, Hyper(0.1), KEY), TypeError, "spec is None, expected jaxnn.Sp"),
+    (
+        lambda: jaxnn.init_state(MLP((4, 3)), Hyper(0.1), KEY),
+        TypeError,
+        r"spec is MLP\(.*, expected jaxnn.Spec\(model, steps\)$",
+    ),
+    (
+        lambda: jaxnn.init_state(spec(), Hyper("a"), KEY),
+        ValueError,
+        "learning_rate is 'a', expected a finite number above 0$",
+    ),
     (lambda: jaxnn.init_state(spec(), 0.1, KEY), TypeError, r"hyper is 0\.1, expected Hyper"),
+    *(
+        (lambda given=given: jaxnn.train_step(*given), error, message)
+        for given, error, message in [
+            ((None, Hyper(0.1), STATE, BATCH), TypeError, "spec is None, expected jaxnn.Spec"),
+            ((spec(), 0.1, STATE, BATCH), TypeError, r"hyper is 0\.1, expected Hyper"),
+            (
+                (spec(), Hyper("a"), STATE, BATCH),
+                TypeError,
+                f"a value of hyper or state is 'a', {NUMBERS}",
+            ),
+            (
+                (spec(), Hyper(0.1), (LAYER,), BATCH),
+                TypeError,
+                r"state is \(Layer\(.*, expected what init_state or train_step returns$",
+            ),
+            (
+                (spec(), Hyper(0.1), None, BATCH),
+                TypeError,
+                "state is None, expected what init_state or train_step returns$",
+            ),
+            (
+                (spec(optimizer="adam"), Hyper(0.1), STATE, BATCH),
+                ValueError,
+                r"state.optimizer_state\[0\].count has the shape None, expected \(\) as of init_st",
+            ),
+            (
+                (spec(model=MLP((4, 5, 3))), Hyper(0.1), STATE, BATCH),
+                ValueError,
+                r"state.params\[0\].weight has the shape \(3, 4\), expected \(5, 4\) as of init_s",
+            ),
+            (
+                (spec(), Hyper(0.1), STATE, (X, 0)),
+                ValueError,
+                r"batch has inputs \(4,\) and targets \(\), expected inputs \[B, in\] and B",
+            ),
+            (
+                (spec(), Hyper(0.1), STATE, ("a", LABELS)),
+                TypeError,
+                f"the inputs of the batch is 'a', {NUMBERS}",
+            ),
+        ]
+    ),
+    *(
+        (lambda given=given: jaxnn.evaluate(*given), TypeError, message)
+        for given, message in [
+            ((MLP((4, 3)), (LAYER,), GOOD), r"spec is MLP\(.*, expected jaxnn.Spec"),
+            ((spec(), GOOD, (LAYER,)), r"the given data are a tuple, expected jaxnn.Data\(inputs"),
+            ((spec(), (LAYER,), (ROWS, LABELS)), "the given data are a tuple, expected jaxnn.Data"),
+            ((spec(), (LAYER,), None), "the given data are a NoneType, expected jaxnn.Data"),
+        ]
+    ),
+    *(
+        (lambda batch=batch: jaxnn.objective(spec(), (LAYER,), 0.0, batch), ValueError, message)
+        for batch, message in [
+            ((X, 0), r"batch has inputs \(4,\) and targets \(\), expected inputs \[B, in\] and B"),
+            ((ROWS, LABELS[:3]), r"batch has inputs \(5, 4\) and targets \(3,\), expected inputs"),
+        ]
+    ),
     (lambda: jaxnn.init_state(spec(), Hyper(0.1), None), TypeError, "key is None, expected"),
     (
         lambda: jaxnn.objective(MLP((4, 3)), (LAYER,), 0.0, (ROWS, LABELS)),
@@ -385,13 +504,17 @@ DOORS = [
     *(
         (lambda loss=loss: train(spec(loss=loss), Hyper(0.1), KEY, GOOD), error, message)
         for loss, error, message in [
-            (lambda z, y: None, TypeError, "the loss of one example is None, expected a scalar$"),
+            (lambda z, y: None, TypeError, f"the loss of one example is None, {NUMBERS}"),
             (
                 lambda z, y: z,
                 ValueError,
                 r"loss of one example has the shape \(3,\), expected a sc",
             ),
-            (lambda z, y: float(z[0]), ValueError, "the loss is no function of jax.numpy, as exp"),
+            (
+                lambda z, y: float(z[0]),
+                ValueError,
+                "the loss of one example is no function of jax.numpy, as expected: Abstract tracer",
+            ),
         ]
     ),
     # populations and processes
@@ -605,6 +728,42 @@ DOORS = [
     (lambda: space(learning_rat=fixed(1)), search.SpaceError, r"did you mean 'learning_rate'\?$"),
     (lambda: space(hiden=fixed(())), search.SpaceError, r"'hiden' .*; did you mean 'hidden'\?$"),
     (lambda: space(l2=np.ones(2)), search.SpaceError, r"l2 is an array of shape \(2,\), expected"),
+    *(
+        (
+            lambda u=u: uniform(0, 1).at(u),
+            ValueError,
+            f"u is {said}, expected a number from 0 to 1$",
+        )
+        for u, said in [
+            ("a", "'a'"),
+            (None, "None"),
+            (1.5, r"1\.5"),
+            (NAN, "nan"),
+            (X, "an array.*"),
+        ]
+    ),
+    (lambda: choice(1, 2).at("a"), ValueError, "u is 'a', expected a number from 0 to 1$"),
+    (lambda: space().configuration(None), TypeError, "u is None, expected numbers from 0 to 1 by"),
+    (lambda: space().configuration([0.5]), TypeError, r"u is \[0\.5\], expected numbers from 0 to"),
+    (
+        lambda: space().configuration({"learning_rate": "a"}),
+        ValueError,
+        "u is 'a', expected a number from 0 to 1$",
+    ),
+    (lambda: space().grid(5), TypeError, "points is 5, expected numbers of points by name$"),
+    *(
+        (
+            lambda n=n: space().grid({"learning_rate": n}),
+            ValueError,
+            f"of points is {said}, expecte",
+        )
+        for n, said in [("a", "'a'"), (0, "0"), (-1, "-1"), (2.5, r"2\.5"), (None, "None")]
+    ),
+    (
+        lambda: uniform(0, 1).grid(10**12),
+        search.SpaceError,
+        "1000000000000 points, expected at mos",
+    ),
     (lambda: search.random({"l2": 1}), ValueError, r"count is \{'l2': 1\}, expected a positive"),
     (
         lambda: search.population_based(4, quantile="a"),
@@ -651,6 +810,11 @@ DOORS = [
     ),
     (lambda: search.folds("5"), ValueError, "folds is '5', expected an integer of at least 2$"),
     (lambda: search.folds(True), ValueError, "folds is True, expected an integer of at least 2$"),
+    (
+        lambda: task(test=Data(np.ones((1, 4)), [0])),
+        ValueError,
+        "the test set holds 1 example, expected at least 2 for an interval$",
+    ),
     (lambda: task(measure="Loss"), ValueError, r"measure is 'Loss', .*; did you mean 'loss'\?$"),
     (lambda: task(measure=["loss"]), ValueError, r"measure is \['loss'\], expected one of"),
     (
@@ -714,7 +878,7 @@ DOORS = [
     (
         lambda: saved_model.save_model("a", spec(), None),
         ValueError,
-        r"params have the shapes \{\}, exp",
+        r"params\[0\].weight has the shape None, expected \(1, 3, 4\) as of spec.model.init, with",
     ),
     (
         lambda: saved_model.save_model("a", spec(), (LAYER,), scale="a"),
@@ -822,3 +986,19 @@ def test_a_model_is_loaded_by_its_file(tmp_path):
     saved_model.save_model(tmp_path, spec(), (LAYER,), scale=[1, 2, 3, 4])
     model = saved_model.load_model(tmp_path / saved_model.MODEL)
     np.testing.assert_array_equal(model.scale, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("below", [".", "model"])
+def test_a_file_in_place_of_the_folder_of_a_model_is_one_line(tmp_path, below):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(NotADirectoryError, match=r"file is a file, expected a folder$") as caught:
+        saved_model.save_model(tmp_path / "file" / below, spec(), (LAYER,))
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_step_takes_lists_and_numbers_of_numpy():
+    expected, _ = jaxnn.train_step(spec(), Hyper(0.1), STATE, BATCH)
+    hyper = Hyper(np.float32(0.1), np.int64(0))
+    found, _ = jaxnn.train_step(spec(), hyper, STATE, (ROWS.tolist(), LABELS.tolist()))
+    np.testing.assert_array_equal(found.params[0].weight, expected.params[0].weight)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,12 @@ import optax
 import pytest
 
 import jaxnn.population
-from jaxnn import MLP, Hyper, Spec, init_state, objective, train, train_population, train_step
+from jaxnn import MLP, Data, Hyper, Spec, init_state, objective, train, train_population, train_step
 from jaxnn.optimizers import defaults, hyper_class, reads, schedule
+from jaxnn.search import Space, fixed
 from jaxnn.spec import optimizer_at
+from jaxnn.train import checked
+from jaxnn.types import OptimizerName
 
 KEY = jax.random.key(5)
 MODEL = MLP((12, 4, 3))
@@ -122,6 +125,20 @@ def test_the_scalars_of_every_optimizer_of_optax_can_be_traced():
         jax.eval_shape(update, hyper._replace(**given))
     assert set(names) > {*NAMES, "sgd", "adam", "adafactor", "radam", "rprop", "sm3"}
     assert not {"lbfgs", "scale_by_adam", "chain", "clip_by_global_norm"} & set(names)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of optax
+def test_the_defaults_of_optax_are_in_range():
+    data = Data(np.zeros((20, 4)), np.arange(20) % 3)
+    for name in get_args(OptimizerName):
+        hyper = hyper_class(name)(0.1)
+        kept, _, _ = checked(Spec(MLP((4, 3)), 1, 5, optimizer=name), hyper, data, None)
+        assert kept == hyper
+        values = hyper._asdict().items()
+        Space({"optimizer": fixed(name)} | {n: fixed(v) for n, v in values if v is not None})
+    spec = Spec(MLP((4, 3)), 1, 5, optimizer="lars")
+    with pytest.raises(ValueError, match=r"eps is -1\.0, expected a finite number above 0"):
+        checked(spec, hyper_class("lars")(0.1, eps=np.array([0.0, -1.0])), data, None)
 
 
 def test_what_an_optimizer_reads():

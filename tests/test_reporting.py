@@ -125,6 +125,25 @@ def test_a_table_that_is_not_on_a_terminal_wraps(monkeypatch, columns, width):
     assert "\x1b" not in text
 
 
+def headings(names, rows) -> list[str]:
+    """The words of the headings of a table, line ends after underscores undone."""
+    stream = io.StringIO()
+    reporting.print_table("", names, rows, stream)
+    lines = stream.getvalue().splitlines()
+    above = lines[: next(i for i, line in enumerate(lines) if "─" in line)]
+    return " ".join(above).split()
+
+
+@pytest.mark.parametrize("digits", ["0.95", "0.95 ± 0.05"])
+def test_headings_are_not_broken_inside_a_word_where_there_is_room(digits):
+    names = ["learning_rate", "l2", "batch_size", "hidden", "activation", "optimizer", "momentum"]
+    row = ["0 (chosen)", "0.0123", "1.2e-05", "100", "50-50", "relu", "momentum", "0.95", "3"]
+    found = headings(["trial", *names, "epochs", "accuracy", "loss"], [[*row, "99.33", digits]])
+    whole = {"trial", *names, "epochs", "accuracy", "loss"}
+    assert {"learning_", "rate"} <= {*found} <= {*whole, "learning_", "rate", "batch_", "size"}
+    assert headings(["learning_rate", "loss"], [["0.1", digits]]) == ["learning_rate", "loss"]
+
+
 def test_a_table_shows_every_character_as_text():
     stream = io.TextIOWrapper(io.BytesIO(), "ascii")
     evil = "a\x1b[31m\n± θ"

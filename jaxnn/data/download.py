@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,24 +49,23 @@ def fetch(
       MissingDataError: no mirror has a good copy; the message lists the files to download by hand.
       DataError: the folder cannot be written.
     """
-    with _writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     mirrors = list(mirrors)
-    for done, file in enumerate(files):
-        failures = []
-        for mirror in mirrors:
-            try:
-                content = _download(f"{mirror}{file.name}.gz", file, timeout, progress)
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                failures.append(f"{mirror}: {_reason(error)}")
+    with _folder_for_files(folder):
+        for done, file in enumerate(files):
+            failures = []
+            for mirror in mirrors:
+                try:
+                    content = _download(f"{mirror}{file.name}.gz", file, timeout, progress)
+                except (OSError, http.client.HTTPException, ValueError) as error:
+                    failures.append(f"{mirror}: {_reason(error)}")
+                else:
+                    mirrors = [mirror, *(other for other in mirrors if other != mirror)]
+                    break
             else:
-                mirrors = [mirror, *(other for other in mirrors if other != mirror)]
-                break
-        else:
-            reasons, remedy = "; ".join(failures), by_hand(files[done:], mirrors, folder)
-            raise MissingDataError(f"cannot download {file.name}.gz ({reasons}): {remedy}")
-        with _writing_to(folder), atomic_write(folder / f"{file.name}.gz") as out:
-            out.write(content)
+                reasons, remedy = "; ".join(failures), by_hand(files[done:], mirrors, folder)
+                raise MissingDataError(f"cannot download {file.name}.gz ({reasons}): {remedy}")
+            with _writing_to(folder), atomic_write(folder / f"{file.name}.gz") as out:
+                out.write(content)
 
 
 def by_hand(files: Sequence[RemoteFile], mirrors: Sequence[str], folder: Path) -> str:
@@ -110,6 +109,20 @@ def verify(content: bytes, file: RemoteFile, name: object) -> None:
     checksum = hashlib.sha256(content).hexdigest()
     if checksum != file.sha256:
         raise DataError(f"{name}: the content's SHA-256 is {checksum}, expected {file.sha256}")
+
+
+@contextmanager
+def _folder_for_files(folder: Path) -> Iterator[None]:
+    """A folder, created if missing; without a file at the end, what was created is removed."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty
+            for path in made:
+                path.rmdir()
 
 
 @contextmanager

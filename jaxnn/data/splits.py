@@ -1,5 +1,6 @@
 """Checks of four arrays, which become a pair of training and test examples."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -146,6 +147,27 @@ def _targets(labels: np.ndarray, name: str) -> np.ndarray:
     expect(labels.ndim == 1, found, f"one label an example, [N]{one_hot_hint(labels)}")
     expect(labels.size > 0, f"{name} are empty", "at least one label")
     return as_labels(name, labels)
+
+
+def look_turned(train: Data, test: Data) -> bool:
+    """Whether square test images look like training images that are turned or transposed.
+
+    The mean of the test images correlates better with a turned mean of the training images than
+    with the mean as it is. The mean has the classes in the proportions of the test set, because a
+    single class may look turned.
+    """
+    side, step = math.isqrt(train.inputs.shape[1]), len(train.inputs) // 2000 + 1
+    images, labels = train.inputs[::step], train.targets[::step]
+    classes, counts = np.unique(test.targets, return_counts=True)
+    known = bool(np.isin(classes, labels).all())
+    if not known or side < 8 or side**2 != train.inputs.shape[1] or len(test.inputs) < 30:
+        return False
+    means = np.stack([images[labels == c].mean(axis=0) for c in classes])
+    mean, found = (counts @ means).reshape(side, side), test.inputs.mean(axis=0)
+    turned = [np.rot90(each, turns) for each in (mean, mean.T) for turns in range(4)]
+    with np.errstate(invalid="ignore"):  # of a constant mean
+        straight, *others = (np.corrcoef(each.ravel(), found)[0, 1] for each in turned)
+    return bool(max(others) > max(0.9, straight + 0.05))
 
 
 def natural_scale(origin: object, train: Kind, test: Kind) -> float:

@@ -4,6 +4,7 @@ NumPy's files are read without unpickling and without trust in a claimed size; o
 four arrays alone are decoded.
 """
 
+import logging
 import math
 import os
 import warnings
@@ -18,9 +19,11 @@ import numpy as np
 
 from jaxnn.data import idx
 from jaxnn.data.nearby import advice
-from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, make_splits
-from jaxnn.files import decoding, open_regular, short
+from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, look_turned, make_splits
+from jaxnn.files import decoding, open_regular, printable, short
 from jaxnn.types import Splits
+
+logger = logging.getLogger("jaxnn.data")
 
 FAMILIES = (
     PARTS,
@@ -37,12 +40,17 @@ _HEADERS = {
 
 def load(path: Path) -> Splits:
     """Reads the data at ``path``; see ``jaxnn.data.load`` for the accepted layouts."""
-    if path.is_dir():
-        return make_splits(_read_folder(path), path)
-    if path.suffix.lower() != ".npz":
+    if not path.is_dir() and path.suffix.lower() != ".npz":
         found = f"{path} is neither a folder nor an .npz file"
         raise DataError(f"{found}, expected one of them{advice(path)}")
-    return make_splits(read_npz(path, partial(_four_of, path)), path)
+    arrays = _read_folder(path) if path.is_dir() else read_npz(path, partial(_four_of, path))
+    splits = make_splits(arrays, path)
+    if look_turned(*splits):
+        logger.warning(
+            f"{printable(path)}: the test images look like turned or transposed training images, "
+            "expected images of one orientation"
+        )
+    return splits
 
 
 def _read_folder(folder: Path) -> dict[str, np.ndarray]:

@@ -169,7 +169,7 @@ class Journal:
         """A list in JSON of all records, the question first."""
         if self._folder:
             require("safetensors", "safetensors")
-            _make_folder(self._folder)
+            files.make_folder(self._folder, RunFolderError)
             for path in self._folder.glob(f"{DATABASE}*"):
                 if not path.is_file():  # SQLite would wait for ever for the bytes of a FIFO
                     raise RunFolderError(f"{path} is a pipe, device or folder, expected a file")
@@ -390,16 +390,6 @@ def differences(was: Any, now: Any, path: str = "") -> list[str]:
 def _chained(before: str, text: bytes) -> str:
     """The digest of a row after a row with the digest ``before``."""
     return hashlib.sha256(before.encode() + text).hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    """Creates the folder and all missing parents, names on the disk."""
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder} is a file, expected a folder")
-    if not folder.exists():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        files.sync_folder(folder.parent)
 
 
 def _refuse_others(folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnn import distributed
 from jaxnn.extras import require
-from jaxnn.files import as_path
+from jaxnn.files import as_path, make_folder
 from jaxnn.minibatch import as_float
 from jaxnn.search.journal import Journal, RunFolderError
 from jaxnn.search.methods import Trial
@@ -24,7 +24,7 @@ from jaxnn.search.task import Arranged, Task, digest
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, Metrics, fitted, loss_and_error, map_blocks
-from jaxnn.types import Array, Data, Key, PyTree
+from jaxnn.types import Array, Data, Key, PyTree, require_count
 
 RULES = ("mean", "one_standard_error")
 
@@ -597,7 +597,7 @@ class Result:
         from jaxnn.search.report import history, results
 
         folder = as_path("folder", folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         content = {**reporting.environment(), "results": results(self)}
         reporting.write_json(folder / "results.json", content)
         reporting.write_csv(folder / "trials.csv", self.table)
@@ -611,8 +611,9 @@ class Result:
         """Prints the best trials, the best first: at most ``count``, by default to stdout."""
         from jaxnn.search import report
 
+        best = ranked(self.curves, self.task.measure)[: require_count("count", count)]
         if distributed.is_first():
-            report.show(self, ranked(self.curves, self.task.measure)[:count], stream)
+            report.show(self, best, stream)
 
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``.

@@ -44,15 +44,8 @@ from jaxnn.types import (
     require_type,
 )
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "grid": grid,
-    "hyperband": hyperband,
-    "optuna": optuna,
-    "population_based": population_based,
-    "random": random,
-    "sobol": sobol,
-    "successive_halving": successive_halving,
-}
+_METHODS = grid, hyperband, optuna, population_based, random, sobol, successive_halving
+METHODS: dict[str, Callable[..., Method]] = {make.__name__: make for make in _METHODS}
 
 
 def search(

@@ -13,9 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.optimizers import OPTIMIZERS, check_optimizer, reads
+from jaxnn.optimizers import OPTIMIZERS, OptaxSchedule, check_optimizer, reads
 from jaxnn.spec import check_range
-from jaxnn.types import Hyper, did_you_mean, real, shown, whole
+from jaxnn.types import (
+    Hyper,
+    did_you_mean,
+    real,
+    require_count,
+    require_number,
+    require_type,
+    shown,
+    whole,
+)
 
 Config = dict[str, Any]
 """Values by hyperparameter name; a hyperparameter that does not apply is absent."""
@@ -61,6 +70,7 @@ class Domain:
 
     def at(self, u: float) -> Any:
         """The value at u in [0, 1): the quantile function of the domain's distribution."""
+        u = require_number("u", u, "a number from 0 to 1", lambda u: 0 <= u <= 1)
         if not self.is_interval:
             return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
         first, last = self._scaled(self.low), self._scaled(self.high)
@@ -92,8 +102,10 @@ class Domain:
 
     def grid(self, points: int | None) -> Sequence:
         """Evenly spaced values, both ends included; by default all values of a listed domain."""
-        if self.options or points is None:
+        if self.options or (points is None and not self.is_interval):
             return self.values
+        points = require_count("the number of points", points)
+        expect(points <= LARGEST_GRID, f"{points} points, expected at most {LARGEST_GRID}")
         spaced = np.geomspace if self.kind == "log_uniform" else np.linspace
         values = spaced(self.low, self.high, points).tolist()
         return sorted(set(map(round, values))) if self.kind == "integer" else values
@@ -189,6 +201,8 @@ def readable(value: Any) -> Any:
         return {name: readable(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):
         return [readable(entry) for entry in value]
+    if isinstance(value, OptaxSchedule):
+        return repr(value)
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     return value.item() if isinstance(value, np.generic) else value
@@ -264,6 +278,7 @@ class Space(Mapping[str, Domain]):
 
     def configuration(self, u: Mapping[str, float]) -> Config:
         """The configuration at a point of the unit cube; u has a number for each searched name."""
+        require_type(isinstance(u, Mapping), "u", u, "numbers from 0 to 1 by name")
         return self.active({name: domain.at(u.get(name, 0.0)) for name, domain in self.items()})
 
     def active(self, values: Mapping[str, Any]) -> Config:
@@ -282,6 +297,7 @@ class Space(Mapping[str, Domain]):
         Raises:
           SpaceError: the grid has more than ``LARGEST_GRID`` combinations.
         """
+        require_type(isinstance(points, Mapping), "points", points, "numbers of points by name")
         listed = self._with_conditions(self if names is None else names)
         found: list[Config] = [{}]
         for name in filter(listed.__contains__, self):
@@ -429,7 +445,7 @@ def _check_domains(
         for value in ends if name in traceable else ():
             expect(type(value) in (int, float), f"{name} can be {value!r}, expected numbers")
             try:
-                check_range(name, value)
+                check_range(name, value, *_optimizers(domains))
             except ValueError as error:
                 raise SpaceError(f"the space: {error}") from None
     expect(

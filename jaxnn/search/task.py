@@ -161,6 +161,7 @@ class Task:
         object.__setattr__(self, "train", sets["train"])
         if "test" in sets:
             object.__setattr__(self, "test", sets["test"])
+            self.read_test()
         if "validation" in sets:
             object.__setattr__(self, "validation", given(sets["validation"]))
 
@@ -215,10 +216,12 @@ class Task:
 
     def read_test(self) -> Data:
         """The test examples, loaded and checked now if ``test`` is a function."""
-        assert self.test is not None
-        if isinstance(self.test, Data):
-            return self.test
-        return checked_data([("train", self.train), ("test", self.test())])[1]
+        test: Any = self.test
+        if not isinstance(test, Data):
+            _, test = checked_data([("train", self.train), ("test", test())])
+        if len(test.targets) < 2:
+            raise ValueError("the test set holds 1 example, expected at least 2 for an interval")
+        return test
 
     def all_examples(self) -> Data:
         """Training and validation examples together."""
@@ -313,9 +316,7 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
       ValueError: no example would be left to train or to validate on, given examples do not fit
         the training examples, or stratification by targets other than class indices.
     """
-    _check_examples("training", train)
     if validation.data is not None:
-        _check_examples("validation", validation.data)
         return Arranged(_joined(validation.data, train), len(validation.data.targets), 1)
     n = len(train.targets)
     if validation.kind == "folds":
@@ -362,15 +363,6 @@ def _stratified(order: np.ndarray, targets: np.ndarray, held_out: int, count: in
                 parts[fold] = np.delete(part, spare)
         chosen = np.concatenate(parts)
     return np.concatenate([chosen, np.setdiff1d(order, chosen)])
-
-
-def _check_examples(name: str, data: Data) -> None:
-    inputs, targets = np.shape(data.inputs), np.shape(data.targets)
-    if len(inputs) != 2 or not targets or inputs[0] != targets[0]:
-        raise ValueError(
-            f"the {name} examples have inputs {inputs} and targets {targets}, expected inputs "
-            "[N, in] and N targets"
-        )
 
 
 def _joined(validation: Data, train: Data) -> Data:

@@ -203,6 +203,14 @@ def test_an_interrupt_leaves_nothing_and_asks_no_other_mirror(server, mirrors, t
     assert server.requested == ["/first/images.gz"]
 
 
+def test_a_failed_download_leaves_no_folder(server, tmp_path):
+    (tmp_path / "kept").mkdir()
+    for folder in ("new/mnist", "kept/mnist"):
+        with pytest.raises(MissingDataError):
+            fetch([FILE], [f"{server.url}nowhere/"], tmp_path / folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
 def test_a_folder_that_cannot_be_made_is_said_before_any_download(server, mirrors, tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(DataError, match=r"data folder .*file/mnist: Not a directory, expected a"):

@@ -3,14 +3,16 @@
 The right values are 8-bit pixels, which a network sees as pixel / 255, and labels 0, 1 and 2.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jaxnn import Data, Splits
 from jaxnn.data import DataError, load
-from jaxnn.data.splits import make_splits
+from jaxnn.data.splits import look_turned, make_splits
 
 N, M = 60, 30
 Arrays = dict[str, np.ndarray]
@@ -243,3 +245,55 @@ def test_the_line_for_labels_with_gaps_maps_both_splits_alike(tmp_path, arrays):
     np.savez(tmp_path / "user.npz", **labels(lambda y: np.searchsorted(names, y))(wrong))
     for data, part in zip(load(tmp_path / "user.npz"), ("train", "test"), strict=True):
         assert data.targets.tolist() == [[2, 0, 1][y] for y in arrays[f"{part}_labels"]]
+
+
+def turned_test(examples: Splits, turn: Callable[[np.ndarray], np.ndarray]) -> Data:
+    """The test examples, every image turned."""
+    side = math.isqrt(examples.train.inputs.shape[1])
+    images = map(turn, examples.test.inputs.reshape(-1, side, side))
+    return examples.test._replace(inputs=np.stack([image.ravel() for image in images]))
+
+
+@pytest.mark.parametrize("turn", [np.transpose, np.rot90])
+def test_turned_test_images_are_loaded_with_a_warning(tmp_path, caplog, turn):
+    digits = load("digits")
+    for name, test in (("right", digits.test), ("turned", turned_test(digits, turn))):
+        values = *digits.train[:2], *test[:2]
+        names = "x_train", "y_train", "x_test", "y_test"
+        np.savez(tmp_path / f"{name}.npz", **dict(zip(names, values, strict=True)))
+        load(tmp_path / f"{name}.npz")
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        f"{tmp_path}/turned.npz: the test images look like turned or transposed"
+    )
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
+def test_few_images_of_few_classes_do_not_look_turned(request, name):
+    examples = load(name, None if name == "digits" else request.getfixturevalue("real_data"))
+    train, rng = examples.train, np.random.default_rng(1)
+    train = train._replace(inputs=train.inputs[::30], targets=train.targets[::30])
+    if name == "digits":
+        train = examples.train
+    right, turned = examples.test, turned_test(examples, np.transpose)
+    noticed = 0
+    for _ in range(100):
+        classes = rng.choice(10, rng.integers(1, 11), replace=False)
+        chosen = np.flatnonzero(np.isin(right.targets, classes))
+        chosen = rng.choice(chosen, min(len(chosen), 100), replace=False)
+        few, few_turned = (
+            test._replace(inputs=test.inputs[chosen], targets=test.targets[chosen])
+            for test in (right, turned)
+        )
+        assert not look_turned(train, few)
+        noticed += look_turned(train, few_turned)
+    assert noticed >= 90
+
+
+def test_columns_of_a_table_do_not_look_turned():
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        columns = Data(rng.normal(size=(200, 64)), rng.integers(0, 2, 200))
+        assert not look_turned(columns, columns._replace(inputs=rng.normal(size=(200, 64))))
+        constant = columns._replace(inputs=np.zeros((200, 64)))
+        assert not look_turned(constant, constant)

@@ -1,6 +1,8 @@
 """The user's data: every accepted layout, and the messages about every other layout."""
 
+import glob
 import gzip
+import io
 import os
 import pathlib
 import pickle
@@ -384,8 +386,41 @@ def pictures(path, images, labels):
 
 
 def cifar(path, images, labels):
-    rows = {b"data": images.reshape(len(images), -1), b"labels": labels.tolist()}
-    path.write_bytes(pickle.dumps(rows))
+    """The training examples in two files, the test examples in a single file."""
+    half = len(labels) // 2
+    several = {"data_batch_1": slice(half), "data_batch_2": slice(half, None)}
+    for name, part in several.items() if path.name.startswith("data") else [(path.name, slice(99))]:
+        batch = {b"data": images[part].reshape(-1, 6), b"labels": labels[part].tolist()}
+        path.with_name(name).write_bytes(pickle.dumps(batch))
+
+
+def svhn(path, images, labels):
+    last = np.moveaxis(images, 0, -1)
+    scipy.io.savemat(path, {"X": last, "y": np.where(labels == 0, 10, labels)[:, None]})
+
+
+def kaggle(path, images, labels):
+    csv_table(path, images, labels)
+    pixels = pd.DataFrame(images[:7].reshape(7, -1))
+    pixels.to_csv(path.with_name(path.name.replace("train", "test")), index=False)
+
+
+class Python2(pickle._Pickler):
+    """Bytes as the strings of Python 2, in which mnist.pkl.gz was written."""
+
+    dispatch = pickle._Pickler.dispatch | {
+        bytes: lambda self, content: self.write(b"T" + len(content).to_bytes(4, "little") + content)
+    }
+
+
+def mnist_pkl(path, images, labels):
+    """Training, validation and test examples as a tuple of three pairs."""
+    half, rows = len(labels) // 2, images.reshape(len(images), -1)
+    parts = [slice(half), slice(3), slice(half, None)]
+    written = io.BytesIO()
+    Python2(written, protocol=2).dump(tuple((rows[part], labels[part]) for part in parts))
+    content = written.getvalue()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 @pytest.mark.parametrize(
@@ -399,6 +434,11 @@ def cifar(path, images, labels):
         (cifar, ["data_batch_1", "test_batch"]),
         (pictures, ["train", "test"]),
         (pictures, ["notMNIST"]),
+        (svhn, ["train_32x32.mat", "test_32x32.mat"]),
+        (kaggle, ["train.csv"]),
+        (kaggle, ["train.csv.gz"]),
+        (mnist_pkl, ["mnist.pkl.gz"]),
+        (mnist_pkl, ["mnist.pkl"]),
     ],
 )
 def test_the_lines_of_numpy_in_the_message_convert_the_data(
@@ -414,8 +454,8 @@ def test_the_lines_of_numpy_in_the_message_convert_the_data(
         load(data)
     monkeypatch.chdir(tmp_path)
     (lines,) = re.findall(r": (a(?:, b)? = .*\)) \(", str(caught.value))
-    modules = {"pathlib": pathlib, "pickle": pickle, "pandas": pd, "scipy": scipy, "PIL": PIL}
-    exec(lines, {"np": np, **modules})
+    modules = [glob, gzip, pathlib, pickle, pd, scipy, PIL]
+    exec(lines, {"np": np, **{module.__name__: module for module in modules}})
     train, test = load("data.npz")
     found = np.concatenate([train.inputs, test.inputs])
     expected = [

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxnn import MLP, Data, Hyper, Network, Spec, init_state, train_step
+from jaxnn.optimizers import schedule
 from jaxnn.search import (
     Space,
     SpaceError,
@@ -140,6 +141,7 @@ def test_options_are_kept_as_plain_hashable_values(given, kept):
         (integer, (3, 1), r"integer\(3, 1\): expected the lower end first"),
         (choice, (), "expected at least one option"),
         (choice, (50, 100, 50), "50 is there twice"),
+        (choice, (schedule("linear"), schedule("linear_schedule")), "is there twice"),
         (choice, ([5], (5,)), r"\[5\] is there twice"),
         (choice, ({"a": 1}, 2), r"\{'a': 1\}, expected a number, a text, a function"),
         (choice, (lambda x: x, lambda x: -x), "lambda>' is there twice.*by its name"),
@@ -151,6 +153,14 @@ def test_bad_domain_is_one_clear_line(function, arguments, message):
     with pytest.raises(SpaceError, match=message) as error:
         function(*arguments)
     assert "\n" not in str(error.value)
+
+
+def test_schedules_with_other_arguments_are_other_options():
+    shapes = choice(*(schedule("warmup_cosine", warmup_steps=steps) for steps in (10, 20)))
+    described = Space(RATE | {"schedule": shapes}).describe()
+    assert described["schedule"]["options"] == [
+        f"optax.warmup_cosine_decay_schedule(warmup_steps={steps})" for steps in (10, 20)
+    ]
 
 
 @pytest.mark.parametrize(
