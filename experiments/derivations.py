@@ -5,6 +5,7 @@ correct statement below every statement that does not hold.
 """
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ CLAIMS = Path(__file__).parent / "claims"
 FILES = tuple(
     CLAIMS / f"{name}.py" for name in ("s1", "s2", "s2_affine", "s3", "s3_network", "s4", "s5")
 )
+
+CERTIFIED = 0.85
+"""The share of the statements that hold to be certified."""
 
 
 class Judged(NamedTuple):
@@ -95,6 +99,7 @@ def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]
     for source in sorted({_document(statement) for statement in statements}):
         _check_record(run, source, [s for s in statements if _document(s) == source])
     _check_corrections(run, statements)
+    _check_certificates(run, statements)
     run.history([row for statement in statements for row in _history(statement)])
     _write_report(run, statements)
     return {
@@ -157,11 +162,29 @@ def _check_corrections(run: harness.Run, statements: Sequence[Judged]) -> None:
     run.check("every statement that fails has a correct form", not missing, detail)
 
 
+def _check_certificates(run: harness.Run, statements: Sequence[Judged]) -> None:
+    """Checks the share of the statements that hold, over all seeds, with a certificate."""
+    holding = [
+        verdict for statement in statements for verdict in statement.verdicts if verdict.holds
+    ]
+    found = [verdict.certificate for verdict in holding if verdict.certificate]
+    detail = f"{len(found)} of {len(holding)}"
+    if found:
+        seconds = statistics.median(certificate.seconds for certificate in found)
+        detail += f", median {seconds:.3f} s"
+    missing = dict.fromkeys(f"{v.name}: {v.uncertified}" for v in holding if not v.certificate)
+    run.check(
+        "the statements that hold are certified",
+        len(found) >= CERTIFIED * len(holding),
+        "; ".join([detail, *missing]),
+    )
+
+
 def _row(statement: Judged) -> tuple[str, ...]:
     """A row of the table, for the first seed."""
     claimed, (verdict, *_) = statement
     bits = "" if verdict.bits_lost is None else f"{verdict.bits_lost:.1f}"
-    return claimed.source, claimed.name, verdict.verdict, bits, text.findings(verdict)
+    return claimed.source, claimed.name, verdict.words, bits, text.findings(verdict)
 
 
 def _history(statement: Judged) -> list[dict[str, Any]]:

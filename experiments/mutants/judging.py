@@ -4,15 +4,24 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
 from experiments.mutants import MUTANTS, Case
 from experiments.mutants.family import Mutant
 from experiments.mutants.pool import over_processes
 from jaxnn.progress import Report
-from jaxnn.verify.verdict import Verdict
+from jaxnn.verify import Claim, comparison
+from jaxnn.verify.exact.certificate import SECONDS, Uncertified, certify
+from jaxnn.verify.inputs import draw, draw_sizes
+from jaxnn.verify.verdict import Certificate, Verdict
 from jaxnn.verify.verification import verify
 
 ALTERNATIVE = re.compile(r"alternative \d+ of \d+")
 NOT_REFUTED = "not refuted"
+
+POINTS = 64
+"""Random inputs of a claim to be certified."""
 
 
 class Outcome(NamedTuple):
@@ -53,6 +62,22 @@ def judge(mutant: Mutant, verdict: Verdict) -> str:
 def _tells(mutant: Mutant, codes: set[str]) -> bool:
     whole = any(explanation <= codes for explanation in mutant.explanations)
     return whole and codes <= mutant.codes
+
+
+def certified(claim: Claim, seed: int = 0, seconds: float = SECONDS) -> Certificate | str:
+    """The certificate of a claim, right or wrong, or the reason for none; no verdict is asked."""
+    sizes = draw_sizes(claim.inputs, seed)
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        try:
+            traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=False)
+            points = draw(dict(claim.inputs), sizes, POINTS, np.random.default_rng(seed))
+            values = comparison.evaluate(traced, points)
+            arrange = [comparison.declared_layout(claim.layout, r) for r in traced.value_ranks]
+            return certify(traced, arrange, jax.tree.leaves(points), values, seed, seconds)
+        except Uncertified as reason:
+            return str(reason)
+        except (comparison.FormulaError, ValueError):
+            return "shapes do not fit"
 
 
 def judge_correct(verdict: Verdict) -> str:
