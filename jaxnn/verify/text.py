@@ -1,6 +1,5 @@
 """Verdicts and evidence in words and short decimals, for a terminal and for a report."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
@@ -104,8 +103,7 @@ def certificate(verdict: Verdict) -> str:
         return f"none: {verdict.uncertified}"
     inputs = f"on {found.patterns} sign patterns" if found.patterns else "for all inputs"
     given = f", sizes {sizes(found)}" if found.sizes else ""
-    bound = f"{found.towers} draws, error below 2^{math.ceil(found.bound)}"
-    return f"{inputs}{given}; {bound}"
+    return f"{inputs}{given}, in {found.towers} random towers of fields, error below 2^-100"
 
 
 def findings(verdict: Verdict) -> str:

@@ -416,8 +416,10 @@ def test_a_certificate_that_rests_on_comparisons_counts_sign_patterns():
     made = equation(lambda x: jax.nn.relu(x), lambda x: x * (x > 0), x=real("n"))
     verdict, found = certified(made)
     assert found.patterns == 3
-    assert text.certificate(verdict).startswith("on 3 sign patterns, sizes n = 3; ")
-    assert "error below 2^-" in text.certificate(verdict)
+    assert text.certificate(verdict) == (
+        f"on 3 sign patterns, sizes n = 3, in {found.towers} random towers of fields, "
+        "error below 2^-100"
+    )
 
 
 def test_a_formula_that_holds_without_a_certificate_says_why():
@@ -473,7 +475,7 @@ def test_a_certificate_passes_from_process_to_process_and_into_reports():
     assert entry["certificate"]["sizes"] == {"C": 3}
     page = to_html([(made, verdict)])
     assert "holds, certified" in page
-    assert "for all inputs, sizes C = 3; " in page
+    assert "for all inputs, sizes C = 3, in 16 random towers" in page
     assert "proved" not in page
 
 
