@@ -105,7 +105,7 @@ EXPECTED: dict[str, str] = {
     "logistic_update_constants_combined": "refuted: missing_mean, wrong_l2",
     "logistic_update_multiplied_out": "holds",
     "cross_entropy_gradient": "holds",
-    "output_layer_by_weights": "holds_other_layout",
+    "output_layer_by_weights": "holds",
     "output_layer_by_bias": "holds",
 }
 """By the statement's name: the verdict, and of a refuted one the codes of its diagnosis."""

@@ -273,6 +273,7 @@ def cross_entropy_gradient(z, y):
     of=cross_entropy_of_layer,
     wrt="w",
     kind="gradient",
+    layout="transpose",
     inputs=OUTPUT_LAYER,
     source="S5.5",
     statement=r"\frac{\partial J}{\partial W} = (-y + \tilde y) h",

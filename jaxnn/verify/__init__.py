@@ -2,7 +2,19 @@
 
 from jaxnn.verify.claims import Claim, claim
 from jaxnn.verify.gradcheck import gradcheck
-from jaxnn.verify.inputs import binary, label, matrix, one_hot, positive, real, scalar, simplex
+from jaxnn.verify.inputs import (
+    binary,
+    interval,
+    label,
+    matrix,
+    one_hot,
+    positive,
+    positive_definite,
+    real,
+    scalar,
+    simplex,
+    symmetric,
+)
 from jaxnn.verify.verdict import Counterexample, Finding, Verdict, Worst
 from jaxnn.verify.verification import assert_holds, verify
 
@@ -16,12 +28,15 @@ __all__ = [
     "binary",
     "claim",
     "gradcheck",
+    "interval",
     "label",
     "matrix",
     "one_hot",
     "positive",
+    "positive_definite",
     "real",
     "scalar",
     "simplex",
+    "symmetric",
     "verify",
 ]

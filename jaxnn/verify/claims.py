@@ -4,18 +4,19 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial, reduce
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial, reduce, wraps
 from textwrap import dedent
 from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
 import jax
+import jax.numpy as jnp
 
 from jaxnn.types import PyTree, real, shown, whole
 from jaxnn.verify.inputs import is_input, leaves
 
-KINDS = ("gradient", "jacobian", "hessian", "value", "update")
+KINDS = ("gradient", "jacobian", "hessian", "value", "update", "vjp")
 LAYOUTS = ("transpose", "vec", "vec_rows")
 
 
@@ -40,7 +41,8 @@ class Description(NamedTuple):
 class Claim:
     """A formula with the declaration; made by the decorator ``claim``, callable like the formula.
 
-    Formula and ``of`` are called by keyword with the inputs among the function's parameters.
+    Formula and ``of`` are called by keyword with the inputs among the function's parameters. The
+    ``of`` of a vjp is the scalar sum(dout * of).
     """
 
     formula: Callable[..., PyTree]
@@ -59,14 +61,82 @@ class Claim:
     trials: int
     corrects: "Claim | None"
     certify: bool = True
+    where: Callable[..., Any] | None = None
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
         return self.formula(*args, **kwargs)
 
     def evaluate(self, inputs: Mapping[str, PyTree]) -> PyTree:
-        """The formula's value; inputs that are no parameters of the formula are left out."""
-        return call(self.formula, inputs)
+        """The formula's value; inputs that are no parameters of the formula are left out.
+
+        Gradients in a dict, a NamedTuple or a dataclass are put in the order of the parameters.
+        """
+        value = call(self.formula, inputs)
+        arrays = value if type(value) in (tuple, list) else [value]
+        if jax.tree_util.all_leaves(arrays) and not any(map(is_dataclass, arrays)):
+            return value
+        return _in_order(value, _expected(self, inputs), self.wrt)
+
+
+_Parts = dict[str | int, Any] | None
+"""The parts of a tree by key, in JAX's order, each again a dict; None for an array."""
+
+
+def _expected(claim: Claim, inputs: Mapping[str, PyTree]) -> _Parts:
+    """The parts of the right value: by parameter, for a Hessian by two parameters."""
+    if claim.kind in ("value", "update"):
+        value = jax.eval_shape(lambda inputs: call(claim.of, inputs), inputs)
+        if claim.kind == "value" or getattr(value, "shape", None) != ():
+            return _parts(value)  # of an `of` that is the update rule
+
+    def by_parameter(inner: _Parts) -> _Parts:
+        parts = {path: _parts(at_path(claim.inputs, path), inner) for path in claim.wrt}
+        return parts[claim.wrt[0]] if claim.single else {**parts}
+
+    return by_parameter(by_parameter(None) if claim.kind == "hessian" else None)
+
+
+def _parts(tree: PyTree, inner: _Parts = None) -> _Parts:
+    """The keys of a tree; ``inner`` stands for every array."""
+    children = _children(tree)
+    return inner if children is None else {k: _parts(v, inner) for k, v in children.items()}
+
+
+def _children(tree: PyTree) -> _Parts:
+    """The parts of a tree's root by key; None for an array or a generator."""
+    flat = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda part: part is not tree)[0]
+    if len(flat) == 1 and not flat[0][0]:
+        known = is_dataclass(tree) and not isinstance(tree, type) and not is_input(tree)
+        return {field.name: getattr(tree, field.name) for field in fields(tree)} if known else None
+    return {_name(path[0]): part for path, part in flat}
+
+
+def _name(key: Any) -> str | int:
+    """The name of a part of a tree, or the position."""
+    return next(getattr(key, name) for name in ("key", "name", "idx") if hasattr(key, name))
+
+
+def _in_order(value: PyTree, expected: _Parts, paths: Sequence[str] = ()) -> PyTree:
+    """The value's parts in the order of the expected names; parts without names stay in place.
+
+    Raises:
+      ValueError: the names are not those expected.
+    """
+    given = _children(value)
+    if given is not None and expected is None and len(paths) == 1:
+        expected = {paths[0]: None}
+    if given is None or expected is None:
+        return value
+    if not all(isinstance(name, str) for name in (*given, *expected)):
+        matched = zip(given.values(), expected.values(), strict=False)
+        return [_in_order(*pair) for pair in matched] if len(given) == len(expected) else value
+    short = {path: str(_steps(path)[-1]) for path in paths if path in expected}
+    names = {name: name if name in given else short.get(str(name), name) for name in expected}
+    if len(set(names.values())) < len(names) or set(names.values()) != set(given):
+        wanted, found = (", ".join(map(repr, some)) for some in (expected, given))
+        raise ValueError(f"the formula returns the parts {found}, expected {wanted}")
+    return [_in_order(given[names[name]], part) for name, part in expected.items()]
 
 
 def descriptions(claims: Sequence[Claim], file: str = "") -> list[Description]:
@@ -98,7 +168,7 @@ def _code(function: Callable[..., Any]) -> str:
 def claim(
     *,
     of: Callable[..., PyTree],
-    kind: Literal["gradient", "jacobian", "hessian", "value", "update"],
+    kind: Literal["gradient", "jacobian", "hessian", "value", "update", "vjp"],
     inputs: Mapping[str, PyTree],
     wrt: str | tuple[str, ...] | list[str] = (),
     source: str = "",
@@ -110,6 +180,7 @@ def claim(
     trials: int = 10_000,
     corrects: Claim | None = None,
     certify: bool = True,
+    where: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., PyTree]], Claim]:
     """Declares the decorated formula to be a derivative (or the value) of ``of``.
 
@@ -117,10 +188,13 @@ def claim(
       of: the function; formula and function share parameter names.
       kind: ``gradient`` of a scalar; ``jacobian``, of shape [*value, *parameter]; ``hessian`` of a
         scalar; ``value``, equal to ``of``; ``update``, a step of gradient descent on the objective
-        ``of``, theta - rate * gradient, or equal to an ``of`` that returns the new parameter.
+        ``of``, theta - rate * gradient, or equal to an ``of`` that returns the new parameter;
+        ``vjp``, the gradient of sum(dout * of), with the one input that is no parameter of ``of``
+        as dout.
       inputs: for each parameter a generator (``real``, ``simplex``, ...) or a tree of generators.
       wrt: the parameter of the derivative: a name, a path into a tree such as
-        ``"params[0].weight"``, or several; for several the formula returns a tuple.
+        ``"params[0].weight"``, or several; for several the formula returns a tuple in that order,
+        or a dict, NamedTuple or dataclass with the names of the parameters.
       source: the origin of the formula, such as ``"S1.2"``.
       statement: the formula as LaTeX.
       terms: the objective as a sum of named functions like ``of``, for the diagnosis; default: the
@@ -133,6 +207,8 @@ def claim(
       trials: the number of random trials.
       corrects: the claim as printed in the source, if wrong there.
       certify: whether a formula that holds is to be certified, which takes 2 seconds at most.
+      where: a condition on the inputs, as a function of some of the inputs, true in every entry:
+        ``where=lambda mask: jnp.any(mask > 0)``. Other inputs are not tried.
 
     Returns:
       A decorator from a formula to a ``Claim``.
@@ -165,12 +241,51 @@ def claim(
             formula, of, paths, single, kind, generators, name, source, statement,
             dict(terms) if isinstance(terms, Mapping) else terms,
             _as_python(rate) if isinstance(rate, str) else rate,
-            layout, tolerance, trials, corrects, certify,
+            layout, tolerance, trials, corrects, certify, where,
         )  # fmt: skip
         _check(made)
-        return made
+        return _pulled_back(made) if kind == "vjp" else made
 
     return decorate
+
+
+def _pulled_back(made: Claim) -> Claim:
+    """The claim of a vjp with sum(dout * of) in place of ``of``, and of every term.
+
+    Raises:
+      ValueError: not exactly one input is no parameter of ``of``.
+    """
+    known = parameters(made.of)
+    others = [name for name in made.inputs if name not in known]
+    if len(others) != 1:
+        raise ValueError(
+            f"inputs of a vjp that are no parameters of `of`: {', '.join(others) or 'none'}, "
+            "expected exactly one, the gradient by the value of `of`, such as dout"
+        )
+    dout = others[0]
+
+    def product(value: jax.Array, factor: jax.Array) -> jax.Array:
+        if jnp.shape(value) != jnp.shape(factor):
+            raise ValueError(
+                f"{dout} has shape {jnp.shape(factor)}, expected that of the value of `of`: "
+                f"{jnp.shape(value)}"
+            )
+        return jnp.sum(value * factor)
+
+    def pulled_back(of: Callable[..., PyTree]) -> Callable[..., Any]:
+        @wraps(of)
+        def scalar(**inputs: PyTree) -> Any:
+            products = jax.tree.map(product, call(of, inputs), inputs[dout])
+            return sum(jax.tree.leaves(products))
+
+        known = [inspect.signature(of).parameters[name] for name in parameters(of)]
+        named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in known]
+        last = inspect.Parameter(dout, inspect.Parameter.KEYWORD_ONLY)
+        vars(scalar)["__signature__"] = inspect.Signature([*named, last])
+        return scalar
+
+    terms = made.terms and {name: pulled_back(term) for name, term in made.terms.items()}
+    return replace(made, of=pulled_back(made.of), terms=terms)
 
 
 def _as_python(path: str) -> str:
@@ -180,27 +295,25 @@ def _as_python(path: str) -> str:
 
 
 def call(function: Callable[..., PyTree], inputs: Mapping[str, PyTree]) -> PyTree:
-    """Calls a function by keyword with the inputs among the function's parameters."""
-    return function(**{name: inputs[name] for name in parameters(function) if name in inputs})
+    """Calls a function with the inputs among the function's parameters."""
+    given = {name: inputs[name] for name in parameters(function) if name in inputs}
+    first = [given.pop(name) for name in _by_position(function) if name in given]
+    return function(*first, **given)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, bool]:
-    """The names of a function's parameters, and whether each lacks a default.
+    """The names of a function's parameters, and whether each lacks a default."""
+    return {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
 
-    Raises:
-      ValueError: a parameter cannot be given by keyword.
-    """
-    names = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise ValueError(
-                f"{getattr(function, '__name__', function)} takes {name!r} by position only, "
-                "expected a function with named parameters"
-            )
-        names[name] = parameter.default is parameter.empty
-    return names
+
+def _by_position(function: Callable[..., Any]) -> list[str]:
+    """The parameters that a function takes by position only, as ``jnp.tanh`` takes x."""
+    given = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in given if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
 def learning_rate_name(claim: Claim) -> str | None:
@@ -281,6 +394,7 @@ def _check(made: Claim) -> None:
         (callable(made.of), "of", "a function"),
         (terms_fit, "terms", "a dict of functions by name"),
         (made.corrects is None or isinstance(made.corrects, Claim), "corrects", "a claim"),
+        (made.where is None or callable(made.where), "where", "a function of some of the inputs"),
         (0 < (real(made.tolerance) or 0) < 1, "tolerance", "a number between 0 and 1"),
         (rate_fits, "rate", "an input of a claim of kind 'update'"),
         (isinstance(made.certify, bool), "certify", "True or False"),
@@ -293,7 +407,8 @@ def _check(made: Claim) -> None:
                 f"input {name!r} is {shown(generator)}, expected a generator such as real('n'), "
                 "or a tree of them"
             )
-    for function in (made.formula, made.of, *(made.terms or {}).values()):
+    conditions = () if made.where is None else (made.where,)
+    for function in (made.formula, made.of, *(made.terms or {}).values(), *conditions):
         for name, needed in parameters(function).items():
             if needed and name not in made.inputs:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Formula and reference at the same inputs: all trials in one compiled program, in any layout."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -13,12 +14,18 @@ from jax.extend import core
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, at_path
-from jaxnn.verify.graph import jit, parameter
+from jaxnn.verify.graph import LOOPED, over_trials, parameter, primitives, runnable
 from jaxnn.verify.inputs import draw, is_input
-from jaxnn.verify.reference import check_value_shape, is_rule, reference
+from jaxnn.verify.reference import check_value_shape, is_rule, of_by_primitives, reference
 
 CHUNK = 2**20
 """The most entries of a derivative computed at once; forward mode needs a multiple in memory."""
+
+MOST_OPERATIONS = 2**27
+"""The most scalar operations between two looks at the clock, a fraction of a second."""
+
+FEW_TRIALS = 64
+"""Trials between two looks at the clock where the operations of a trial are not known."""
 
 MOST_ENTRIES = 2**23
 """The most numbers in the inputs of all random trials."""
@@ -42,7 +49,8 @@ class TracedClaim(NamedTuple):
     reverse: core.ClosedJaxpr  # flat inputs -> leaves of the reference by reverse mode
     names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
     value_ranks: tuple[int, ...]  # per leaf of the reference: leading axes of the value of `of`
-    run: jax.stages.Wrapped  # inputs [T, ...] -> leaves of formula, forward, reverse [T, ...]
+    run: jax.stages.Wrapped  # inputs [T, ...] -> leaves of formula, forward, reverse; finite [T]
+    chunk: int  # the most trials of one run
 
 
 class Values(NamedTuple):
@@ -51,6 +59,7 @@ class Values(NamedTuple):
     formula: list[np.ndarray]
     reference: list[np.ndarray]  # by reverse mode
     forward: list[np.ndarray]
+    finite: np.ndarray  # [T], whether the value of `of` is finite
 
 
 @lru_cache(maxsize=32)
@@ -75,11 +84,26 @@ def trace_claim(
         forward = _jaxpr(reference(claim, "forward"), one) if both_modes else reverse
     names, ranks = _leaf_names(claim, one, [aval.shape for aval in reverse.out_avals])
 
-    def all_three(*flat):
-        return tuple(core.jaxpr_as_fun(jaxpr)(*flat) for jaxpr in (formula, forward, reverse))
+    programs = formula, forward, reverse, _jaxpr(partial(_finite, claim), one)
+    functions = [runnable(program) for program in programs]
+    run = over_trials(lambda *flat: tuple(function(*flat) for function in functions), programs)
+    chunk = _trials_at_once(programs[:3])
+    return TracedClaim(claim, dict(sizes), formula, forward, reverse, names, ranks, run, chunk)
 
-    run = jit(jax.vmap(all_three))
-    return TracedClaim(claim, dict(sizes), formula, forward, reverse, names, ranks, run)
+
+def _finite(claim: Claim, inputs: PyTree) -> jax.Array:
+    """Whether every number in the value of ``of`` is finite."""
+    numbers = map(jnp.asarray, jax.tree.leaves(of_by_primitives(claim)(inputs)))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in numbers]))
+
+
+def _trials_at_once(programs: Sequence[core.ClosedJaxpr]) -> int:
+    """As many trials as fit into memory, and take no longer than a fraction of a second."""
+    names = {name for program in programs for name in primitives(program.jaxpr)}
+    chunk = CHUNK // max(1, _entries(programs[-1].out_avals))
+    if names & {*LOOPED, "while"}:
+        chunk = min(chunk, FEW_TRIALS)
+    return max(1, min(chunk, MOST_OPERATIONS // max(1, sum(map(_operations, programs)))))
 
 
 @contextmanager
@@ -107,23 +131,30 @@ def one_trial(claim: Claim, sizes: dict[str, int]) -> dict[str, PyTree]:
     return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape[1:], value.dtype), drawn)
 
 
-def evaluate(traced: TracedClaim, inputs: PyTree) -> Values:
-    """Formula and reference at every trial of the inputs, [T, ...]."""
+def evaluate(traced: TracedClaim, inputs: PyTree, seconds: float = math.inf) -> Values:
+    """Formula and reference at every trial of the inputs, [T, ...].
+
+    The last trials are left out where the trials take more than so many seconds.
+    """
     flat = jax.tree.leaves(inputs)
     trials = len(flat[0])
-    chunk = max(1, min(trials, CHUNK // max(1, _entries(traced.reverse.out_avals))))
-    chunks = []
+    chunk = min(trials, traced.chunk)
+    chunks, deadline = [], math.inf
     for start in range(0, trials, chunk):
+        if start == chunk:  # the first chunk is compiled
+            deadline = time.perf_counter() + seconds
+        if time.perf_counter() > deadline:
+            break
         # The last chunk overlaps the chunk before: equal shapes share a program.
         first = min(start, trials - chunk)
         results = traced.run(*(value[first : first + chunk] for value in flat))
         chunks.append(
             jax.tree.map(lambda leaf, skip=start - first: np.asarray(leaf)[skip:], results)
         )
-    formula, forward, reverse = (
+    formula, forward, reverse, (finite,) = (
         chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *all: np.concatenate(all), *chunks)
     )
-    return Values(formula, reverse, forward)
+    return Values(formula, reverse, forward, finite.astype(bool))
 
 
 def affordable_trials(traced: TracedClaim, trials: int) -> int:
@@ -137,13 +168,23 @@ def _entries(arrays: Sequence[Any]) -> int:
 
 def operations(traced: TracedClaim) -> int:
     """Roughly how many scalar operations formula and reference take at one trial."""
+    return _operations(traced.formula) + _operations(traced.reverse)
+
+
+def _operations(program: core.ClosedJaxpr) -> int:
+    """Roughly how many scalar operations a program takes; of a loop without a length one step."""
     count = 0
-    for equation in (*traced.formula.jaxpr.eqns, *traced.reverse.jaxpr.eqns):
+    for equation in program.jaxpr.eqns:
         inner = 1
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = parameter(equation, "dimension_numbers")
             inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        elif equation.primitive.name in LOOPED:  # as many operations as a product of matrices
+            inner = max((max(v.aval.shape, default=1) for v in equation.invars), default=1)
         count += inner * _entries([variable.aval for variable in equation.outvars])
+        if equation.primitive.name == "scan":
+            body = parameter(equation, "jaxpr")
+            count += parameter(equation, "length") * _operations(body)
     return count
 
 
@@ -234,10 +275,10 @@ def find_layout(
 
     The formula's value is [T, ...], the reference, in jaxnn's layout, [T, ...].
     """
-    code, name = "shape", "the same with other axes of length 1"
+    code, name = "shape", "other axes of length 1"
     if claim.layout is not None:
         code = "transpose" if claim.layout == "transpose" else "vec_order"
-        name = f"in this package's own layout rather than {claim.layout!r}"
+        name = f"the layout, jaxnn's own rather than {claim.layout!r}"
     unchanged = Layout(code, name, np.asarray)
     for layout in (unchanged, *alternative_layouts(reference.shape[1:], value_rank)):
         expected = arranged(layout.arrange, reference)

@@ -8,8 +8,9 @@ rules; autodiff of a graph differentiates the primitives alone.
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,8 +99,14 @@ def evaluate(
 
 def apply(node: Node, operands: Sequence[Any]) -> list[Any]:
     """The results of one operation."""
-    results = node.primitive.bind(*operands, **node.primitive.get_bind_params(node.params))
-    return list(results) if node.primitive.multiple_results else [results]
+    bind = partial(node.primitive.bind, **node.primitive.get_bind_params(node.params))
+    batch = np.shape(operands[0])[:-2] if node.primitive.name in LAPACK else ()
+    if not batch or not _MATRIX_BY_MATRIX.get():
+        results = bind(*operands)
+        return list(results) if node.primitive.multiple_results else [results]
+    flat = [jax.numpy.reshape(v, (-1, *np.shape(v)[len(batch) :])) for v in operands]
+    results = jax.lax.map(lambda matrices: bind(*matrices), flat)
+    return [jax.numpy.reshape(v, (*batch, *v.shape[1:])) for v in jax.tree.leaves(results)]
 
 
 def by_primitives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -252,6 +259,62 @@ def scan_counts(equation: core.JaxprEqn) -> tuple[int, int]:
         parameter(equation, "num_consts", "ft_in").update(equation.invars).unpack()
     )
     return len(list(constants)), len(list(carried))
+
+
+LAPACK = {
+    "cholesky", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "qr",
+    "schur", "svd", "triangular_solve", "tridiagonal",
+}  # fmt: skip
+"""Primitives by LAPACK. A batch of matrices is shared among the threads of XLA's pool by a thread
+of the same pool, which waits: two such calls at a time on two cores wait for ever."""
+
+LOOPED = LAPACK | {"conv_general_dilated", "fft"}
+"""Primitives that run trial by trial. A convolution with a kernel per trial is compiled to a dense
+one over all pairs of trials, whose time grows with the square of the number of trials."""
+
+_MATRIX_BY_MATRIX = ContextVar("_MATRIX_BY_MATRIX", default=False)
+"""Whether batches of matrices are given to LAPACK matrix by matrix."""
+
+
+def primitives(jaxpr: Any) -> Iterator[str]:
+    """The names of the primitives of a jaxpr, nested jaxprs included."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                part = getattr(part, "jaxpr", part)
+                if hasattr(part, "eqns"):
+                    yield from primitives(part)
+
+
+def over_trials(
+    function: Callable[..., PyTree], programs: Sequence[core.ClosedJaxpr]
+) -> jax.stages.Wrapped:
+    """A function over a leading axis of trials, compiled: vectorised, or a loop where safer.
+
+    Args:
+      function: of flat arrays.
+      programs: jaxprs with the primitives of the function.
+    """
+    names = {name for program in programs for name in primitives(program.jaxpr)}
+    if not names & LOOPED:
+        return jit(jax.vmap(function))
+
+    def loop(*columns: Any) -> PyTree:
+        token = _MATRIX_BY_MATRIX.set(True)
+        try:
+            return jax.lax.map(lambda row: function(*row), columns)
+        finally:
+            _MATRIX_BY_MATRIX.reset(token)
+
+    return jit(loop)
+
+
+def runnable(program: core.ClosedJaxpr) -> Callable[..., list[Any]]:
+    """A jaxpr as a function; matrix by matrix inside ``over_trials`` where LAPACK is called."""
+    if not LAPACK.intersection(primitives(program.jaxpr)):
+        return core.jaxpr_as_fun(program)
+    return lambda *flat: evaluate(_graph(program), flat)
 
 
 _FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}

@@ -12,12 +12,16 @@ import jax
 import numpy as np
 
 from jaxnn.types import PyTree, shown, whole
+from jaxnn.types import real as real_number
 
 Size = str | int
 Sizes = Mapping[str, int]
 """The number for every symbolic size."""
 
-REAL_KINDS = ("real", "positive", "simplex")
+SYMMETRIC_KINDS = ("symmetric", "positive_definite")
+"""Kinds of square matrices with entry [i, j] equal to entry [j, i]."""
+
+REAL_KINDS = ("real", "positive", "interval", "simplex", *SYMMETRIC_KINDS)
 """Kinds with continuous values; the remaining kinds are whole numbers or labels."""
 
 
@@ -29,6 +33,8 @@ class Input:
     shape: tuple[Size, ...] = ()
     classes: Size | None = None  # label: the number of classes
     axis: int = -1  # simplex, one_hot: the axis of the classes, made negative
+    low: float = -math.inf  # interval: every number lies strictly between low and high
+    high: float = math.inf
 
     def __post_init__(self):
         for size in self.sizes:
@@ -81,6 +87,34 @@ def matrix(rows: Size, columns: Size) -> Input:
 def positive(*shape: Size) -> Input:
     """Real numbers above zero, such as a strength or a learning rate."""
     return Input("positive", shape)
+
+
+def interval(low: float | None, high: float | None, *shape: Size) -> Input:
+    """Real numbers strictly between two ends; None is no end: ``interval(-1, 1, "n")``."""
+    ends = (
+        -math.inf if low is None else real_number(low),
+        math.inf if high is None else real_number(high),
+    )
+    if None in ends or not np.nextafter(ends[0], math.inf) < ends[1]:  # NaN is below nothing
+        raise ValueError(
+            f"interval got the ends {shown(low)} and {shown(high)}, expected a low and a higher "
+            "number, or None for no end"
+        )
+    return Input("interval", shape, low=ends[0], high=ends[1])
+
+
+def symmetric(size: Size) -> Input:
+    """Symmetric matrices of real numbers, [size, size].
+
+    Autodiff takes the entries for independent: the derivative by entry [i, j] leaves entry [j, i]
+    as it is. Formula and derivative are compared at symmetric matrices alone.
+    """
+    return Input("symmetric", (size, size))
+
+
+def positive_definite(size: Size) -> Input:
+    """Symmetric matrices with positive eigenvalues, [size, size]; derivatives as ``symmetric``."""
+    return Input("positive_definite", (size, size))
 
 
 def simplex(*shape: Size, axis: int = -1) -> Input:
@@ -169,15 +203,16 @@ def draw(
     """Random values of every input, float64 (labels int64), with a leading axis of trials.
 
     Real numbers are normal with a standard deviation from ``spreads``, positive numbers log-normal
-    around 1 / 2; a simplex is a softmax of normal numbers.
+    around 1 / 2; a simplex is a softmax of normal numbers. Normal numbers are mapped into an
+    interval, onto symmetric matrices (B + B^T) / 2, and onto B B^T / n + I / 10.
     """
 
     def leaf_values(leaf: Input) -> np.ndarray:
         shape = (trials, *leaf.resolve(sizes))
-        if leaf.kind in ("real", "simplex"):
+        if leaf.kind in ("real", "interval", "simplex", *SYMMETRIC_KINDS):
             spread = rng.choice(spreads, size=(trials, *[1] * len(leaf.shape)))
             values = rng.normal(size=shape) * spread
-            return values if leaf.kind == "real" else _softmax(values, leaf.axis)
+            return _softmax(values, leaf.axis) if leaf.kind == "simplex" else _of_kind(leaf, values)
         if leaf.kind == "positive":
             return 0.5 * np.exp(0.7 * rng.normal(size=shape))
         if leaf.kind == "one_hot":
@@ -188,6 +223,42 @@ def draw(
         return rng.integers(2, size=shape).astype(float)
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
+
+
+def _of_kind(leaf: Input, values: np.ndarray) -> np.ndarray:
+    """Real numbers [..., *shape] made values of an input of one of the real kinds."""
+    if leaf.kind == "interval":
+        return _between(leaf.low, leaf.high, values)
+    transposed = np.swapaxes(values, -1, -2) if leaf.kind in SYMMETRIC_KINDS else values
+    if leaf.kind == "symmetric":
+        return (values + transposed) / 2
+    if leaf.kind == "positive_definite":
+        n = values.shape[-1]
+        products = np.einsum("...ik,...jk->...ij", values, values) / n
+        unit = 0.1 + 1e-7 * np.trace(products, axis1=-2, axis2=-1)[..., None, None]
+        products = products + unit * np.eye(n)
+        return (products + np.swapaxes(products, -1, -2)) / 2
+    return values
+
+
+def _between(low: float, high: float, values: np.ndarray) -> np.ndarray:
+    """Real numbers mapped, with their order, to numbers strictly between two ends."""
+    if math.isfinite(low) and math.isfinite(high):
+        share = 0.5 + 0.5 * np.tanh(values / 2)
+        mapped = low + share * (high - low)
+    else:
+        above = np.where(values > 0, 0.5 + values, 0.5 / (1.0 + np.abs(values)))
+        below = -np.where(values < 0, 0.5 - values, 0.5 / (1.0 + np.abs(values)))
+        mapped = low + above if math.isfinite(low) else high + below
+        mapped = mapped if math.isfinite(low) or math.isfinite(high) else values
+    nearest = (_inside(low, high), -_inside(-high, -low))
+    return np.clip(mapped, *nearest)
+
+
+def _inside(low: float, high: float) -> float:
+    """A number of few digits just above the lower of two ends, 2^-30 of the width or of 1 away."""
+    width = min(high - low, max(1.0, abs(low))) if math.isfinite(low) else 1.0
+    return max(low + 2.0**-30 * width, float(np.nextafter(low, math.inf)))
 
 
 def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
@@ -203,7 +274,11 @@ def adversarial(inputs: PyTree, sizes: Sizes, rng: np.random.Generator) -> PyTre
     in turn. Small whole numbers at random and numbers of a few hundred come last.
     """
     generators, structure = jax.tree.flatten(inputs, is_leaf=is_input)
-    varied = [i for i, leaf in enumerate(generators) if leaf.kind in ("real", "simplex")]
+    varied = [
+        i
+        for i, leaf in enumerate(generators)
+        if leaf.kind in REAL_KINDS and leaf.kind != "positive"
+    ]
     together = [None] if len(varied) != 1 else []
     trials = [
         [
@@ -248,8 +323,8 @@ def _pattern(
     leaf: Input, sizes: Sizes, pattern: Callable[[int], np.ndarray], number: int
 ) -> np.ndarray:
     shape = leaf.resolve(sizes)
-    if leaf.kind == "real":
-        return pattern(math.prod(shape)).reshape(shape)
+    if leaf.kind in ("real", "interval", *SYMMETRIC_KINDS):
+        return _of_kind(leaf, pattern(math.prod(shape)).reshape(shape))
     if leaf.kind == "positive":
         return np.full(shape, [0.5, 1.0, 1e-12, 1e4, 1e-3, 1e12][number % 6])
     if leaf.kind == "binary":
@@ -268,7 +343,20 @@ def _pattern(
 def _ordinary(leaf: Input, sizes: Sizes, rng: np.random.Generator) -> np.ndarray:
     """One trial of short decimals."""
     values = draw(leaf, sizes, 1, rng)[0]
-    return _shortened(values, leaf.axis) if leaf.kind == "simplex" else np.round(values, 1) + 0.0
+    if leaf.kind == "simplex":
+        return _shortened(values, leaf.axis)
+    short = np.round(values, 1) + 0.0
+    return short if admits(leaf, short) else values
+
+
+def admits(leaf: Input, value: np.ndarray) -> bool:
+    """Whether an array of real numbers is a value of a real, interval or symmetric input."""
+    if leaf.kind == "positive":
+        return bool(np.all(value > 0))
+    if leaf.kind == "positive_definite":
+        smallest, largest = np.linalg.eigvalsh(value)[[0, -1]]
+        return bool(smallest > 1e-9 * largest)
+    return bool(np.all((leaf.low < value) & (value < leaf.high)))
 
 
 def _shortened(p: np.ndarray, axis: int) -> np.ndarray:
@@ -289,11 +377,33 @@ def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) 
             return rng.choice([0.0, 1.0, -1.0, 2.0, 0.5], p=[0.3, 0.3, 0.15, 0.15, 0.1], size=shape)
         if leaf.kind == "positive":
             return rng.choice([1.0, 0.5, 2.0], size=shape)
+        if leaf.kind == "interval":
+            return rng.choice(_short_numbers_in(leaf), size=shape)
+        if leaf.kind == "symmetric":
+            return _mirrored(rng.choice([0.0, 1.0, -1.0, 2.0], size=shape))
+        if leaf.kind == "positive_definite":
+            factor = rng.choice([0.0, 1.0, -1.0], p=[0.5, 0.3, 0.2], size=shape)
+            return factor @ np.swapaxes(factor, -1, -2) + np.eye(shape[-1])
         if leaf.kind == "simplex":
             return _shortened(draw(leaf, sizes, trials, rng), leaf.axis)
         return draw(leaf, sizes, trials, rng)
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
+
+
+def _short_numbers_in(leaf: Input) -> list[float]:
+    """Numbers of few digits in an interval: 0, 1, ... or halves and quarters of the width."""
+    width = leaf.high - leaf.low
+    start = leaf.low if math.isfinite(leaf.low) else leaf.high
+    shares = np.array([0.25, 0.5, 0.75]) * width if math.isfinite(width) else [0.5, 1.0, 2.0]
+    aside = start + np.asarray(shares) * (1.0 if math.isfinite(leaf.low) else -1.0)
+    numbers = [number for number in (0.0, 1.0, -1.0, 2.0, 0.5, -0.5) if leaf.low < number < leaf.high]
+    return numbers if len(numbers) > 2 else [*numbers, *aside.tolist()]
+
+
+def _mirrored(values: np.ndarray) -> np.ndarray:
+    """Square matrices with the entries below the diagonal also above the diagonal."""
+    return np.tril(values) + np.swapaxes(np.tril(values, -1), -1, -2)
 
 
 SHORTENED = 100
@@ -302,9 +412,11 @@ SHORTENED = 100
 
 def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
     """Values of an input that are easier to read: zeros, ones, fewer decimals, a corner."""
-    if leaf.kind in ("real", "positive"):
-        shorter = _shorter_numbers(value)
-        yield from (short for short in shorter if leaf.kind == "real" or np.all(short > 0))
+    if leaf.kind in ("real", "positive", "interval"):
+        yield from (short for short in _shorter_numbers(value) if admits(leaf, short))
+    elif leaf.kind in SYMMETRIC_KINDS:
+        shorter = map(_mirrored, _shorter_numbers(value))
+        yield from (short for short in (np.eye(len(value)), *shorter) if admits(leaf, short))
     elif leaf.kind == "simplex":
         for index in range(value.shape[leaf.axis]):
             corner = np.zeros_like(value)

@@ -27,7 +27,7 @@ def reference(
     Returns:
       A function to arrays in jaxnn's layout, in a tuple if the claim has several ``wrt``.
     """
-    function = of or _plain(claim)
+    function = of or of_by_primitives(claim)
     if claim.kind == "value":
         return function
 
@@ -41,7 +41,7 @@ def reference(
             return function(replaced)
 
         gradient = partial(_derivative, mode, jax.grad, of_parts)
-        if claim.kind == "gradient":
+        if claim.kind in ("gradient", "vjp"):
             result = gradient(parts)
         elif claim.kind == "jacobian":
             result = _derivative(mode, jax.jacrev, of_parts, parts)
@@ -59,7 +59,8 @@ def reference(
 
 
 @lru_cache(maxsize=32)
-def _plain(claim: Claim) -> Callable[[Inputs], PyTree]:
+def of_by_primitives(claim: Claim) -> Callable[[Inputs], PyTree]:
+    """The claim's ``of`` without custom derivative rules, as a function of the inputs."""
     return by_primitives(lambda inputs: call(claim.of, inputs))
 
 
@@ -93,12 +94,12 @@ def check_value_shape(claim: Claim, one: Inputs) -> None:
     Raises:
       ValueError: a gradient, Hessian or update needs a scalar, a Jacobian needs one array.
     """
-    value = jax.eval_shape(_plain(claim), one)
+    value = jax.eval_shape(of_by_primitives(claim), one)
     shape = getattr(value, "shape", None)
     described = type(value).__name__ if shape is None else f"shape {shape}"
     if claim.kind == "jacobian" and shape is None:
         raise ValueError(f"of returns {described}, expected one array to take a Jacobian of")
-    scalar = claim.kind in ("gradient", "hessian") or (
+    scalar = claim.kind in ("gradient", "hessian", "vjp") or (
         claim.kind == "update" and not is_rule(claim, one)
     )
     if scalar and shape != ():

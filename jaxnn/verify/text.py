@@ -10,7 +10,7 @@ import numpy as np
 from jaxnn.reporting import console, print_table, printable
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, Description
-from jaxnn.verify.verdict import VERDICTS, Certificate, Counterexample, Verdict, Worst
+from jaxnn.verify.verdict import RIGHT, VERDICTS, Certificate, Counterexample, Verdict, Worst
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,6 +21,7 @@ KINDS = {
     "hessian": "Hessian by",
     "update": "update of",
     "value": "value",
+    "vjp": "vjp by",
 }
 
 COLUMNS = ("name", "source", "verdict", "trials", "bits lost", "what")
@@ -115,7 +116,7 @@ def findings(verdict: Verdict) -> str:
         left, right = map(number, verdict.worst.one_sided)
         where = entry(verdict.kind, verdict.worst)
         return f"{where}: {left} from the left, {right} from the right"
-    if verdict.holds and verdict.counterexample:
+    if verdict.verdict in RIGHT and verdict.counterexample:
         at = example(verdict.counterexample)
         return f"{verdict.detail}, at {at if len(at) <= MAX_INPUT else at[:MAX_INPUT] + ' ...'}"
     return verdict.detail or (verdict.uncertified and f"not certified: {verdict.uncertified}")

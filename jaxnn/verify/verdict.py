@@ -32,18 +32,22 @@ VERDICTS = {
         "more than half the bits where JAX's own derivative loses fewer.",
     ),
     "holds_other_layout": Wording(
-        "holds in another layout",
+        "right up to a layout",
         "⇄",
-        "cyan",
-        "Right once transposed or reordered as noted: a matter of convention.",
+        "bold yellow",
+        "Right once transposed or reordered as noted, but not as declared: a descent step with it is "
+        "wrong. A declared layout (layout=) holds.",
     ),
     "kink": Wording(
         "holds except at kinks", "∠", "cyan", "Wrong only where the function has no derivative."
     ),
 }
 
-HOLDS = ("holds", "holds_unstable", "holds_other_layout", "kink")
+HOLDS = ("holds", "holds_unstable", "kink")
 """Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""
+
+RIGHT = (*HOLDS, "holds_other_layout")
+"""Verdicts on formulas that are right up to a transpose or another order of the entries."""
 
 CODES = (
     "sign", "missing_mean", "extra_mean", "factor", "missing_l2", "wrong_l2", "l2_on_bias",
@@ -114,8 +118,8 @@ class Verdict(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """The place in tables and pages: refuted claims first, then errors, then all others."""
-        return {"refuted": 0, "error": 1}.get(self.verdict, 2)
+        """The place in tables and pages: refuted claims, then errors, other layouts, the rest."""
+        return {"refuted": 0, "error": 1, "holds_other_layout": 2}.get(self.verdict, 3)
 
     @property
     def words(self) -> str:

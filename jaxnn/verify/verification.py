@@ -14,9 +14,19 @@ from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import adversarial, draw, draw_sizes, is_input, larger_sizes
+from jaxnn.verify.inputs import adversarial, draw_sizes, is_input, larger_sizes
+from jaxnn.verify.sampling import DomainError, run_trials
 from jaxnn.verify.text import difference, proof
-from jaxnn.verify.verdict import HOLDS, MANTISSA, VERDICTS, Counterexample, Finding, Verdict, Worst
+from jaxnn.verify.verdict import (
+    HOLDS,
+    MANTISSA,
+    RIGHT,
+    VERDICTS,
+    Counterexample,
+    Finding,
+    Verdict,
+    Worst,
+)
 
 if TYPE_CHECKING:
     from jaxnn.verify.exact.judge import Judgement
@@ -80,7 +90,8 @@ def assert_holds(
       claim: the claim.
       trials: as for ``verify``.
       seed: as for ``verify``.
-      allow: the verdicts that pass; ``("holds",)`` also demands stability and the declared layout.
+      allow: the verdicts that pass; ``("holds",)`` also demands stability, and
+        ``(*HOLDS, "holds_other_layout")`` accepts a layout that is not declared.
 
     Raises:
       AssertionError: any other verdict.
@@ -126,10 +137,10 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
     """
     sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
     verdict = _at_sizes(claim, sizes, trials, np.random.default_rng(seed))
-    if larger and verdict.holds:
+    if larger and verdict.verdict in RIGHT:
         tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
         at_larger = _at_sizes(claim, larger, tenth, rng, only_random=True)
-        if not at_larger.holds:
+        if at_larger.verdict not in RIGHT:
             verdict, sizes = at_larger._replace(trials=verdict.trials), larger
     if verdict.verdict == "refuted" and verdict.trials:
         return _diagnosed(claim, sizes, seed, verdict)
@@ -155,25 +166,26 @@ def _at_sizes(
         if only_random:  # `of` does not accept these sizes
             return _verdict(claim, "holds")
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
+    awkward = None if only_random else adversarial(dict(claim.inputs), sizes, rng)
     affordable = comparison.affordable_trials(traced, trials)
-    points = draw(dict(claim.inputs), sizes, affordable, rng)
-    if not only_random:
-        awkward = adversarial(dict(claim.inputs), sizes, rng)
-        points = jax.tree.map(lambda *values: np.concatenate(values), points, awkward)
-    values = comparison.evaluate(traced, points)
-    fits = _fits(traced, values, affordable)
+    try:
+        ran = run_trials(traced, affordable, rng, awkward)
+    except DomainError as error:
+        return _verdict(claim, "holds" if only_random else "error", detail=str(error))
+    fits = _fits(traced, ran.values, ran.random)
     if fits is None:
-        return _verdict(claim, "refuted", trials=affordable)
-    verdict = _judge(traced, points, values, *fits, only_failing=only_random)
-    verdict = _with_layout(verdict, traced, fits[0])._replace(trials=affordable)
+        return _verdict(claim, "refuted", trials=ran.random)
+    verdict = _judge(traced, ran.points, ran.values, *fits, only_failing=only_random)
+    verdict = _with_layout(verdict, traced, fits[0])
+    detail = "; ".join(filter(None, [verdict.detail, ran.note]))
+    verdict = verdict._replace(trials=ran.random, detail=detail)
     if only_random or not (verdict.holds and claim.certify):
         return verdict
     from jaxnn.verify.exact.certificate import with_certificate
 
-    ordinary = [value[:affordable] for value in jax.tree.leaves(points)]
-    of_ordinary = Values(*([leaf[:affordable] for leaf in leaves] for leaves in values))
+    ordinary = jax.tree.map(lambda array: array[: ran.random], (ran.points, ran.values))
     seed = int(rng.integers(2**32))
-    return with_certificate(verdict, traced, fits[0], ordinary, of_ordinary, seed)
+    return with_certificate(verdict, traced, fits[0], *ordinary, seed)
 
 
 def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
@@ -183,7 +195,7 @@ def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
 def _with_layout(verdict: Verdict, traced: TracedClaim, layouts: Sequence[Layout]) -> Verdict:
     """The verdict ``holds_other_layout`` where only another layout makes the formula hold."""
     named = [
-        Finding(layout.code, name, f"it is {layout.name}")
+        Finding(layout.code, name, f"right up to {layout.name}")
         for layout, name in zip(layouts, traced.names, strict=True)
         if layout.code
     ]
@@ -202,7 +214,7 @@ def _fits(
     if len(values.formula) != len(values.reference):
         return None
     claim, layouts, worst = traced.claim, [], np.zeros(trials)
-    for *arrays, rank in zip(*values, traced.value_ranks, strict=True):
+    for *arrays, rank in zip(*values[:3], traced.value_ranks, strict=True):
         value, *modes = (array[:trials] for array in arrays)
         layout = Layout("", "as declared", comparison.declared_layout(claim.layout, rank))
         right_shape = layout.arrange(modes[0][0]).shape == value.shape[1:]

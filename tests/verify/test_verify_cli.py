@@ -87,7 +87,7 @@ def main(claims, monkeypatch):
     [
         ("holds", 0),
         ("holds_unstable", 0),
-        ("holds_other_layout", 0),
+        ("holds_other_layout", 1),
         ("kink", 0),
         ("refuted", 1),
         ("error", 1),

@@ -158,10 +158,11 @@ IN_ANOTHER_LAYOUT = {
 
 
 @pytest.mark.parametrize("what", IN_ANOTHER_LAYOUT)
-def test_a_formula_in_another_layout_holds_and_the_layout_is_named(what):
+def test_a_formula_in_a_layout_not_declared_is_right_up_to_the_layout_named(what):
     declaration, formula, code, name = IN_ANOTHER_LAYOUT[what]
     judged = verdict_on(formula, **declaration)
     assert judged.verdict == "holds_other_layout"
+    assert not judged.holds
     assert [finding.code for finding in judged.diagnosis] == [code]
     assert name in judged.detail
 

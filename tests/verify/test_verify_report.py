@@ -155,7 +155,7 @@ def test_the_page_counts_the_verdicts():
     seen = visible(to_html([*entries, (claimed("more"), verdict("more"))]))
     assert seen.startswith(
         "Verified derivations 7 claims ✗ 1 refuted ! 1 error ✓ 2 hold ≈ 1 holds, unstable "
-        "⇄ 1 holds in another layout ∠ 1 holds except at kinks"
+        "⇄ 1 right up to a layout ∠ 1 holds except at kinks"
     )
 
 

@@ -60,7 +60,13 @@ def test_the_message_of_a_failed_test_has_the_evidence():
     assert "for instance at {'y': [1.0, 0.0], 'z': [0.0, 0.0]}" in message
 
 
-@pytest.mark.parametrize("verdict", ["holds_unstable", "holds_other_layout", "kink"])
+def test_a_transposed_gradient_passes_only_where_another_layout_is_allowed():
+    with pytest.raises(AssertionError, match="right up to the transpose"):
+        assert_holds(CLAIMS["holds_other_layout"], trials=TRIALS)
+    assert_holds(CLAIMS["holds_other_layout"], trials=TRIALS, allow=("holds_other_layout",))
+
+
+@pytest.mark.parametrize("verdict", ["holds_unstable", "kink"])
 def test_what_passes_may_be_restricted(verdict):
     assert_holds(CLAIMS[verdict], trials=TRIALS)
     assert_holds(CLAIMS[verdict], trials=TRIALS, allow=(verdict,))
