@@ -49,6 +49,7 @@ class TracedClaim(NamedTuple):
     reverse: core.ClosedJaxpr  # flat inputs -> leaves of the reference by reverse mode
     names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
     value_ranks: tuple[int, ...]  # per leaf of the reference: leading axes of the value of `of`
+    value: core.ClosedJaxpr  # flat inputs -> leaves of the value of `of`
     run: jax.stages.Wrapped  # inputs [T, ...] -> leaves of formula, forward, reverse; finite [T]
     chunk: int  # the most trials of one run
 
@@ -84,22 +85,23 @@ def trace_claim(
         forward = _jaxpr(reference(claim, "forward"), one) if both_modes else reverse
     names, ranks = _leaf_names(claim, one, [aval.shape for aval in reverse.out_avals])
 
-    programs = formula, forward, reverse, _jaxpr(partial(_finite, claim), one)
+    value = _jaxpr(of_by_primitives(claim), one)
+    programs = formula, forward, reverse, value
     functions = [runnable(program) for program in programs]
-    run = over_trials(lambda *flat: tuple(function(*flat) for function in functions), programs)
-    chunk = _trials_at_once(programs[:3])
-    return TracedClaim(claim, dict(sizes), formula, forward, reverse, names, ranks, run, chunk)
 
+    def run(*flat: jax.Array) -> tuple[Any, ...]:
+        *derivatives, numbers = (function(*flat) for function in functions)
+        return *derivatives, jnp.all(jnp.stack([jnp.all(jnp.isfinite(n)) for n in numbers]))
 
-def _finite(claim: Claim, inputs: PyTree) -> jax.Array:
-    """Whether every number in the value of ``of`` is finite."""
-    numbers = map(jnp.asarray, jax.tree.leaves(of_by_primitives(claim)(inputs)))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in numbers]))
+    return TracedClaim(
+        claim, dict(sizes), formula, forward, reverse, names, ranks, value,
+        over_trials(run, programs), _trials_at_once(programs[:3]),
+    )  # fmt: skip
 
 
 def _trials_at_once(programs: Sequence[core.ClosedJaxpr]) -> int:
     """As many trials as fit into memory, and take no longer than a fraction of a second."""
-    names = {name for program in programs for name in primitives(program.jaxpr)}
+    names = set().union(*map(primitives, programs))
     chunk = CHUNK // max(1, _entries(programs[-1].out_avals))
     if names & {*LOOPED, "while"}:
         chunk = min(chunk, FEW_TRIALS)
@@ -151,10 +153,10 @@ def evaluate(traced: TracedClaim, inputs: PyTree, seconds: float = math.inf) -> 
         chunks.append(
             jax.tree.map(lambda leaf, skip=start - first: np.asarray(leaf)[skip:], results)
         )
-    formula, forward, reverse, (finite,) = (
+    formula, forward, reverse, finite = (
         chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *all: np.concatenate(all), *chunks)
     )
-    return Values(formula, reverse, forward, finite.astype(bool))
+    return Values(formula, reverse, forward, finite)
 
 
 def affordable_trials(traced: TracedClaim, trials: int) -> int:

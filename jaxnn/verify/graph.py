@@ -8,7 +8,7 @@ rules; autodiff of a graph differentiates the primitives alone.
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -133,12 +133,16 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
     constants: dict[Name, Any] = {}
     shapes: dict[Name, jax.ShapeDtypeStruct] = {}
     known: dict[Any, Sequence[Name]] = {}
+    keys: dict[Name, Any] = {}  # random keys by negative names; their bits are constants
 
     def new(aval: Any) -> Name:
         shapes[len(shapes)] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
         return len(shapes) - 1
 
     def constant(atom: Any, value: Any) -> Name:
+        if _is_key(atom.aval):
+            keys[name := -1 - len(keys)] = value
+            return name
         key: Any = id(value)
         if not isinstance(value, Tracer):
             value = np.asarray(value, atom.aval.dtype)
@@ -148,7 +152,16 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
             constants[known[key][0]] = value
         return known[key][0]
 
+    def random(equation: core.JaxprEqn, operands: list[Name]) -> Sequence[Name]:
+        node = Node(equation.primitive, dict(equation.params), (), (), "")
+        with jax.ensure_compile_time_eval():
+            results = apply(node, [(keys if name < 0 else constants)[name] for name in operands])
+        return [constant(v, value) for v, value in zip(equation.outvars, results, strict=True)]
+
     def operation(equation: core.JaxprEqn, operands: list[Name], place: str) -> Sequence[Name]:
+        variables = (*equation.invars, *equation.outvars)
+        if any(_is_key(v.aval) for v in variables) and {*keys, *constants}.issuperset(operands):
+            return random(equation, operands)
         key = (equation.primitive, *operands, str(equation.params))
         if key not in known:
             known[key] = tuple(new(variable.aval) for variable in equation.outvars)
@@ -159,6 +172,11 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
     inputs = tuple(map(new, closed.in_avals))
     outputs = tuple(inline(closed, inputs, constant, operation))
     return Graph(inputs, constants, tuple(nodes), outputs, shapes)
+
+
+def _is_key(array: Any) -> bool:
+    """Whether a value is a random key, or an array of keys."""
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def inline(
@@ -201,15 +219,15 @@ def inline(
     return [name(atom) for atom in jaxpr.outvars]
 
 
-def primitives(closed: core.ClosedJaxpr) -> set[str]:
-    """The names of the primitives of a jaxpr and of its nested calls."""
+def primitives(closed: Any) -> set[str]:
+    """The names of the primitives of a jaxpr, nested jaxprs included."""
     names: set[str] = set()
-
-    def operation(equation: core.JaxprEqn, operands: list[Name], place: str) -> Sequence[Name]:
+    for equation in closed.jaxpr.eqns if hasattr(closed, "jaxpr") else closed.eqns:
         names.add(equation.primitive.name)
-        return [0] * len(equation.outvars)
-
-    inline(closed, [0] * len(closed.in_avals), lambda atom, value: 0, operation)
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(part, "jaxpr") or hasattr(part, "eqns"):
+                    names |= primitives(part)
     return names
 
 
@@ -230,6 +248,34 @@ def _plain_inside(value: Any) -> Any:
         return jax.make_jaxpr(by_primitives(core.jaxpr_as_fun(part)))(*arguments)
 
     return jax.tree.map(plain, value) if isinstance(value, tuple) else plain(value)
+
+
+def summed_lengths(program: core.ClosedJaxpr, transposed: bool = False) -> set[int]:
+    """The lengths of the axes over which a program sums, or takes the largest, and so on.
+
+    Args:
+      program: a jaxpr; operations whose results no output needs are left out.
+      transposed: whether axes that change places count too.
+    """
+    graph = _graph(program)
+    needed, lengths = set(graph.outputs), set[int]()
+    for node in reversed(graph.nodes):
+        if not needed.isdisjoint(node.results):
+            needed |= {*node.operands}
+            shape, params = graph.shapes[node.operands[0]].shape if node.operands else (), node.params
+            name = node.primitive.name
+            axes = [*params["axes"]] if "axes" in params else []
+            if name == "dot_general":
+                axes = params["dimension_numbers"][0][0]
+            elif name == "transpose":
+                moved = enumerate(params["permutation"]) if transposed else ()
+                axes = [axis for place, axis in moved if place != axis]
+            elif name.startswith("cum"):
+                axes = [params["axis"]]
+            elif name == "sort":
+                axes = [params["dimension"]]
+            lengths |= {shape[axis] for axis in axes}
+    return lengths
 
 
 def parameter(equation: core.JaxprEqn, *names: str) -> Any:
@@ -276,17 +322,6 @@ _MATRIX_BY_MATRIX = ContextVar("_MATRIX_BY_MATRIX", default=False)
 """Whether batches of matrices are given to LAPACK matrix by matrix."""
 
 
-def primitives(jaxpr: Any) -> Iterator[str]:
-    """The names of the primitives of a jaxpr, nested jaxprs included."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for value in equation.params.values():
-            for part in value if isinstance(value, tuple | list) else (value,):
-                part = getattr(part, "jaxpr", part)
-                if hasattr(part, "eqns"):
-                    yield from primitives(part)
-
-
 def over_trials(
     function: Callable[..., PyTree], programs: Sequence[core.ClosedJaxpr]
 ) -> jax.stages.Wrapped:
@@ -296,8 +331,7 @@ def over_trials(
       function: of flat arrays.
       programs: jaxprs with the primitives of the function.
     """
-    names = {name for program in programs for name in primitives(program.jaxpr)}
-    if not names & LOOPED:
+    if LOOPED.isdisjoint(set().union(*map(primitives, programs))):
         return jit(jax.vmap(function))
 
     def loop(*columns: Any) -> PyTree:
@@ -312,7 +346,7 @@ def over_trials(
 
 def runnable(program: core.ClosedJaxpr) -> Callable[..., list[Any]]:
     """A jaxpr as a function; matrix by matrix inside ``over_trials`` where LAPACK is called."""
-    if not LAPACK.intersection(primitives(program.jaxpr)):
+    if LAPACK.isdisjoint(primitives(program)):
         return core.jaxpr_as_fun(program)
     return lambda *flat: evaluate(_graph(program), flat)
 

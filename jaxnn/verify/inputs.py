@@ -21,6 +21,9 @@ Sizes = Mapping[str, int]
 SYMMETRIC_KINDS = ("symmetric", "positive_definite")
 """Kinds of square matrices with entry [i, j] equal to entry [j, i]."""
 
+NONNEGATIVE_KINDS = ("positive", "simplex")
+"""Kinds with an end at 0; an interval is open, and floats leave room at the ends."""
+
 REAL_KINDS = ("real", "positive", "interval", "simplex", *SYMMETRIC_KINDS)
 """Kinds with continuous values; the remaining kinds are whole numbers or labels."""
 

@@ -36,13 +36,7 @@ class Trials(NamedTuple):
     points: list[np.ndarray]  # flat inputs, each [T + A, ...]
     values: Values
     random: int  # T
-    drawn: int  # random inputs drawn for the T
-
-    @property
-    def note(self) -> str:
-        """A sentence where many of the inputs drawn are outside of the domain."""
-        share = f"{self.random:,} of {self.drawn:,} inputs drawn are in the domain"
-        return share if self.random < self.drawn / 2 else ""
+    note: str  # a sentence where most inputs are outside of the domain, and T is less than asked
 
 
 def run_trials(
@@ -89,7 +83,8 @@ def run_trials(
     if found < min(trials, FEWEST):
         raise DomainError(_too_few(traced.claim, found, drawn))
     points, values = jax.tree.map(lambda *some: np.concatenate(some), *parts)
-    return Trials(points, values, found, drawn)
+    share = f"{found:,} of {drawn:,} inputs drawn are in the domain"
+    return Trials(points, values, found, share if found < min(trials, drawn / 2) else "")
 
 
 def _selected(

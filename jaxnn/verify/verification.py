@@ -257,7 +257,7 @@ def _judge(
     try:
         judge = Judge(traced, [layout.arrange for layout in layouts])
     except Unsupported as unsupported:
-        return _judged_in_float64(claim, errors, str(unsupported))
+        return _judged_in_float64(traced, points, values, layouts, errors, str(unsupported))
     flat = jax.tree.leaves(points)
     awkward = range(len(errors), len(flat[0]))
     step = -(-len(awkward) * comparison.operations(traced) // AFFORDABLE) or 1
@@ -265,6 +265,8 @@ def _judge(
     for trial in (*worst_trials, *awkward[::step]):
         point = [value[trial] for value in flat]
         judgement = judge(point, [leaf[trial] for leaf in values.formula])
+        if judgement.outcome == "wrong" and not (values.finite[trial] or judge.is_defined(point)):
+            continue  # outside of the domain
         if judgement.outcome == "wrong":
             return _with_evidence("refuted", traced, judgement, point)
         judgements.append((judgement, point))
@@ -331,14 +333,36 @@ def _lost(judgement: "Judgement") -> str:
     )
 
 
-def _judged_in_float64(claim: Claim, errors: np.ndarray, reason: str) -> Verdict:
-    """The verdict of float64 alone, for operations unknown to the balls."""
+def _judged_in_float64(
+    traced: TracedClaim,
+    points: Sequence[np.ndarray],
+    values: Values,
+    layouts: Sequence[Layout],
+    errors: np.ndarray,
+    reason: str,
+) -> Verdict:
+    """The verdict of float64 alone, for operations unknown to the balls.
+
+    The references are finite: an error that is not a number is the formula's.
+    """
     detail = f"judged in float64 alone: {reason}"
-    finite = errors[np.isfinite(errors)]
-    if len(finite) == 0 or np.mean(finite > claim.tolerance) > 0.01:
-        return _verdict(claim, "refuted", detail=detail)
-    bits = float(np.log2(max(1.0, float(np.max(finite)) * 2.0**MANTISSA)))
-    return _verdict(claim, "holds", bits_lost=bits, detail=detail)
+    known = np.nan_to_num(errors, nan=np.inf)
+    if np.mean(known > traced.claim.tolerance) <= 0.01:
+        largest = float(np.max(known[np.isfinite(known)], initial=0.0))
+        bits = float(np.log2(max(1.0, largest * 2.0**MANTISSA)))
+        return _verdict(traced.claim, "holds", bits_lost=bits, detail=detail)
+    trial = int(np.argmax(known))
+    structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
+    inputs = jax.tree.unflatten(structure, [value[trial] for value in points])
+    claimed = [leaf[trial] for leaf in values.formula]
+    true = [layout.arrange(leaf[trial]) for layout, leaf in zip(layouts, values.reference, strict=True)]
+    return _verdict(
+        traced.claim,
+        "refuted",
+        worst=shrinking.worst_entry(traced.names, claimed, true),
+        counterexample=Counterexample(traced.sizes, inputs),
+        detail=detail,
+    )
 
 
 def _diagnosed(claim: Claim, sizes: dict[str, int], seed: int, refuted: Verdict) -> Verdict:

@@ -67,10 +67,6 @@ BAD_CLAIMS = {
         {"terms": {"data": cubes, "penalty": of_another_name}},
         r"of_another_name has a parameter 'a', expected one of the inputs x",
     ),
-    "a parameter without a name": (
-        {"of": by_position},
-        r"by_position takes 'x' by position only, expected a function with named parameters",
-    ),
     "no wrt": ({"wrt": ()}, r"kind 'gradient' got no wrt, expected one of x"),
     "a number as wrt": ({"wrt": 5}, "wrt is 5, expected the name of an input, or a list of names"),
     "no wrt but a label": ({"wrt": (), "inputs": VECTOR | {"k": label("n")}}, "expected one of x$"),
@@ -108,6 +104,11 @@ def test_a_claim_that_does_not_fit_together_is_refused_with_the_reason(what):
 def test_a_parameter_of_the_formula_must_be_an_input():
     with pytest.raises(ValueError, match="of_another_name has a parameter 'a', expected one of"):
         made(of_another_name, of=cubes)
+
+
+def test_a_parameter_by_position_only_is_given_by_position():
+    assert verdict_on(by_position, of=cubes).verdict == "holds"
+    assert verdict_on(lambda x: jnp.tanh(x), of=jnp.tanh, kind="value", wrt=()).verdict == "holds"
 
 
 def test_parameters_with_defaults_need_no_input():

@@ -58,7 +58,7 @@ def exchanges(samples: Sequence[Sample]) -> list[Finding]:
 def _right_exchanges(sample: Sample) -> list[Finding]:
     ready = sample.program
     traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
-    _, _, true = traced.run(*sample.flat)
+    true = traced.run(*sample.flat)[2]
     return [
         mistake.finding
         for (mistake,), leaves in _exchanged(ready).leaves(sample.flat)

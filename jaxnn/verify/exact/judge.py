@@ -22,7 +22,7 @@ from jaxnn.verify.exact.arithmetic import Undecided
 from jaxnn.verify.exact.balls import Balls, is_infinite, precision
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.graph import jit, primitives
-from jaxnn.verify.inputs import REAL_KINDS, Input, is_input, leaves
+from jaxnn.verify.inputs import NONNEGATIVE_KINDS, REAL_KINDS, Input, is_input, leaves
 from jaxnn.verify.reference import reference as autodiff_of
 from jaxnn.verify.verdict import MANTISSA
 
@@ -95,6 +95,7 @@ class Judge:
         self._tolerance = traced.claim.tolerance
         self._is_value = traced.claim.kind == "value"  # exists even where the function jumps
         self._picks = not PICKING.isdisjoint(primitives(traced.reverse))
+        self._value = compile(traced.value, balls)
         self._wrt = _places(traced)
         self._retries = RETRIES
 
@@ -130,6 +131,12 @@ class Judge:
                 if difference.is_finite() and abs(difference) > 0:
                     return float(difference.abs_lower())
         return None
+
+    def is_defined(self, point: Sequence[np.ndarray]) -> bool:
+        """Whether ``of`` has a value at a point, as log x has none at -1."""
+        with precision(BITS[1]), suppress(Undecided):
+            return _finite([np.asarray(leaf) for leaf in self._flat(self._value, self._exactly(point))])
+        return True
 
     def _judge(
         self, point: Sequence[Any], given: Sequence[np.ndarray], computed: Sequence[np.ndarray]
@@ -189,10 +196,12 @@ class Judge:
         ]
 
     def _evaluated(self, program: int, point: Sequence[Any]) -> Enclosed:
-        arrays = map(np.asarray, point)
-        flat = [value.ravel() if value.dtype == object else value for value in arrays]
-        results = self._compiled[program](flat)
+        results = self._flat(self._compiled[program], point)
         return [leaf.reshape(s) for leaf, s in zip(results, self._shapes[program], strict=True)]
+
+    def _flat(self, program: Callable[..., Any], point: Sequence[Any]) -> Sequence[Any]:
+        arrays = map(np.asarray, point)
+        return program([value.ravel() if value.dtype == object else value for value in arrays])
 
     def _one_sided(
         self, point: Sequence[Any]
@@ -240,7 +249,7 @@ class Judge:
                 size = value.astype(float)
                 unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
                 nudge = unit * _direction(rng, size.shape)
-                inwards = (size == 0) & (generator.kind != "real")
+                inwards = (size == 0) & (generator.kind in NONNEGATIVE_KINDS)
                 with precision(EXACTLY):
                     value = value + _exact(np.where(inwards, np.abs(nudge), nudge))
             nudged.append(value)
@@ -257,7 +266,7 @@ class Judge:
                     hair = _exact(_direction(rng, np.shape(value))) * arb(HAIR**2)
                     width = abs(hair)
                     pair = value - hair, value + hair
-                    if generator.kind != "real":
+                    if generator.kind in NONNEGATIVE_KINDS:
                         edge = np.asarray(value <= width, bool)
                         pair = np.where(edge, (value + width / 2, value + width), pair)
             pairs.append(pair)
