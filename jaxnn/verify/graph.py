@@ -262,7 +262,10 @@ def summed_lengths(program: core.ClosedJaxpr, transposed: bool = False) -> set[i
     for node in reversed(graph.nodes):
         if not needed.isdisjoint(node.results):
             needed |= {*node.operands}
-            shape, params = graph.shapes[node.operands[0]].shape if node.operands else (), node.params
+            shape, params = (
+                graph.shapes[node.operands[0]].shape if node.operands else (),
+                node.params,
+            )
             name = node.primitive.name
             axes = [*params["axes"]] if "axes" in params else []
             if name == "dot_general":

@@ -400,7 +400,9 @@ def _short_numbers_in(leaf: Input) -> list[float]:
     start = leaf.low if math.isfinite(leaf.low) else leaf.high
     shares = np.array([0.25, 0.5, 0.75]) * width if math.isfinite(width) else [0.5, 1.0, 2.0]
     aside = start + np.asarray(shares) * (1.0 if math.isfinite(leaf.low) else -1.0)
-    numbers = [number for number in (0.0, 1.0, -1.0, 2.0, 0.5, -0.5) if leaf.low < number < leaf.high]
+    numbers = [
+        number for number in (0.0, 1.0, -1.0, 2.0, 0.5, -0.5) if leaf.low < number < leaf.high
+    ]
     return numbers if len(numbers) > 2 else [*numbers, *aside.tolist()]
 
 

@@ -128,10 +128,11 @@ def satisfies(claim: Claim, points: Sequence[np.ndarray]) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _condition(claim: Claim) -> jax.stages.Wrapped:
+    where = claim.where or (lambda: True)
     structure = jax.tree.structure(jax.tree.map(lambda _: 0, dict(claim.inputs), is_leaf=is_input))
 
     def holds(*flat: Any) -> jax.Array:
-        return jnp.all(jnp.asarray(call(claim.where, jax.tree.unflatten(structure, flat))))
+        return jnp.all(jnp.asarray(call(where, jax.tree.unflatten(structure, flat))))
 
     return jit(jax.vmap(holds))
 

@@ -35,8 +35,8 @@ VERDICTS = {
         "right up to a layout",
         "⇄",
         "bold yellow",
-        "Right once transposed or reordered as noted, but not as declared: a descent step with it is "
-        "wrong. A declared layout (layout=) holds.",
+        "Right once transposed or reordered as noted: wrong in a step of descent. The claim holds "
+        "once that layout is declared.",
     ),
     "kink": Wording(
         "holds except at kinks", "∠", "cyan", "Wrong only where the function has no derivative."

@@ -355,7 +355,9 @@ def _judged_in_float64(
     structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
     inputs = jax.tree.unflatten(structure, [value[trial] for value in points])
     claimed = [leaf[trial] for leaf in values.formula]
-    true = [layout.arrange(leaf[trial]) for layout, leaf in zip(layouts, values.reference, strict=True)]
+    true = [
+        layout.arrange(leaf[trial]) for layout, leaf in zip(layouts, values.reference, strict=True)
+    ]
     return _verdict(
         traced.claim,
         "refuted",

@@ -135,7 +135,9 @@ class Judge:
     def is_defined(self, point: Sequence[np.ndarray]) -> bool:
         """Whether ``of`` has a value at a point, as log x has none at -1."""
         with precision(BITS[1]), suppress(Undecided):
-            return _finite([np.asarray(leaf) for leaf in self._flat(self._value, self._exactly(point))])
+            return _finite(
+                [np.asarray(leaf) for leaf in self._flat(self._value, self._exactly(point))]
+            )
         return True
 
     def _judge(
