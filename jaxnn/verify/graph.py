@@ -176,7 +176,7 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
 
 def _is_key(array: Any) -> bool:
     """Whether a value is a random key, or an array of keys."""
-    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def inline(
@@ -277,7 +277,7 @@ def summed_lengths(program: core.ClosedJaxpr, transposed: bool = False) -> set[i
                 axes = [params["axis"]]
             elif name == "sort":
                 axes = [params["dimension"]]
-            lengths |= {shape[axis] for axis in axes}
+            lengths.update(shape[axis] for axis in axes)
     return lengths
 
 

@@ -94,11 +94,9 @@ def positive(*shape: Size) -> Input:
 
 def interval(low: float | None, high: float | None, *shape: Size) -> Input:
     """Real numbers strictly between two ends; None is no end: ``interval(-1, 1, "n")``."""
-    ends = (
-        -math.inf if low is None else real_number(low),
-        math.inf if high is None else real_number(high),
-    )
-    if None in ends or not np.nextafter(ends[0], math.inf) < ends[1]:  # NaN is below nothing
+    given = -math.inf if low is None else low, math.inf if high is None else high
+    ends = [math.nan if (end := real_number(given_end)) is None else end for given_end in given]
+    if not np.nextafter(ends[0], math.inf) < ends[1]:  # NaN is below nothing
         raise ValueError(
             f"interval got the ends {shown(low)} and {shown(high)}, expected a low and a higher "
             "number, or None for no end"
