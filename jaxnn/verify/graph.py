@@ -262,23 +262,26 @@ def summed_lengths(program: core.ClosedJaxpr, transposed: bool = False) -> set[i
     for node in reversed(graph.nodes):
         if not needed.isdisjoint(node.results):
             needed |= {*node.operands}
-            shape, params = (
-                graph.shapes[node.operands[0]].shape if node.operands else (),
-                node.params,
-            )
-            name = node.primitive.name
-            axes = [*params["axes"]] if "axes" in params else []
-            if name == "dot_general":
-                axes = params["dimension_numbers"][0][0]
-            elif name == "transpose":
-                moved = enumerate(params["permutation"]) if transposed else ()
-                axes = [axis for place, axis in moved if place != axis]
-            elif name.startswith("cum"):
-                axes = [params["axis"]]
-            elif name == "sort":
-                axes = [params["dimension"]]
-            lengths.update(shape[axis] for axis in axes)
+            axes = _moved_axes(node) if node.primitive.name == "transpose" else _summed_axes(node)
+            if transposed or node.primitive.name != "transpose":
+                lengths.update(graph.shapes[node.operands[0]].shape[axis] for axis in axes)
     return lengths
+
+
+def _summed_axes(node: Node) -> list[int]:
+    """The axes of the first operand over which an operation sums, or takes the largest."""
+    name, params = node.primitive.name, node.params
+    if name == "dot_general":
+        return list(params["dimension_numbers"][0][0])
+    if name.startswith("cum"):
+        return [params["axis"]]
+    if name == "sort":
+        return [params["dimension"]]
+    return list(params["axes"]) if name.startswith(("reduce_", "arg")) and "axes" in params else []
+
+
+def _moved_axes(node: Node) -> list[int]:
+    return [axis for place, axis in enumerate(node.params["permutation"]) if place != axis]
 
 
 def parameter(equation: core.JaxprEqn, *names: str) -> Any:
