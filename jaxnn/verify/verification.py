@@ -183,9 +183,9 @@ def _at_sizes(
         return verdict
     from jaxnn.verify.exact.certificate import with_certificate
 
-    ordinary = jax.tree.map(lambda array: array[: ran.random], (ran.points, ran.values))
+    points, values = jax.tree.map(lambda array: array[: ran.random], (ran.points, ran.values))
     seed = int(rng.integers(2**32))
-    return with_certificate(verdict, traced, fits[0], *ordinary, seed)
+    return with_certificate(verdict, traced, fits[0], points, values, seed)
 
 
 def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
