@@ -19,10 +19,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from hashlib import blake2b
+from itertools import product
 from typing import Any
 
+import jax
 import numpy as np
+from jax import dtypes
 
 from jaxnn.verify.comparison import Layout, TracedClaim, Values
 from jaxnn.verify.exact.arithmetic import Undecided
@@ -51,8 +55,8 @@ POINTS = 24
 OVERFLOWING = 0.05
 """Share of the random inputs at which either formula or function may overflow in float64."""
 
-FRUITLESS = 128
-"""Draws after which a certificate without a draw that counts is given up."""
+FRUITLESS = 8
+"""Times that DRAWS draws are tried without a draw that counts."""
 
 
 class Uncertified(Exception):  # noqa: N818
@@ -104,23 +108,34 @@ def certify(
     rng = np.random.default_rng(_digest(traced, seed))
     arithmetic = Residues(Towers(rng, DRAWS), began + seconds)
     try:
-        trial = _Trial(traced, arrange, arithmetic, _shadows(traced, points, values))
-        patterns, tally = trial.certified()
+        shadows = _shadows(traced, points, values)
+        found = _Comparison(traced, arrange, arithmetic, shadows).certified()
     except OutOfTime:
         raise Uncertified(f"not done in {seconds:g} s") from None
     except (Unsupported, Undecided) as reason:
         raise Uncertified(str(reason)) from reason
-    spent = time.perf_counter() - began
-    return Certificate(traced.sizes, patterns, len(tally.bits), tally.error, spent)
+    return Certificate(traced.sizes, *found, time.perf_counter() - began)
 
 
 def _digest(traced: TracedClaim, seed: int) -> list[int]:
+    """A seed for random numbers that the file of the claim cannot foresee."""
     digest = blake2b(str(seed).encode(), digest_size=16)
     for closed in (traced.formula, traced.reverse):
-        digest.update(str(closed.jaxpr).encode())
-        for constant in closed.consts:
-            digest.update(str(np.asarray(constant).tolist()).encode())
+        digest.update(str(closed).encode())
+        for constant in _constants(closed):
+            if jax.numpy.issubdtype(constant.dtype, dtypes.prng_key):
+                constant = jax.random.key_data(constant)
+            digest.update(np.asarray(constant).tobytes())
     return [*digest.digest()]
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """The constants of a jaxpr and of the jaxprs inside, which the text leaves out."""
+    yield from getattr(jaxpr, "consts", ())
+    for equation in jaxpr.eqns:
+        for part in jax.tree.leaves([*equation.params.values()]):
+            if hasattr(part, "eqns"):
+                yield from _constants(part)
 
 
 def _shadows(
@@ -150,27 +165,7 @@ def _shadows(
     return [[value[i] for value in points] for i in usable[order]]
 
 
-class _Tally:
-    """The draws on which formula and reference agree, of one pattern and one leaf."""
-
-    def __init__(self):
-        self.tried, self.pairs = 0, 0
-        self.bits: list[float] = []  # per draw that counts
-
-    def add(self, common: np.ndarray, primes: np.ndarray) -> None:
-        """Counts the draws with a common level, [draws, levels], once each."""
-        largest = np.max(np.where(common, primes, 0), axis=1)
-        self.tried += len(common)
-        self.pairs += int(common.sum())
-        self.bits += [math.log2(prime / (2 * DEGREE)) for prime in largest.tolist() if prime]
-
-    @property
-    def error(self) -> float:
-        """The logarithm to base 2 of the bound."""
-        return math.log2(math.comb(self.tried, len(self.bits))) - sum(self.bits)
-
-
-class _Trial:
+class _Comparison:
     """Formula and reference in residues, at as many draws and patterns as a certificate needs."""
 
     def __init__(self, traced, arrange, arithmetic: Residues, shadows: list[list[np.ndarray]]):
@@ -182,12 +177,11 @@ class _Trial:
             raise Uncertified("formula and function have different shapes")
         self._places, self._shadows = [*map(np.ravel, places)], shadows
         self._generators, self._arithmetic = leaves(traced.claim.inputs), arithmetic
-        self._programs = [
-            compile(closed, arithmetic) for closed in (traced.formula, traced.reverse)
-        ]
+        pair = traced.formula, traced.reverse
+        self._programs = [compile(closed, arithmetic) for closed in pair]
 
-    def certified(self) -> tuple[int, _Tally]:
-        """The number of patterns, 0 where the inputs are arbitrary, and the worst tally."""
+    def certified(self) -> tuple[int, int, float]:
+        """The patterns, 0 where the inputs are arbitrary; the draws, and the error's logarithm."""
         try:
             return self._at_patterns()
         except Undecided:
@@ -202,29 +196,32 @@ class _Trial:
     def _has(self, *kinds: str) -> bool:
         return any(generator.kind in kinds for generator in self._generators)
 
-    def _at_patterns(self) -> tuple[int, _Tally]:
-        several = self._arithmetic.by_shadow or self._has("label")
-        wanted, tallies = PATTERNS if several else 1, []
+    def _at_patterns(self) -> tuple[int, int, float]:
+        by_shadow, found = self._arithmetic.by_shadow, list[tuple[float, int]]()
+        several, reason = by_shadow or self._has("label"), "no random inputs are left"
         for shadow in self._shadows:
             try:
-                tallies.append(self._at(shadow))
-            except _NotFinite:
-                continue
-            if len(tallies) == wanted:
-                return wanted * several, max(tallies, key=lambda tally: tally.error)
-        raise Uncertified("an intermediate value is infinite or too large")
+                found.append(self._at(shadow))
+            except (_NotFinite, Undecided) as failed:
+                if isinstance(failed, Undecided) and not by_shadow:
+                    raise
+                reason = str(failed)
+            if len(found) == (PATTERNS if several else 1):
+                error, draws = max(found)
+                return len(found) * several, draws, error
+        raise Uncertified(reason)
 
-    def _at(self, shadow: Sequence[np.ndarray]) -> _Tally:
-        """The tally of the worst leaf, once all leaves have enough draws."""
-        tallies, enough = [_Tally() for _ in self._places], 0
+    def _at(self, shadow: Sequence[np.ndarray]) -> tuple[float, int]:
+        """The error of the worst leaf, once all leaves have enough draws, and the draws."""
+        primes, batches = self._arithmetic.towers.primes, []
         while True:
-            for tally, common in zip(tallies, self._compared(shadow), strict=True):
-                tally.add(common, self._arithmetic.towers.primes)
-            worst = max(tallies, key=lambda tally: tally.error)
-            enough = BITS if self._arithmetic.roots else 0
-            if worst.error < -BITS and min(tally.pairs for tally in tallies) >= enough:
+            batches.append([*self._compared(shadow)])
+            shared = [np.concatenate(batch) for batch in zip(*batches, strict=True)]
+            worst = max(_error(leaf, np.tile(primes, (len(batches), 1))) for leaf in shared)
+            signs = BITS if self._arithmetic.roots else 0
+            if worst[0] < -BITS and min(np.count_nonzero(leaf) for leaf in shared) >= signs:
                 return worst
-            if worst.tried >= FRUITLESS and not worst.bits:
+            if len(batches) == FRUITLESS and worst[1] == 0:
                 raise Uncertified("exponentials too deep in one another, or a divisor is zero")
 
     def _compared(self, shadow: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
@@ -232,37 +229,56 @@ class _Trial:
         inputs = [*map(self._residues, self._generators, shadow)]
         formula, reference = (program(inputs) for program in self._programs)
         if not all(np.all(np.isfinite(x.shadow)) for x in (*formula, *reference)):
-            raise _NotFinite
+            raise _NotFinite("an intermediate value is infinite or too large")
         for x, y, places in zip(formula, reference, self._places, strict=True):
-            common = x.known & y.known
-            if np.any((x.residues != y.residues[places])[:, common]):
-                raise Uncertified(self._difference())
-            yield common
-
-    def _difference(self) -> str:
-        unknown = sorted(self._arithmetic.unknown)
-        if unknown:
-            return f"formula and function differ where {', '.join(unknown)} may be any functions"
-        return "formula and function differ where a constant such as 0.1 is its binary fraction"
+            shared = x.known & y.known
+            if np.any((x.residues != y.residues[places])[:, shared]):
+                unknown = " and ".join(sorted(self._arithmetic.unknown))
+                raise Uncertified(
+                    f"not equal while {unknown} may be any function"
+                    if unknown
+                    else "not equal in exact arithmetic, where 0.1 is a binary fraction"
+                )
+            yield shared
 
     def _residues(self, generator: Input, value: np.ndarray) -> Any:
         """Random residues of an input with a shadow; labels, and whole numbers of a pattern."""
-        if generator.kind == "label":
+        by_shadow, towers, kind = (
+            self._arithmetic.by_shadow,
+            self._arithmetic.towers,
+            generator.kind,
+        )
+        numbers = replace(self._arithmetic.exactly(value), constant=False)
+        if kind == "label":
             return value
-        by_shadow, towers = self._arithmetic.by_shadow, self._arithmetic.towers
-        numbers = self._arithmetic.exactly(value)
-        if by_shadow and generator.kind in ("binary", "one_hot"):
-            return replace(numbers, constant=False)
-        squares = generator.kind in ("positive", "simplex")
+        if by_shadow and kind in ("binary", "one_hot"):
+            return numbers
+        squares = kind in ("positive", "simplex")
         residues = (towers.squares if squares else towers.uniform)(value.size)
         if by_shadow and not squares:  # the sign of the residue is the sign of the shadow
             negative = towers.is_square(residues) == (value.ravel() < 0)[:, None, None]
             residues = np.where(negative, towers.neg(residues), residues)
-        if generator.kind in ("one_hot", "simplex"):
-            moved = np.moveaxis(
-                residues.reshape(*value.shape, *towers.primes.shape), generator.axis - 2, 0
-            )
-            moved[-1] = 1
-            for others in moved[:-1]:
-                moved[-1] = towers.add(moved[-1], towers.neg(others))
-        return replace(numbers, residues=residues, constant=False)
+        shaped = residues.reshape(*value.shape, *towers.primes.shape)
+        if kind in ("one_hot", "simplex"):
+            *others, last = np.moveaxis(shaped, generator.axis - 2, 0)
+            last[:] = reduce(towers.add, map(towers.neg, others), np.ones_like(last))
+        if kind in ("positive_definite", "symmetric"):
+            rows, columns = np.triu_indices(len(value), 1)
+            shaped[rows, columns] = 0 if kind == "positive_definite" else shaped[columns, rows]
+        if kind == "positive_definite":  # L L^T
+            factor, n = shaped.copy(), range(len(value))
+            for i, j in product(n, n):
+                products = (towers.mul(factor[i, k], factor[j, k]) for k in n)
+                shaped[i, j] = reduce(towers.add, products)
+        return replace(numbers, residues=residues)
+
+
+def _error(shared: np.ndarray, primes: np.ndarray) -> tuple[float, int]:
+    """The logarithm to base 2 of the error of one leaf, and the draws counted.
+
+    A draw counts once, on the largest of the shared levels, [draws, levels].
+    """
+    largest = np.max(np.where(shared, primes, 0), axis=1).astype(float)
+    counted = largest[largest > 0]
+    bits = float(np.sum(np.log2(counted / (2 * DEGREE))))
+    return math.log2(math.comb(len(shared), len(counted))) - bits, len(counted)

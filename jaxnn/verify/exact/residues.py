@@ -29,6 +29,10 @@ DEGREE = 2**12
 """The largest power; the bound of a certificate is the bound for functions of this degree."""
 
 
+FEWEST = 16
+"""Levels of draws on which numbers have to agree to be equal; a root's sign agrees on half."""
+
+
 class OutOfTime(Exception):  # noqa: N818
     """The deadline of an arithmetic has passed."""
 
@@ -128,7 +132,6 @@ class Residues:
         self.towers = towers
         self._deadline = deadline
         self.by_shadow = False  # whether shadows may decide comparisons
-        self.decided = False  # whether a shadow has decided a comparison
         self.unknown: dict[str, np.ndarray] = {}  # a key for every unknown function met
         self.roots = False  # whether a root was taken, with a choice of the sign
         self._logarithms: dict[bytes, np.ndarray] = {}
@@ -164,7 +167,7 @@ class Residues:
         """Equal residues are equal; shadows decide the order of others, if allowed."""
         signs, undecided = self.order(x, y)
         if np.any(undecided):
-            raise Undecided("a comparison")
+            raise Undecided("a comparison that random inputs do not decide")
         return signs
 
     def order(self, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
@@ -172,13 +175,12 @@ class Residues:
         signs = (x.shadow > y.shadow).astype(np.int8) - (x.shadow < y.shadow)
         signs[np.isnan(x.shadow) | np.isnan(y.shadow)] = 2
         known = x.known & y.known
-        equal = np.all((x.residues == y.residues)[:, known], axis=1) & known.any()
+        equal = np.all((x.residues == y.residues)[:, known], axis=1)
+        equal &= np.count_nonzero(known) >= FEWEST
         doubtful = np.isfinite(x.shadow) & np.isfinite(y.shadow) & ~equal
         signs[equal & np.isfinite(x.shadow) & np.isfinite(y.shadow)] = 0
-        if not (x.constant and y.constant):
-            if not self.by_shadow:
-                return signs, doubtful
-            self.decided = self.decided or bool(np.any(doubtful))
+        if not (self.by_shadow or (x.constant and y.constant)):
+            return signs, doubtful
         return signs, doubtful & (signs == 0)
 
     def joined(self, parts: Sequence[Numbers]) -> Numbers:
@@ -282,10 +284,8 @@ def _step(rounding: Callable[[np.ndarray], np.ndarray], x: Numbers, **_: Any) ->
     """A step function, constant beside the shadow."""
     exact = x.of.order(x, x.of.exactly(np.rint(x.shadow)))[0] == 0
     inside = np.abs(2 * x.shadow - np.rint(2 * x.shadow)) > 1e-9
-    if not (x.constant or np.all(exact)):
-        if not (x.of.by_shadow and np.all(exact | inside)):
-            raise Undecided("a step")
-        x.of.decided = True
+    if not (x.constant or np.all(exact) or (x.of.by_shadow and np.all(exact | inside))):
+        raise Undecided("a step function at a step")
     return replace(x.of.exactly(rounding(x.shadow)), constant=x.constant)
 
 
@@ -309,7 +309,7 @@ def _extreme(name: str, sign: int, x: Numbers, y: Numbers) -> Numbers:
     if not np.any(undecided):
         return chosen
     if x.of.by_shadow:
-        raise Undecided("a tie")
+        raise Undecided("a tie of random numbers")
     return _chosen(undecided, chosen, _unknown(name, 0, chosen.shadow, x + y, x * y))
 
 
