@@ -466,6 +466,8 @@ def test_exponentials_go_beyond_the_range_of_float64():
         (lambda x: lax.sin(lax.exp(x)), 1e4, NAN),
         (lax.erfc, 1e100, 0.0),
         (lax.erfc, -1e100, 2.0),
+        (lax.digamma, -3.0, NAN),
+        (lambda x: lax.polygamma(1.0, x), -1e4, NAN),
     ],
 )
 def test_what_is_taken_at_infinity(function, x, expected):

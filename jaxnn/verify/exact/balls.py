@@ -193,6 +193,16 @@ def _log_gamma(x: arb) -> arb:
     return INFINITY if x.is_integer() else abs(x.gamma()).log()
 
 
+def _polygamma(m: arb, x: arb) -> arb:
+    """The derivative of order m of digamma; NaN at the poles 0, -1, -2, ..."""
+    if is_infinite(x):
+        return NAN if x < 0 else ZERO if m > 0 else INFINITY
+    if x.is_nan() or (x.is_integer() and not x > 0):
+        return NAN
+    y = acb(x).polygamma(acb(m)).real if m != 0 else x.digamma()
+    return ANYTHING if y.is_nan() else y
+
+
 def logistic(x: Ball) -> Ball:
     """1 / (1 + e^-x)."""
     return div(ONE, ONE + exp(-x))
@@ -228,7 +238,7 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "conj": lambda x: x.conjugate() if isinstance(x, acb) else x,
     "cos": _complex_too(_function(arb.cos, saturates=True), "cos"),
     "cosh": _function(arb.cosh, INFINITY, INFINITY, saturates=True),
-    "digamma": _function(arb.digamma, above=INFINITY),
+    "digamma": partial(_polygamma, ZERO),
     "div": div,
     "erf": _function(arb.erf, -ONE, ONE),
     "erf_inv": _function(arb.erfinv, least=-1, most=1, ends=(-INFINITY, INFINITY)),
@@ -248,7 +258,7 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "min": _min,
     "mul": operator.mul,
     "neg": operator.neg,
-    "polygamma": lambda m, x: acb(x).polygamma(acb(m)).real,
+    "polygamma": _polygamma,
     "pow": power,
     "real": lambda x: x.real,
     "rem": rem,
