@@ -199,6 +199,8 @@ def _polygamma(m: arb, x: arb) -> arb:
         return NAN if x < 0 else ZERO if m > 0 else INFINITY
     if x.is_nan() or (x.is_integer() and not x > 0):
         return NAN
+    if m == 1 and x < 0:  # by reflection: flint is slow for large negative numbers
+        return (arb.pi() / (arb.pi() * x).sin()) ** 2 - _polygamma(m, ONE - x)
     y = acb(x).polygamma(acb(m)).real if m != 0 else x.digamma()
     return ANYTHING if y.is_nan() else y
 
