@@ -35,11 +35,14 @@ from jaxnn.verify import (
     binary,
     claim,
     comparison,
+    interval,
     label,
     one_hot,
     positive,
+    positive_definite,
     real,
     simplex,
+    symmetric,
     text,
     verify,
 )
@@ -224,6 +227,9 @@ def test_unequal_expressions_are_not_certified(left, right):
     [
         equation(lambda a, x: x @ a, lambda a, x: a @ x, a=real("n", "n"), x=real("n")),
         equation(lambda a: a @ a.T, lambda a: a.T @ a, a=real("n", "n")),
+        equation(lambda a, x: x @ a @ x, lambda a, x: 0 * x[0], a=symmetric(3), x=real(3)),
+        equation(lambda x: jnp.sqrt(x**2), lambda x: x, x=interval(-1, 1, "n")),
+        equation(lambda a: a @ a, lambda a: a, a=positive_definite(3)),
         equation(lambda y: y, lambda y: jnp.eye(len(y))[0], y=one_hot("C")),
         equation(lambda y: y**2, lambda y: 2 * y - 1, y=binary("N")),
         equation(lambda y: jnp.sum(y**2), lambda y: jnp.sum(y), y=simplex("C")),
@@ -247,6 +253,18 @@ def test_what_holds_on_a_part_of_the_inputs_is_not_certified(made):
             lambda y: jnp.sum(y, axis=0),
             lambda y: jnp.ones(y.shape[1]),
             y=simplex("C", "B", axis=0),
+        ),
+        equation(lambda a, x: x @ a, lambda a, x: a @ x, a=symmetric("n"), x=real("n")),
+        equation(lambda a, x: x @ a, lambda a, x: a @ x, a=positive_definite(3), x=real(3)),
+        equation(
+            lambda a: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a)))),
+            lambda a: jnp.log(jnp.linalg.det(a)) / 2,
+            a=positive_definite(3),
+        ),
+        equation(
+            lambda x: jnp.sqrt(1 - x) * jnp.sqrt(1 + x),
+            lambda x: jnp.sqrt(1 - x**2),
+            x=interval(-1, 1, "n"),
         ),
         equation(
             lambda y, z: jax.nn.one_hot(y, len(z)) @ z, lambda y, z: z[y], y=label("C"), z=real("C")
@@ -474,6 +492,15 @@ def test_a_certificate_covers_the_layout_declared_or_found(layout):
     verdict, found = certified(matrix_gradient(in_rows, layout))
     assert verdict.verdict == ("holds" if layout else "holds_other_layout")
     assert found.patterns == 0
+
+
+def test_a_condition_on_the_inputs_holds_at_the_points_that_decide():
+    made = claim(
+        of=lambda q, k, m: jax.nn.logsumexp(jnp.where(m > 0, k @ q, -jnp.inf)),
+        wrt="q", kind="gradient", where=lambda m: jnp.any(m > 0),
+        inputs={"q": real("d"), "k": real("S", "d"), "m": binary("S")},
+    )(lambda q, k, m: jax.nn.softmax(jnp.where(m > 0, k @ q, -jnp.inf)) @ k)  # fmt: skip
+    assert certified(made)[1].patterns == 3
 
 
 def test_equal_seeds_give_equal_certificates():

@@ -1,18 +1,17 @@
-"""Certificates: a formula and its reference are equal in random towers of finite fields.
+"""Certificates: formula and reference are equal in random towers of finite fields.
 
-Why a false formula passes with a probability below 2^-100. Formula and reference are, level by
-level, quotients of polynomials in residues drawn at random: the inputs, the exponentials of
-exponents that are independent over the rational numbers, and the values of unknown functions. Two
-different polynomials of degree d agree at a random point of a field of p elements with a
-probability of at most d / p (Schwartz and Zippel); half of p counts, since some residues are drawn
-among the squares. Every draw has its own primes, so that a coefficient other than zero is not zero
-in all of them, and counts once, on the largest level that both sides know. Of the tried draws, n
-are counted: the bound is C(tried, n) (2 d / p)^n for functions up to the degree d = DEGREE. With
-square roots, a choice of signs has to agree on 100 levels of draws besides. The bound rests on
-exponentials of independent exponents being independent in finite fields, as Gonnet's signatures do
-(G. Gonnet, "New results for random determination of equivalence of expressions", SYMSAC 1986).
+Why a false formula passes with a probability below 2^-100. On every level, formula and reference
+are quotients of polynomials in random residues: inputs, exponentials of exponents independent over
+the rational numbers, and values of unknown functions. Different polynomials of degree d agree at a
+random point of a field of p elements with a probability of at most d / p (Schwartz, Zippel), or
+2 d / p among squares. A draw counts once, on the largest level known to both sides; a coefficient
+of H bits vanishes modulo the primes of H / 27 draws at most. The bound for n counted draws among
+the tried draws is C(tried, n) (2 d / p)^n, up to the degree d = DEGREE. A root is a choice of a
+sign: with roots, formula and reference also agree on 100 levels of draws.
 
-The primes come from a hash of both programs: no file can be written against known primes.
+The bound rests on an assumption: exponentials of independent exponents are independent in finite
+fields too (G. Gonnet, "New results for random determination of equivalence of expressions", SYMSAC
+1986). A hash of both programs seeds the primes: no file can be written against known primes.
 """
 
 import math
@@ -44,7 +43,7 @@ BITS = 100
 """The error of a certificate is below 2^-BITS."""
 
 PATTERNS = 3
-"""Sign patterns of a certificate that rests on comparisons."""
+"""Sign patterns behind a certificate where comparisons matter."""
 
 SECONDS = 2.0
 """The time limit of a claim."""
@@ -56,7 +55,7 @@ OVERFLOWING = 0.05
 """Share of the random inputs at which either formula or function may overflow in float64."""
 
 FRUITLESS = 8
-"""Times that DRAWS draws are tried without a draw that counts."""
+"""Batches of draws without any counted draw, before the search ends."""
 
 
 class Uncertified(Exception):  # noqa: N818
@@ -75,7 +74,7 @@ def with_certificate(
     values: Values,
     seed: int,
 ) -> Verdict:
-    """The verdict on a formula that holds, with a certificate or the reason for none."""
+    """The verdict on a right formula, with a certificate or the reason for none."""
     arrange = [layout.arrange for layout in layouts]
     try:
         return verdict._replace(certificate=certify(traced, arrange, points, values, seed))
@@ -118,7 +117,7 @@ def certify(
 
 
 def _digest(traced: TracedClaim, seed: int) -> list[int]:
-    """A seed for random numbers that the file of the claim cannot foresee."""
+    """A seed of random numbers, unforeseeable for the author of a claim."""
     digest = blake2b(str(seed).encode(), digest_size=16)
     for closed in (traced.formula, traced.reverse):
         digest.update(str(closed).encode())
@@ -130,7 +129,7 @@ def _digest(traced: TracedClaim, seed: int) -> list[int]:
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
-    """The constants of a jaxpr and of the jaxprs inside, which the text leaves out."""
+    """The constants of a jaxpr and of the jaxprs inside; the text of a jaxpr has none."""
     yield from getattr(jaxpr, "consts", ())
     for equation in jaxpr.eqns:
         for part in jax.tree.leaves([*equation.params.values()]):
@@ -141,7 +140,7 @@ def _constants(jaxpr: Any) -> Iterator[Any]:
 def _shadows(
     traced: TracedClaim, points: Sequence[np.ndarray], values: Values
 ) -> list[list[np.ndarray]]:
-    """Points where formula and reference are finite, each as unlike those before as possible."""
+    """Points where formula and reference are finite; early points differ in many signs."""
     finite = [
         np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in side], axis=0)
         for side in (values.formula, values.reference)
@@ -166,7 +165,7 @@ def _shadows(
 
 
 class _Comparison:
-    """Formula and reference in residues, at as many draws and patterns as a certificate needs."""
+    """Formula and reference in residues, at enough draws and patterns for a certificate."""
 
     def __init__(self, traced, arrange, arithmetic: Residues, shadows: list[list[np.ndarray]]):
         places = [
@@ -225,7 +224,7 @@ class _Comparison:
                 raise Uncertified("exponentials too deep in one another, or a divisor is zero")
 
     def _compared(self, shadow: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Per leaf the levels that formula and reference share, [draws, levels]."""
+        """Per leaf the levels known to formula and reference, all equal, [draws, levels]."""
         inputs = [*map(self._residues, self._generators, shadow)]
         formula, reference = (program(inputs) for program in self._programs)
         if not all(np.all(np.isfinite(x.shadow)) for x in (*formula, *reference)):

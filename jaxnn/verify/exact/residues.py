@@ -1,11 +1,10 @@
 """Residues: a program evaluated in towers of finite fields, where equal formulas stay equal.
 
-A number is a residue for every draw and every level of the draw's tower, a float64 *shadow* that
-decides comparisons, and a mask of the draws and levels on which the number is known. exp lowers the
-level, log raises the level, and the operations of a field are exact. Hence every identity that
-follows from the laws of fields, exp(a + b) = exp(a) exp(b), log(u v) = log u + log v, sqrt(u)^2 = u
-and exp(log u) = u holds for the residues. A function without a model, such as sin, is an unknown
-function: the same random residue for the same operand.
+A number has a residue for every draw and every level of the draw's tower, a float64 *shadow* to
+decide comparisons, and a mask of the draws and levels on which the number is known. exp lowers the
+level, log raises the level, and the operations of a field are exact. Hence residues obey the laws
+of fields, exp(a + b) = exp(a) exp(b), log(u v) = log u + log v, sqrt(u)^2 = u, exp(log u) = u. A
+function without a model, such as sin, is an unknown function: equal operands, equal random values.
 
 The sign of a residue is the quadratic character. A draw is given up on the levels where the operand
 of a root is no square, or where a divisor vanishes. The discrete logarithm of u is the logarithm of
@@ -30,7 +29,7 @@ DEGREE = 2**12
 
 
 FEWEST = 16
-"""Levels of draws on which numbers have to agree to be equal; a root's sign agrees on half."""
+"""Levels of draws on which equal numbers agree; a wrong sign of a root agrees on half."""
 
 
 class OutOfTime(Exception):  # noqa: N818
@@ -61,7 +60,7 @@ class Numbers:
 
     @property
     def zero(self) -> np.ndarray:
-        """Whether an entry is zero itself, not only the residue or the shadow."""
+        """Whether an entry is zero, by shadow and by all residues."""
         return (self.shadow == 0) & np.all((self.residues == 0)[:, self.known], axis=1)
 
     def __neg__(self) -> "Numbers":
@@ -120,7 +119,7 @@ def _made(
 
 
 def _lowered(known: np.ndarray) -> np.ndarray:
-    """What is known of exp(a), on level k, where a is known on level k + 1."""
+    """The levels on which exp(a) is known: a is known one level below."""
     return np.hstack([known[:, 1:], np.zeros((len(known), 1), bool)])
 
 
@@ -137,7 +136,7 @@ class Residues:
         self._logarithms: dict[bytes, np.ndarray] = {}
 
     def exactly(self, array: np.ndarray) -> Numbers:
-        """The residues of integers and of float64 numbers, which are integers times 2^n."""
+        """The residues of integers and of float64 numbers, integers times 2^n."""
         flat = np.ravel(array)
         if flat.dtype.kind == "c":
             raise Unsupported("complex numbers have no exact model")
@@ -164,7 +163,7 @@ class Residues:
             return RULES[name](*operands, **params)
 
     def compare(self, x: Numbers, y: Numbers) -> np.ndarray:
-        """Equal residues are equal; shadows decide the order of others, if allowed."""
+        """Equal residues are equal; else shadows decide, of inputs only if allowed."""
         signs, undecided = self.order(x, y)
         if np.any(undecided):
             raise Undecided("a comparison that random inputs do not decide")
@@ -184,7 +183,7 @@ class Residues:
         return signs, doubtful & (signs == 0)
 
     def joined(self, parts: Sequence[Numbers]) -> Numbers:
-        """The entries of all parts."""
+        """See ``arithmetic.Arithmetic``, as of the methods below."""
         residues = np.concatenate([part.residues for part in parts])
         shadow = np.concatenate([part.shadow for part in parts])
         known = np.logical_and.reduce([part.known for part in parts])
@@ -195,14 +194,14 @@ class Residues:
         return Numbers(self, residues, shadow, known, parity, all(part.constant for part in parts))
 
     def logarithms(self, squares: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """``Towers.log``, remembered: formula and reference often take the same logarithm."""
+        """``Towers.log`` with a memory: formula and reference often take equal logarithms."""
         call = squares.tobytes() + wanted.tobytes()
         if call not in self._logarithms:
             self._logarithms[call] = self.towers.log(squares, wanted)
         return self._logarithms[call]
 
     def key(self, name: str) -> np.ndarray:
-        """Random numbers that tell an unknown function from others."""
+        """Random bits of an unknown function."""
         if name not in self.unknown:
             self.unknown[name] = self.towers.uniform(1)
         return self.unknown[name]
@@ -303,7 +302,7 @@ def _chosen(second: np.ndarray, x: Numbers, y: Numbers) -> Numbers:
 
 
 def _extreme(name: str, sign: int, x: Numbers, y: Numbers) -> Numbers:
-    """max or min; while shadows may not decide, an unknown function that is symmetric."""
+    """max or min; an unknown symmetric function while shadows may not decide."""
     signs, undecided = x.of.order(x, y)
     chosen = _chosen((signs == -sign) | np.isnan(y.shadow), x, y)
     if not np.any(undecided):
@@ -314,7 +313,7 @@ def _extreme(name: str, sign: int, x: Numbers, y: Numbers) -> Numbers:
 
 
 def _unknown(name: str, symmetry: int, shadow: np.ndarray, *operands: Numbers) -> Numbers:
-    """An unknown function that is even (symmetry 1), odd (-1), or neither."""
+    """An unknown function: even (symmetry 1), odd (-1), or neither."""
     of, first = operands[0].of, operands[0].residues
     flipped = (first > of.towers.neg(first)) & bool(symmetry)
     mixed = of.key(name)

@@ -1,11 +1,11 @@
-"""Towers of finite fields with exponentials and logarithms between neighbouring fields.
+"""Towers of finite fields, with exponentials and logarithms between neighbouring fields.
 
 A tower is a Cunningham chain of primes, p_k = 2 p_(k+1) + 1. The squares modulo p_k are a group of
-p_(k+1) elements with a generator g_k, so that a -> g_k^a maps residues modulo p_(k+1) to squares
-modulo p_k: an exponential, exp(a + b) = exp(a) exp(b), with the discrete logarithm as its inverse.
-Since p_k = 3 mod 4, either u or -u is a square: the quadratic character of u is a sign.
+p_(k+1) elements with a generator g_k. Hence a -> g_k^a maps residues modulo p_(k+1) to squares
+modulo p_k: an exponential, with the discrete logarithm as the inverse. Since p_k = 3 mod 4, either
+u or -u is a square: the quadratic character of u is a sign.
 
-Arrays of residues are [entries, draws, levels] in uint64; every draw has a tower of its own.
+Arrays of residues are [entries, draws, levels] in uint64; every draw has a tower.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def _power(x: np.ndarray, exponents: np.ndarray, moduli: np.ndarray) -> np.ndarr
 
 
 def _is_prime(n: int) -> bool:
-    """Miller's test of an odd n below 3.2e9, n = 3 mod 4, with bases that leave no exception."""
+    """Miller's test of n = 3 mod 4 below 3.2e9; the four bases leave no exception."""
     return all(pow(base, n // 2, n) in (1, n - 1) for base in (2, 3, 5, 7))
 
 
@@ -78,7 +78,7 @@ class Towers:
         return self._rng.integers(0, self.primes, size=size, dtype=np.uint64)
 
     def squares(self, entries: int) -> np.ndarray:
-        """Random residues that are squares and not zero."""
+        """Random squares other than zero."""
         half = self._rng.integers(1, self.primes, size=(entries, *self.primes.shape))
         return self.mul(half.astype(np.uint64), half.astype(np.uint64))
 
@@ -102,7 +102,7 @@ class Towers:
         return x * y % self.primes
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
-        """1 / x; 0 for 0. A single inversion per field: the rest is products (Montgomery)."""
+        """1 / x, and 0 for 0, by products and a single inversion per field (Montgomery)."""
         if not len(x):
             return x
         if len(x) == 1:
@@ -132,7 +132,7 @@ class Towers:
         """On level k+1 the discrete logarithm of the square on level k, [entries, draws, LEVELS].
 
         Args:
-          squares: squares that are not zero, [entries, draws, LEVELS].
+          squares: squares other than zero, [entries, draws, LEVELS].
           wanted: the draws and levels k in question, [draws, LEVELS]; elsewhere the result is 0.
         """
         result = np.zeros_like(squares)
@@ -153,8 +153,8 @@ class Towers:
 class Logarithms:
     """Discrete logarithms among the squares modulo a prime, by baby steps and giant steps.
 
-    The table of baby steps keeps one power per place, and loses every eighth: a logarithm that is
-    not found is looked for again at a random distance.
+    The table of baby steps keeps a single power per place, and loses every eighth power: a search
+    without a result starts again at a random distance.
     """
 
     def __init__(self, generator: int, prime: int):
@@ -167,7 +167,7 @@ class Logarithms:
         self._slots[self._place(self._babies)] = np.arange(BABIES)
 
     def log(self, square: int, rng: np.random.Generator) -> int:
-        """The exponent a with generator^a = square, for a square that is not zero."""
+        """The exponent a with generator^a = square, for a square other than zero."""
         shift, prime = 0, np.uint64(self._prime)
         while True:
             moved = np.uint64(square * pow(self._generator, shift, self._prime) % self._prime)
