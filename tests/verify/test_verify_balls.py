@@ -12,7 +12,7 @@ from jax import lax
 from samples import made
 
 from jaxnn.verify import verify
-from jaxnn.verify.exact.arithmetic import Undecided
+from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.balls import Balls, precision
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.graph import Unsupported

@@ -15,7 +15,7 @@ import flint
 import numpy as np
 from flint import acb, acb_mat, arb
 
-from jaxnn.verify.exact.arithmetic import Arithmetic, Numbers, Run, Undecided
+from jaxnn.verify.exact import Arithmetic, Numbers, Run, Undecided
 from jaxnn.verify.exact.linear_algebra import Number, batched
 from jaxnn.verify.graph import Unsupported, parameter
 

@@ -28,7 +28,7 @@ import numpy as np
 from jax import dtypes
 
 from jaxnn.verify.comparison import Layout, TracedClaim, Values
-from jaxnn.verify.exact.arithmetic import Undecided
+from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.exact.residues import DEGREE, OutOfTime, Residues
 from jaxnn.verify.exact.towers import Towers

@@ -8,7 +8,7 @@ import numpy as np
 from jax import dtypes
 from jax.extend.core import ClosedJaxpr
 
-from jaxnn.verify.exact.arithmetic import Arithmetic, Run, Value, is_number
+from jaxnn.verify.exact import Arithmetic, Run, Value, is_number
 from jaxnn.verify.exact.rules import rule
 from jaxnn.verify.graph import inline, parameter, scan_counts
 

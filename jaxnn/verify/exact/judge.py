@@ -18,7 +18,7 @@ from flint import arb
 
 from jaxnn.verify.claims import at_path, call
 from jaxnn.verify.comparison import TracedClaim
-from jaxnn.verify.exact.arithmetic import Undecided
+from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.balls import Balls, is_infinite, precision
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.graph import jit, primitives

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.verify.exact.arithmetic import Arithmetic, Numbers, Run, is_number
-from jaxnn.verify.exact.movement import positions
+from jaxnn.verify.exact import Arithmetic, Numbers, Run, is_number
+from jaxnn.verify.exact.positions import positions
 from jaxnn.verify.graph import Unsupported, parameter
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.verify.exact.arithmetic import Undecided
+from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.towers import Towers
 from jaxnn.verify.graph import Unsupported
 

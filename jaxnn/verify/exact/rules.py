@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.verify.exact import linear_algebra, windows
-from jaxnn.verify.exact.arithmetic import Arithmetic, Numbers, Run, is_number
-from jaxnn.verify.exact.movement import (
+from jaxnn.verify.exact import Arithmetic, Numbers, Run, is_number, linear_algebra
+from jaxnn.verify.exact.positions import (
     MOVEMENTS,
+    WINDOWS,
+    bilinear,
     bind,
     folded,
     movement,
     positions,
     rows_along,
     scatter,
+    window_reduction,
 )
 from jaxnn.verify.graph import Unsupported, parameter
 
@@ -229,7 +231,7 @@ def _dot_general(eqn, arithmetic: Arithmetic) -> Run:
 
     left, right = np.broadcast_arrays(blocks(0)[:, :, None], blocks(1)[:, None])
     pairs = eqn.outvars[0].aval.size, left.shape[-1]
-    return windows.bilinear(left.reshape(pairs), right.reshape(pairs), eqn, arithmetic)
+    return bilinear(left.reshape(pairs), right.reshape(pairs), eqn, arithmetic)
 
 
 def _sort(eqn, arithmetic: Arithmetic) -> Run:
@@ -313,14 +315,14 @@ RULES: dict[str, Callable[..., Run]] = {
         for name, value in REDUCTIONS.items()
         for kind, rule, initial in (
             ("reduce_", _reduction, [value]),
-            ("reduce_window_", windows.reduction, [value]),
+            ("reduce_window_", window_reduction, [value]),
             ("cum", _cumulative, []),
         )
     },
     **{f"scatter-{name}": partial(scatter, name) for name in ("add", "max", "min", "mul", "sub")},
     **EXACT,
     **linear_algebra.RULES,
-    **windows.RULES,
+    **WINDOWS,
     "bitcast_convert_type": _bitcast,
     "clamp": _clamp,
     "cumlogsumexp": partial(_cumulative, "logsumexp"),
