@@ -138,7 +138,7 @@ def test_a_formula_that_cancels_as_autodiff_does_is_not_unstable(name):
     found = judged(AS_AUTODIFF[name])
     assert found.verdict == "holds"
     assert found.bits_lost > 26.5
-    assert found.autodiff_bits_lost > found.bits_lost - 8
+    assert found.autodiff_bits_lost > found.bits_lost - 16
 
 
 def test_the_textbook_softmax_without_a_shift_is_unstable():

@@ -84,12 +84,6 @@ def div(x: Ball, y: Ball) -> Ball:
     return NAN if is_infinite(x) and is_infinite(y) else x / y
 
 
-def add(x: Ball, y: Ball) -> Ball:
-    """x + y; an infinity stays exact."""
-    total = x + y
-    return total if isinstance(total, acb) or not is_infinite(total) else total.mid()
-
-
 def sign(x: Ball) -> Ball:
     """-1, 0 or 1; of a complex number x / |x|."""
     if isinstance(x, acb):
@@ -228,7 +222,7 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "abs": abs,
     "acos": _function(arb.acos, least=-1, most=1),
     "acosh": _function(arb.acosh, above=INFINITY, least=1),
-    "add": add,
+    "add": operator.add,
     "asin": _function(arb.asin, least=-1, most=1),
     "asinh": _function(arb.asinh, -INFINITY, INFINITY),
     "atan": arb.atan,
@@ -270,11 +264,15 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "sin": _complex_too(_function(arb.sin, saturates=True), "sin"),
     "sinh": _function(arb.sinh, -INFINITY, INFINITY, saturates=True),
     "sqrt": _sqrt,
-    "sub": lambda x, y: add(x, -y),
+    "sub": operator.sub,
     "tan": _function(arb.tan, saturates=True),
     "tanh": _complex_too(_function(arb.tanh, -ONE, ONE), "tanh"),
 }
 """Primitives on balls."""
+
+
+FAST = {"add": np.add, "mul": np.multiply, "neg": np.negative, "sub": np.subtract}
+"""Primitives for which NumPy calls the operators of the balls itself."""
 
 
 def _compared(x: Ball, y: Ball) -> int:
@@ -291,6 +289,8 @@ def _compared(x: Ball, y: Ball) -> int:
         return -1
     elif x > y:
         return 1
+    elif is_infinite(x) and is_infinite(y):  # of one sign
+        return 0
     raise Undecided("a comparison is not decided by the bits of the balls")
 
 
@@ -322,6 +322,8 @@ class Balls:
 
     def apply(self, name: str, *operands: Numbers, **params: Any) -> Numbers:
         """A primitive on every entry."""
+        if name in FAST:
+            return FAST[name](*operands)
         function = partial(FUNCTIONS[name], **params) if params else FUNCTIONS[name]
         return np.frompyfunc(function, len(operands), 1)(*operands)
 

@@ -38,7 +38,7 @@ EXACTLY = 4096
 HAIR = 2.0**-200
 """One-sided derivatives are evaluated at x ± HAIR²; smaller jumps are ignored."""
 
-MARGIN = 8
+MARGIN = 16
 """Bits by which JAX's own derivative has to be better for a formula to be unstable."""
 
 PICKING = frozenset(("argmax", "argmin", "select_and_gather_add", "select_and_scatter_add", "sort"))
