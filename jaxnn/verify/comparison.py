@@ -133,10 +133,12 @@ def one_trial(claim: Claim, sizes: dict[str, int]) -> dict[str, PyTree]:
     return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape[1:], value.dtype), drawn)
 
 
-def evaluate(traced: TracedClaim, inputs: PyTree, seconds: float = math.inf) -> Values:
+def evaluate(
+    traced: TracedClaim, inputs: PyTree, seconds: float = math.inf, least: int = 0
+) -> Values:
     """Formula and reference at every trial of the inputs, [T, ...].
 
-    The last trials are left out where the trials take more than so many seconds.
+    The trials after the first ``least`` are left out where all take more than so many seconds.
     """
     flat = jax.tree.leaves(inputs)
     trials = len(flat[0])
@@ -145,7 +147,7 @@ def evaluate(traced: TracedClaim, inputs: PyTree, seconds: float = math.inf) -> 
     for start in range(0, trials, chunk):
         if start == chunk:  # the first chunk is compiled
             deadline = time.perf_counter() + seconds
-        if time.perf_counter() > deadline:
+        if start >= least and time.perf_counter() > deadline:
             break
         # The last chunk overlaps the chunk before: equal shapes share a program.
         first = min(start, trials - chunk)
