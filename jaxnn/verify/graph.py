@@ -337,7 +337,8 @@ def over_trials(
       function: of flat arrays.
       programs: jaxprs with the primitives of the function.
     """
-    if LOOPED.isdisjoint(set().union(*map(primitives, programs))):
+    names = set().union(*map(primitives, programs))
+    if names.isdisjoint(LOOPED):
         return jit(jax.vmap(function))
 
     def loop(*columns: Any) -> PyTree:
@@ -347,7 +348,8 @@ def over_trials(
         finally:
             _MATRIX_BY_MATRIX.reset(token)
 
-    return jit(loop)
+    # Without optimisation XLA's convolutions are naive loops, 40 times slower.
+    return jax.jit(loop) if "conv_general_dilated" in names else jit(loop)
 
 
 def runnable(program: core.ClosedJaxpr) -> Callable[..., list[Any]]:
