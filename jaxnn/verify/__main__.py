@@ -45,16 +45,18 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
 
     from jaxnn.reporting import outputs_that_last
     from jaxnn.verify.loading import UnusableFile
+    from jaxnn.verify.runner import end_without_threads
 
     try:
         command, bound, _ = _app(program).parse_args(argv, exit_on_error=False, print_error=False)
         with outputs_that_last():
-            return command(*bound.args, **bound.kwargs) or HOLD  # a help text has no status
+            status = command(*bound.args, **bound.kwargs) or HOLD  # a help text has no status
+        return end_without_threads(status)
     except (CycloptsError, UnusableFile, UsageError, OSError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
         _complain("interrupted")
-        return INTERRUPTED
+        return end_without_threads(INTERRUPTED)
 
 
 def _app(program: str) -> "App":
@@ -89,8 +91,7 @@ def _app(program: str) -> "App":
           html: File to write a report to, one self-contained page.
           timeout: Seconds to load a file, and to judge a claim, before either is given up.
           seed: Seed of the random trials.
-          workers: Processes at a time; default: one per core; 0: this process alone, for one file,
-            without a time limit.
+          workers: Processes at a time; default: one per core; 0: this process alone, for one file.
           certify: Certify claims that hold, for 2 seconds at most each.
         """
         from jaxnn.verify.report import to_html, to_json

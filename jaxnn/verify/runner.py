@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxnn.devices import core_count
 from jaxnn.reporting import printable
@@ -24,6 +24,8 @@ from jaxnn.verify.verdict import Verdict
 from jaxnn.verify.worker import decode, described, loaded, verified
 
 Entry = tuple[Description, Verdict]
+
+T = TypeVar("T")
 
 Arrival = tuple[int, int, list[Description] | Verdict]
 """The numbers of a file and of a claim, and the verdict; or of a file and 0, and all claims."""
@@ -61,8 +63,7 @@ def judge(
       trials: random trials per claim; default: as declared by each claim.
       seed: of the random trials.
       certify: whether to certify the claims that hold, unless a claim declares otherwise.
-      timeout: seconds in which a file has to be loaded, and each of the claims to be judged; not
-        enforced with ``workers=0``.
+      timeout: seconds in which a file has to be loaded, and each of the claims to be judged.
       workers: processes at a time; default: the cores of this process; 0: this process alone.
       together: whether every process loads all files; faster, for files of the same author.
       on_result: called with (done, total, verdict) after every verdict.
@@ -86,7 +87,7 @@ def judge(
     names, paths = list(named.values()), list(map(str, named))
     jobs = [range(len(paths))] if together else [[number] for number in range(len(paths))]
     arrivals = (
-        _here(paths, trials, seed, certify)
+        _here(paths, timeout, trials, seed, certify)
         if workers == 0
         else _Jobs(paths, jobs, timeout, trials, seed, certify).arrivals(workers or core_count())
     )
@@ -109,16 +110,63 @@ def judge(
     ]
 
 
-def _here(paths: Sequence[str], *options: Any) -> Generator[Arrival, None, None]:
+def _here(paths: Sequence[str], timeout: float, *options: Any) -> Generator[Arrival, None, None]:
     """Judges in this process; the options are those of ``verified``."""
     for file, path in enumerate(paths):
-        claims = loaded(path)
+        try:
+            claims = _within(timeout, loaded, path)
+        except Ended as error:
+            claims = f"{error}, while the file was loaded"
         if isinstance(claims, str):
             yield from _unusable(file, path, claims)
             continue
-        yield file, 0, descriptions(claims)
+        described = descriptions(claims)
+        yield file, 0, described
         for place, claim in enumerate(claims):
-            yield file, place, verified(claim, *options)
+            try:
+                yield file, place, _within(timeout, verified, claim, *options)
+            except Ended as error:
+                yield file, place, _error(described[place], str(error), timeout)
+
+
+_lost: list[threading.Thread] = []
+"""Threads that were given up, as they might never end."""
+
+
+def _within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
+    """The value of a function, in a thread of its own; the thread is given up after the seconds.
+
+    Raises:
+      Ended: the function took too long.
+    """
+    results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            results.put((function(*arguments), None))
+        except BaseException as error:  # a file may raise KeyboardInterrupt
+            results.put((None, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        _lost.append(thread)
+        value, error = results.get(timeout=seconds)
+        _lost.remove(thread)
+    except queue.Empty:
+        raise Ended(f"stopped after {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return value
+
+
+def end_without_threads(status: int) -> int:
+    """Ends the process where a thread was given up, which JAX would wait for; else the status."""
+    if any(thread.is_alive() for thread in _lost):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    return status
 
 
 def _unusable(file: int, path: str, reason: str) -> Iterator[Arrival]:
