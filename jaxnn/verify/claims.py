@@ -71,8 +71,12 @@ class Claim:
         """The formula's value; inputs that are no parameters of the formula are left out.
 
         Gradients in a dict, a NamedTuple or a dataclass are put in the order of the parameters.
+
+        Raises:
+          ValueError: the names are not those of the parameters, or a number is complex.
         """
         value = call(self.formula, inputs)
+        refuse_complex("the formula", value)
         arrays = value if type(value) in (tuple, list) else [value]
         if jax.tree_util.all_leaves(arrays) and not any(map(is_dataclass, arrays)):
             return value
@@ -115,6 +119,19 @@ def _children(tree: PyTree) -> _Parts:
 def _name(key: Any) -> str | int:
     """The name of a part of a tree, or the position."""
     return next(getattr(key, name) for name in ("key", "name", "idx") if hasattr(key, name))
+
+
+def refuse_complex(what: str, value: PyTree) -> None:
+    """Refuses complex numbers, which formula and derivative have only on the way.
+
+    Raises:
+      ValueError: an array of the value is complex.
+    """
+    for leaf in jax.tree.leaves(value):
+        if jnp.iscomplexobj(leaf):
+            raise ValueError(
+                f"{what} returns complex numbers, expected real numbers (.real, .imag)"
+            )
 
 
 def _in_order(value: PyTree, expected: _Parts, paths: Sequence[str] = ()) -> PyTree:

@@ -171,7 +171,7 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
 
     inputs = tuple(map(new, closed.in_avals))
     outputs = tuple(inline(closed, inputs, constant, operation))
-    return Graph(inputs, constants, tuple(nodes), outputs, shapes)
+    return Graph(inputs, constants | keys, tuple(nodes), outputs, shapes)
 
 
 def _is_key(array: Any) -> bool:

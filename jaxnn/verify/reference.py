@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.types import PyTree
-from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name, with_path
+from jaxnn.verify.claims import (
+    Claim,
+    at_path,
+    call,
+    learning_rate_name,
+    refuse_complex,
+    with_path,
+)
 from jaxnn.verify.graph import by_primitives
 
 Inputs = Mapping[str, PyTree]
@@ -92,9 +99,10 @@ def check_value_shape(claim: Claim, one: Inputs) -> None:
     """Refuses an ``of`` whose value has the wrong shape for the claim's kind.
 
     Raises:
-      ValueError: a gradient, Hessian or update needs a scalar, a Jacobian needs one array.
+      ValueError: a gradient, Hessian or update needs a scalar, a Jacobian needs one array; real.
     """
     value = jax.eval_shape(of_by_primitives(claim), one)
+    refuse_complex("of", value)
     shape = getattr(value, "shape", None)
     described = type(value).__name__ if shape is None else f"shape {shape}"
     if claim.kind == "jacobian" and shape is None:

@@ -21,6 +21,7 @@ from jaxnn.verify.comparison import one_trial, trace_claim
 from jaxnn.verify.graph import Graph, Name, build_graph, combined, evaluate, jit
 from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, rotated, symbols
 from jaxnn.verify.reference import is_rule, reference
+from jaxnn.verify.sampling import draw_inside
 
 GROUPS, PER_GROUP = 4, 8
 TOLERANCE = 1e-9
@@ -134,6 +135,9 @@ def draw_sample(claim: Claim, choice: int, seed: int, unconstrained: bool = Fals
     if unconstrained:
         inputs = jax.tree.map(_unconstrained, inputs, is_leaf=is_input)
     drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
+    if not unconstrained and not _all_inside(ready, drawn):
+        traced = trace_claim(claim, tuple(ready.sizes.items()), both_modes=False)
+        drawn = draw_inside(traced, GROUPS * PER_GROUP, rng, (1.0,))
     drawn |= {name: np.repeat(drawn[name][::PER_GROUP], PER_GROUP) for name in ready.scalars}
     fixed = {str(size): size for size in sorted(fixed_sizes(claim.inputs))}
     contexts = [
@@ -144,6 +148,12 @@ def draw_sample(claim: Claim, choice: int, seed: int, unconstrained: bool = Fals
     values = ready.run(*flat)
     trials = _away_from_kinks(ready, flat, values[1], rng)
     return Sample(ready, contexts, *jax.tree.map(lambda a: np.asarray(a)[trials], (*values, flat)))
+
+
+def _all_inside(ready: Program, drawn: PyTree) -> bool:
+    """Whether all results at random inputs are finite, and no input has to satisfy ``where``."""
+    results = jax.tree.leaves(ready.run(*jax.tree.leaves(drawn)))
+    return ready.claim.where is None and all(np.isfinite(leaf).all() for leaf in results)
 
 
 def _unconstrained(generator: Input) -> Input:
@@ -165,7 +175,7 @@ def _away_from_kinks(
         a, b = (np.asarray(leaf).reshape(len(smooth), -1) for leaf in leaves)
         with np.errstate(invalid="ignore", over="ignore"):
             jump, size = np.abs(a - b).max(axis=1, initial=0), np.abs(a).max(axis=1, initial=0)
-            smooth &= ~(jump > 1e-5 * (1e-3 + size))
+            smooth &= ~(jump > 1e-5 * (1e-3 + size)) & np.isfinite(size)
     trials = np.arange(len(smooth))
     for group in np.split(trials.copy(), GROUPS):
         good = group[smooth[group]]
