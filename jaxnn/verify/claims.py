@@ -76,11 +76,11 @@ class Claim:
           ValueError: the names are not those of the parameters, or a number is complex.
         """
         value = call(self.formula, inputs)
-        refuse_complex("the formula", value)
         arrays = value if type(value) in (tuple, list) else [value]
-        if jax.tree_util.all_leaves(arrays) and not any(map(is_dataclass, arrays)):
-            return value
-        return _in_order(value, _expected(self, inputs), self.wrt)
+        if not jax.tree_util.all_leaves(arrays) or any(map(is_dataclass, arrays)):
+            value = _in_order(value, _expected(self, inputs), self.wrt)
+        refuse_complex("the formula", value)
+        return value
 
 
 _Parts = dict[str | int, Any] | None

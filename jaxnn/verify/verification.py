@@ -172,6 +172,8 @@ def _at_sizes(
         ran = run_trials(traced, affordable, rng, awkward)
     except DomainError as error:
         return _verdict(claim, "holds" if only_random else "error", detail=str(error))
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:  # of a callback to Python
+        return _verdict(claim, "error", detail=str(error).strip().splitlines()[-1])
     fits = _fits(traced, ran.values, ran.random)
     if fits is None:
         return _verdict(claim, "refuted", trials=ran.random)

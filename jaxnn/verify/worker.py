@@ -35,6 +35,8 @@ def serve() -> None:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     _warm_up()
+    import jax
+
     files: list[Any] = []
     answer = json.dumps("ready")
     while True:
@@ -45,6 +47,8 @@ def serve() -> None:
             if request == "load":
                 files = [loaded(file) for file in arguments]
                 answer = json.dumps([_described(claims) for claims in files])
+                # Callbacks to Python run in threads of their own, which no context manager reaches.
+                jax.config.update("jax_enable_x64", True)
             else:
                 file, place, *options = arguments
                 answer = json.dumps(encode(verified(files[file][place], *options)))

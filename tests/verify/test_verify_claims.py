@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from samples import VECTOR, cubes, made, verdict_on
 
-from jaxnn.verify import binary, claim, label, one_hot, positive, real, scalar, simplex
+from jaxnn.verify import binary, claim, interval, label, one_hot, positive, real, scalar, simplex
 from jaxnn.verify.claims import at_path, learning_rate_name, with_path
 from jaxnn.verify.inputs import is_input
 
@@ -43,7 +43,7 @@ def of_a_label(x, k):
 BAD_CLAIMS = {
     "kind": (
         {"kind": "derivative"},
-        r"kind is 'derivative', expected one of gradient, jacobian, hessian, value, update",
+        r"kind is 'derivative', expected one of gradient, jacobian, hessian, value, update, vjp",
     ),
     "layout": (
         {"layout": "columns"},
@@ -82,6 +82,11 @@ BAD_CLAIMS = {
     "a label": (
         {"of": of_a_label, "wrt": "k", "inputs": VECTOR | {"k": label("n")}},
         r"wrt is 'k', a label, expected a parameter that varies continuously",
+    ),
+    "a condition that is no function": ({"where": True}, "where is True, expected a function of"),
+    "a parameter of the condition": (
+        {"where": lambda a: a > 0},
+        r"<lambda> has a parameter 'a', expected one of the inputs x",
     ),
     "a rate that is no input": (
         {"kind": "update", "rate": "eta"},
@@ -125,6 +130,13 @@ BAD_INPUTS = {
     "label without a size": (lambda: label(), r"label got no size, expected the number of classes"),
     "simplex without a size": (lambda: simplex(), r"simplex has shape \(\) .* at least one size"),
     "one_hot without a size": (lambda: one_hot(), r"one_hot has shape \(\) .* at least one size"),
+    "ends that are equal": (
+        lambda: interval(1, 1, "n"),
+        r"the ends 1 and 1, expected a low and a higher number",
+    ),
+    "ends exchanged": (lambda: interval(2, 1, "n"), r"interval got the ends 2 and 1, expected"),
+    "an end in words": (lambda: interval("low", 1), r"interval got the ends 'low' and 1, expected"),
+    "an end that is nan": (lambda: interval(float("nan"), 1), r"the ends nan and 1, expected"),
     "an axis too far": (lambda: simplex("n", axis=1), r"classes along axis 1, expected"),
     "an axis too far back": (lambda: one_hot("n", "B", axis=-3), r"classes along axis -3, expect"),
 }

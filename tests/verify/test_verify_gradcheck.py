@@ -131,6 +131,75 @@ def test_rounding_of_the_function_is_not_an_error_where_the_gradient_vanishes():
     assert gradcheck(lambda x: 1e6 + jnp.sum(jnp.sin(x)), np.full(3, np.pi / 2)).passed
 
 
+def sines_above(constant):
+    return lambda x: constant + jnp.sum(jnp.sin(x))
+
+
+AT = np.array([0.3, 1.0, 2.0])
+
+
+@pytest.mark.parametrize("constant", [1e3, 1e6, 1e9, 1e12])
+def test_a_gradient_twice_too_large_fails_however_large_the_function(constant):
+    assert gradcheck(sines_above(constant), AT, 2 * np.cos(AT)).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("constant", "factor", "outcome"),
+    [
+        # A double near 1e6 is right to 1e-10: slopes to 1e-6 at the best step. Near 1e12: to 1e-2.
+        (1e6, 1.0, "passed"),
+        (1e6, 1.0002, "failed"),
+        (1e9, 1.01, "failed"),
+        (1e12, 1.0, "cannot tell"),
+        (1e12, 1.0002, "cannot tell"),
+        (1e16, 2.0, "cannot tell"),
+    ],
+)
+def test_rounding_that_hides_the_difference_is_said(constant, factor, outcome):
+    check = gradcheck(sines_above(constant), AT, factor * np.cos(AT))
+    assert check.outcome == outcome
+    assert check.passed is (outcome == "passed")
+    assert ("rounding of f hides slopes" in check.detail) is (outcome == "cannot tell")
+
+
+def test_a_constant_has_the_gradient_zero_however_large():
+    assert gradcheck(lambda x: 1e12 + 0 * jnp.sum(x), AT, np.zeros(3)).passed
+    assert not gradcheck(lambda x: 1e12 + 0 * jnp.sum(x), AT, np.ones(3)).passed
+
+
+def test_steps_are_larger_than_the_spacing_of_a_large_x():
+    # Near 1e12 doubles are 1.2e-4 apart, more than the step of 1e-5.
+    x = np.array([1e12])
+    assert gradcheck(sum_of_squares, x, 2 * x).passed
+    assert gradcheck(sum_of_squares, x, 2.01 * x).outcome == "failed"
+
+
+@pytest.mark.parametrize("x", [3e-6, -3e-6, 1e-7])
+def test_a_right_gradient_beside_a_kink_passes_and_the_kink_is_named(x):
+    check = gradcheck(lambda x: jnp.sum(jax.nn.relu(x)), np.array([1.0, x]), [1.0, float(x > 0)])
+    assert check.passed
+    assert "a kink or a bend within 1e-05 of x[1]" in check.detail
+
+
+def test_a_wrong_gradient_beside_a_kink_fails():
+    check = gradcheck(lambda x: jnp.sum(jax.nn.relu(x)), np.array([1.0, 1e-7]), [1.0, 2.0])
+    assert check.outcome == "failed"
+
+
+def test_a_kink_is_named_with_both_slopes():
+    check = gradcheck(lambda x: jnp.sum(jnp.abs(x)), np.array([1.0, 0.0]), [1.0, 1.0])
+    assert (check.passed, check.outcome) == (False, "kink")
+    assert check.worst.index == (1,)
+    assert check.worst.one_sided == pytest.approx((-1.0, 1.0))
+    assert "of x[1]: the slope is -1 on the left, 1 on the right" in check.detail
+
+
+def test_a_mistake_elsewhere_fails_though_there_is_a_kink():
+    check = gradcheck(lambda x: jnp.sum(jnp.abs(x)), np.array([1.0, 0.0]), [2.0, 0.0])
+    assert check.outcome == "failed"
+    assert check.worst.index == (0,)
+
+
 @pytest.mark.parametrize(
     ("f", "x", "gradient"),
     [

@@ -4,7 +4,19 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnn.verify import binary, label, matrix, one_hot, positive, real, scalar, simplex
+from jaxnn.verify import (
+    binary,
+    interval,
+    label,
+    matrix,
+    one_hot,
+    positive,
+    positive_definite,
+    real,
+    scalar,
+    simplex,
+    symmetric,
+)
 from jaxnn.verify.inputs import (
     adversarial,
     draw,
@@ -32,6 +44,10 @@ INPUTS = {
     "labels": (label("B", "C"), (3,)),
     "binary": (binary("n"), (5,)),
     "a fixed size": (real("n", 7), (5, 7)),
+    "an interval": (interval(-1, 1, "n", "B"), (5, 3)),
+    "a scalar above an end": (interval(2, None), ()),
+    "symmetric": (symmetric("n"), (5, 5)),
+    "positive definite": (positive_definite(2), (2, 2)),
 }
 
 WAYS = {
@@ -79,6 +95,34 @@ def test_binary_values_are_zero_and_one(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_positive_values_are_above_zero(way):
     assert np.all(WAYS[way](positive("n")) > 0)
+
+
+ENDS = [(-1, 1), (0, None), (None, -3), (1e6, 1e6 + 1), (0, 1e-9), (None, None), (-np.inf, 5)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("low", "high"), ENDS)
+def test_values_of_an_interval_are_strictly_between_its_ends(low, high, way):
+    values = WAYS[way](interval(low, high, "n"))
+    assert np.all(np.isfinite(values))
+    assert np.all(values > (-np.inf if low is None else low))
+    assert np.all(values < (np.inf if high is None else high))
+    assert len(np.unique(values)) > 2
+
+
+def test_awkward_values_of_an_interval_come_near_both_ends():
+    values = WAYS["awkward"](interval(-1, 1, "n"))
+    assert 0 < 1 - values.max() < 1e-6
+    assert 0 < values.min() + 1 < 1e-6
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("make", [symmetric, positive_definite])
+def test_matrices_are_symmetric_and_those_asked_for_positive_definite(make, way):
+    values = WAYS[way](make("n"))
+    np.testing.assert_array_equal(values, np.swapaxes(values, 1, 2))
+    smallest = np.linalg.eigvalsh(values)[:, 0]
+    assert np.all(smallest > 0) if make is positive_definite else np.any(smallest < 0)
 
 
 def test_every_class_of_a_one_hot_vector_is_drawn():
@@ -184,6 +228,9 @@ SIMPLER = {
         simplex(2, 3, axis=0),
         np.array([[0.123456, 0.3, 0.5], [0.876544, 0.7, 0.5]]),
     ),
+    "between ends": (interval(0.1, 0.9, 2), np.array([0.123456, 0.876544])),
+    "symmetric": (symmetric(2), np.array([[0.123456, 2.5], [2.5, 3.21]])),
+    "positive definite": (positive_definite(2), np.array([[2.123456, 1.5], [1.5, 3.21]])),
     "labels": (label(2, 5), np.array([3, 4])),
     "binary": (binary(2), np.array([1.0, 1.0])),
 }
@@ -198,6 +245,12 @@ def test_simpler_values_are_still_of_their_kind_and_some_are_shorter(what):
     assert shorter
     if leaf.kind == "positive":
         assert all(np.all(candidate > 0) for candidate in candidates)
+    if leaf.kind == "interval":
+        assert all(np.all((candidate > 0.1) & (candidate < 0.9)) for candidate in candidates)
+    if leaf.kind in ("symmetric", "positive_definite"):
+        assert all(np.array_equal(candidate, candidate.T) for candidate in candidates)
+    if leaf.kind == "positive_definite":
+        assert all(np.linalg.eigvalsh(candidate)[0] > 0 for candidate in candidates)
     if leaf.kind == "simplex":
         for candidate in candidates:
             np.testing.assert_allclose(candidate.sum(axis=leaf.axis), 1.0, atol=1e-15)
