@@ -76,7 +76,7 @@ class Claim:
           ValueError: the names are not those of the parameters, or a number is complex.
         """
         value = call(self.formula, inputs)
-        arrays = value if type(value) in (tuple, list) else [value]
+        arrays = value if type(value) in (tuple, list) else [] if value is None else [value]
         if not jax.tree_util.all_leaves(arrays) or any(map(is_dataclass, arrays)):
             value = _in_order(value, _expected(self, inputs), self.wrt)
         refuse_complex("the formula", value)

@@ -264,9 +264,9 @@ def _differences(
         return jax.lax.map(slope, jnp.arange(flat.size), batch_size=at_once)
 
     def at(factor: float) -> Differences:
-        *found, largest = map(np.asarray, slopes(jnp.asarray(factor)))
+        centred, left, right, largest = map(np.asarray, slopes(jnp.asarray(factor)))
         rounding = FEW * np.finfo(float).eps * float(np.max(largest)) * flat.size**0.5
-        return Differences(step * factor, *found, rounding)
+        return Differences(step * factor, centred, left, right, rounding)
 
     return at
 

@@ -296,6 +296,7 @@ def test_a_condition_that_raises_is_an_error_that_names_where():
 def test_a_formula_that_is_nan_where_the_function_is_not_is_refuted_with_an_input():
     judged = verdict_on(lambda x: 2 * jnp.exp(jnp.log(x)), of=lambda x: jnp.sum(x**2))
     assert judged.verdict == "refuted"
+    assert judged.counterexample
     assert np.any(np.asarray(judged.counterexample.inputs["x"]) < 0)
 
 
@@ -585,6 +586,8 @@ def test_an_unstable_verdict_has_its_input():
 
     judged = verdict_on(mish_slope, of=lambda x: jnp.sum(x * jnp.tanh(jnp.log1p(jnp.exp(x)))))
     assert judged.verdict == "holds_unstable"
+    assert judged.counterexample
+    assert judged.worst
     x = np.asarray(judged.counterexample.inputs["x"])[judged.worst.index]
     with np.errstate(all="ignore"):
         e = np.exp(x)
