@@ -32,7 +32,7 @@ from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.exact.residues import DEGREE, OutOfTime, Residues
 from jaxnn.verify.exact.towers import Towers
-from jaxnn.verify.graph import Unsupported
+from jaxnn.verify.graph import Unsupported, message
 from jaxnn.verify.inputs import Input, leaves
 from jaxnn.verify.verdict import Certificate, Verdict
 
@@ -46,7 +46,7 @@ PATTERNS = 3
 """Sign patterns behind a certificate where comparisons matter."""
 
 SECONDS = 2.0
-"""The time limit of a claim."""
+"""The time limit of a claim, of the thread: other processes do not matter."""
 
 POINTS = 24
 """Random inputs from which the shadows are chosen."""
@@ -80,6 +80,8 @@ def with_certificate(
         return verdict._replace(certificate=certify(traced, arrange, points, values, seed))
     except Uncertified as reason:
         return verdict._replace(uncertified=str(reason))
+    except Exception as error:  # no defect of a certificate changes a verdict
+        return verdict._replace(uncertified=message(error))
 
 
 def certify(
@@ -105,7 +107,7 @@ def certify(
     """
     began = time.perf_counter()
     rng = np.random.default_rng(_digest(traced, seed))
-    arithmetic = Residues(Towers(rng, DRAWS), began + seconds)
+    arithmetic = Residues(Towers(rng, DRAWS), time.thread_time() + seconds)
     try:
         shadows = _shadows(traced, points, values)
         found = _Comparison(traced, arrange, arithmetic, shadows).certified()

@@ -64,7 +64,7 @@ class Numbers:
         return (self.shadow == 0) & np.all((self.residues == 0)[:, self.known], axis=1)
 
     def __neg__(self) -> "Numbers":
-        return replace(self, residues=self.of.towers.neg(self.residues), shadow=-self.shadow)
+        return replace(self, residues=self.of.towers.neg(self.residues), shadow=0.0 - self.shadow)
 
     def __add__(self, other: "Numbers | float") -> "Numbers":
         y = other if isinstance(other, Numbers) else self.filled(other)
@@ -82,13 +82,17 @@ class Numbers:
         for x, factor in ((self, other), (other, self)):
             if factor.constant and np.all(factor.shadow == np.rint(factor.shadow)):
                 parity = x.parity * factor.shadow[:, None, None] % 2
-        return _made(self.shadow * other.shadow, residues, self, other, parity=parity)
+        shadow = self.shadow * other.shadow
+        _check_signs(np.isinf(shadow), self, other)
+        return _made(shadow, residues, self, other, parity=parity)
 
     def __truediv__(self, other: "Numbers | float") -> "Numbers":
         y = other if isinstance(other, Numbers) else self.filled(other)
         residues = self.of.towers.mul(self.residues, self.of.towers.inverse(y.residues))
         bad = (y.residues == 0) & ~y.zero[:, None, None] & np.isfinite(y.shadow)[:, None, None]
-        return _made(self.shadow / y.shadow, residues, self, y, pole=y.zero, bad=bad)
+        shadow = self.shadow / y.shadow
+        _check_signs(np.isinf(shadow), self, y)
+        return _made(shadow, residues, self, y, pole=y.zero, bad=bad)
 
     def __rtruediv__(self, other: float) -> "Numbers":
         return self.filled(other) / self
@@ -115,7 +119,15 @@ def _made(
         bad = bad & ~gone
     constant = all(x.constant for x in operands)
     shared = shared & ~np.any(bad, axis=0)
+    shadow = shadow + 0.0  # there is no negative zero
     return Numbers(operands[0].of, residues, shadow, shared, parity, constant)
+
+
+def _check_signs(entries: np.ndarray, *operands: Numbers) -> None:
+    """Refuses entries of a limit, such as inf y, 1 / 0 or 0^y, decided by the sign of an input."""
+    for x in operands:
+        if not (x.of.by_shadow or x.constant) and np.any(entries & np.isfinite(x.shadow)):
+            raise Undecided("the sign of an infinity")
 
 
 def _lowered(known: np.ndarray) -> np.ndarray:
@@ -127,7 +139,7 @@ class Residues:
     """The arithmetic of residues; see ``interpreter.Arithmetic``."""
 
     def __init__(self, towers: Towers, deadline: float = math.inf):
-        """The arithmetic in given towers, up to a deadline of ``time.perf_counter``."""
+        """The arithmetic in given towers, up to a deadline of ``time.thread_time``."""
         self.towers = towers
         self._deadline = deadline
         self.by_shadow = False  # whether shadows may decide comparisons
@@ -141,7 +153,7 @@ class Residues:
         if flat.dtype.kind == "c":
             raise Unsupported("complex numbers have no exact model")
         with np.errstate(all="ignore"):
-            shadow = flat.astype(np.float64)
+            shadow = flat.astype(np.float64) + 0.0
         if np.all(np.abs(shadow) < 2.0**53) and np.all(shadow == np.rint(shadow)):
             signed = self.towers.primes.astype(np.int64)
             residues = (shadow.astype(np.int64)[:, None, None] % signed).astype(np.uint64)
@@ -157,7 +169,7 @@ class Residues:
         """A primitive on every entry; see ``interpreter.Arithmetic``."""
         if name not in RULES:
             raise Unsupported(f"the primitive {name!r} has no exact model")
-        if time.perf_counter() > self._deadline:
+        if time.thread_time() > self._deadline:
             raise OutOfTime
         with np.errstate(all="ignore"):
             return RULES[name](*operands, **params)
@@ -230,7 +242,7 @@ def _integer_pow(x: Numbers, y: int) -> Numbers:
 
 def _pow(x: Numbers, y: Numbers) -> Numbers:
     """|x|^y has the exponent y of the next level, as exp(y log x) has."""
-    if y.constant and np.all(y.shadow == np.rint(y.shadow)):
+    if y.constant and np.all(y.shadow % 1 == 0):
         result = x
         for exponent in np.unique(y.shadow):
             result = _chosen(y.shadow == exponent, result, _integer_pow(x, int(exponent)))
@@ -240,6 +252,7 @@ def _pow(x: Numbers, y: Numbers) -> Numbers:
     bad, known = bad & (x.shadow > 0)[:, None, None], x.known & _lowered(y.known)
     residues = x.of.towers.power(x.residues, np.roll(y.residues, -1, axis=2))
     shadow = np.where(x.shadow < 0, np.nan, x.shadow**y.shadow)
+    _check_signs(x.zero | np.isinf(x.shadow) | np.isinf(y.shadow), x, y)
     return _made(shadow, residues, x, y, pole=x.zero & (y.shadow < 0), known=known, bad=bad)
 
 
