@@ -23,8 +23,13 @@ ordinary inputs, and the awkward inputs of ``verify`` refute the claim, not the 
 
 import json
 import math
+import operator
+import random
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,9 +55,11 @@ from jaxnn.verify import (
     verify,
 )
 from jaxnn.verify.__main__ import main
+from jaxnn.verify.exact.arithmetic import Undecided
 from jaxnn.verify.exact.certificate import _digest
 from jaxnn.verify.exact.residues import Residues
 from jaxnn.verify.exact.towers import LEVELS, Towers, chains
+from jaxnn.verify.graph import Unsupported
 from jaxnn.verify.inputs import draw_sizes
 from jaxnn.verify.report import to_html, to_json
 from jaxnn.verify.verdict import Certificate
@@ -349,6 +356,94 @@ def test_powers_of_the_order_of_known_fields_are_no_identity_in_others(less):
 def test_a_large_power_is_refused(exponent):
     made = equation(lambda p: p**exponent, lambda p: 0 * p + p**exponent, p=simplex("n"))
     assert "too large a degree" in certificate(made)
+
+
+UNARY = [
+    "exp",
+    "log",
+    "sqrt",
+    "square",
+    "tanh",
+    "logistic",
+    "cbrt",
+    "log1p",
+    "rsqrt",
+    "sin",
+    "cos",
+    "neg",
+]
+BINARY = ["add", "sub", "mul", "div", "add", "mul", "max", "min", "pow"]
+CONSTANTS = {"0": 0.0, "1": 1.0, "2": 2.0, "1/2": 0.5, "-1": -1.0, "3": 3.0}
+
+
+def _power_of(x, y):
+    if y == mpmath.nint(y) and abs(y) < 1000:
+        return x ** int(y)
+    return x**y if x > 0 else 1 / mpmath.mpf(0)
+
+
+NUMBERS = {name: getattr(operator, name) for name in ("add", "sub", "mul", "neg")} | {
+    "div": operator.truediv, "max": max, "min": min, "pow": _power_of, "tanh": mpmath.tanh,
+    "exp": lambda x: mpmath.exp(min(x, 10**6)), "sin": mpmath.sin, "cos": mpmath.cos,
+    "log": OF_MPMATH["log"], "log1p": lambda x: OF_MPMATH["log"](1 + x),
+    "square": lambda x: x * x, "logistic": OF_MPMATH["sigmoid"], "cbrt": OF_MPMATH["cbrt"],
+    "sqrt": lambda x: mpmath.sqrt(x) if x >= 0 else 1 / mpmath.mpf(0),
+    "rsqrt": lambda x: 1 / mpmath.sqrt(x) if x > 0 else 1 / mpmath.mpf(0),
+}  # fmt: skip
+
+
+def value(tree, inputs):
+    """The value of an expression, (function, *operands) or a name, in mpmath's numbers."""
+    if isinstance(tree, str):
+        return mpmath.mpf(CONSTANTS[tree]) if tree in CONSTANTS else inputs[tree]
+    return NUMBERS[tree[0]](*(value(operand, inputs) for operand in tree[1:]))
+
+
+def random_expressions(seed, count):
+    """Expressions in x, y (real), p, q (positive) and constants, with residues."""
+    rng, choice = np.random.default_rng(seed), random.Random(seed).choice
+    arithmetic = Residues(Towers(rng, 32))
+    found: dict[Any, Any] = {
+        name: arithmetic.exactly(np.array([number])) for name, number in CONSTANTS.items()
+    }
+    for name, shadow, residues in (
+        ("x", 1.3, arithmetic.towers.uniform(1)), ("y", -0.6, arithmetic.towers.uniform(1)),
+        ("p", 0.8, arithmetic.towers.squares(1)), ("q", 1.7, arithmetic.towers.squares(1)),
+    ):  # fmt: skip
+        number = arithmetic.exactly(np.array([shadow]))
+        found[name] = replace(number, residues=residues, constant=False)
+    while len(found) < count:
+        name = choice(UNARY + BINARY)
+        tree = (name, *(choice([*found][:200]) for _ in range(1 + (name in BINARY))))
+        with suppress(Undecided, Unsupported):
+            number = arithmetic.apply(name, *(found[operand] for operand in tree[1:]))
+            if np.isfinite(number.shadow[0]) and np.count_nonzero(number.known) >= 16:
+                found[tree] = number
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seed", "count"),
+    [(0, 500), *(pytest.param(seed, 5000, marks=pytest.mark.slow) for seed in (1, 2, 3))],
+)
+def test_random_expressions_with_equal_residues_are_equal(seed, count):
+    found, buckets = random_expressions(seed, count), {}
+    for tree, number in found.items():
+        for draw_, level in np.argwhere(number.known).tolist():
+            place = draw_, level, int(number.residues[0, draw_, level])
+            buckets.setdefault(place, []).append(tree)
+    equal = 0
+    for first, second in {(trees[0], tree) for trees in buckets.values() for tree in trees[1:]}:
+        known = found[first].known & found[second].known
+        same = (found[first].residues == found[second].residues)[0][known]
+        if np.all(same) and len(same) >= 16:
+            equal += 1
+            for x, y, p, q in ((1.1, 0.7, 0.3, 2.9), (-0.4, 1.9, 1.2, 0.6), (-2.3, -0.8, 3.1, 1.4)):
+                with mpmath.workdps(60), suppress(ZeroDivisionError):
+                    inputs = {n: mpmath.mpf(v) for n, v in zip("xypq", (x, y, p, q), strict=True)}
+                    a, b = value(first, inputs), value(second, inputs)
+                    assert abs(a - b) <= mpmath.mpf(10) ** -40 * (1 + abs(a)), (first, second)
+    assert equal > count / 20
 
 
 def test_chains_are_distinct_chains_of_primes():
