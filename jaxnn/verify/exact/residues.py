@@ -136,7 +136,7 @@ def _lowered(known: np.ndarray) -> np.ndarray:
 
 
 class Residues:
-    """The arithmetic of residues; see ``interpreter.Arithmetic``."""
+    """The arithmetic of residues; see ``exact.Arithmetic``."""
 
     def __init__(self, towers: Towers, deadline: float = math.inf):
         """The arithmetic in given towers, up to a deadline of ``time.thread_time``."""
@@ -166,7 +166,7 @@ class Residues:
         return Numbers(self, residues, shadow, everywhere, np.zeros((len(flat), 1, 1)), True)
 
     def apply(self, name: str, *operands: Numbers, **params: Any) -> Numbers:
-        """A primitive on every entry; see ``interpreter.Arithmetic``."""
+        """A primitive on every entry; see ``exact.Arithmetic``."""
         if name not in RULES:
             raise Unsupported(f"the primitive {name!r} has no exact model")
         if time.thread_time() > self._deadline:
@@ -195,7 +195,7 @@ class Residues:
         return signs, doubtful & (signs == 0)
 
     def joined(self, parts: Sequence[Numbers]) -> Numbers:
-        """See ``arithmetic.Arithmetic``, as of the methods below."""
+        """See ``exact.Arithmetic``, as of the methods below."""
         residues = np.concatenate([part.residues for part in parts])
         shadow = np.concatenate([part.shadow for part in parts])
         known = np.logical_and.reduce([part.known for part in parts])
