@@ -14,7 +14,7 @@ from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import TracedClaim, Values, evaluate
 from jaxnn.verify.graph import jit, located
-from jaxnn.verify.inputs import SPREADS, draw, is_input
+from jaxnn.verify.inputs import SPREADS, adversarial, draw, is_input
 
 TRIES = 20
 """How often as many inputs as trials are drawn, to find trials in the domain."""
@@ -40,7 +40,7 @@ class Trials(NamedTuple):
 
 
 def run_trials(
-    traced: TracedClaim, trials: int, rng: np.random.Generator, awkward: PyTree = None
+    traced: TracedClaim, trials: int, rng: np.random.Generator, awkward: bool = True
 ) -> Trials:
     """Formula and reference at random inputs in the domain, and at awkward inputs.
 
@@ -51,21 +51,22 @@ def run_trials(
       traced: the claim.
       trials: random trials; fewer if the trials take more than ``SECONDS``.
       rng: of the random numbers.
-      awkward: further inputs [A, ...], kept outside of the domain too if ``where`` holds.
+      awkward: whether the awkward inputs come last; they are outside of the domain too.
 
     Raises:
       DomainError: too few inputs are in the domain, or ``where`` raises an exception.
     """
     inputs, deadline = dict(traced.claim.inputs), math.inf
-    extra = 0 if awkward is None else len(jax.tree.leaves(awkward)[0])
+    extra = 0
     parts: list[tuple[list[np.ndarray], Values]] = []
     found = drawn = 0
     for attempt in range(TRIES):
         first = attempt == 0
         points = jax.tree.leaves(draw(inputs, traced.sizes, trials + extra * (not first), rng))
-        if first and extra:  # all attempts have equal shapes, and share a program
-            pairs = zip(jax.tree.leaves(awkward), points, strict=True)
-            points = [np.concatenate(pair) for pair in pairs]
+        if first and awkward:  # all attempts have equal shapes, and share a program
+            special = jax.tree.leaves(adversarial(inputs, traced.sizes, rng))
+            points = [np.concatenate(pair) for pair in zip(special, points, strict=True)]
+            extra = len(special[0])
         rows = len(points[0])
         values = evaluate(traced, points, SECONDS, FEWEST + extra * first)
         deadline = min(deadline, time.perf_counter() + SECONDS)
@@ -73,7 +74,7 @@ def run_trials(
         points = [value[:done] for value in points]
         allowed = satisfies(traced.claim, points)
         inside = allowed & in_domain(values)
-        if first and extra:
+        if first and awkward:
             parts.append(_selected(points, values, np.flatnonzero(allowed[:extra])))
         fresh = extra if first else 0
         chosen = fresh + np.flatnonzero(inside[fresh:])[: trials - found]

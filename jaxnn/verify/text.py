@@ -10,7 +10,14 @@ import numpy as np
 from jaxnn.reporting import console, print_table, printable
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, Description
-from jaxnn.verify.verdict import RIGHT, VERDICTS, Certificate, Counterexample, Verdict, Worst
+from jaxnn.verify.verdict import (
+    HOLDS_UP_TO_LAYOUT,
+    VERDICTS,
+    Certificate,
+    Counterexample,
+    Verdict,
+    Worst,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -116,7 +123,7 @@ def findings(verdict: Verdict) -> str:
         left, right = map(number, verdict.worst.one_sided)
         where = entry(verdict.kind, verdict.worst)
         return f"{where}: {left} from the left, {right} from the right"
-    if verdict.verdict in RIGHT and verdict.counterexample:
+    if verdict.verdict in HOLDS_UP_TO_LAYOUT and verdict.counterexample:
         at = example(verdict.counterexample)
         return f"{verdict.detail}, at {at if len(at) <= MAX_INPUT else at[:MAX_INPUT] + ' ...'}"
     return verdict.detail or (verdict.uncertified and f"not certified: {verdict.uncertified}")

@@ -46,7 +46,7 @@ VERDICTS = {
 HOLDS = ("holds", "holds_unstable", "kink")
 """Verdicts on formulas that are right over the real numbers, wherever a derivative exists."""
 
-RIGHT = (*HOLDS, "holds_other_layout")
+HOLDS_UP_TO_LAYOUT = (*HOLDS, "holds_other_layout")
 """Verdicts on formulas that are right up to a transpose or another order of the entries."""
 
 CODES = (

@@ -14,13 +14,13 @@ from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import adversarial, draw_sizes, is_input, larger_sizes
+from jaxnn.verify.inputs import draw_sizes, is_input, larger_sizes
 from jaxnn.verify.sampling import DomainError, run_trials
 from jaxnn.verify.text import difference, proof
 from jaxnn.verify.verdict import (
     HOLDS,
+    HOLDS_UP_TO_LAYOUT,
     MANTISSA,
-    RIGHT,
     VERDICTS,
     Counterexample,
     Finding,
@@ -137,10 +137,10 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
     """
     sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
     verdict = _at_sizes(claim, sizes, trials, np.random.default_rng(seed))
-    if larger and verdict.verdict in RIGHT:
+    if larger and verdict.verdict in HOLDS_UP_TO_LAYOUT:
         tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
         at_larger = _at_sizes(claim, larger, tenth, rng, only_random=True)
-        if at_larger.verdict not in RIGHT:
+        if at_larger.verdict not in HOLDS_UP_TO_LAYOUT:
             verdict, sizes = at_larger._replace(trials=verdict.trials), larger
     if verdict.verdict == "refuted" and verdict.trials:
         return _diagnosed(claim, sizes, seed, verdict)
@@ -166,10 +166,9 @@ def _at_sizes(
         if only_random:  # `of` does not accept these sizes
             return _verdict(claim, "holds")
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
-    awkward = None if only_random else adversarial(dict(claim.inputs), sizes, rng)
     affordable = comparison.affordable_trials(traced, trials)
     try:
-        ran = run_trials(traced, affordable, rng, awkward)
+        ran = run_trials(traced, affordable, rng, awkward=not only_random)
     except DomainError as error:
         return _verdict(claim, "holds" if only_random else "error", detail=str(error))
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:  # of a callback to Python
@@ -181,7 +180,7 @@ def _at_sizes(
     verdict = _with_layout(verdict, traced, fits[0])
     detail = "; ".join(filter(None, [verdict.detail, ran.note]))
     verdict = verdict._replace(trials=ran.random, detail=detail)
-    if only_random or verdict.verdict not in RIGHT or not claim.certify:
+    if only_random or verdict.verdict not in HOLDS_UP_TO_LAYOUT or not claim.certify:
         return verdict
     from jaxnn.verify.exact.certificate import with_certificate
 

@@ -431,3 +431,15 @@ def test_a_script_may_verify_itself_without_a_guard(write):
         [sys.executable, write(text)], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.stdout, done.stderr) == ("['holds']\n", "judged\n")
+
+
+def test_the_time_limit_ends_a_claim_without_processes_too(write):
+    text = "import time\n" + HEAD + "@claim(**about)\ndef one(z):\n    time.sleep(1000)\n\n"
+    path = write(text + GOOD.format(name="two"))
+    command = [sys.executable, "-m", "jaxnn.verify", str(path), "--workers", "0", "--timeout", "5"]
+    done = subprocess.run(
+        [*command, "--trials", "10"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "stopped after 5 s" in done.stdout
+    assert "holds" in done.stdout
