@@ -178,8 +178,8 @@ class _Comparison:
             raise Uncertified("formula and function have different shapes")
         self._places, self._shadows = [*map(np.ravel, places)], shadows
         self._generators, self._arithmetic = leaves(traced.claim.inputs), arithmetic
-        pair = traced.formula, traced.reverse
-        self._programs = [compile(closed, arithmetic) for closed in pair]
+        self._pair = traced.formula, traced.reverse
+        self._programs = [compile(closed, arithmetic) for closed in self._pair]
 
     def certified(self) -> tuple[int, int, float]:
         """The patterns, 0 where the inputs are arbitrary; the draws, and the error's logarithm."""
@@ -234,13 +234,16 @@ class _Comparison:
         for x, y, places in zip(formula, reference, self._places, strict=True):
             shared = x.known & y.known
             if np.any((x.residues != y.residues[places])[:, shared]):
-                unknown = " and ".join(sorted(self._arithmetic.unknown))
-                raise Uncertified(
-                    f"not equal while {unknown} may be any function"
-                    if unknown
-                    else "not equal in exact arithmetic, where 0.1 is a binary fraction"
-                )
+                raise Uncertified(self._difference())
             yield shared
+
+    def _difference(self) -> str:
+        unknown = sorted(self._arithmetic.unknown)
+        if any(" while[" in str(closed) for closed in self._pair):
+            unknown.append("while")
+        if unknown:
+            return f"not equal in a model that knows nothing of {', '.join(unknown)}"
+        return "not equal in exact arithmetic, where 0.1 is a binary fraction"
 
     def _residues(self, generator: Input, value: np.ndarray) -> Any:
         """Random residues of an input with a shadow; labels, and whole numbers of a pattern."""

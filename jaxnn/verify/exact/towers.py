@@ -18,7 +18,7 @@ LEVELS = 4
 LEAST, SPAN = 2**27, 2**17
 """The smallest prime of a chain is between LEAST and 2 LEAST; candidates sieved at a time."""
 
-BABIES, SLOTS, GIANTS = 2**16, 2**18, 2**12
+BABIES, SLOTS, GIANTS = 2**15, 2**17, 2**12
 """Powers of a generator in the table of its logarithms, places of the table, steps at a time."""
 
 ONE = np.uint64(1)
