@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxnn.verify.exact import Undecided
@@ -143,7 +144,7 @@ class Residues:
         self.towers = towers
         self._deadline = deadline
         self.by_shadow = False  # whether shadows may decide comparisons
-        self.unknown: dict[str, np.ndarray] = {}  # a key for every unknown function met
+        self.unknown: dict[str, np.ndarray] = {}  # random bits per unknown function
         self.roots = False  # whether a root was taken, with a choice of the sign
         self._logarithms: dict[bytes, np.ndarray] = {}
 
@@ -211,12 +212,6 @@ class Residues:
         if call not in self._logarithms:
             self._logarithms[call] = self.towers.log(squares, wanted)
         return self._logarithms[call]
-
-    def key(self, name: str) -> np.ndarray:
-        """Random bits of an unknown function."""
-        if name not in self.unknown:
-            self.unknown[name] = self.towers.uniform(1)
-        return self.unknown[name]
 
     def floats(self, x: Numbers) -> np.ndarray:
         """The shadows."""
@@ -329,7 +324,7 @@ def _unknown(name: str, symmetry: int, shadow: np.ndarray, *operands: Numbers) -
     """An unknown function: even (symmetry 1), odd (-1), or neither."""
     of, first = operands[0].of, operands[0].residues
     flipped = (first > of.towers.neg(first)) & bool(symmetry)
-    mixed = of.key(name)
+    mixed = of.unknown.setdefault(name, of.towers.uniform(1))
     for x in operands:
         mixed = _mixed(mixed ^ np.where(flipped, of.towers.neg(x.residues), x.residues))
     residues = mixed % of.towers.primes
@@ -346,33 +341,27 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
     return bits ^ (bits >> np.uint64(31))
 
 
-def _special(name: str) -> Callable[..., np.ndarray]:
-    def values(*shadows: np.ndarray) -> np.ndarray:
-        import scipy.special
-
-        return getattr(scipy.special, name)(*shadows)
-
-    return values
-
-
-UNKNOWN_FUNCTIONS: dict[str, tuple[Callable[..., np.ndarray], int]] = {
-    "acos": (np.arccos, 0), "asin": (np.arcsin, -1), "atan": (np.arctan, -1),
-    "atan2": (np.arctan2, 0), "cos": (np.cos, 1), "sin": (np.sin, -1),
-    "digamma": (_special("psi"), 0), "erf": (_special("erf"), -1),
-    "erf_inv": (_special("erfinv"), -1), "lgamma": (_special("gammaln"), 0),
-    "polygamma": (_special("polygamma"), 0),
+SYMMETRY = {
+    "acos": 0, "asin": -1, "atan": -1, "atan2": 0, "cos": 1, "digamma": 0, "erf": -1,
+    "erf_inv": -1, "lgamma": 0, "polygamma": 0, "sin": -1,
 }  # fmt: skip
-"""Functions without a model: the function of the shadow, and the symmetry."""
+"""Functions without a model: even (1), odd (-1), or neither."""
 
 
-def _uninterpreted(name: str, function: Callable[..., np.ndarray], symmetry: int):
-    return lambda *xs: _unknown(name, symmetry, function(*(x.shadow for x in xs)), *xs)
+def _uninterpreted(name: str) -> Callable[..., Numbers]:
+    function = getattr(np, name, None) or getattr(jax.lax, name)
+
+    def rule(*xs: Numbers) -> Numbers:
+        shadow = np.asarray(function(*(x.shadow for x in xs)), np.float64)
+        return _unknown(name, SYMMETRY[name], shadow, *xs)
+
+    return rule
 
 
 STEPS = {"ceil": np.ceil, "floor": np.floor, "round": np.round}
 
 RULES: dict[str, Callable[..., Numbers]] = {
-    **{name: _uninterpreted(name, *rule) for name, rule in UNKNOWN_FUNCTIONS.items()},
+    **{name: _uninterpreted(name) for name in SYMMETRY},
     **{name: partial(_step, rounding) for name, rounding in STEPS.items()},
     "abs": _abs,
     "acosh": lambda x: _log(x + _sqrt(x * x - 1.0)),

@@ -9,6 +9,7 @@ Arrays of residues are [entries, draws, levels] in uint64; every draw has a towe
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -70,7 +71,9 @@ class Towers:
         self._rng = rng
         self.primes = chains(rng, draws)  # [draws, LEVELS]
         self.generators = self.squares(1)[0]
-        self._tables: dict[tuple[int, int], Logarithms] = {}
+        self._table = cache(
+            lambda *place: Logarithms(int(self.generators[place]), int(self.primes[place]))
+        )
 
     def uniform(self, entries: int) -> np.ndarray:
         """Random residues."""
@@ -141,13 +144,6 @@ class Towers:
             for entry, square in enumerate(squares[:, draw, level].tolist()):
                 result[entry, draw, level + 1] = table.log(square, self._rng)
         return result
-
-    def _table(self, draw: int, level: int) -> "Logarithms":
-        key = draw, level
-        if key not in self._tables:
-            prime, generator = int(self.primes[key]), int(self.generators[key])
-            self._tables[key] = Logarithms(generator, prime)
-        return self._tables[key]
 
 
 class Logarithms:
