@@ -14,7 +14,7 @@ from jax.extend import core
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, at_path
-from jaxnn.verify.graph import LOOPED, over_trials, parameter, primitives, runnable
+from jaxnn.verify.graph import LOOPED, over_trials, parameter, primitives
 from jaxnn.verify.inputs import draw, is_input
 from jaxnn.verify.reference import check_value_shape, is_rule, of_by_primitives, reference
 
@@ -87,7 +87,7 @@ def trace_claim(
 
     value = _jaxpr(of_by_primitives(claim), one)
     programs = formula, forward, reverse, value
-    functions = [runnable(program) for program in programs]
+    functions = [core.jaxpr_as_fun(program) for program in programs]
 
     def run(*flat: jax.Array) -> tuple[Any, ...]:
         *derivatives, numbers = (function(*flat) for function in functions)

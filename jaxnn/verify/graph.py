@@ -219,12 +219,13 @@ def inline(
     return [name(atom) for atom in jaxpr.outvars]
 
 
-def primitives(closed: Any) -> set[str]:
-    """The names of the primitives of a jaxpr, nested jaxprs included."""
+def primitives(program: Any) -> set[str]:
+    """The names of the primitives of a jaxpr or of a graph, nested jaxprs included."""
     names: set[str] = set()
-    for equation in closed.jaxpr.eqns if hasattr(closed, "jaxpr") else closed.eqns:
-        names.add(equation.primitive.name)
-        for value in equation.params.values():
+    jaxpr = getattr(program, "jaxpr", program)
+    for operation in program.nodes if isinstance(program, Graph) else jaxpr.eqns:
+        names.add(operation.primitive.name)
+        for value in operation.params.values():
             for part in value if isinstance(value, tuple | list) else (value,):
                 if hasattr(part, "jaxpr") or hasattr(part, "eqns"):
                     names |= primitives(part)
@@ -342,30 +343,41 @@ def over_trials(
     if names.isdisjoint(LOOPED):
         return jit(jax.vmap(function))
 
+    one = function if names.isdisjoint(LAPACK) else _matrix_by_matrix(function)
+
     def loop(*columns: Any) -> PyTree:
-        token = _MATRIX_BY_MATRIX.set(True)
-        try:
-            return jax.lax.map(lambda row: function(*row), columns)
-        finally:
-            _MATRIX_BY_MATRIX.reset(token)
+        return jax.lax.map(lambda row: one(*row), columns)
 
     # Without optimisation XLA's convolutions are naive loops, 40 times slower.
     return jax.jit(loop) if "conv_general_dilated" in names else jit(loop)
 
 
-def runnable(program: core.ClosedJaxpr) -> Callable[..., list[Any]]:
-    """A jaxpr as a function; matrix by matrix inside ``over_trials`` where LAPACK is called."""
-    if LAPACK.isdisjoint(primitives(program)):
-        return core.jaxpr_as_fun(program)
-    return lambda *flat: evaluate(_graph(program), flat)
+def _matrix_by_matrix(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The function with a loop over matrices in place of every batch given to LAPACK."""
+
+    def looped(*arguments: PyTree) -> PyTree:
+        closed, value = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        token = _MATRIX_BY_MATRIX.set(True)
+        try:
+            results = evaluate(_graph(closed), jax.tree.leaves(arguments))
+        finally:
+            _MATRIX_BY_MATRIX.reset(token)
+        return jax.tree.unflatten(jax.tree.structure(value), results)
+
+    return looped
 
 
 _FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Compiles 5 to 8 times as fast; at the sizes of claims the programs are hardly slower."""
 
 
-def jit(function: Callable[..., Any]) -> jax.stages.Wrapped:
-    """``jax.jit`` for the CPU with little optimisation: verification compiles most of the time."""
+def jit(function: Callable[..., Any], programs: Sequence[Any] = ()) -> jax.stages.Wrapped:
+    """``jax.jit`` for the CPU with little optimisation: verification compiles most of the time.
+
+    Where jaxprs or graphs with the primitives of the function call LAPACK: matrix by matrix.
+    """
+    if any(primitives(program) & LAPACK for program in programs):
+        function = _matrix_by_matrix(function)
     return jax.jit(function, compiler_options=_compiler_options())
 
 

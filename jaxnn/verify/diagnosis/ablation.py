@@ -109,7 +109,8 @@ class Ablation:
             return jax.tree.leaves(reference(derivative, of=of)(inputs))
 
         over_settings = jax.vmap(leaves, in_axes=(0, *[None] * structure.num_leaves))
-        self._run = jit(jax.vmap(over_settings, in_axes=(None, *[0] * structure.num_leaves)))
+        over_trials = jax.vmap(over_settings, in_axes=(None, *[0] * structure.num_leaves))
+        self._run = jit(over_trials, [graph])
 
     def _evaluate(self, settings: Any, arguments: Sequence[Any]) -> Any:
         """The graph's value, with changes in proportion to the settings of the knobs."""

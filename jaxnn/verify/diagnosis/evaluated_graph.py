@@ -54,7 +54,7 @@ class EvaluatedGraph:
     def __init__(self, program: Program, graph: Graph):
         """Evaluates the graph of a function of the claim's inputs."""
         self.graph = graph
-        values = jit(jax.vmap(partial(every_value, graph)))(*program.few_trials())
+        values = jit(jax.vmap(partial(every_value, graph)), [graph])(*program.few_trials())
         self.values = {name: np.asarray(value) for name, value in values.items()}
         paths = [path for path, _ in jax.tree.flatten_with_path(program.shapes)[0]]
         self._inputs = dict(zip(graph.inputs, paths, strict=True))

@@ -120,7 +120,7 @@ def program(claim: Claim, choice: int) -> Program:
         if generator in (Input("real"), Input("positive")) and name not in claim.wrt
     )
     names, ranks = traced.names, traced.value_ranks
-    run = jit(jax.vmap(run))
+    run = jit(jax.vmap(run), [traced.formula, traced.reverse])
     return Program(claim, sizes, shapes, terms, derivative, run, names, ranks, scalars)
 
 
@@ -224,7 +224,7 @@ def _is_penalty(claim: Claim, graph: Graph) -> bool:
     doubled = [
         2 * v if name in parameters else v for name, v in zip(graph.inputs, drawn, strict=True)
     ]
-    value = jit(lambda *flat: evaluate(graph, flat)[0])
+    value = jit(lambda *flat: evaluate(graph, flat)[0], [graph])
     once, twice = value(*drawn), value(*doubled)
     return bool(np.isclose(4 * once, twice, rtol=1e-9, atol=0.0)) and bool(once != 0)
 

@@ -362,7 +362,7 @@ def _autodiff(traced: TracedClaim) -> Callable[[Sequence[np.ndarray]], list[np.n
     structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
     derivative = autodiff_of(claim, of=lambda inputs: call(claim.of, inputs))
 
-    @jit
+    @partial(jit, programs=[traced.reverse])
     def leaves(flat):
         return jax.tree.leaves(derivative(structure.unflatten(flat)))
 
