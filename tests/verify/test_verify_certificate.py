@@ -499,6 +499,11 @@ def newton(x):
         (lambda x: jnp.sin(2 * x), lambda x: 2 * jnp.sin(x) * jnp.cos(x), "cos, sin"),
         (lambda x: jnp.exp(jnp.exp(jnp.exp(jnp.exp(x)))), None, "too deep"),
         (lambda x: x.astype(jnp.float32).astype(float), None, "fewer bits"),
+        (
+            lambda x: jnp.sum(jnp.ones((600, 600)) @ jnp.tile(x, 200).T),
+            lambda x: jnp.sum(x),
+            "too large",
+        ),
         (newton, lambda x: jnp.sqrt(2.0) + 0 * x[0, 0], "while"),
     ],
 )

@@ -7,7 +7,7 @@ random point of a field of p elements with a probability of at most d / p (Schwa
 2 d / p among squares. A draw counts once, on the largest level known to both sides; a coefficient
 of H bits vanishes modulo the primes of H / 27 draws at most. The bound for n counted draws among
 the tried draws is C(tried, n) (2 d / p)^n, up to the degree d = DEGREE. A root is a choice of a
-sign: with roots, formula and reference also agree on 100 levels of draws.
+sign: with roots, a false formula may pass a level with 1 / 2, and all levels of draws count.
 
 The bound rests on an assumption: exponentials of independent exponents are independent in finite
 fields too (G. Gonnet, "New results for random determination of equivalence of expressions", SYMSAC
@@ -218,9 +218,9 @@ class _Comparison:
         while True:
             batches.append([*self._compared(shadow)])
             shared = [np.concatenate(batch) for batch in zip(*batches, strict=True)]
-            worst = max(_error(leaf, np.tile(primes, (len(batches), 1))) for leaf in shared)
-            signs = BITS if self._arithmetic.roots else 0
-            if worst[0] < -BITS and min(np.count_nonzero(leaf) for leaf in shared) >= signs:
+            levels, roots = np.tile(primes, (len(batches), 1)), self._arithmetic.roots
+            worst = max(_error(leaf, levels, roots) for leaf in shared)
+            if worst[0] < -BITS:
                 return worst
             if len(batches) == FRUITLESS and worst[1] == 0:
                 raise Uncertified("exponentials too deep in one another, or a divisor is zero")
@@ -277,12 +277,14 @@ class _Comparison:
         return replace(numbers, residues=residues)
 
 
-def _error(shared: np.ndarray, primes: np.ndarray) -> tuple[float, int]:
-    """The logarithm to base 2 of the error of one leaf, and the draws counted.
+def _error(shared: np.ndarray, primes: np.ndarray, roots: bool) -> tuple[float, int]:
+    """The logarithm to base 2 of a leaf's error, and the draws counted.
 
-    A draw counts once, on the largest of the shared levels, [draws, levels].
+    A draw counts once, on the largest of the shared levels, [draws, levels]; with roots, the signs
+    on all shared levels count too.
     """
     largest = np.max(np.where(shared, primes, 0), axis=1).astype(float)
     counted = largest[largest > 0]
     bits = float(np.sum(np.log2(counted / (2 * DEGREE))))
-    return math.log2(math.comb(len(shared), len(counted))) - bits, len(counted)
+    error = math.log2(math.comb(len(shared), len(counted))) - bits
+    return max(error, -float(np.count_nonzero(shared)) if roots else error), len(counted)

@@ -33,6 +33,10 @@ FEWEST = 16
 """Levels of draws on which equal numbers agree; a wrong sign of a root agrees on half."""
 
 
+LARGEST = 2**17
+"""The most entries of an array: 64 MB of residues of 16 draws."""
+
+
 class OutOfTime(Exception):  # noqa: N818
     """The deadline of an arithmetic has passed."""
 
@@ -52,6 +56,7 @@ class Numbers:
         return len(self.shadow)
 
     def __getitem__(self, index: np.ndarray) -> "Numbers":
+        _check_size(len(index))
         parts = self.residues[index], self.shadow[index], self.known, self.parity[index]
         return Numbers(self.of, *parts, self.constant)
 
@@ -131,6 +136,11 @@ def _check_signs(entries: np.ndarray, *operands: Numbers) -> None:
             raise Undecided("the sign of an infinity")
 
 
+def _check_size(entries: int) -> None:
+    if entries > LARGEST:
+        raise Unsupported(f"an array or sum of {entries:,} entries is too large for a certificate")
+
+
 def _lowered(known: np.ndarray) -> np.ndarray:
     """The levels on which exp(a) is known: a is known one level below."""
     return np.hstack([known[:, 1:], np.zeros((len(known), 1), bool)])
@@ -151,6 +161,7 @@ class Residues:
     def exactly(self, array: np.ndarray) -> Numbers:
         """The residues of integers and of float64 numbers, integers times 2^n."""
         flat = np.ravel(array)
+        _check_size(len(flat))
         if flat.dtype.kind == "c":
             raise Unsupported("complex numbers have no exact model")
         with np.errstate(all="ignore"):
