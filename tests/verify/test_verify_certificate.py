@@ -151,6 +151,7 @@ TRUE = [
     ("p ** x", "exp(x * log(p))"),
     ("(p ** x) ** y", "p ** (x * y)"),
     ("p ** 0.5", "sqrt(p)"),
+    ("exp(x / sqrt(9.0))", "exp(x / 3)"),
     ("p ** -1.5", "1 / (p * sqrt(p))"),
     ("cbrt(x) ** 3", "x"),
     ("sigmoid(x)", "1 - sigmoid(-x)"),

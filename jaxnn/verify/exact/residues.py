@@ -263,7 +263,12 @@ def _pow(x: Numbers, y: Numbers) -> Numbers:
 
 
 def _sqrt(x: Numbers) -> Numbers:
-    towers, x.of.roots = x.of.towers, True
+    towers, of = x.of.towers, x.of
+    if x.constant and np.all(np.isfinite(x.shadow)):  # the root of 4 is 2, a square or not
+        root = of.exactly(np.sqrt(x.shadow))
+        if np.array_equal(towers.mul(root.residues, root.residues), x.residues):
+            return root
+    of.roots = True
     root = towers.power(x.residues, (towers.primes + np.uint64(1)) >> np.uint64(2))  # a square
     bad = (towers.mul(root, root) != x.residues) & (x.shadow >= 0)[:, None, None]
     return _made(np.sqrt(x.shadow), root, x, bad=bad)
