@@ -10,8 +10,19 @@ import pytest
 from jaxnn import Data
 from jaxnn.devices import use_all_cores
 
+_FAST_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 os.environ.pop("COLUMNS", None)  # tables are as wide as they are elsewhere by default
 use_all_cores()
+
+
+def pytest_configure(config):
+    """Without the slow tests, XLA compiles without optimizations: a fifth of the time less.
+
+    All tests together (``-m "slow or not slow"``, of .ci/run) check the programs that users run.
+    """
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("XLA_FLAGS", _FAST_COMPILER)
 
 
 @pytest.fixture

@@ -34,9 +34,9 @@ def one():
     ("shape", "names", "block_size"),
     [
         ((1, 2), ("population", "batch"), 1),
-        ((1, 2), ("population", "batch"), 3),
+        pytest.param((1, 2), ("population", "batch"), 3, marks=pytest.mark.slow),
         ((2, 1), ("batch", "population"), 5),
-        ((2, 1), ("population", "batch"), 3),
+        pytest.param((2, 1), ("population", "batch"), 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_population_is_what_it_is_on_one_device(one, x64, shape, names, block_size):

@@ -19,7 +19,10 @@ PROGRAMS = [
 ]
 
 
-@pytest.fixture(params=PROGRAMS, ids=lambda program: program[0])
+_SLOW = {"momentum": [pytest.mark.slow]}
+
+
+@pytest.fixture(params=[pytest.param(p, id=p[0], marks=_SLOW.get(p[0], [])) for p in PROGRAMS])
 def program(request):
     """A spec with hyperparameters."""
     optimizer, schedule, hyper = request.param

@@ -58,7 +58,13 @@ def assert_close(found, expected, rtol=1e-9):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("adamw", "lion", "lars") else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_an_optimizer_of_optax_is_optax_at_the_values_of_the_hyperparameters(x64, batches, name):
     make = getattr(optax, name)
     found = by_jaxnn(name, Hyper(0.05, l2=0.01), batches)

@@ -110,7 +110,7 @@ def test_same_command_twice_gives_the_same_bits(five, module_pixels):
     assert same_bits(again[:4], five[:4])
 
 
-@pytest.mark.parametrize("block_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("block_size", [1, pytest.param(2, marks=pytest.mark.slow), 3, 7])
 def test_block_size_is_a_matter_of_speed(five, module_pixels, block_size):
     done = []
     population = train_population(

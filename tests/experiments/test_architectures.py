@@ -113,6 +113,7 @@ def test_loss_curves_writes_two_curves_in_each_of_two_figures(tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_real_mnist_trains(real_data, tmp_path):
     flags = [
         "--dataset",

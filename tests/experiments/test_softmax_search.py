@@ -95,8 +95,10 @@ def test_another_search_in_the_folder_is_refused_in_one_line(small_run, capsys):
     ("method", "flags"),
     [
         ("random", ["--configurations", "4"]),
-        ("grid", ["--points", "2"]),
-        ("successive_halving", ["--configurations", "4", "--eta", "3"]),
+        pytest.param("grid", ["--points", "2"], marks=pytest.mark.slow),
+        pytest.param(
+            "successive_halving", ["--configurations", "4", "--eta", "3"], marks=pytest.mark.slow
+        ),
         ("hyperband", ["--eta", "3"]),
         ("population_based", ["--configurations", "4"]),
         ("optuna", ["--configurations", "4", "--batch", "2"]),
