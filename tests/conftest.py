@@ -12,6 +12,12 @@ from jaxnn.devices import use_all_cores
 
 _FAST_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
+_LONGEST = (
+    "test_architectures.py", "test_batch_axis.py", "test_distributed.py", "test_optimizers.py",
+    "test_readme.py", "test_search.py", "test_search_survival.py", "test_softmax_search.py",
+    "test_train.py", "test_verify_awkward.py", "test_verify_extras.py", "test_verify_runner.py",
+)  # fmt: skip
+
 os.environ.pop("COLUMNS", None)  # tables are as wide as they are elsewhere by default
 use_all_cores()
 
@@ -23,6 +29,12 @@ def pytest_configure(config):
     """
     if config.option.markexpr == "not slow":
         os.environ.setdefault("XLA_FLAGS", _FAST_COMPILER)
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first: no process waits at the end for a long file of another."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def _digest(kind: str, function: Any, spec: Spec, names: tuple[str, ...], data: 
     x, target = jax.eval_shape(lambda d: (as_float(d.inputs, d)[0], d.targets[0]), data)
     if kind == "activation":
         return derivative_digest(function, x)
-    key = jax.random.key(0)
+    key = jax.eval_shape(jax.random.key, 0)  # nothing is computed
     params = jax.eval_shape(spec.model.init, key)
     if kind == "model":
         slopes = derivative_digest(spec.model.apply, params, x)
