@@ -149,7 +149,7 @@ def check_range(name: str, value: ArrayLike | None, *optimizers: OptimizerName |
     good = np.zeros(values.shape, bool)
     if values.dtype.kind in "iu" or jnp.issubdtype(values.dtype, np.floating):
         values = values.astype(float)
-        usual = [known[name] for known in map(defaults, optimizers) if known.get(name) is not None]
+        usual = [v for o in optimizers if (v := defaults(o).get(name)) is not None]
         good = np.isfinite(values) & (in_range(values) | np.isin(values, usual))
     if not np.all(good):
         raise ValueError(f"{name} is {shown(values[~good].tolist()[0])}, expected {expected}")
