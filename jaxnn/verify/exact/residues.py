@@ -29,7 +29,10 @@ DEGREE = 2**12
 """The largest power; the bound of a certificate is the bound for functions of this degree."""
 
 
-FEWEST = 16
+LOGARITHMS = 10
+"""Draws with logarithms, on the last two levels; further logarithms take time."""
+
+FEWEST = 8
 """Levels of draws on which equal numbers agree; a wrong sign of a root agrees on half."""
 
 
@@ -293,8 +296,10 @@ def _log(x: Numbers) -> Numbers:
     of, zero = x.of, x.zero
     ordinary = (x.shadow > 0)[:, None, None]
     known = x.known & ~np.any((x.residues == 0) & ordinary, axis=0)
-    levels = np.flatnonzero(known[:, :-1].any(axis=0))[-2:]  # two levels cost less than all
-    known = known & np.isin(np.arange(known.shape[1]), levels)
+    draws, levels = (np.flatnonzero(known[:, :-1].any(axis=axis)) for axis in (1, 0))
+    few = np.zeros_like(known)
+    few[np.ix_(draws[:LOGARITHMS], levels[-2:])] = True
+    known = known & few
     u = np.where((x.residues == 0) | ~ordinary, np.uint64(1), x.residues)
     square = of.towers.is_square(u)
     size = np.where(square, u, of.towers.neg(u))

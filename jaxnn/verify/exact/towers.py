@@ -41,8 +41,10 @@ def chains(rng: np.random.Generator, count: int) -> np.ndarray:
             for level in range(LEVELS):  # start + 4 i = 1 / 2^level - 1 modulo r
                 possible[(pow(2, -level, r) - 1 - start) * quarter % r :: r] = False
         last = (start + 4 * np.flatnonzero(possible)).astype(np.uint64)
-        powers = _power(np.full_like(last, 2), last - ONE, last)
-        for prime in last[powers == 1].tolist():  # and few others pass
+        for level in range(LEVELS):  # few composite numbers pass Fermat's test
+            n = (last + ONE) * np.uint64(2**level) - ONE
+            last = last[_power(np.full_like(n, 2), n - ONE, n) == 1]
+        for prime in last.tolist():
             chain = [(prime + 1) * 2**level - 1 for level in reversed(range(LEVELS))]
             if all(map(_is_prime, chain)) and chain not in found:
                 found.append(chain)
