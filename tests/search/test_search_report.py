@@ -274,3 +274,27 @@ def test_the_table_has_as_many_rows_as_wanted(made):
     lines = lines_of(made, 1)
     assert "the best 1 of 3 trials, 1 diverged, ± 1 standard deviation of 2" in lines
     assert not any(line.lstrip().startswith("0 ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("3",), ValueError, "count is '3', expected a positive integer$"),
+        ((0,), ValueError, "count is 0, expected a positive integer$"),
+        ((io.StringIO(),), ValueError, "count is <_io.StringIO .*>, expected a positive integer$"),
+        ((3, "trials.txt"), TypeError, "stream is 'trials.txt', expected an open text file$"),
+    ],
+)
+def test_what_cannot_be_printed_to_is_one_line(arguments, error, message):
+    made = result(SPACE, [Made(config(), [[0.5]])], epochs=1)
+    with pytest.raises(error, match=message):
+        made.print(*arguments)
+
+
+def test_results_are_not_written_in_place_of_a_file(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    made = result(SPACE, [Made(config(), [[0.5]])], epochs=1)
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError, match=r"file is a file, expected a folder$"):
+            made.write(folder)
+    assert (tmp_path / "file").read_text() == "kept"
