@@ -91,7 +91,8 @@ def trace_claim(
 
     def run(*flat: jax.Array) -> tuple[Any, ...]:
         *derivatives, numbers = (function(*flat) for function in functions)
-        return *derivatives, jnp.all(jnp.stack([jnp.all(jnp.isfinite(n)) for n in numbers]))
+        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in numbers]
+        return *derivatives, jnp.all(jnp.stack([jnp.asarray(True), *finite]))
 
     return TracedClaim(
         claim, dict(sizes), formula, forward, reverse, names, ranks, value,

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnn.types import PyTree, as_array, require_number, require_type
 from jaxnn.verify.comparison import norms
+from jaxnn.verify.graph import LAPACK, jit, primitives
 from jaxnn.verify.verdict import Worst
 
 CHUNK = 2**18
@@ -248,7 +249,6 @@ def _differences(
     spacing = jnp.asarray(np.spacing(np.abs(np.asarray(flat))))
     at_once = min(flat.size, max(1, CHUNK // flat.size))
 
-    @jax.jit
     def slopes(factor: jax.Array) -> tuple[jax.Array, ...]:
         def slope(entry: jax.Array) -> tuple[jax.Array, ...]:
             least = jnp.maximum(step * jnp.minimum(factor, 1.0), ROOM * spacing[entry])
@@ -262,6 +262,9 @@ def _differences(
             return centred, (here - behind) / down, (ahead - here) / up, largest
 
         return jax.lax.map(slope, jnp.arange(flat.size), batch_size=at_once)
+
+    program = jax.make_jaxpr(lambda flat: f(unflatten(flat)))(flat)
+    slopes = jax.jit(slopes) if LAPACK.isdisjoint(primitives(program)) else jit(slopes, [program])
 
     def at(factor: float) -> Differences:
         centred, left, right, largest = map(np.asarray, slopes(jnp.asarray(factor)))

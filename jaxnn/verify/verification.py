@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 WORST_TRIALS = 4
 """Random trials judged in balls, beside the awkward inputs."""
 
+JUDGED_SECONDS = 10.0
+"""The time for points in balls, apart from the last: loops of many steps take seconds a point."""
+
 AFFORDABLE = 2_000_000
 """Operations in balls, a few seconds; large claims are judged at fewer awkward inputs."""
 
@@ -142,6 +145,10 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
         at_larger = _at_sizes(claim, larger, tenth, rng, only_random=True)
         if at_larger.verdict not in HOLDS_UP_TO_LAYOUT:
             verdict, sizes = at_larger._replace(trials=verdict.trials), larger
+        elif at_larger.detail and not at_larger.trials:  # too few in the domain
+            found = at_larger.detail.partition(", expected")[0]
+            detail = "; ".join(filter(None, [verdict.detail, f"at larger sizes {found}"]))
+            verdict = verdict._replace(detail=detail)
     if verdict.verdict == "refuted" and verdict.trials:
         return _diagnosed(claim, sizes, seed, verdict)
     return verdict
@@ -262,8 +269,10 @@ def _judge(
     flat = jax.tree.leaves(points)
     awkward = range(len(errors), len(flat[0]))
     step = -(-len(awkward) * comparison.operations(traced) // AFFORDABLE) or 1
-    judgements = []
+    judgements, deadline = [], time.perf_counter() + JUDGED_SECONDS
     for trial in (*worst_trials, *awkward[::step]):
+        if judgements and time.perf_counter() > deadline:
+            break
         point = [value[trial] for value in flat]
         judgement = judge(point, [leaf[trial] for leaf in values.formula])
         if judgement.outcome == "wrong" and not (values.finite[trial] or judge.is_defined(point)):

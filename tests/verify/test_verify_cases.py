@@ -279,6 +279,17 @@ def test_fewer_trials_than_asked_for_are_said():
     assert judged.detail.endswith(" inputs drawn are in the domain")
 
 
+def test_a_domain_that_larger_sizes_never_meet_is_said():
+    """One of 64 inputs drawn has six positive numbers, one of 16,384 has fourteen."""
+    judged = verdict_on(
+        lambda x: 0.5 / jnp.sqrt(x),
+        of=lambda x: jnp.sum(jnp.sqrt(x)),
+        inputs={"x": real("n", 2)},
+    )
+    assert judged.holds
+    assert "; at larger sizes 0 of " in judged.detail
+
+
 def test_a_condition_that_nothing_satisfies_is_an_error():
     judged = verdict_on(lambda x: 3 * x**2, of=lambda x: jnp.sum(x**3), where=lambda x: x > jnp.inf)
     assert judged.verdict == "error"
@@ -350,8 +361,8 @@ def test_convolutions_are_judged_at_ten_thousand_trials():
 @pytest.mark.slow
 def test_a_slow_function_gets_fewer_trials_and_the_verdict_has_their_number():
     def steps(x):
-        """x a, a = (1 + 1e-9)^100000."""
-        return jax.lax.fori_loop(0, 100_000, lambda _, x: x * (1 + 1e-9), x)
+        """x a, a = (1 + 1e-9)^2000."""
+        return jax.lax.fori_loop(0, 2_000, lambda _, x: x * (1 + 1e-9), x)
 
     judged = verify(
         made(
@@ -362,7 +373,7 @@ def test_a_slow_function_gets_fewer_trials_and_the_verdict_has_their_number():
         ),
         trials=1_000_000,
     )
-    assert judged.verdict in ("holds", "error")
+    assert judged.holds
     assert judged.trials < 1_000_000
     assert judged.seconds < 60
 

@@ -167,6 +167,16 @@ def test_a_constant_has_the_gradient_zero_however_large():
     assert not gradcheck(lambda x: 1e12 + 0 * jnp.sum(x), AT, np.ones(3)).passed
 
 
+@pytest.mark.slow
+def test_functions_of_matrices_do_not_wait_for_ever():
+    def volumes(w):
+        squares = w @ w.T + jnp.eye(6)
+        return jnp.linalg.slogdet(squares)[1] + jnp.sum(jnp.linalg.inv(squares))
+
+    for _ in range(5):
+        assert gradcheck(volumes, np.random.default_rng(0).normal(size=(6, 6))).passed
+
+
 def test_steps_are_larger_than_the_spacing_of_a_large_x():
     # Near 1e12 doubles are 1.2e-4 apart, more than the step of 1e-5.
     x = np.array([1e12])
