@@ -164,7 +164,7 @@ CHAIN_JACOBIAN = family(
         wrong("shape", "WV", lambda v, w, b, x: w @ v),
         wrong("sign", "whole", lambda v, w, b, x: -v @ w),
         wrong("shape", "V left out", lambda v, w, b, x: w),
-        wrong("unknown", "VW x", lambda v, w, b, x: v @ w * x),
+        wrong("unknown | factor", "VW x", lambda v, w, b, x: v @ w * x),
     ],
 )
 
@@ -218,7 +218,7 @@ QUADRATIC = family(
         wrong("sign", "the term of b added", lambda a, b, x: (a + a.T) @ x / 2 + b),
         wrong("factor", "the term of the square, twice", lambda a, b, x: (a + a.T) @ x - b),
         wrong("sign", "whole", lambda a, b, x: b - (a + a.T) @ x / 2),
-        wrong("unknown", "b for b x", lambda a, b, x: (a + a.T) @ x / 2 - b * x),
+        wrong("unknown | factor", "b for b x", lambda a, b, x: (a + a.T) @ x / 2 - b * x),
     ],
 )
 
@@ -304,7 +304,7 @@ UNIT = family(
             lambda x: jnp.diag(1 / jnp.sqrt(x @ x) - x**2 / (x @ x) ** 1.5),
         ),
         wrong(
-            "unknown | wrong_value",
+            "unknown | wrong_value | factor",
             "wrong exponent",
             lambda x: jnp.eye(len(x)) / jnp.sqrt(x @ x) - jnp.outer(x, x) / (x @ x),
         ),
@@ -319,7 +319,9 @@ PRODUCT = family(
     ofs=[lambda a, b: a * b],
     correct=lambda a, b: (jnp.diag(b), jnp.diag(a)),
     mutants=[
-        wrong("wrong_value", "a and b exchanged", lambda a, b: (jnp.diag(a), jnp.diag(b))),
+        wrong(
+            "exchanged | wrong_value", "a and b exchanged", lambda a, b: (jnp.diag(a), jnp.diag(b))
+        ),
         wrong("shape", "vectors", lambda a, b: (b, a)),
         wrong("sign", "of b", lambda a, b: (jnp.diag(b), -jnp.diag(a))),
         wrong("unknown", "a outer product", lambda a, b: (jnp.outer(a, b), jnp.outer(b, a))),

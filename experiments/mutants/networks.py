@@ -207,7 +207,7 @@ SIGMOID_SQUARED = family(
                 {"slope": lambda z, h, i: 1.0, "output": lambda z, y: softmax(z) - y},
             ),
             (
-                "unknown",
+                "unknown | factor",
                 "sigma^2 (1 - sigma)",
                 {"slope": lambda z, h, i: h[i + 1] ** 2 * (1 - h[i + 1])},
             ),
@@ -333,7 +333,7 @@ RELU_LABEL = family(
                 "z for h in the gradient by W2",
                 {"value": lambda z, h, i: z[0] if i else h[0]},
             ),
-            ("unknown", "relu for its derivative", {"slope": lambda z, h, i: h[i + 1]}),
+            ("unknown | factor", "relu for its derivative", {"slope": lambda z, h, i: h[i + 1]}),
             ("unknown", "the mask of the dead units", {"slope": lambda z, h, i: z[i] <= 0}),
             ("factor", "of W1, twice", {"finish": _one_leaf(0, "weight", lambda g: 2 * g)}),
             ("shape", "a matrix for b1", {"finish": _one_leaf(0, "bias", jnp.diag)}),

@@ -148,7 +148,7 @@ LOGISTIC = family(
             lambda theta, x, y, lam: (_h(x @ theta) - y) @ x / len(y) + lam,
         ),
         wrong(
-            "unknown",
+            "activation_derivative_twice",
             "sigma' once too often",
             lambda theta, x, y, lam: (
                 ((_h(x @ theta) - y) * _h(x @ theta) * (1 - _h(x @ theta))) @ x / len(y)
@@ -568,7 +568,7 @@ COLUMNS = family(
             ),
         ),
         wrong(
-            "unknown | missing_mean+extra_mean",
+            "unknown | missing_mean+extra_mean | wrong_constant",
             "divided by the number of inputs",
             lambda w, b, x, y: (
                 x @ _column_delta(w, b, x, y).T / len(x),

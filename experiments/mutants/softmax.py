@@ -60,7 +60,7 @@ JACOBIAN = family(
             lambda z: jnp.diag(softmax(z)) - jnp.outer(softmax(z) ** 2, jnp.ones_like(z)),
         ),
         wrong(
-            "unknown",
+            "unknown | factor",
             "p^2 for p in the diagonal",
             lambda z: jnp.diag(softmax(z) ** 2) - jnp.outer(softmax(z), softmax(z)),
         ),
@@ -156,7 +156,7 @@ CROSS_ENTROPY = family(
         wrong("sign+factor", "2y - 2p", lambda z, y: 2 * (y - softmax(z))),
         wrong("unknown", "p^2 - y", lambda z, y: softmax(z) ** 2 - y),
         wrong("unknown", "a constant added", lambda z, y: softmax(z) - y + 1),
-        wrong("unknown | wrong_value", "e^z - y", lambda z, y: jnp.exp(z) - y),
+        wrong("unknown | wrong_value | factor", "e^z - y", lambda z, y: jnp.exp(z) - y),
         wrong("unknown", "p(1 - p) - y", lambda z, y: softmax(z) * (1 - softmax(z)) - y),
         wrong("shape", "a matrix", lambda z, y: jnp.diag(softmax(z)) - y),
     ],
@@ -225,7 +225,9 @@ BATCH = family(
         wrong("sign+missing_mean", "y - p", lambda z, y: y - softmax(z)),
         wrong("extra_mean", "over the classes too", lambda z, y: (softmax(z) - y) / z.size),
         wrong("factor", "half", lambda z, y: (softmax(z) - y) / (2 * len(z))),
-        wrong("unknown", "softmax along the examples", lambda z, y: (softmax(z, 0) - y) / len(z)),
+        wrong(
+            "wrong_axis", "softmax along the examples", lambda z, y: (softmax(z, 0) - y) / len(z)
+        ),
         wrong("shape", "summed over the examples", lambda z, y: jnp.mean(softmax(z) - y, axis=0)),
         relaid("transpose", "examples in columns", lambda z, y: (softmax(z) - y).T / len(z)),
     ],

@@ -5,6 +5,7 @@ Autodiff of a function with a custom derivative (``jax.custom_jvp``: ``jax.nn.re
 rules; autodiff of a graph differentiates the primitives alone.
 """
 
+import linecache
 import re
 import sys
 import traceback
@@ -397,8 +398,14 @@ def _user_line(equation: core.JaxprEqn) -> str:
     trace = equation.source_info.traceback
     for frame in trace.frames if trace else ():
         if not is_library(frame.file_name):
-            return f"line {frame.line_num} of {source_name(frame.file_name)}"
+            place = f"line {frame.line_num} of {source_name(frame.file_name)}"
+            LINES[place] = linecache.getline(frame.file_name, frame.line_num).strip()
+            return place
     return ""
+
+
+LINES: dict[str, str] = {}
+"""The text of the lines of the user's code, by name of the line."""
 
 
 def source_name(file: str) -> str:

@@ -50,10 +50,11 @@ HOLDS_UP_TO_LAYOUT = (*HOLDS, "holds_other_layout")
 """Verdicts on formulas that are right up to a transpose or another order of the entries."""
 
 CODES = (
-    "sign", "missing_mean", "extra_mean", "factor", "missing_l2", "wrong_l2", "l2_on_bias",
-    "transpose", "vec_order", "diagonal_only", "softmax_jacobian_skipped",
-    "activation_derivative_missing", "activation_derivative_wrong_argument", "wrong_value",
-    "normaliser_constant", "shape", "unknown",
+    "sign", "missing_mean", "extra_mean", "factor", "fixed_size", "missing_l2", "wrong_l2",
+    "l2_on_bias", "transpose", "vec_order", "diagonal_only", "symmetric_part", "exchanged",
+    "softmax_jacobian_skipped", "activation_derivative_missing", "activation_derivative_twice",
+    "activation_derivative_wrong_argument", "missing_term", "missing_bias", "wrong_value",
+    "wrong_constant", "wrong_axis", "normaliser_constant", "statistic_constant", "shape", "unknown",
 )  # fmt: skip
 """Mistakes that a diagnosis can name."""
 

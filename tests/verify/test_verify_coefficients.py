@@ -26,6 +26,11 @@ COEFFICIENTS = {
     "rate/m": (lambda n, m, rate: rate / m, Coefficient(1.0, (("m", -1), ("rate", 1)))),
     "n^2": (lambda n, m, rate: n**2, Coefficient(1.0, (("n", 2),))),
     "2/n^2": (lambda n, m, rate: 2 / n**2, Coefficient(2.0, (("n", -2),))),
+    "1/sqrt(n)": (lambda n, m, rate: n**-0.5, Coefficient(1.0, (("n", -0.5),))),
+    "n^3": (lambda n, m, rate: n**3, Coefficient(1.0, (("n", 3),))),
+    "2/(3 n)": (lambda n, m, rate: 2 / 3 / n, Coefficient(2 / 3, (("n", -1),))),
+    "-7/10": (lambda n, m, rate: -0.7, Coefficient(-0.7)),
+    "0.739085": (lambda n, m, rate: 0.739085, Coefficient(0.739085)),
 }
 
 
@@ -51,11 +56,10 @@ def test_a_coefficient_prints_as_a_factor(name):
 
 
 NO_COEFFICIENTS = {
-    "0.7": lambda n, m, rate: 0.7,
+    "0.739 n": lambda n, m, rate: 0.7390851 * n,
     "n - 1": lambda n, m, rate: n - 1,
     "log n": lambda n, m, rate: np.log(n),
-    "1 + 1e-5": lambda n, m, rate: 1 + 1e-5,
-    "n^3": lambda n, m, rate: n**3,
+    "1 + 1e-5 n": lambda n, m, rate: 1 + 1e-5 * n,
     "n m rate": lambda n, m, rate: n * m * rate,
 }
 

@@ -24,7 +24,7 @@ def test_a_failure_of_the_diagnosis_leaves_the_verdict_and_the_counterexample(mo
     def fails(*arguments):
         raise ZeroDivisionError("a fault of the diagnosis")
 
-    monkeypatch.setattr(hypotheses, "rearranged", fails)
+    monkeypatch.setattr(hypotheses, "right", fails)
     verdict = verify(wrong_sign, trials=TRIALS)
     assert verdict.verdict == "refuted"
     assert verdict.counterexample is not None

@@ -7,9 +7,11 @@ the derivative with one or two mistakes in the backward pass, all with coefficie
 the objective; and (4) an exchanged value in the formula. A diagnosis has at most two mistakes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations, islice, product
 from typing import NamedTuple
 
 import jax
@@ -18,21 +20,33 @@ import numpy as np
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError
 from jaxnn.verify.diagnosis import hypotheses
-from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT
-from jaxnn.verify.diagnosis.coefficients import coefficients, findings, joined, predicted
-from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis
-from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges
-from jaxnn.verify.diagnosis.trials import Leaves, Sample, draw_sample, same
-from jaxnn.verify.graph import located
+from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT, merged
+from jaxnn.verify.diagnosis.coefficients import (
+    ONE,
+    Coefficients,
+    coefficients,
+    findings,
+    joined,
+    predicted,
+)
+from jaxnn.verify.diagnosis.factors import factor_findings, fitted_factor
+from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis, unchanged
+from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges, other_numbers
+from jaxnn.verify.diagnosis.trials import SPREADS, Sample, draw_sample, same
+from jaxnn.verify.graph import LINES, located
 from jaxnn.verify.inputs import is_input
 from jaxnn.verify.verdict import Finding
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_shapes"]
 
 MOST_MISTAKES = 2
-"""Mistakes in one explanation."""
+"""Mistakes in the explanation of a leaf."""
 
-UNKNOWN = Finding("unknown", "", "no known mistake, nor two known mistakes, give this formula")
+MOST_CHOICES = 64
+"""Combinations of explanations of several leaves."""
+
+SMALL = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10)
+"""Sizes of the inputs at which a forgotten small constant shows."""
 
 ONLY_SPECIAL = Finding(
     "unknown", "", "the formula is right at ordinary inputs, and wrong at special ones as given"
@@ -40,39 +54,42 @@ ONLY_SPECIAL = Finding(
 
 
 class Diagnosis(NamedTuple):
-    """The mistakes in a formula, and an input at which alternatives differ."""
+    """The mistakes in a formula; an input at which alternatives differ, the right parameters."""
 
     findings: tuple[Finding, ...]
     detail: str = ""
 
 
+_VAGUE = {"statistic_constant": 1, "missing_term": 2}
+"""Codes that a more exact code of an equally simple explanation replaces."""
+
+Predict = Callable[[Sample], np.ndarray | None]
+
+
 class Explanation(NamedTuple):
-    """Mistakes, and the formula values predicted by the mistakes."""
+    """Mistakes in a leaf of the formula, and the values predicted by the mistakes."""
 
-    findings: frozenset[Finding]
-    predict: Callable[[Sample], Leaves | None] = lambda sample: None
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """The codes of the mistakes."""
-        return tuple(sorted(finding.code for finding in self.findings))
+    found: tuple[Finding, ...]  # with the mistakes behind the coefficients
+    predict: Predict = lambda sample: None
+    sized: bool = False  # whether further sizes must confirm a coefficient
+    given: tuple[Finding, ...] = ()  # without the mistakes behind the coefficients
+    coefficients: Coefficients | None = None  # of the terms of the objective
 
     @property
-    def rank(self) -> tuple[bool, int, bool]:
-        """Explanations without an unknown mistake come first, then those with few mistakes."""
-        indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in self.findings)
-        return "unknown" in self.codes, len(self.codes), indirect
+    def key(self) -> object:
+        """Equal for one explanation of several leaves."""
+        return self.given, *sorted((self.coefficients or {}).items())
 
-    @property
-    def plausible(self) -> bool:
-        """Whether the mistakes are few; an exchanged value and a second mistake fit by luck."""
-        most = 1 if "wrong_value" in self.codes else MOST_MISTAKES
-        return 0 < len(self.findings) <= most
 
-    def confirmed(self, sample: Sample) -> bool:
-        """Whether the explanation predicts the formula at a further sample, if anything."""
-        prediction = self.predict(sample)
-        return prediction is None or all(map(same, prediction, sample.formula))
+def _codes(found: Iterable[Finding]) -> tuple[str, ...]:
+    return tuple(sorted({finding.code for finding in found}))
+
+
+def _rank(found: Collection[Finding]) -> tuple[bool, int, int]:
+    """Explanations without an unknown mistake come first, then few mistakes, then exact codes."""
+    vague = max((_VAGUE.get(finding.code, 0) for finding in found), default=0)
+    indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in found)
+    return "unknown" in _codes(found), len(found), 1 if indirect else vague
 
 
 def diagnose(claim: Claim, seed: int = 0) -> Diagnosis:
@@ -88,45 +105,245 @@ def diagnose(claim: Claim, seed: int = 0) -> Diagnosis:
       explanations, and in ``detail`` an input at which the explanations differ.
     """
     try:
-        return _diagnose(claim, seed)
+        found = _diagnose(claim, seed)
     except Exception as error:
-        return Diagnosis((Finding("unknown", "", f"the diagnosis failed: {located(error)}"),))
+        found = Diagnosis((Finding("unknown", "", f"the diagnosis failed: {located(error)}"),))
+    return found._replace(findings=tuple(map(_quoted, found.findings)))
+
+
+def _quoted(finding: Finding) -> Finding:
+    """A finding with the text of every line that the finding names."""
+    places = dict.fromkeys(_LINE.findall(f"{finding.where} {finding.detail}"))
+    texts = [f"{place} is `{LINES[place][:80]}`" for place in places if LINES.get(place)]
+    return finding._replace(detail="; ".join([finding.detail, *texts]))
+
+
+_LINE = re.compile(r"line \d+ of (?:cell \d+|[^\s:;,()]+)")
 
 
 def _diagnose(claim: Claim, seed: int) -> Diagnosis:
     samples = list(_samples(claim, seed, (0, 1)))
     if not samples:
-        return Diagnosis((UNKNOWN,))
-    problem = hypotheses.shape_problem(samples[0])
+        return Diagnosis((Finding("unknown", "", "no mistake was tried: no draw is finite"),))
+    problem = hypotheses.count_problem(samples[0])
     if problem is not None:
         return Diagnosis((problem,))
-    if all(all(map(same, sample.formula, hypotheses.right(sample))) for sample in samples):
-        return Diagnosis((ONLY_SPECIAL,))
-    found = _explanations(samples, [RIGHT, *hypotheses.rearranged(samples[0])])
-    if found:
-        confirming = list(_samples(claim, seed, (2,)))
-        found = list(filter(lambda e: all(map(e.confirmed, confirming)), found))
-    for two in (False, True):
-        named = [explanation.rank for explanation in found if "unknown" not in explanation.codes]
-        if not named or (not two and min(named)[1] > 1):
-            found += _explanations(samples, [RIGHT, *hypotheses.mistaken(samples[0], two)])
-    unnamed = all("unknown" in explanation.codes for explanation in found)
-    if unnamed and all(_share_right(sample) <= 0.25 for sample in samples):
-        found += [Explanation(frozenset({finding})) for finding in exchanges(samples)]
-    return _simplest(claim, found, seed)
+    for spread in (None, *SMALL):
+        samples = samples if spread is None else list(_samples(claim, seed, (0, 1), spread))
+        search = _Search(claim, samples, seed) if len(samples) == 2 or spread is None else None
+        if search and search.wrong:
+            return search.diagnosis(spread)
+    return Diagnosis((ONLY_SPECIAL,))
 
 
-def _samples(claim: Claim, seed: int, choices: Iterable[int]) -> Iterator[Sample]:
+def _samples(
+    claim: Claim, seed: int, choices: Iterable[int], spread: float | None = None
+) -> Iterator[Sample]:
     """Trials at several choices of sizes; choices without finite values are left out."""
     for choice in choices:
         try:
-            sample = draw_sample(claim, choice, seed)
+            sample = draw_sample(claim, choice, seed, (spread,) if spread else SPREADS)
         except (FormulaError, FunctionError):
             continue
         if all(
             np.isfinite(leaf).all() for leaves in (sample.formula, *sample.terms) for leaf in leaves
         ):
             yield sample
+
+
+class _Search:
+    """The explanations of the wrong leaves of a formula, engine by engine until all have one."""
+
+    def __init__(self, claim: Claim, samples: list[Sample], seed: int):
+        self.claim, self.samples, self.seed = claim, samples, seed
+        self.names = samples[0].program.names
+        leaves = range(len(self.names))
+        true = [hypotheses.right(sample) for sample in samples]
+        pairs = list(zip(samples, true, strict=True))
+        wrong = [not all(same(s.formula[leaf], t[leaf]) for s, t in pairs) for leaf in leaves]
+        self.wrong = [leaf for leaf in leaves if wrong[leaf]]
+        self.known: dict[int, list[Explanation]] = {leaf: [] for leaf in self.wrong}
+        self.tried: list[str] = []
+
+    def diagnosis(self, spread: float | None = None) -> Diagnosis:
+        """Runs the engines, and combines the explanations; of tiny inputs other numbers alone."""
+        engines = (
+            ("factors and layouts", self._by_factors, 1),
+            ("inputs left out", partial(self._by_conditions, parameters=False), 1),
+            ("slips in the backward pass", self._by_slips, 1),
+            ("matrices taken for symmetric", partial(self._by_conditions, parameters=True), 1),
+            ("other numbers", self._by_numbers, 2),
+            ("values exchanged", self._by_exchange, 2),
+            ("pairs of slips", partial(self._by_slips, two=True), 2),
+        )
+        for name, engine, enough in engines if spread is None else engines[4:5]:
+            before = {leaf: len(some) for leaf, some in self.known.items()}
+            try:
+                engine()
+                self.tried.append(name)
+            except Exception as error:  # of one engine: the other engines are tried
+                self.known = {leaf: some[: before[leaf]] for leaf, some in self.known.items()}
+                self.tried.append(f"{name} (failed: {located(error)})")
+            self._confirm(before)
+            if self._fewest() <= enough:
+                break
+        found = self._simplest()
+        small = f"right to 9 digits but for inputs of about {spread:g}" if spread else ""
+        return found._replace(detail=small or found.detail)
+
+    def _fewest(self) -> int:
+        """The mistakes in the simplest explanations with codes alone; many without any."""
+        named = ([e for e in some if not _rank(e.found)[0]] for some in self.known.values())
+        return max(min((len(e.found) for e in some), default=99) for some in named)
+
+    def _confirm(self, before: dict[int, int]) -> None:
+        """Leaves out new explanations that fail at further sizes."""
+        new = [e for leaf, some in self.known.items() for e in some[before[leaf] :]]
+        if any(explanation.sized for explanation in new):
+            (further,) = [*_samples(self.claim, self.seed, (2,))][:1] or [self.samples[0]]
+            for leaf, some in self.known.items():
+                self.known[leaf] = [
+                    e
+                    for e in some
+                    if not e.sized
+                    or ((value := e.predict(further)) is None or same(value, further.formula[leaf]))
+                ]
+
+    def _by_factors(self) -> None:
+        self._add_all(hypotheses.exchanged_leaves(self.samples))
+        self._add_all(hypotheses.shape_problems(self.samples[0]))
+        self._consider([RIGHT, *hypotheses.rearranged(self.samples[0])])
+
+    def _by_slips(self, two: bool = False) -> None:
+        self._consider(hypotheses.mistaken(self.samples[0], two))
+        if not two and self._fewest() > MOST_MISTAKES:
+            self._consider_factors(RIGHT, "the formula")
+
+    def _by_conditions(self, parameters: bool) -> None:
+        self._add_all(hypotheses.conditions(self.samples, parameters))
+
+    def _by_numbers(self) -> None:
+        for leaf in self.wrong:
+            self._add_all((leaf, finding) for finding in other_numbers(self.samples, leaf))
+
+    def _by_exchange(self) -> None:
+        if all(_share_right(sample) <= 0.25 for sample in self.samples):
+            self._add_all(exchanges(self.samples))
+
+    def _add_all(self, found: Iterable[tuple[int, Finding]]) -> None:
+        for leaf, finding in found:
+            if leaf in self.wrong:
+                self.known[leaf].append(Explanation((finding,), given=(finding,)))
+
+    def _consider(self, varied: Iterable[Hypothesis]) -> None:
+        """Adds the hypotheses that, with coefficients of the terms, explain leaves."""
+        true = RIGHT.terms(self.samples[0])
+        scalars = self.samples[0].program.scalars
+        for hypothesis in varied:
+            given, terms_at, scaled = hypothesis
+            terms = [terms_at(sample) for sample in self.samples]
+            changed = [
+                leaf for leaf in self.wrong if not given or not unchanged(terms[0], true, leaf)
+            ]
+            if scaled:
+                self._consider_factors(hypothesis, scaled)
+            for leaf in changed if all(terms) else ():
+                some = coefficients(self.samples, terms, leaf)
+                if some is None:
+                    continue
+                found = merged((*given, *findings(self.samples[0], {self.names[leaf]: some})))
+                # An exchanged value and a second mistake fit by luck.
+                most = 1 if "wrong_value" in _codes(found) else MOST_MISTAKES
+                if 0 < len(found) <= most:
+                    sizes = (name for c in some.values() for name, _ in c.powers)
+                    sized = not given or not {*sizes} <= {*scalars}
+                    predict = partial(predicted, terms_at, some, leaf)
+                    self.known[leaf].append(Explanation(found, predict, sized, given, some))
+
+    def _consider_factors(self, hypothesis: Hypothesis, subject: str) -> None:
+        """Adds factors of the part of the derivative that a hypothesis leaves out."""
+        for leaf in self.wrong:
+            if any(_rank(e.found)[:2] == (False, 1) for e in self.known[leaf]):
+                continue
+            split = partial(hypotheses.split_leaf, hypothesis, leaf)
+            factor = fitted_factor(self.samples, leaf, [*map(split, self.samples)])
+            if factor is not None:
+                place = hypothesis.findings[0].where if hypothesis.findings else ""
+                found = factor_findings(factor, place, subject, self.samples[0].program.scalars)
+                predict = lambda s, split=split, factor=factor: factor.applied(s, split(s))  # noqa: E731
+                sized = bool(factor.number.powers)
+                self.known[leaf].append(Explanation(found, predict, sized, found))
+
+    def _simplest(self) -> Diagnosis:
+        """The explanations of the lowest rank, with equal codes only the first."""
+        pool = {self._together(choice): choice for choice in reversed([*self._choices()])}
+        least = min(map(_rank, pool))
+        simplest = {_codes(found): found for found in pool if _rank(found) == least}
+        ordered = [sorted(f, key=lambda f: (f.where, f)) for f in reversed([*simplest.values()])]
+        if len(ordered) == 1:
+            return Diagnosis(tuple(ordered[0]), self._sides())
+        named = tuple(
+            finding._replace(detail=f"alternative {i} of {len(ordered)}: {finding.detail}")
+            for i, found in enumerate(ordered, start=1)
+            for finding in found
+        )
+        choices = [pool[found] for found in reversed([*simplest.values()])]
+        differ = _distinguishing_input(self.claim, choices, self.seed)
+        return Diagnosis(named, "; ".join(filter(None, (self._sides(), differ))))
+
+    def _choices(self) -> Iterator[tuple[Explanation, ...]]:
+        """Combinations of the simplest explanations of the wrong leaves, shared ones first."""
+        shared = Counter(
+            e.key for some in self.known.values() for e in {e.key: e for e in some}.values()
+        )
+        tried = "none of the mistakes that were tried gives this formula: " + "; ".join(self.tried)
+        unknown = Explanation(given := (Finding("unknown", "", tried),), given=given)
+        choices = []
+        for some in self.known.values():
+            least = min((_rank(e.found) for e in some), default=None)
+            best = sorted(
+                (e for e in some if _rank(e.found) == least), key=lambda e: -shared[e.key]
+            )
+            choices.append(
+                [*{_codes(e.found): e for e in reversed(best)}.values()][::-1][:4] or [unknown]
+            )
+        return islice(product(*choices), MOST_CHOICES)
+
+    def _together(self, choice: Sequence[Explanation]) -> tuple[Finding, ...]:
+        """The mistakes in all leaves: a mistake in several leaves is one finding."""
+        leaves: dict[Finding, list[str]] = {}
+        by_name: dict[str, Coefficients] = {}
+        explained = dict(zip(self.wrong, choice, strict=True))
+        for leaf, name in enumerate(self.names):
+            explanation = explained.get(leaf)
+            for finding in explanation.given if explanation else ():
+                leaves.setdefault(finding, []).append(name)
+            terms = [term[leaf] for term in self.samples[0].terms]
+            right = {
+                t.name: ONE
+                for t, a in zip(self.samples[0].program.terms, terms, strict=True)
+                if np.any(a)
+            }
+            some = explanation.coefficients if explanation else right
+            by_name |= {} if some is None else {name: some}
+        several = len(self.names) > 1
+        return merged(
+            (
+                *(
+                    f._replace(where=joined(", ".join(names), f.where))
+                    if several and len(names) < len(self.names) and f.where not in names
+                    else f
+                    for f, names in leaves.items()
+                ),
+                *findings(self.samples[0], by_name),
+            )
+        )
+
+    def _sides(self) -> str:
+        """The parameters with a right derivative, and with a wrong one."""
+        right = [name for leaf, name in enumerate(self.names) if leaf not in self.wrong]
+        wrong = (self.names[leaf] for leaf in self.wrong)
+        return f"right for {', '.join(right)}; wrong for {', '.join(wrong)}" if right else ""
 
 
 def _share_right(sample: Sample) -> float:
@@ -136,77 +353,12 @@ def _share_right(sample: Sample) -> float:
     return float(np.mean([all(map(same, trial, trial[leaves:])) for trial in trials]))
 
 
-def _explanations(samples: Sequence[Sample], varied: Iterable[Hypothesis]) -> list[Explanation]:
-    """The explanations of the formula at every sample, by hypotheses with coefficients.
-
-    Where no hypothesis explains the whole formula: combinations of explanations of single leaves.
-    """
-    names = samples[0].program.names
-    true = RIGHT.terms(samples[0])
-    whole: list[Explanation] = []
-    per_leaf: list[list[Explanation]] = [[] for _ in names]
-    for given, terms_at in varied:
-        terms = [terms_at(sample) for sample in samples]
-        if not all(terms):
-            continue
-        changed = [not hypotheses.unchanged(terms[0], true, leaf) for leaf in range(len(names))]
-        if given and not any(changed):
-            continue
-        leaves = [coefficients(samples, terms, leaf) for leaf in range(len(names))]
-        known = {names[leaf]: some for leaf, some in enumerate(leaves) if some is not None}
-        if len(known) == len(names):
-            read = findings(samples[0], known)
-            whole.append(Explanation(frozenset(given + read), partial(predicted, terms_at, known)))
-        for leaf, (name, some) in enumerate(zip(names, leaves, strict=True)):
-            if some is not None and (changed[leaf] or not given):
-                here = [f._replace(where=joined(name, f.where)) for f in given]
-                read = findings(samples[0], {name: some})
-                per_leaf[leaf].append(Explanation(frozenset((*here, *read))))
-    whole = [explanation for explanation in whole if explanation.plausible]
-    if not whole and len(names) > 1 and all(per_leaf):
-        whole = list(_leaf_by_leaf(per_leaf))
-    return whole
-
-
-def _leaf_by_leaf(per_leaf: Sequence[Sequence[Explanation]]) -> Iterator[Explanation]:
-    """Combinations of explanations of single leaves with the fewest mistakes."""
-    fewest = [min(len(explanation.findings) for explanation in leaf) for leaf in per_leaf]
-    if sum(fewest) > MOST_MISTAKES:
-        return
-    best = [
-        [explanation for explanation in leaf if len(explanation.findings) == count][:4]
-        for leaf, count in zip(per_leaf, fewest, strict=True)
-    ]
-    for choice in product(*best):
-        yield Explanation(frozenset().union(*(explanation.findings for explanation in choice)))
-
-
-def _simplest(claim: Claim, found: Sequence[Explanation], seed: int) -> Diagnosis:
-    """The explanations of the lowest rank, with equal codes only the first."""
-    if not found:
-        return Diagnosis((UNKNOWN,))
-    least = min(explanation.rank for explanation in found)
-    simplest: dict[tuple[str, ...], Explanation] = {}
-    for explanation in found:
-        if explanation.rank == least:
-            simplest.setdefault(explanation.codes, explanation)
-    ordered = [sorted(e.findings, key=lambda f: (f.where, f)) for e in simplest.values()]
-    if len(ordered) == 1:
-        return Diagnosis(tuple(ordered[0]))
-    named = tuple(
-        finding._replace(detail=f"alternative {i} of {len(ordered)}: {finding.detail}")
-        for i, explanation in enumerate(ordered, start=1)
-        for finding in explanation
-    )
-    return Diagnosis(named, _distinguishing_input(claim, list(simplest.values()), seed))
-
-
-def _distinguishing_input(claim: Claim, explanations: Sequence[Explanation], seed: int) -> str:
+def _distinguishing_input(claim: Claim, choices: Sequence[Sequence[Explanation]], seed: int) -> str:
     """An input, outside of the claim's generators, at which explanations differ."""
     sample = draw_sample(claim, 0, seed, unconstrained=True)
-    predictions = [explanation.predict(sample) for explanation in explanations]
-    for a, b in combinations(predictions, 2):
-        if a is None or b is None or all(map(same, a, b)):
+    for one, other in combinations(choices, 2):
+        pairs = [(a.predict(sample), b.predict(sample)) for a, b in zip(one, other, strict=True)]
+        if all(a is None or b is None or same(a, b) for a, b in pairs):
             continue
         structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
         values = [np.round(value[0], 2).tolist() for value in sample.flat]

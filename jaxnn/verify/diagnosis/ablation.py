@@ -5,8 +5,9 @@ knob keeps all values and changes a derivative: the derivative is dropped, negat
 wrong argument. All mistakes are thus one program, mapped over the settings of the knobs.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, word, words
-from jaxnn.verify.diagnosis.trials import Leaves, Program
+from jaxnn.verify.diagnosis.trials import TOLERANCE, Leaves, Program
 from jaxnn.verify.graph import Graph, Name, Node, Place, apply, evaluate, jit
 from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
@@ -25,8 +26,15 @@ from jaxnn.verify.verdict import Finding
 CROSS_ENTROPY_GRADIENT = "the gradient by the logits is taken for the cross-entropy's, p - y"
 
 MOST_PAIRS = 2000
-_NOT_IN_PAIRS = ("unknown", "factor", "sign", "wrong_value")
+_NOT_IN_PAIRS = ("unknown", "missing_term", "statistic_constant", "factor", "sign", "wrong_value")
 """Coefficients explain factors and signs; two exchanged values explain too much."""
+
+_NEWTON_STEPS = 12
+
+MOST_PLACES = 5
+"""Places of one kind of mistake, of which all sets are tried."""
+
+_PLACE = re.compile(r"line \d+ of (cell \d+|[^ ;,]+)( \(number \d+ there\))?")
 
 _LINEAR = words("neg convert_element_type copy add sub")
 _ARITHMETIC = _LINEAR | words(
@@ -46,28 +54,48 @@ Change = Callable[[Known, Known], Any]
 """(Fixed values, the values so far) -> an addend; for a derivative: zero, with a derivative."""
 
 
-class Mistake(NamedTuple):
-    """A mistake, and the setting of the knob that makes the mistake."""
-
-    finding: Finding
-    knob: int
-    setting: float
+def slip(finding: Finding) -> tuple[str, str]:
+    """The kind of a mistake: the code, and the detail without the place, if there is one place."""
+    plain, places = _PLACE.subn("", finding.detail)
+    return finding.code, " ".join(plain.split()) if places == 1 else finding.detail
 
 
-Mistakes = tuple[Mistake, ...]
-"""Mistakes made at once."""
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The same slip in several places, or several times on a line, as one finding."""
+    kinds: dict[Any, list[Finding]] = {}
+    lines: dict[tuple[str, str], Any] = {}
+    for finding in dict.fromkeys(findings):
+        kind = lines.setdefault((finding.code, finding.where or finding.detail), slip(finding))
+        kinds.setdefault(kind, []).append(finding)
+    return tuple(map(_one, kinds.values()))
+
+
+def _one(some: Sequence[Finding]) -> Finding:
+    places = list(dict.fromkeys(finding.where for finding in some))
+    details = list(dict.fromkeys(slip(finding)[1] for finding in some))
+    detail = some[0].detail
+    if len(some) > 1:
+        detail += f"; the same slip {len(some)} times"
+    if len(details) > 1:
+        detail += f": {'; '.join(finding.detail for finding in some[1:])}"
+    return some[0]._replace(where="; ".join(places), detail=detail)
 
 
 class Knob(NamedTuple):
-    """Changes of values or derivatives, in proportion to a setting."""
+    """A mistake: changes of values or derivatives, in proportion to a setting."""
 
-    mistakes: Sequence[tuple[Finding, float]]  # (mistake, setting)
+    finding: Finding
     changes: Sequence[tuple[Place, Change]]
+    scaled: str = ""  # the derivative that the mistake drops, and that a factor may multiply
 
 
 def knob(code: str, where: str, detail: str, *changes: tuple[Place, Change]) -> Knob:
-    """A knob for one mistake."""
-    return Knob([(Finding(code, where, detail), 1.0)], changes)
+    """A knob for a mistake with a code."""
+    return Knob(Finding(code, where, detail), changes)
+
+
+Mistakes = tuple[int, ...]
+"""The numbers of the knobs of mistakes made at once."""
 
 
 class Ablation:
@@ -90,14 +118,11 @@ class Ablation:
           derivative: a claim about the derivative; for a claim of kind ``value`` the graph's value.
           shapes: the tree of the inputs of one trial.
         """
-        self.mistakes: list[Mistake] = []
+        self.knobs = list(knobs)
         self._changes: dict[Place, list[tuple[int, Change]]] = {}
-        self._knobs = 0
-        for mistakes, changes in knobs:
-            self.mistakes += [Mistake(finding, self._knobs, value) for finding, value in mistakes]
-            for place, change in changes:
-                self._changes.setdefault(place, []).append((self._knobs, change))
-            self._knobs += 1
+        for number, turned in enumerate(self.knobs):
+            for place, change in turned.changes:
+                self._changes.setdefault(place, []).append((number, change))
         self._graph, self._fixed = graph, fixed
         structure = jax.tree.structure(shapes)
 
@@ -126,31 +151,62 @@ class Ablation:
         outputs = evaluate(self._graph, arguments, turned)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def leaves(self, flat: Leaves, two: bool = False) -> Iterator[tuple[Mistakes, Leaves]]:
+    def leaves(
+        self, flat: Leaves, two: bool = False, alike: bool = True
+    ) -> Iterator[tuple[Mistakes, Leaves]]:
         """The leaves [T, ...] of the derivative with every mistake, or two, at inputs [T, ...]."""
-        made: list[Mistakes] = [(mistake,) for mistake in self.mistakes]
+        rows = len(self.knobs)
+        made = [*((number,) for number in range(rows)), *(self._alike() if alike else ())]
         if two:
-            named = [m for m in self.mistakes if m.finding.code not in _NOT_IN_PAIRS]
-            pairs = (pair for pair in combinations(named, 2) if pair[0].knob != pair[1].knob)
-            made = list(pairs)[:MOST_PAIRS]
-        rows = len(self.mistakes)
+            codes = [turned.finding.code for turned in self.knobs]
+            named = [number for number in range(rows) if codes[number] not in _NOT_IN_PAIRS]
+            made = list(islice(combinations(named, 2), MOST_PAIRS))
         for start in range(0, len(made), max(1, rows)):
             chunk = made[start : start + rows]
             # Every chunk has equally many rows, and the compiled program serves all chunks.
-            settings = np.zeros((rows, self._knobs))
+            settings = np.zeros((rows, rows))
             for row, mistakes in enumerate(chunk):
-                for mistake in mistakes:
-                    settings[row, mistake.knob] = mistake.setting
+                settings[row, [*mistakes]] = 1.0
             leaves = [np.asarray(leaf) for leaf in self._run(settings, *flat)]
             for row, mistakes in enumerate(chunk):
                 yield mistakes, [leaf[:, row] for leaf in leaves]
 
+    def solved(self, flat: Leaves, target: np.ndarray, leaf: int) -> dict[int, float]:
+        """The factors 1 + setting of single knobs with which a leaf is [T, ...], by knob."""
+
+        def errors(factors: np.ndarray) -> np.ndarray:
+            values = np.asarray(self._run(np.diag(factors - 1), *flat)[leaf])
+            return np.moveaxis(values - target[:, None], 1, 0).reshape(len(self.knobs), -1)
+
+        found: dict[int, float] = {}
+        for start in (0.0, -1.0, 1.0) if self.knobs else ():
+            factors = np.full(len(self.knobs), start)
+            for _ in range(1 if start <= 0 else _NEWTON_STEPS):
+                error = errors(factors)
+                fits = np.linalg.norm(error, axis=1) <= TOLERANCE * np.linalg.norm(target)
+                for number in map(int, np.flatnonzero(fits)):
+                    found.setdefault(number, float(factors[number]))
+                with np.errstate(all="ignore"):
+                    change = (errors(factors * (1 + 1e-6)) - error) / 1e-6
+                    step = -np.sum(error * change, axis=1) / np.sum(change**2, axis=1)
+                step = np.where(np.isfinite(step) & ~fits, np.clip(step, -2.0, 2.0), 0.0)
+                factors = factors * np.exp(step)
+        return found
+
+    def _alike(self) -> Iterator[Mistakes]:
+        """The same slip in several places, each place a knob."""
+        kinds: dict[Any, list[int]] = {}
+        for number, (finding, *_) in enumerate(self.knobs):
+            if finding.code not in _NOT_IN_PAIRS or finding.code == "statistic_constant":
+                kind = "held" if finding.code == "statistic_constant" else slip(finding)
+                kinds.setdefault(kind, []).append(number)
+        for some in kinds.values():
+            for size in range(2, len(some) + 1) if len(some) <= MOST_PLACES else (2, len(some)):
+                yield from combinations(some, size)
+
 
 def backward_mistakes(program: Program, graph: Graph, derivative: Claim) -> Ablation:
-    """A graph with a knob for every mistake in differentiation that has a code.
-
-    Further knobs drop, negate, double and halve the derivatives of single operations.
-    """
+    """A graph with a knob for every mistake in differentiation that has a code."""
 
     def fixed(*flat: Any) -> Known:
         return graph.constants | jax.tree.map(jax.lax.stop_gradient, every_value(graph, *flat))
@@ -190,35 +246,21 @@ def _tame(slope: Any) -> Any:
 
 
 def _operand_knobs(evaluated: EvaluatedGraph, position: int, node: Node) -> Iterator[Knob]:
-    """Derivatives by single operands dropped, negated, doubled or halved."""
+    """Derivatives by single operands dropped, which a factor may multiply as well."""
     where = evaluated.where(node)
-    for place, name in enumerate(node.operands):
+    for name in dict.fromkeys(node.operands):
         if name not in evaluated.active or node.primitive.name in _STRUCTURAL:
             continue
+        places = [place for place, other in enumerate(node.operands) if other == name]
         subject = f"the derivative of the {word(node)} by {evaluated.described(name)}"
-        dropped = Finding("unknown", where, f"{subject} is taken for constant")
-        if _normalises(evaluated, node, place):
-            dropped = Finding("normaliser_constant", where, "the normaliser is held constant")
-        mistakes = [
-            (dropped, -1.0),
-            (Finding("sign", where, f"{subject} has the wrong sign"), -2.0),
-            (Finding("factor", where, f"{subject} is doubled"), 1.0),
-            (Finding("factor", where, f"{subject} is halved"), -0.5),
-        ]
-        yield Knob(mistakes, [((position, place), _scaling(name, lambda fixed: 2.0))])
-
-
-def _normalises(evaluated: EvaluatedGraph, node: Node, place: int) -> bool:
-    """Whether an operand is a sum of exponentials, or a sum by which the node divides."""
-    summand, applied = evaluated.sum_within(node.operands[place])
-    operation = node.primitive.name
-    divides = (
-        (operation == "div" and place == 1)
-        or (operation == "integer_pow" and node.params.get("y", 1) < 0)
-        or operation in ("pow", "rsqrt")
-        or "pow" in applied
-    )
-    return summand == "exp" or (summand is not None and divides)
+        dropped = Finding("missing_term", where, f"{subject} is left out")
+        if (position, places[0]) in evaluated.statistics:
+            code, statistic = evaluated.statistics[position, places[0]]
+            dropped = Finding(code, where, f"{statistic} is held constant")
+        change = _scaling(name, lambda fixed: 0.0)
+        for some in (places, *([place] for place in places if len(places) > 1)):
+            changes = [((position, place), change) for place in some]
+            yield Knob(dropped, changes, subject)
 
 
 def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
@@ -228,7 +270,12 @@ def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
     if before is None or before == after or before not in evaluated.active:
         return
     chain = evaluated.chain(after, before)
-    linear = all(n.primitive.name in _LINEAR for n in chain.nodes)
+    linear = all(
+        n.primitive.name in _LINEAR
+        or (n.primitive.name in ("mul", "div") and n.operands[1] in evaluated.graph.constants)
+        or (n.primitive.name == "mul" and n.operands[0] in evaluated.graph.constants)
+        for n in chain.nodes
+    )
     if linear or evaluated.shape(before) != evaluated.shape(after):
         return
     where, line = evaluated.where(node), evaluated.line(node)
@@ -241,6 +288,9 @@ def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
         change = _scaling(before, lambda fixed: 2 + 2 * jnp.cosh(fixed[before]))  # 1 / sigmoid'
         detail = f"the derivative of the sigmoid in {line} is missing"
         yield knob("activation_derivative_missing", where, detail, (before, change))
+        change = _scaling(before, lambda fixed: 1 / (2 + 2 * jnp.cosh(fixed[before])))
+        detail = f"the derivative of the sigmoid in {line} is there once too often"
+        yield knob("activation_derivative_twice", where, detail, (before, change))
 
 
 def _wrong_slopes(
@@ -250,7 +300,10 @@ def _wrong_slopes(
     wrong_argument = "activation_derivative_wrong_argument"
     rule = evaluated.derivative_by_value(after, before)
     plain = rule is None and all(node.primitive.name in _ARITHMETIC for node in chain.nodes)
-    yield "unknown" if plain else "activation_derivative_missing", "is missing", lambda fixed: 1.0
+    yield "missing_term" if plain else "activation_derivative_missing", "is missing", lambda _: 1.0
+    if not plain:
+        twice = "activation_derivative_twice"
+        yield twice, "is taken twice", lambda fixed: _slope(chain, fixed, before) ** 2
     for other in evaluated.of_equal_shape(after):
         if rule and other != after:
             detail = f"is taken of {evaluated.described(other)} in place of the function's value"
@@ -270,27 +323,40 @@ def _slope(chain: Graph, fixed: Known, argument: Name) -> Any:
 
 
 def _factor_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:
-    """A product's derivative, multiplied by a wrong value in place of a factor."""
-    if node.primitive.name not in ("dot_general", "mul"):
+    """A product's or quotient's derivative, with a wrong value in place of a factor."""
+    line, operation = evaluated.line(node), node.primitive.name
+    if operation not in ("dot_general", "mul", "div"):
         return
-    line = evaluated.line(node)
-    for place, (variable, factor) in enumerate([node.operands, node.operands[::-1]]):
+    for place in (0, 1) if operation != "div" else (0,):
+        variable, factor = node.operands[place], node.operands[1 - place]
         if variable in evaluated.active and evaluated.shape(factor):
-            for code, substitute, value in _substitutes(evaluated, factor):
+            described = evaluated.described(factor)
+            for code, substitute, value in _substitutes(evaluated, factor, operation):
                 detail = f"in {line} the derivative is multiplied by {substitute} in place of "
-                detail += evaluated.described(factor)
+                detail += described
+                if not substitute:
+                    detail = f"in {line} the factor {described} is forgotten in the derivative"
                 change = _factor_change(node, place, value)
                 yield knob(code, evaluated.where(node), detail, (node.results[0], change))
 
 
 def _substitutes(
-    evaluated: EvaluatedGraph, factor: Name
+    evaluated: EvaluatedGraph, factor: Name, operation: str
 ) -> Iterator[tuple[str, str, Callable[[Known], Any]]]:
-    """(Code, description, value) of the values in place of a factor."""
-    shape = evaluated.shape(factor)
+    """(Code, description, value) of the values in place of a factor; forgotten: ""."""
+    shape, described = evaluated.shape(factor), evaluated.described(factor)
+    if operation != "dot_general" and factor not in evaluated.active:
+        yield "factor", "", lambda fixed: jnp.ones_like(fixed[factor])
+        yield "factor", f"the square of {described}", lambda fixed: fixed[factor] ** 2
+        yield "factor", f"1 over {described}", lambda fixed: _tame(1 / fixed[factor])
+    if operation == "div":
+        return
     if len(shape) == 2 and shape[0] == shape[1]:
-        described = f"the transpose of {evaluated.described(factor)}"
-        yield "transpose", described, lambda fixed: jnp.transpose(fixed[factor])
+        yield (
+            "transpose",
+            f"the transpose of {described}",
+            lambda fixed: jnp.transpose(fixed[factor]),
+        )
     for other in evaluated.of_equal_shape(factor):
         if other != factor:
             yield "wrong_value", evaluated.described(other), itemgetter(other)
@@ -301,14 +367,23 @@ def _factor_change(node: Node, place: int, instead: Callable[[Known], Any]) -> C
     variable, factor = node.operands[place], node.operands[1 - place]
 
     def change(fixed: Known, live: Known) -> Any:
-        pair = [live[variable] - fixed[variable], instead(fixed) - fixed[factor]]
-        return apply(node, pair if place == 0 else pair[::-1])[0]
+        moved = live[variable] - fixed[variable]
+        wrong, right = (
+            apply(node, [moved, value] if place == 0 else [value, moved])[0]
+            for value in (instead(fixed), fixed[factor])
+        )
+        return wrong - right
 
     return change
 
 
 Jacobian = Callable[[Any, Any, int], Any]
 """(p, dz, axis) -> dp, for p = softmax(z) along an axis."""
+
+
+def _jacobian(p: Any, d: Any, axis: int) -> Any:
+    return p * (d - (p * d).sum(axis, keepdims=True))
+
 
 _WRONG_JACOBIANS: tuple[tuple[str, str, Jacobian], ...] = (
     ("softmax_jacobian_skipped", "the softmax's Jacobian is left out", lambda p, d, axis: d),
@@ -344,6 +419,15 @@ def _softmax_knobs(evaluated: EvaluatedGraph) -> Iterator[Knob]:
         for code, detail, jacobian in (*_WRONG_JACOBIANS, *off_diagonal):
             changes = _jacobian_changes(kind, logits, value, axis, jacobian)
             yield knob(code, where, detail, *changes)
+        for other in range(len(evaluated.shape(value))):
+            if other != axis and kind == "softmax":
+                detail = f"the sum in the softmax's Jacobian is over axis {other}, expected {axis}"
+                changes = _jacobian_changes(kind, logits, value, other, _jacobian)
+                yield knob("wrong_axis", where, detail, *changes)
+        p = lambda fixed, z=logits, axis=axis: jax.nn.softmax(fixed[z], axis)  # noqa: E731
+        change = _scaling(logits, lambda fixed, p=p: p(fixed) * (1 - p(fixed)))
+        detail = "the factor p (1 - p) is there once too often"
+        yield knob("activation_derivative_twice", where, detail, (logits, change))
         for y in evaluated.graph.inputs if kind == "softmax" else ():
             if scalar and evaluated.shape(y) == evaluated.shape(value) and y != logits:
                 changes = _loss_changes(logits, value, y, outputs[0])

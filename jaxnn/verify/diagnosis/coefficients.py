@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -14,7 +15,10 @@ from jaxnn.verify.claims import Claim, learning_rate_name, parameters
 from jaxnn.verify.diagnosis.trials import GROUPS, PER_GROUP, TOLERANCE, Leaves, Sample
 from jaxnn.verify.verdict import Finding
 
-_NUMBERS = (1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
+_LARGEST_DENOMINATOR = 100
+_PLAIN = ("1", "2", "1/2")
+"""The numbers beside sizes and scalars that are preferred to other fractions."""
+
 _PENALTY_ON_BIAS = "the penalty, as on the weights"
 _NEW_PENALTY = "the parameter itself"
 
@@ -22,21 +26,37 @@ _NEW_PENALTY = "the parameter itself"
 class Coefficient(NamedTuple):
     """A factor c * n^k * ..., with sizes and scalars by name."""
 
-    value: float  # 0, +-1/2, +-1 or +-2
-    powers: tuple[tuple[str, int], ...] = ()
+    value: float
+    powers: tuple[tuple[str, float], ...] = ()
 
     def at(self, context: Mapping[str, float]) -> float:
         """The factor as a number."""
         return self.value * float(np.prod([context[name] ** k for name, k in self.powers]))
 
     def __str__(self) -> str:
-        """Such as ``-2 n`` or ``1/n``."""
-        above = [n if k == 1 else f"{n}^{k}" for n, k in self.powers if k > 0]
-        below = [n if k == -1 else f"{n}^{-k}" for n, k in self.powers if k < 0]
-        size = {0.5: "1/2", 1.0: "1", 2.0: "2", 0.0: "0"}[abs(self.value)]
-        head = " ".join(([] if size == "1" and above else [size]) + above)
+        """Such as ``-2 n``, ``1/sqrt(n)`` or ``2/3``."""
+        number = fraction(abs(self.value))
+        above = [_power(name, k) for name, k in self.powers if k > 0]
+        below = [_power(name, -k) for name, k in self.powers if k < 0]
+        head = number or f"{abs(self.value):.6g}"
+        if "/" in head and below:
+            head, under = head.split("/")
+            below.insert(0, under)
+        head = " ".join(([] if head == "1" and above else [head]) + above)
         tail = "/" + (below[0] if len(below) == 1 else f"({' '.join(below)})") if below else ""
         return ("-" if self.value < 0 else "") + head + tail
+
+
+def _power(name: str, k: float) -> str:
+    if k in (0.5, 1.5):
+        return f"sqrt({name})" if k == 0.5 else f"{name} sqrt({name})"
+    return name if k == 1 else f"{name}^{k:g}"
+
+
+def fraction(value: float) -> str:
+    """A number as a fraction, "" if the number is no plain fraction."""
+    near = Fraction(value).limit_denominator(_LARGEST_DENOMINATOR)
+    return str(near) if abs(near - Fraction(value)) <= 1e-8 * abs(value) else ""
 
 
 ZERO, ONE = Coefficient(0.0), Coefficient(1.0)
@@ -93,26 +113,38 @@ def _solve(matrix: np.ndarray, target: np.ndarray) -> list[float] | None:
 def recognise(
     values: Sequence[float], contexts: Sequence[Mapping[str, float]]
 ) -> Coefficient | None:
-    """The simplest coefficient with a value in each context, sizes and scalars by name."""
+    """The simplest coefficient with a value in each context, sizes and scalars by name.
+
+    A number alone may be any number; a number beside sizes or scalars is a fraction.
+    """
     observed = np.asarray(values)
     if np.all(np.abs(observed) < TOLERANCE):
         return ZERO
     table = {name: np.array([at[name] for at in contexts], float) for name in contexts[0]}
-    for powers in _monomials(list(table)):
-        monomial = np.prod([table[name] ** k for name, k in powers] or [np.ones(1)], axis=0)
-        for number in _NUMBERS:
-            if np.all(np.abs(observed / monomial - number) < 4 * TOLERANCE):
-                return Coefficient(number, powers)
-    return None
+    numbers: dict[tuple[tuple[str, float], ...], float] = {}
+    for powers in _monomials([*table]):
+        with np.errstate(invalid="ignore"):
+            monomial = np.prod([table[name] ** k for name, k in powers] or [np.ones(1)], axis=0)
+        ratios = observed / monomial
+        number = float(np.median(ratios))
+        if np.all(np.abs(ratios - number) <= 4 * TOLERANCE * abs(number)):
+            plain = fraction(abs(number))
+            if plain in _PLAIN:
+                return Coefficient(float(np.copysign(float(Fraction(plain)), number)), powers)
+            numbers[powers] = (
+                float(np.copysign(float(Fraction(plain)), number)) if plain else number
+            )
+    known = (Coefficient(number, powers) for powers, number in numbers.items())
+    return next((c for c in known if fraction(abs(c.value)) or not c.powers), None)
 
 
-def _monomials(names: Sequence[str]) -> Iterator[tuple[tuple[str, int], ...]]:
+def _monomials(names: Sequence[str]) -> Iterator[tuple[tuple[str, float], ...]]:
     """Products of powers, few factors before many, sizes before scalars."""
     yield ()
     yield from (((name, k),) for k in (1, -1) for name in names)
     for a, b in combinations(names, 2):
         yield from (((a, j), (b, k)) for j, k in product((-1, 1), repeat=2))
-    yield from (((name, k),) for k in (2, -2) for name in names)
+    yield from (((name, k),) for k in (0.5, -0.5, 2, -2, 3, -3) for name in names)
 
 
 def coefficients(
@@ -148,20 +180,18 @@ def _fit_leaf(sample: Sample, terms: Sequence[Leaves], leaf: int) -> list[dict[s
 
 
 def predicted(
-    terms_at: Callable[[Sample], list[Leaves]], known: Mapping[str, Coefficients], sample: Sample
-) -> Leaves | None:
-    """The formula values predicted by a hypothesis with coefficients, if defined at the sample."""
+    terms_at: Callable[[Sample], list[Leaves]], known: Coefficients, leaf: int, sample: Sample
+) -> np.ndarray | None:
+    """A leaf predicted by a hypothesis with coefficients, if defined at the sample."""
     terms = terms_at(sample)
     if not terms:
         return None
     contexts = [context for context in sample.contexts for _ in range(PER_GROUP)]
-    leaves = [np.zeros(formula.shape) for formula in sample.formula]
-    for leaf, some in enumerate(known.values()):
-        columns = _columns(sample, terms, leaf)
-        for name, coefficient in some.items():
-            factors = [coefficient.at(context) for context in contexts]
-            leaves[leaf] = leaves[leaf] + _scaled(factors, columns[name])
-    return leaves
+    columns = _columns(sample, terms, leaf)
+    return sum(
+        (_scaled([c.at(context) for context in contexts], columns[n]) for n, c in known.items()),
+        np.zeros(sample.formula[leaf].shape),
+    )
 
 
 def _columns(sample: Sample, terms: Sequence[Leaves], leaf: int) -> dict[str, np.ndarray]:
@@ -226,7 +256,7 @@ def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Findin
     common = {c for leaf in leaves.values() for term, c in leaf.items() if term in penalty}
     if len(common) == 1 and all(term in penalty for term, _ in different):
         place = "" if whole else ", ".join(leaves)
-        return tuple(_mistakes(common.pop(), place, "the formula", scalars))
+        return tuple(scale_findings(common.pop(), place, "the formula", scalars))
     found: list[Finding] = []
     for (term, coefficient), names in different.items():
         where = ", ".join(names)
@@ -240,7 +270,7 @@ def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Findin
             found.append(Finding("l2_on_bias", where, "the penalty is applied to the bias, too"))
             found += [Finding("wrong_l2", where, multiplied)] if coefficient != ONE else []
         elif not penalty[term]:
-            found += _mistakes(coefficient, place, "the term", scalars)
+            found += scale_findings(coefficient, place, "the term", scalars)
         elif coefficient == ZERO:
             found.append(Finding("missing_l2", place, "the penalty's gradient is missing"))
         else:
@@ -248,26 +278,36 @@ def findings(sample: Sample, leaves: Mapping[str, Coefficients]) -> tuple[Findin
     return tuple(dict.fromkeys(found))
 
 
-def _mistakes(
+def scale_findings(
     coefficient: Coefficient, where: str, subject: str, scalars: Collection[str]
 ) -> Iterator[Finding]:
     """The mistakes that turn a coefficient of 1 into ``coefficient``."""
     if coefficient.value == 0:
-        yield Finding("unknown", where, f"the gradient of {subject} is missing")
+        yield Finding("missing_term", where, f"the gradient of {subject} is missing")
         return
     if coefficient.value < 0:
         yield Finding("sign", where, f"{subject} has the wrong sign")
-    if abs(coefficient.value) != 1:
-        factor = Coefficient(abs(coefficient.value))
-        yield Finding("factor", where, f"{subject} is multiplied by {factor}")
+    number = abs(coefficient.value)
+    if any(" " in name for name, _ in coefficient.powers):
+        detail = f"{subject} is multiplied by {coefficient._replace(value=number)}"
+        yield Finding("factor", where, detail)
+        return
     for name, power in coefficient.powers:
+        fixed = Fraction(number).limit_denominator(100) ** int(-np.sign(power))
         detail = f"{subject} is multiplied by {Coefficient(1.0, ((name, power),))}"
-        if name in scalars:
+        if name in scalars or abs(power) != 1:
             yield Finding("factor", where, detail)
+        elif fixed.denominator == 1 and fixed > 2 and len(coefficient.powers) == 1:
+            detail = f"{subject} has the number {fixed} in place of the size {name}"
+            yield Finding("fixed_size", where, detail)
+            return
         elif power > 0:
             yield Finding("missing_mean", where, f"{detail}: a mean over {name} is missing")
         else:
             yield Finding("extra_mean", where, f"{detail}: a mean over {name} is taken twice")
+    if number != 1:
+        detail = f"{subject} is multiplied by {Coefficient(number)}"
+        yield Finding("factor", where, detail)
 
 
 def joined(*parts: str) -> str:

@@ -4,6 +4,7 @@ Numbers at random inputs identify a value, not the way of writing the function: 
 z if all numbers of h and z agree with a sigmoid.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
@@ -29,9 +30,10 @@ _ELEMENTWISE = words(
     "ne and or not xor is_finite convert_element_type stop_gradient clamp copy"
 )
 _OF_A_SUM = words(
-    "log sqrt broadcast_in_dim reshape squeeze integer_pow square pow max add sub mul div"
+    "log sqrt rsqrt neg broadcast_in_dim reshape squeeze expand_dims transpose integer_pow square "
+    "pow max add sub mul div convert_element_type"
 )
-"""Operations between a sum and a division by the sum."""
+"""Operations between a sum and the use of the sum."""
 
 _WORDS = dict(
     pair.split("=")
@@ -61,6 +63,7 @@ class EvaluatedGraph:
         self.producer = {name: node for node in graph.nodes for name in node.results}
         self.roots = _roots(graph)
         self.active = _on_derivative_paths(graph, program.claim)
+        self.statistics = dict(_statistics(self))
 
     def shape(self, name: Name) -> tuple[int, ...]:
         """The shape of a value, without the axis of trials."""
@@ -108,22 +111,6 @@ class EvaluatedGraph:
         """Whether ``after`` is +-log sigmoid(+-z) of z = ``before``."""
         z, value = self.values[before], np.abs(self.values[after])
         return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
-
-    def sum_within(self, name: Name) -> tuple[str | None, list[str]]:
-        """Of a function of a sum: primitive of the summands, primitives applied to the sum.
-
-        The primitive is "" for an input, None without a sum.
-        """
-        applied: list[str] = []
-        node = self.producer.get(name)
-        while node and node.primitive.name in _OF_A_SUM:
-            applied.append(node.primitive.name)
-            varying = [operand for operand in node.operands if operand in self.active]
-            node = self.producer.get(varying[0]) if varying else None
-        if node is None or node.primitive.name not in ("reduce_sum", "dot_general"):
-            return None, applied
-        summands = self.producer.get(node.operands[0])
-        return summands.primitive.name if summands else "", applied
 
     def softmaxes(self) -> Iterator[tuple[str, Name, Name, int]]:
         """Softmaxes, log-softmaxes and log-sum-exps: (kind, logits, value, axis of a trial)."""
@@ -173,6 +160,48 @@ class EvaluatedGraph:
             return jax.tree_util.keystr(self._inputs[name], simple=True, separator=".")
         node = self.producer.get(name)
         return f"the {word(node)} of {self.line(node)}" if node else "a constant"
+
+
+_REDUCTIONS = words("reduce_sum reduce_max reduce_min dot_general")
+_BELOW = words("div rsqrt pow")
+"""Operations that may divide by an operand."""
+
+
+def _statistics(evaluated: EvaluatedGraph) -> Iterator[tuple[tuple[int, int], tuple[str, str]]]:
+    """Means, variances, normalisers: (operand on the way from the statistic, (code, description)).
+
+    A statistic is a reduction that returns to the entries that went into the reduction, as in
+    x - mean(x) or x / |x|, or a sum of exponentials.
+    """
+    users: dict[Name, list[tuple[int, int, Node]]] = {}
+    for position, node in enumerate(evaluated.graph.nodes):
+        for place, name in enumerate(node.operands if node.results[0] in evaluated.active else ()):
+            users.setdefault(name, []).append((position, place, node))
+    for position, node in enumerate(evaluated.graph.nodes):
+        first = node.operands[0] if node.primitive.name in _REDUCTIONS else None
+        if first not in evaluated.active:
+            continue
+        way, (last,) = [(position, 0, node)], node.results
+        while len(users.get(last, ())) == 1:
+            (_, _, after) = users[last][0]
+            way += users[last]
+            varying = evaluated.active & set(after.operands)
+            if len(varying) > 1 or after.primitive.name not in _OF_A_SUM:
+                break
+            (last,) = after.results
+        ends, size = users.get(last, []), math.prod(evaluated.shape(first))
+        back = any(math.prod(evaluated.shape(end.results[0])) >= size for _, _, end in ends)
+        below = [(p, n.primitive.name) for _, p, n in (*way, *ends) if n.primitive.name in _BELOW]
+        divides = any(place == 1 or name != "div" for place, name in below)
+        before = evaluated.producer.get(first)
+        exponential = before is not None and before.primitive.name == "exp"
+        square = node.primitive.name != "dot_general" or first == node.operands[1]
+        if exponential or (square and (back or divides)):
+            mean = (0, "div") in below and not exponential
+            code = "statistic_constant" if mean or not (divides or exponential) else ""
+            described = f"the {word(node)} of {evaluated.line(node)}"
+            found = code or "normaliser_constant", described
+            yield from (((at, place), found) for at, place, _ in way)
 
 
 def every_value(graph: Graph, *arguments: Any) -> dict[Name, Any]:

@@ -1,15 +1,20 @@
 """Wrong derivatives: in a wrong layout, cut down to the diagonal, with a mistake on the way."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from typing import NamedTuple
+from itertools import permutations
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.comparison import alternative_layouts, arranged, declared_layout, same_shape
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistakes, backward_mistakes
 from jaxnn.verify.diagnosis.coefficients import fit
+from jaxnn.verify.diagnosis.factors import Split
 from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, same
 from jaxnn.verify.graph import build_graph
 from jaxnn.verify.reference import reference
@@ -24,6 +29,7 @@ class Hypothesis(NamedTuple):
 
     findings: tuple[Finding, ...]  # none: the right derivative
     terms: Callable[[Sample], list[Leaves]]  # in the claim's layout; may be empty
+    scaled: str = ""  # the derivative that is left out, and that a factor may multiply as well
 
 
 def _stated(sample: Sample, terms: Sequence[Leaves]) -> list[Leaves]:
@@ -65,6 +71,8 @@ def rearranged(sample: Sample) -> Iterator[Hypothesis]:
         detail = f"the formula is {layout.name}"
         yield hypothesis(layout.code, detail, partial(_in_layout, number))
     yield hypothesis("diagonal_only", "the entries off the diagonal are dropped", _diagonal)
+    for detail, arrange in _SYMMETRIC.items():
+        yield hypothesis("symmetric_part", detail, arrange)
 
 
 def _in_layout(number: int, leaf: np.ndarray, rank: int) -> np.ndarray:
@@ -78,21 +86,98 @@ def _diagonal(leaf: np.ndarray, rank: int) -> np.ndarray:
     return leaf * np.eye(leaf.shape[1]) if square else leaf
 
 
-def shape_problem(sample: Sample) -> Finding | None:
-    """The mistake in a formula with the shape of the derivative in no layout."""
+def _symmetric(combine: Callable[[Any, Any], Any], leaf: np.ndarray, rank: int) -> np.ndarray:
+    del rank
+    square = leaf.ndim == 3 and leaf.shape[1] == leaf.shape[2]
+    return combine(leaf, np.swapaxes(leaf, 1, 2)) if square else leaf
+
+
+_SYMMETRIC: dict[str, Arrange] = {
+    "the formula is the symmetric part of the derivative": partial(
+        _symmetric, lambda a, b: (a + b) / 2
+    ),
+    "the matrix is taken for symmetric: G + G^T - diag(G) for the derivative G": partial(
+        _symmetric, lambda a, b: (a + b) * (1 - np.eye(a.shape[1]) / 2)
+    ),
+}
+
+
+def count_problem(sample: Sample) -> Finding | None:
+    """The mistake in a formula with too few or too many leaves."""
+    returned, expected = len(sample.formula), len(sample.program.names)
+    detail = f"the formula returns {returned} arrays, expected {expected}"
+    where = ", ".join(sample.program.names)
+    return None if returned == expected else Finding("shape", where, detail)
+
+
+def shape_problems(sample: Sample) -> Iterator[tuple[int, Finding]]:
+    """The leaves of the formula with the shape of the derivative in no layout."""
     ready = sample.program
     gradients = [np.sum(leaves, axis=0) for leaves in zip(*sample.terms, strict=True)]
-    if len(sample.formula) != len(gradients):
-        detail = f"the formula returns {len(sample.formula)} arrays, expected {len(gradients)}"
-        return Finding("shape", ", ".join(ready.names), detail)
     leaves = zip(ready.names, ready.value_ranks, sample.formula, gradients, strict=True)
-    for name, rank, formula, gradient in leaves:
+    for leaf, (name, rank, formula, gradient) in enumerate(leaves):
         layouts = [layout.arrange for layout in alternative_layouts(gradient.shape[1:], rank)]
         layouts.append(declared_layout(ready.claim.layout, rank))
         known = [arranged(arrange, gradient).shape[1:] for arrange in layouts]
         if not any(same_shape(formula.shape[1:], shape) for shape in known):
-            return Finding("shape", name, _shapes_differ(ready.sizes, formula, gradient))
-    return None
+            yield leaf, Finding("shape", name, _shapes_differ(ready.sizes, formula, gradient))
+
+
+def exchanged_leaves(samples: Sequence[Sample]) -> Iterator[tuple[int, Finding]]:
+    """The leaves of the formula with the derivative by another parameter."""
+    names, true = samples[0].program.names, [right(sample) for sample in samples]
+    for leaf, other in permutations(range(len(names)), 2):
+        pairs = zip(samples, true, strict=True)
+        if all(same(s.formula[leaf], t[other]) for s, t in pairs):
+            detail = f"the derivative by {names[other]} is in the place of {names[leaf]}"
+            yield leaf, Finding("exchanged", names[leaf], detail)
+
+
+def conditions(samples: Sequence[Sample], parameters: bool) -> Iterator[tuple[int, Finding]]:
+    """(Leaf, mistake) where the formula ignores an input, or takes a matrix for symmetric.
+
+    A formula that does not depend on an input, and is right where the input is 1 or 0, leaves out
+    a factor or a summand. The inputs are the parameters of the derivative, or the other inputs.
+    """
+    claim, shapes = samples[0].program.claim, samples[0].program.shapes
+    paths, _ = jax.tree.flatten_with_path(shapes)
+    moved = [re.split(r"[.\[]", path)[0] for path in claim.wrt]
+    for number, (path, shape) in enumerate(paths):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if not jnp.issubdtype(shape.dtype, jnp.floating):
+            continue
+        left_out = f"the formula is as if {name} were 1: the factor is left out"
+        ways = [
+            ("missing_bias", f"the formula is as if {name} were 0", np.zeros_like),
+            ("factor", left_out, np.ones_like),
+        ]
+        if parameters != (name.split(".")[0] in moved):
+            ways = []
+        if parameters and len(shape.shape) == 2 and shape.shape[0] == shape.shape[1]:
+            detail = f"{name} is taken for symmetric: right only where {name} is"
+            ways.append(("symmetric_part", detail, lambda a: (a + np.swapaxes(a, 1, 2)) / 2))
+        found: set[int] = set()
+        for code, detail, change in ways:
+            changed = [_with_input(sample, number, change) for sample in samples]
+            for leaf in set(range(len(samples[0].formula))) - found:
+                pairs = [
+                    (a.formula[leaf], b.formula[leaf])
+                    for a, b in zip(samples, changed, strict=True)
+                ]
+                ignored = code == "symmetric_part" or all(same(b, a) for a, b in pairs)
+                if ignored and all(
+                    np.any(b.formula[leaf]) and same(b.formula[leaf], right(b)[leaf])
+                    for b in changed
+                ):
+                    found.add(leaf)
+                    yield leaf, Finding(code, name, detail)
+
+
+def _with_input(sample: Sample, number: int, change: Callable[[np.ndarray], np.ndarray]) -> Sample:
+    """A sample with a changed input, by number."""
+    flat = [change(v) if i == number else v for i, v in enumerate(sample.flat)]
+    formula, terms, _ = jax.tree.map(np.asarray, sample.program.run(*flat))
+    return replace(sample, formula=formula, terms=terms, flat=flat)
 
 
 def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndarray) -> str:
@@ -125,12 +210,25 @@ def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
     true = RIGHT.terms(sample)
     for key in gradients(sample):
         varied = terms(key, sample)
-        if any(
-            not unchanged(varied, true, leaf)
-            and fit(target, [term[leaf] for term in varied], GROUPS) is not None
-            for leaf, target in enumerate(sample.formula)
-        ):
-            yield Hypothesis(tuple(mistake.finding for mistake in key[1]), partial(terms, key))
+        changed = [leaf for leaf in range(len(true[0])) if not unchanged(varied, true, leaf)]
+        knobs = [_ablations(sample.program)[key[0]].knobs[number] for number in key[1]]
+        scaled = knobs[0].scaled if len(knobs) == 1 else ""
+        fits = (
+            fit(sample.formula[leaf], [term[leaf] for term in varied], GROUPS) is not None
+            for leaf in changed
+        )
+        if changed and (scaled or any(fits)):
+            findings = tuple(knob.finding for knob in knobs)
+            yield Hypothesis(findings, partial(terms, key), scaled)
+
+
+def split_leaf(hypothesis: Hypothesis, leaf: int, sample: Sample) -> Split:
+    """A leaf of the right derivative: the part that a hypothesis leaves out, and the rest."""
+    true = right(sample)[leaf]
+    if not hypothesis.findings:
+        return Split(true)
+    rest = np.sum([term[leaf] for term in hypothesis.terms(sample)], axis=0)
+    return Split(true - rest, rest)
 
 
 def unchanged(varied: Sequence[Leaves], true: Sequence[Leaves], leaf: int) -> bool:

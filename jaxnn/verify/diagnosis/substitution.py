@@ -18,9 +18,10 @@ import numpy as np
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import FormulaError, one_trial, trace_claim
 from jaxnn.verify.diagnosis.ablation import Ablation, Change, Knob, Known, knob
-from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value
+from jaxnn.verify.diagnosis.coefficients import recognise
+from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, words
 from jaxnn.verify.diagnosis.trials import Program, Sample, same
-from jaxnn.verify.graph import Name, Place, build_graph, evaluate
+from jaxnn.verify.graph import Name, Node, Place, apply, build_graph, evaluate
 from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
@@ -49,21 +50,83 @@ class Donor(NamedTuple):
         return f"the {self.function} of {value}" if self.function else value
 
 
-def exchanges(samples: Sequence[Sample]) -> list[Finding]:
-    """At most one finding: the first exchange that makes a formula right at every sample."""
-    right = [_right_exchanges(sample) for sample in samples]
-    return [finding for finding in right[0] if all(finding in found for found in right)][:1]
+def exchanges(samples: Sequence[Sample]) -> Iterator[tuple[int, Finding]]:
+    """For every set of leaves the first exchange that makes the leaves right at every sample."""
+    found = [_right_exchanges(sample) for sample in samples]
+    first: dict[frozenset[int], Finding] = {}
+    for finding in found[0]:
+        leaves = [other.get(finding, frozenset()) for other in found]
+        first.setdefault(frozenset.intersection(*leaves), finding)
+    yield from ((leaf, finding) for leaves, finding in first.items() for leaf in leaves)
 
 
-def _right_exchanges(sample: Sample) -> list[Finding]:
+def _right_exchanges(sample: Sample) -> dict[Finding, frozenset[int]]:
+    """The leaves that are right after an exchange, if no right leaf becomes wrong."""
     ready = sample.program
     traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
-    true = traced.run(*sample.flat)[2]
-    return [
-        mistake.finding
-        for (mistake,), leaves in _exchanged(ready).leaves(sample.flat)
-        if all(map(same, leaves, true))
+    formula, _, true, *_ = traced.run(*sample.flat)
+
+    def right(leaves: Sequence[Any]) -> frozenset[int]:
+        pairs = enumerate(zip(leaves, true, strict=True))
+        return frozenset(leaf for leaf, pair in pairs if same(*map(np.asarray, pair)))
+
+    before, found = right(formula), {}
+    ablation = _exchanged(ready)
+    for (number, *_), leaves in ablation.leaves(sample.flat, alike=False):
+        after = right(leaves)
+        if before < after:
+            found.setdefault(ablation.knobs[number].finding, after - before)
+    return found
+
+
+def other_numbers(samples: Sequence[Sample], leaf: int) -> Iterator[Finding]:
+    """Other values of a number in the function with which the function's derivative is a leaf."""
+    contexts = [sample.contexts[0] for sample in samples]
+    ablations = [_numbers(sample.program) for sample in samples]
+    found = [
+        ablation.solved(sample.flat, sample.formula[leaf], leaf)
+        for ablation, sample in zip(ablations, samples, strict=True)
     ]
+    for number in set.intersection(*map(set, found)):
+        finding = ablations[0].knobs[number].finding
+        old = np.array([float(ablation.knobs[number].finding.detail) for ablation in ablations])
+        new = old * [factors[number] for factors in found]
+        shown = 0.0 if abs(new[0]) < 1e-4 * abs(old[0]) else new[0]
+        code, detail = "fixed_size" if np.ptp(old) else "wrong_constant", f"{shown:.6g}"
+        if not np.allclose(new, new[0], rtol=1e-3, atol=1e-4 * abs(old[0])):
+            ratio = recognise([*(new / old)], contexts)
+            if ratio is None:
+                continue
+            code, detail = "wrong_constant", f"multiplied by {ratio}"
+        detail = f"the formula is as if the number {old[0]:.6g} were {detail}"
+        yield finding._replace(code=code, detail=detail)
+
+
+@lru_cache(maxsize=8)
+def _numbers(ready: Program) -> Ablation:
+    """The derivative of the function with a knob for every number in a sum or product."""
+    graph = build_graph(partial(call, ready.claim.of), ready.shapes)
+    function = EvaluatedGraph(ready, graph)
+
+    def knobs() -> Iterator[Knob]:
+        for position, node in enumerate(graph.nodes):
+            varies = function.roots[node.results[0]] is not None
+            for place, name in enumerate(node.operands if varies else ()):
+                value = np.asarray(graph.constants.get(name, function.values.get(name, [0.0])[0]))
+                number = value.size == 1 and value.dtype.kind == "f" and value.item() != 0
+                if number and function.roots[name] is None and node.primitive.name in _WITH_NUMBERS:
+                    change = partial(_itself, (position, place))
+                    shown = repr(float(value.item()))
+                    yield knob("", function.where(node), shown, ((position, place), change))
+
+    return Ablation(graph, knobs(), lambda *flat: {}, ready.derivative, ready.shapes)
+
+
+_WITH_NUMBERS = words("add sub mul div max min pow")
+
+
+def _itself(place: Place, fixed: Known, live: Known) -> Any:
+    return live[place]
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +141,68 @@ def _exchanged(ready: Program) -> Ablation:
         return {donor: donor.of(values[donor.name]) for donor in donors}
 
     value = replace(ready.claim, kind="value")
-    return Ablation(formula.graph, _knobs(formula, function, donors), given, value, ready.shapes)
+    knobs = [*_knobs(formula, function, donors), *_axis_knobs(formula)]
+    return Ablation(formula.graph, knobs, given, value, ready.shapes)
+
+
+def _axis_knobs(formula: EvaluatedGraph) -> Iterator[Knob]:
+    """Reductions of the formula over another axis: one, those of a line, all."""
+    found: dict[tuple[int, int], dict[str, list[tuple[Place, Change]]]] = {}
+    for node in formula.graph.nodes:
+        shape = formula.shape(node.operands[0]) if node.operands else ()
+        way = _way_back(formula, node) if node.primitive.name in _REDUCTIONS else None
+        if way is None or len(node.params["axes"]) != 1:
+            continue
+        for axis in {*range(len(shape))} - {*node.params["axes"]}:
+            change = partial(_reduced, node, *way, axis)
+            lines = found.setdefault((*node.params["axes"], axis), {})
+            lines.setdefault(node.where, []).append((way[0], change))
+    for (axis, expected), lines in found.items():
+        everywhere = [change for some in lines.values() for change in some]
+        for line, some in (*lines.items(), (", ".join(lines), everywhere)):
+            detail = f"{line} has a sum or maximum over axis {axis}, expected over axis {expected}"
+            for part in (some, *([one] for one in some if len(some) > 1)):
+                yield knob("wrong_axis", line, detail, *part)
+
+
+_REDUCTIONS = {"reduce_sum": jnp.sum, "reduce_max": jnp.max}
+_SHAPED = words("broadcast_in_dim reshape squeeze expand_dims transpose convert_element_type copy")
+
+
+def _way_back(formula: EvaluatedGraph, node: Node) -> tuple[Place, list[Node]] | None:
+    """Where a reduction meets the shape of the reduced array again, and the nodes before."""
+    shape, way, (name,) = formula.shape(node.operands[0]), [], node.results
+    for position, user in enumerate(formula.graph.nodes):
+        if name not in user.operands:
+            continue
+        (result,) = user.results
+        if user.primitive.name == "broadcast_in_dim" and formula.shape(result) == shape:
+            return result, way
+        if shape in [formula.shape(other) for other in user.operands if other != name]:
+            return (position, user.operands.index(name)), way
+        if formula.values[result].dtype.kind != "f":
+            return None
+        way.append(user)
+        name = result
+    return None
+
+
+def _reduced(
+    node: Node, place: Place, way: Sequence[Node], axis: int, fixed: Known, live: Known
+) -> Any:
+    """An addend at a place, for a reduction over another axis; a mean has that axis's length."""
+    entries = live[node.operands[0]]
+    reduced = _REDUCTIONS[node.primitive.name](entries, axis=axis, keepdims=True)
+    value = jnp.broadcast_to(reduced, entries.shape)
+    for user in way:
+        if user.primitive.name not in _SHAPED:
+            numbers = [
+                live[n] if np.size(live.get(n, entries)) == 1 else value for n in user.operands
+            ]
+            value = apply(user, [jnp.broadcast_to(n, entries.shape) for n in numbers])[0]
+            if user.primitive.name == "div":
+                value = value * (entries.shape[node.params["axes"][0]] / entries.shape[axis])
+    return value - live[place]
 
 
 def _knobs(

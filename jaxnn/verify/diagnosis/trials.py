@@ -5,7 +5,7 @@ inputs: a factor that depends on a scalar has a value per group.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -124,29 +124,61 @@ def program(claim: Claim, choice: int) -> Program:
     return Program(claim, sizes, shapes, terms, derivative, run, names, ranks, scalars)
 
 
-def draw_sample(claim: Claim, choice: int, seed: int, unconstrained: bool = False) -> Sample:
-    """Trials of a claim at a choice (0, 1 or 2) of sizes.
+SPREADS = (1.0, 0.3, 0.1, 3.0)
+"""Spreads of the inputs, until most trials are finite and tell formula and derivative apart."""
+
+
+def draw_sample(
+    claim: Claim,
+    choice: int,
+    seed: int,
+    spreads: Sequence[float] = SPREADS,
+    unconstrained: bool = False,
+) -> Sample:
+    """Trials of a claim at a choice (0, 1 or 2) of sizes, with the first good spread.
 
     Unconstrained inputs are real numbers in place of probabilities, one-hot vectors, binary values.
     """
+    samples = []
+    for spread in spreads:
+        samples.append(_sample_at(claim, choice, seed, spread, unconstrained))
+        if _telling(samples[-1]) >= 0.5:
+            return samples[-1]
+    return max(samples, key=_telling)
+
+
+def _telling(sample: Sample) -> float:
+    """The share of trials with finite values, and with a derivative other than zero."""
+    telling = np.ones(len(sample.flat[0]), bool)
+    some = np.zeros_like(telling)
+    for leaf in (*sample.formula, *(leaf for term in sample.terms for leaf in term)):
+        rows = leaf.reshape(len(leaf), -1)
+        telling &= np.isfinite(rows).all(axis=1)
+        some |= np.any(rows != 0, axis=1)
+    return float(np.mean(telling & some)) * (1.0 if telling.all() else 0.1)
+
+
+def _sample_at(claim: Claim, choice: int, seed: int, spread: float, unconstrained: bool) -> Sample:
     ready = program(claim, choice)
     rng = np.random.default_rng([seed, choice])
     inputs = dict(claim.inputs)
     if unconstrained:
         inputs = jax.tree.map(_unconstrained, inputs, is_leaf=is_input)
-    drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(1.0,))
+    drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(spread,))
     if not unconstrained and not _all_inside(ready, drawn):
         traced = trace_claim(claim, tuple(ready.sizes.items()), both_modes=False)
-        drawn = draw_inside(traced, GROUPS * PER_GROUP, rng, (1.0,))
+        drawn = draw_inside(traced, GROUPS * PER_GROUP, rng, (spread,))
     drawn |= {name: np.repeat(drawn[name][::PER_GROUP], PER_GROUP) for name in ready.scalars}
     fixed = {str(size): size for size in sorted(fixed_sizes(claim.inputs))}
+    less = {f"({name} - 1)": size - 1 for name, size in ready.sizes.items()}
+    sizes = {**ready.sizes, **fixed, **less}
     contexts = [
-        {**ready.sizes, **fixed, **{name: float(drawn[name][first]) for name in ready.scalars}}
+        {**sizes, **{name: float(drawn[name][first]) for name in ready.scalars}}
         for first in range(0, GROUPS * PER_GROUP, PER_GROUP)
     ]
     flat = jax.tree.leaves(drawn)
     values = ready.run(*flat)
-    trials = _away_from_kinks(ready, flat, values[1], rng)
+    trials = _smooth_trials(ready, flat, values, rng)
     return Sample(ready, contexts, *jax.tree.map(lambda a: np.asarray(a)[trials], (*values, flat)))
 
 
@@ -161,21 +193,24 @@ def _unconstrained(generator: Input) -> Input:
     return Input("real", generator.shape) if free else generator
 
 
-def _away_from_kinks(
-    ready: Program, flat: list[np.ndarray], terms: list[Leaves], rng: np.random.Generator
+def _smooth_trials(
+    ready: Program, flat: list[np.ndarray], values: Any, rng: np.random.Generator
 ) -> np.ndarray:
-    """Numbers of trials [T]; a smooth trial of the group replaces a trial at a kink."""
+    """Numbers of trials [T]; a good trial replaces a trial at a kink, or not finite."""
 
     def beside(v: np.ndarray) -> np.ndarray:
         return v * (1 + 1e-9 * rng.normal(size=v.shape)) + 1e-12 * rng.normal(size=v.shape)
 
+    formula, terms, _ = values
     _, there, _ = ready.run(*(beside(v) if v.dtype == float else v for v in flat))
     smooth = np.ones(len(flat[0]), bool)
+    for leaf in jax.tree.leaves(formula):
+        smooth &= np.isfinite(np.reshape(leaf, (len(smooth), -1))).all(axis=1)
     for leaves in zip(jax.tree.leaves(terms), jax.tree.leaves(there), strict=True):
         a, b = (np.asarray(leaf).reshape(len(smooth), -1) for leaf in leaves)
         with np.errstate(invalid="ignore", over="ignore"):
             jump, size = np.abs(a - b).max(axis=1, initial=0), np.abs(a).max(axis=1, initial=0)
-            smooth &= ~(jump > 1e-5 * (1e-3 + size)) & np.isfinite(size)
+            smooth &= (jump <= 1e-5 * (1e-3 + size)) & np.isfinite(size)
     trials = np.arange(len(smooth))
     for group in np.split(trials.copy(), GROUPS):
         good = group[smooth[group]]
