@@ -15,10 +15,11 @@ from jaxnn.verify.inputs import (
     simplex,
     symmetric,
 )
-from jaxnn.verify.verdict import Counterexample, Finding, Verdict, Worst
+from jaxnn.verify.verdict import Certificate, Counterexample, Finding, Verdict, Worst
 from jaxnn.verify.verification import assert_holds, verify
 
 __all__ = [
+    "Certificate",
     "Claim",
     "Counterexample",
     "Finding",

@@ -247,14 +247,11 @@ class _Comparison:
 
     def _residues(self, generator: Input, value: np.ndarray) -> Any:
         """Random residues of an input with a shadow; labels, and whole numbers of a pattern."""
-        by_shadow, towers, kind = (
-            self._arithmetic.by_shadow,
-            self._arithmetic.towers,
-            generator.kind,
-        )
-        numbers = replace(self._arithmetic.exactly(value), constant=False)
+        kind, by_shadow = generator.kind, self._arithmetic.by_shadow
         if kind == "label":
             return value
+        towers = self._arithmetic.towers
+        numbers = replace(self._arithmetic.exactly(value), constant=False)
         if by_shadow and kind in ("binary", "one_hot"):
             return numbers
         squares = kind in ("positive", "simplex")
