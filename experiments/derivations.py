@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from experiments import harness
 from experiments.claims.expected import EXPECTED
 from experiments.config import Config, Whole
-from jaxnn.verify import Verdict, runner, text
+from jaxnn.verify import Verdict, report, runner
 from jaxnn.verify.claims import Description
 from jaxnn.verify.report import to_html, to_json
 
@@ -184,7 +184,7 @@ def _row(statement: Judged) -> tuple[str, ...]:
     """A row of the table, for the first seed."""
     claimed, (verdict, *_) = statement
     bits = "" if verdict.bits_lost is None else f"{verdict.bits_lost:.1f}"
-    return claimed.source, claimed.name, verdict.words, bits, text.findings(verdict)
+    return claimed.source, claimed.name, verdict.words, bits, report.findings(verdict)
 
 
 def _history(statement: Judged) -> list[dict[str, Any]]:

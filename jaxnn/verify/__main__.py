@@ -124,13 +124,13 @@ def judge_files(
 
     from jaxnn.progress import Progress
     from jaxnn.reporting import interrupts_raise
-    from jaxnn.verify import runner, text
+    from jaxnn.verify import report, runner
 
     interrupts_raise()  # from here on processes are to be stopped
     jax.config.update("jax_platforms", "cpu")  # without processes the claims are judged here
     with Progress(unit="claims") as progress:
 
-        def report(done: int, total: int, verdict: "Verdict") -> None:
+        def told(done: int, total: int, verdict: "Verdict") -> None:
             progress.report("verifying", done, total, verdict.name)
 
         entries = runner.judge(
@@ -140,13 +140,13 @@ def judge_files(
             certify=certify,
             timeout=timeout,
             workers=workers,
-            on_result=report,
+            on_result=told,
         )
-    text.print_verdicts([verdict for _, verdict in entries])
+    report.print_verdicts([verdict for _, verdict in entries])
     several = len({verdict.file for _, verdict in entries}) > 1
     for claim, verdict in sorted(entries, key=lambda entry: entry[1].rank):
         if verdict.verdict == "refuted" or verdict.counterexample:
-            text.print_evidence(claim, verdict, file=verdict.file if several else "")
+            report.print_evidence(claim, verdict, file=verdict.file if several else "")
     return entries
 
 

@@ -15,8 +15,8 @@ from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
 from jaxnn.verify.inputs import draw_sizes, is_input, larger_sizes
+from jaxnn.verify.report import difference, proof
 from jaxnn.verify.sampling import DomainError, run_trials
-from jaxnn.verify.text import difference, proof
 from jaxnn.verify.verdict import (
     HOLDS,
     HOLDS_UP_TO_LAYOUT,

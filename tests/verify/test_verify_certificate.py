@@ -49,9 +49,9 @@ from jaxnn.verify import (
     positive,
     positive_definite,
     real,
+    report,
     simplex,
     symmetric,
-    text,
     verify,
 )
 from jaxnn.verify.__main__ import main
@@ -553,7 +553,7 @@ def test_a_certificate_that_rests_on_comparisons_counts_sign_patterns():
     made = equation(lambda x: jax.nn.relu(x), lambda x: x * (x > 0), x=real("n"))
     verdict, found = certified(made)
     assert found.patterns == 3
-    assert text.certificate(verdict) == (
+    assert report.certificate(verdict) == (
         f"on 3 sign patterns, sizes n = 3, in {found.towers} random towers of fields, "
         "error below 2^-100"
     )
@@ -564,7 +564,7 @@ def test_a_formula_that_holds_without_a_certificate_says_why():
     verdict = verify(made, trials=200)
     assert (verdict.verdict, verdict.certificate) == ("holds", None)
     assert "cos, sin" in verdict.uncertified
-    assert text.findings(verdict) == f"not certified: {verdict.uncertified}"
+    assert report.findings(verdict) == f"not certified: {verdict.uncertified}"
 
 
 @pytest.mark.parametrize(
@@ -631,16 +631,16 @@ def test_a_claim_says_whether_to_certify():
 
 
 def test_the_command_line_leaves_certificates_out(tmp_path):
-    file, report = tmp_path / "claims.py", tmp_path / "verdicts.json"
+    file, verdicts = tmp_path / "claims.py", tmp_path / "verdicts.json"
     file.write_text(
         "import jax\nfrom jaxnn.verify import claim, real\n"
         "@claim(of=jax.nn.silu, kind='value', inputs={'x': real()})\n"
         "def silu(x):\n    return x * jax.nn.sigmoid(x)\n"
     )
-    options = [str(file), "--workers", "0", "--trials", "100", "--json", str(report)]
+    options = [str(file), "--workers", "0", "--trials", "100", "--json", str(verdicts)]
     for option, certified in (("--certify", True), ("--no-certify", False)):
         assert main([*options, option]) == 0
-        ((entry),) = json.loads(report.read_text())
+        ((entry),) = json.loads(verdicts.read_text())
         assert (entry["certificate"] is not None) == certified
 
 

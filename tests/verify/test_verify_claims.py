@@ -135,7 +135,10 @@ BAD_INPUTS = {
         r"the ends 1 and 1, expected a low and a higher number",
     ),
     "ends exchanged": (lambda: interval(2, 1, "n"), r"interval got the ends 2 and 1, expected"),
-    "an end in words": (lambda: interval("low", 1), r"interval got the ends 'low' and 1, expected"),
+    "an end in words": (
+        lambda: interval("low", 1),  # pyright: ignore[reportArgumentType]
+        r"interval got the ends 'low' and 1, expected",
+    ),
     "an end that is nan": (lambda: interval(float("nan"), 1), r"the ends nan and 1, expected"),
     "an axis too far": (lambda: simplex("n", axis=1), r"classes along axis 1, expected"),
     "an axis too far back": (lambda: one_hot("n", "B", axis=-3), r"classes along axis -3, expect"),

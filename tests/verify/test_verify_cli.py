@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxnn.__main__
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, runner, text
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, __main__, report, runner
 from jaxnn.verify.claims import Description
 
 CLAIMS = """\
@@ -174,7 +174,7 @@ def test_an_unknown_command_is_status_2_and_one_line(capsys):
 def test_a_table_that_is_no_terminal_wraps_at_100_columns(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     stream = io.StringIO()
-    text.print_verdicts([HOLDS._replace(verdict="error", detail="word " * 80)], stream)
+    report.print_verdicts([HOLDS._replace(verdict="error", detail="word " * 80)], stream)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 100
     assert stream.getvalue().count("word") == 80
@@ -213,7 +213,7 @@ def test_the_input_of_an_unstable_claim_is_below_the_table(main, capsys):
 def test_refuted_claims_come_first_then_errors(monkeypatch):
     kinds = ("holds", "error", "kink", "refuted")
     stream = io.StringIO()
-    text.print_verdicts([HOLDS._replace(name=f"a_{k}", verdict=k) for k in kinds], stream)
+    report.print_verdicts([HOLDS._replace(name=f"a_{k}", verdict=k) for k in kinds], stream)
     names = [line.split()[0] for line in stream.getvalue().splitlines() if " a_" in line]
     assert names == ["a_refuted", "a_error", "a_holds", "a_kink"]
 
@@ -221,7 +221,7 @@ def test_refuted_claims_come_first_then_errors(monkeypatch):
 def test_rows_of_several_files_name_the_file():
     stream = io.StringIO()
     bad = Verdict("bad.py", "", "", "error", detail="line 1: SyntaxError", file="bad.py")
-    text.print_verdicts([HOLDS._replace(file="good.py"), bad], stream)
+    report.print_verdicts([HOLDS._replace(file="good.py"), bad], stream)
     rows = [line.split() for line in stream.getvalue().splitlines()]
     assert ["bad.py", "error", "line", "1:", "SyntaxError"] in rows
     assert ["good.py", "right", "S9.1", "holds", "10,000", "1.2"] in rows
@@ -286,7 +286,7 @@ def test_a_file_that_ends_its_process_is_status_1(tmp_path, capsys):
 def test_the_table_says_what_is_remarkable(fields, what, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     stream = io.StringIO()
-    text.print_verdicts([HOLDS._replace(**fields)], stream)
+    report.print_verdicts([HOLDS._replace(**fields)], stream)
     assert what in stream.getvalue()
 
 

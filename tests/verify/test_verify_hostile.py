@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, assert_holds, text
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, assert_holds, report
 from jaxnn.verify.claims import Description
 from jaxnn.verify.report import mathml, to_html, to_json
 from tests.verify.samples import made
@@ -308,8 +308,8 @@ def test_the_terminal_shows_markup_and_escapes_as_text(markup, monkeypatch):
     evil = f"{markup} \x1b[31m \x1b]0;owned\x07 \x9b2J \u202e"
     stream = io.StringIO()
     description, verdict = described(evil)
-    text.print_verdicts([verdict], stream)
-    text.print_evidence(description, verdict, stream)
+    report.print_verdicts([verdict], stream)
+    report.print_evidence(description, verdict, stream)
     printed = stream.getvalue()
     assert [c for c in printed if not c.isprintable() and c != "\n"] == []
     assert printed.count(shown(evil)) == 14

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, claims, real, text
+from jaxnn.verify import Counterexample, Finding, Verdict, Worst, claim, claims, real, report
 from jaxnn.verify.report import mathml, to_html, to_json
 from jaxnn.verify.verdict import VERDICTS
 
@@ -126,11 +126,11 @@ def test_json_of_nothing_is_an_empty_list():
     ],
 )
 def test_numbers_are_as_short_as_can_be(value, short):
-    assert text.array(value) == short
+    assert report.array(value) == short
 
 
 def test_unequal_numbers_look_unequal():
-    assert text.difference(1.0, 1.0 + 2**-30) == ("1", "1.000000001")
+    assert report.difference(1.0, 1.0 + 2**-30) == ("1", "1.000000001")
 
 
 def visible(page):

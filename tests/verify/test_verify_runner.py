@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn.verify import Verdict, runner
 from jaxnn.verify.loading import UnusableFile, load_claims
-from jaxnn.verify.text import arrays
+from jaxnn.verify.report import arrays
 
 HEAD = """\
 import jax.numpy as jnp
