@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Primitive
 from samples import made, verdict_on
 
 from jaxnn.verify import real, verify
-from jaxnn.verify.exact import interpreter, rules
+from jaxnn.verify.exact import interpreter
 from jaxnn.verify.exact.balls import FUNCTIONS, Balls, precision
 from jaxnn.verify.graph import CALLS, Unsupported, parameter, scan_counts
 
@@ -28,9 +28,9 @@ HARDWARE = (
 """Modules of JAX about kernels, devices, files and JAX's development."""
 
 KNOWN = {
-    *rules.RULES,
-    *rules.ANY_TYPE,
-    *rules.INTEGER,
+    *interpreter.RULES,
+    *interpreter.ANY_TYPE,
+    *interpreter.INTEGER,
     *interpreter.CONTROL,
     *Balls.RULES,
     *CALLS,
@@ -207,7 +207,7 @@ def test_a_verdict_names_a_primitive_unknown_to_the_balls():
 
 
 def test_every_elementwise_primitive_is_a_function_of_balls():
-    assert {*rules.ELEMENTWISE} - {"add_any"} == {*FUNCTIONS}
+    assert {*interpreter.ELEMENTWISE} - {"add_any"} == {*FUNCTIONS}
 
 
 def equation(**params) -> Any:
