@@ -255,7 +255,7 @@ def _template() -> "Template":
     )
     words = (arrays, certificate, difference, entry, number, sizes)
     environment.globals |= {function.__name__: function for function in words}
-    environment.globals |= {"verdicts": VERDICTS}
+    environment.globals |= {"certified": CERTIFIED, "kinds": KINDS, "verdicts": VERDICTS}
     environment.filters |= {"mathml": mathml, "digest": _digest}
     template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template)

@@ -195,7 +195,7 @@ def test_what_speaks_against_a_claim_is_below_the_table(main, capsys):
     assert printed.endswith(
         "wrong: refuted\n"
         "  statement: -2z [bold]\n"
-        "  gradient by z, entry [1]: claimed -1, true 1\n"
+        "  gradient by z, entry [1]: claimed -1, true 1; by float64\n"
         "  counterexample: n = 2; z = [0, 0.5]\n"
         "  diagnosis: sign in z: the claim is the negative of the derivative\n\n"
     )

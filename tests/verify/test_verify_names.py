@@ -17,7 +17,7 @@ from jaxnn.verify.diagnosis import Diagnosis, diagnose, hypotheses, substitution
 N = real("n")
 
 
-def diagnosed(formula, of, wrt="x", **inputs) -> Diagnosis:
+def diagnosed(formula, of, wrt: str | tuple[str, ...] = "x", **inputs) -> Diagnosis:
     """The diagnosis of a wrong gradient."""
     with jax.enable_x64(True):
         return diagnose(made(formula, of=of, wrt=wrt, inputs=inputs))
