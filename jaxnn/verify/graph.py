@@ -433,6 +433,11 @@ def located(error: BaseException) -> str:
 
 def message(error: BaseException) -> str:
     """An exception in one line of limited length."""
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return (
+            f"{type(error).__name__}: NumPy got a value that JAX traces, expected jax.numpy, or "
+            "jax.pure_callback around the function"
+        )
     try:
         text = " ".join(str(error)[: 2 * LONGEST].split()) or "no message"
     except Exception as other:  # an exception of the user's own

@@ -117,7 +117,10 @@ def program(claim: Claim, choice: int) -> Program:
     scalars = tuple(
         name
         for name, generator in claim.inputs.items()
-        if generator in (Input("real"), Input("positive")) and name not in claim.wrt
+        if is_input(generator)
+        and generator.kind in ("real", "positive", "interval")
+        and generator.shape == ()
+        and name not in claim.wrt
     )
     names, ranks = traced.names, traced.value_ranks
     run = jit(jax.vmap(run), [traced.formula, traced.reverse])
