@@ -74,7 +74,7 @@ def _every_value(ready: Program) -> tuple[Callable[..., dict], dict[int, str]]:
         if name not in graph.inputs and not any(np.array_equal(value, other) for other in seen):
             seen.append(value)
             described[name] = evaluated.described(name)
-    return jit(jax.vmap(partial(every_value, graph))), described
+    return jit(jax.vmap(partial(every_value, graph)), [graph]), described
 
 
 class Split(NamedTuple):
