@@ -211,7 +211,7 @@ QUADRATIC = family(
     correct=lambda a, b, x: (a + a.T) @ x / 2 - b,
     mutants=[
         wrong(
-            "transpose | unknown | factor+unknown",
+            "symmetric_part | transpose",
             "as if A were symmetric",
             lambda a, b, x: a @ x - b,
         ),
@@ -232,7 +232,7 @@ QUADRATIC_HESSIAN = family(
     mutants=[
         wrong("factor", "twice", lambda a, b, x: a + a.T),
         wrong("diagonal_only", "a_ii", lambda a, b, x: jnp.diag(jnp.diag(a))),
-        wrong("transpose | unknown | factor+unknown", "as if A were symmetric", lambda a, b, x: a),
+        wrong("symmetric_part | transpose", "as if A were symmetric", lambda a, b, x: a),
         wrong("shape", "times x", lambda a, b, x: (a + a.T) @ x / 2),
     ],
 )
@@ -262,7 +262,9 @@ LOG_SUM_EXP = family(
         wrong("unknown", "e^z", lambda z: jnp.exp(z)),
         wrong("sign", "whole", lambda z: -softmax(z)),
         wrong("extra_mean", "mean for sum", lambda z: softmax(z) / len(z)),
-        wrong("unknown", "1 over the sum", lambda z: jnp.ones_like(z) / jnp.sum(jnp.exp(z))),
+        wrong(
+            "unknown | factor", "1 over the sum", lambda z: jnp.ones_like(z) / jnp.sum(jnp.exp(z))
+        ),
     ],
 )
 

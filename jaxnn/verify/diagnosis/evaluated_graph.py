@@ -30,8 +30,8 @@ _ELEMENTWISE = words(
     "ne and or not xor is_finite convert_element_type stop_gradient clamp copy"
 )
 _OF_A_SUM = words(
-    "log sqrt rsqrt neg broadcast_in_dim reshape squeeze expand_dims transpose integer_pow square "
-    "pow max add sub mul div convert_element_type"
+    "log sqrt rsqrt neg select_n broadcast_in_dim reshape squeeze expand_dims transpose "
+    "integer_pow square pow max add sub mul div convert_element_type"
 )
 """Operations between a sum and the use of the sum."""
 
@@ -163,6 +163,7 @@ class EvaluatedGraph:
 
 
 _REDUCTIONS = words("reduce_sum reduce_max reduce_min dot_general")
+_MOST_ENDS = 20
 _BELOW = words("div rsqrt pow")
 """Operations that may divide by an operand."""
 
@@ -189,7 +190,11 @@ def _statistics(evaluated: EvaluatedGraph) -> Iterator[tuple[tuple[int, int], tu
             if len(varying) > 1 or after.primitive.name not in _OF_A_SUM:
                 break
             (last,) = after.results
-        ends, size = users.get(last, []), math.prod(evaluated.shape(first))
+        ends, size = [*users.get(last, ())], math.prod(evaluated.shape(first))
+        for _, _, end in ends:  # grows
+            alone = len(evaluated.active & set(end.operands)) == 1
+            if alone and end.primitive.name in _OF_A_SUM and len(ends) < _MOST_ENDS:
+                ends += users.get(end.results[0], ())
         back = any(math.prod(evaluated.shape(end.results[0])) >= size for _, _, end in ends)
         below = [(p, n.primitive.name) for _, p, n in (*way, *ends) if n.primitive.name in _BELOW]
         divides = any(place == 1 or name != "div" for place, name in below)

@@ -154,20 +154,21 @@ def conditions(samples: Sequence[Sample], parameters: bool) -> Iterator[tuple[in
         if parameters != (name.split(".")[0] in moved):
             ways = []
         if parameters and len(shape.shape) == 2 and shape.shape[0] == shape.shape[1]:
+            other = f"the formula has the transpose of {name}, or {name} for the transpose"
             detail = f"{name} is taken for symmetric: right only where {name} is"
+            ways.append(("transpose", other, lambda a: np.swapaxes(a, 1, 2)))
             ways.append(("symmetric_part", detail, lambda a: (a + np.swapaxes(a, 1, 2)) / 2))
         found: set[int] = set()
         for code, detail, change in ways:
             changed = [_with_input(sample, number, change) for sample in samples]
             for leaf in set(range(len(samples[0].formula))) - found:
-                pairs = [
-                    (a.formula[leaf], b.formula[leaf])
-                    for a, b in zip(samples, changed, strict=True)
-                ]
-                ignored = code == "symmetric_part" or all(same(b, a) for a, b in pairs)
-                if ignored and all(
-                    np.any(b.formula[leaf]) and same(b.formula[leaf], right(b)[leaf])
-                    for b in changed
+                pairs = list(zip(samples, changed, strict=True))
+                ignored = all(same(b.formula[leaf], a.formula[leaf]) for a, b in pairs)
+                # A transpose in the formula alone; other changes in formula and function.
+                true = [right(a if code == "transpose" else b)[leaf] for a, b in pairs]
+                if (ignored or code in ("transpose", "symmetric_part")) and all(
+                    np.any(b.formula[leaf]) and same(b.formula[leaf], t)
+                    for b, t in zip(changed, true, strict=True)
                 ):
                     found.add(leaf)
                     yield leaf, Finding(code, name, detail)
