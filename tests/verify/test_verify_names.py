@@ -278,6 +278,9 @@ def test_an_explanation_that_fails_at_further_sizes_is_left_out():
     assert codes(found) == ["unknown"]
 
 
+HELD_OUT_NAMED = 30
+"""Of 34."""
+
 ALTERNATIVE = re.compile(r"alternative \d+ of \d+")
 
 
@@ -299,10 +302,10 @@ def judged(mistake: Mistake) -> str:
 
 @pytest.mark.slow
 def test_the_mistakes_held_out_are_named_and_none_wrongly():
-    """At least 80 %; the held-out mistakes were never looked at while the engines were written."""
+    """88 %: the engines were written without a look at the diagnoses of this half."""
     counts = Counter(map(judged, HELD_OUT))
     assert counts["wrong"] == 0, counts
-    assert counts["named"] >= 0.8 * len(HELD_OUT), counts
+    assert counts["named"] >= HELD_OUT_NAMED, counts
 
 
 def test_no_code_is_missing_on_the_page():

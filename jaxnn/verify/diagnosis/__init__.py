@@ -1,10 +1,11 @@
 """The most likely mistake in a refuted formula.
 
-Every hypothesis predicts the whole formula, and is believed only if the prediction is right to 1e-9
-in all trials, also at sizes that did not make the hypothesis: a wrong diagnosis does harm.
-Hypotheses are (1) the right derivative, (2) the derivative in other layouts, or the diagonal, (3)
-the derivative with one or two mistakes in the backward pass, all with coefficients of the terms of
-the objective; and (4) an exchanged value in the formula. A diagnosis has at most two mistakes.
+Every leaf of the formula is explained alone. An explanation reproduces the leaf to 1e-9 in all
+trials, at several sizes: a wrong diagnosis does harm. Explanations are (1) the right derivative
+times numbers, sizes, inputs or values of the function, (2) the derivative in other layouts, (3) the
+derivative with one or two slips in the backward pass, (4) the derivative without an input, or with
+another number in the function, and (5) an exchanged value in the formula. Only for a matrix taken
+for symmetric is the formula compared where the matrix is symmetric.
 """
 
 import re
@@ -166,7 +167,7 @@ class _Search:
         self.tried: list[str] = []
 
     def diagnosis(self, spread: float | None = None) -> Diagnosis:
-        """Runs the engines, and combines the explanations; of tiny inputs other numbers alone."""
+        """Runs the engines, at a tiny spread only for other numbers; combines the explanations."""
         engines = (
             ("factors and layouts", self._by_factors, 1),
             ("inputs left out", partial(self._by_conditions, parameters=False), 1),

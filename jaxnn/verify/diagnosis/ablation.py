@@ -55,7 +55,7 @@ Change = Callable[[Known, Known], Any]
 
 
 def slip(finding: Finding) -> tuple[str, str]:
-    """The kind of a mistake: the code, and the detail without the place, if there is one place."""
+    """The kind of a mistake: the code, and the detail, without the place of a single place."""
     plain, places = _PLACE.subn("", finding.detail)
     return finding.code, " ".join(plain.split()) if places == 1 else finding.detail
 

@@ -146,7 +146,7 @@ def _exchanged(ready: Program) -> Ablation:
 
 
 def _axis_knobs(formula: EvaluatedGraph) -> Iterator[Knob]:
-    """Reductions of the formula over another axis: one, those of a line, all."""
+    """Reductions of the formula over another axis: each alone, of a line, of the formula."""
     found: dict[tuple[int, int], dict[str, list[tuple[Place, Change]]]] = {}
     for node in formula.graph.nodes:
         shape = formula.shape(node.operands[0]) if node.operands else ()
