@@ -83,7 +83,7 @@ UNKNOWN = {
         "pure_callback", "run_state", "swap", "unpin",
     },
     "calls": {
-        "call", "call_hi_primitive", "call_hi_primitive_linearized", "compute_on",
+        "call", "call_hi_primitive_linearized", "compute_on",
         "custom_jvp_call_jaxpr", "custom_partitioning", "custom_vmap_call", "eval_jaxpr",
         "linear_call", "remat_opt", "xla_metadata_call",
     },

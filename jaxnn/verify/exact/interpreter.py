@@ -151,7 +151,22 @@ def _linear_solve(eqn, arithmetic: Arithmetic) -> Run:
     return lambda *operands: solve([*operands[taken], *operands[sum(lengths) :]])
 
 
+def _hi_primitive(eqn, arithmetic: Arithmetic) -> Run:
+    """A primitive that JAX itself expands to others, such as ``searchsorted`` from JAX 0.12 on."""
+    primitive = parameter(eqn, "_prim")
+    shapes = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars]
+
+    def expanded(*operands):
+        arguments = jax.tree.unflatten(primitive.in_tree, operands)
+        return jax.tree.leaves(primitive.expand(*arguments))
+
+    with jax.enable_x64(True):
+        program = compile(jax.make_jaxpr(expanded)(*shapes), arithmetic)
+    return lambda *operands: program(operands)
+
+
 CONTROL: dict[str, Callable[..., Run]] = {
+    "call_hi_primitive": _hi_primitive,
     "cond": _cond,
     "custom_linear_solve": _linear_solve,
     "scan": _scan,
