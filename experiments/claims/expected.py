@@ -36,7 +36,7 @@ EXPECTED: dict[str, str] = {
     "f_as_affine_map": "holds",
     "g_as_affine_map": "holds",
     "composition_of_f_and_g": "holds",
-    "composition_program": "refuted: unknown",
+    "composition_program": "refuted: wrong_value",
     "composition_program_corrected": "holds",
     "composition_program_any_shapes": "refuted: shape",
     "composition_program_any_shapes_corrected": "holds",

@@ -125,6 +125,13 @@ WRONG = {
 }
 
 
+NAMED = {
+    "right for three only": {"fixed_size"},
+    "wrong in the eighth digit": {"factor", "unknown"},
+}
+"""Names that fit some of them."""
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_a_formula_is_refuted_with_a_counterexample_that_is(what):
     for seed in range(3):
@@ -133,7 +140,7 @@ def test_a_formula_is_refuted_with_a_counterexample_that_is(what):
         assert verdict.counterexample is not None
         assert verdict.worst is not None
         assert verdict.worst.claimed != verdict.worst.true
-        assert {finding.code for finding in verdict.diagnosis} == {"unknown"}
+        assert {finding.code for finding in verdict.diagnosis} <= NAMED.get(what, {"unknown"})
 
 
 MISREAD = {
@@ -152,7 +159,7 @@ MISREAD = {
             RIDGE,
             ("w", "b"),
         ),
-        {"unknown", "wrong_value"},
+        {"missing_bias"},
     ),
     "a term that was forgotten, for a penalty": (
         made(
@@ -160,7 +167,7 @@ MISREAD = {
             lambda x, y, c: -c * y,
             {"x": real("n"), "y": real("n"), "c": positive()},
         ),
-        {"unknown"},
+        {"missing_term"},
     ),
     "sigma' for sigma, for two mistakes that fit by luck": (
         made(

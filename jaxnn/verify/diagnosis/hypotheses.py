@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.verify.claims import call
 from jaxnn.verify.comparison import alternative_layouts, arranged, declared_layout, same_shape
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistakes, backward_mistakes
 from jaxnn.verify.diagnosis.coefficients import fit
@@ -133,6 +134,22 @@ def exchanged_leaves(samples: Sequence[Sample]) -> Iterator[tuple[int, Finding]]
             yield leaf, Finding("exchanged", names[leaf], detail)
 
 
+MOVED = {"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"}
+
+
+def _missing(program: Program, number: int) -> str:
+    """``missing_bias`` for an input that ``of`` adds to other values, else ``missing_term``."""
+    flat, structure = jax.tree.flatten(program.shapes)
+    graph = build_graph(lambda *xs: call(program.claim.of, structure.unflatten(xs)), *flat)
+    same = {graph.inputs[number]}
+    for node in graph.nodes:
+        if not same.isdisjoint(node.operands):
+            if node.primitive.name == "add":
+                return "missing_bias"
+            same.update(node.results if node.primitive.name in MOVED else ())
+    return "missing_term"
+
+
 def conditions(samples: Sequence[Sample], parameters: bool) -> Iterator[tuple[int, Finding]]:
     """(Leaf, mistake) where the formula ignores an input, or takes a matrix for symmetric.
 
@@ -148,7 +165,11 @@ def conditions(samples: Sequence[Sample], parameters: bool) -> Iterator[tuple[in
             continue
         left_out = f"the formula is as if {name} were 1: the factor is left out"
         ways = [
-            ("missing_bias", f"the formula is as if {name} were 0", np.zeros_like),
+            (
+                _missing(samples[0].program, number),
+                f"the formula is as if {name} were 0",
+                np.zeros_like,
+            ),
             ("factor", left_out, np.ones_like),
         ]
         if parameters != (name.split(".")[0] in moved):
