@@ -14,7 +14,7 @@ from jax.extend import core
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, at_path
-from jaxnn.verify.graph import LOOPED, over_trials, parameter, primitives
+from jaxnn.verify.graph import LOOPED, Unsupported, over_trials, parameter, primitives
 from jaxnn.verify.inputs import draw, is_input
 from jaxnn.verify.reference import check_value_shape, is_rule, of_by_primitives, reference
 
@@ -23,6 +23,12 @@ CHUNK = 2**20
 
 MOST_OPERATIONS = 2**27
 """The most scalar operations between two looks at the clock, a fraction of a second."""
+
+MOST_EXACTLY = 4_000_000
+"""The most scalar operations of formula and reference at an input in balls or residues."""
+
+MOST_INTERMEDIATE = 2**24
+"""The most entries of an array on the way of forward mode, which carries all parameters at once."""
 
 FEW_TRIALS = 64
 """Trials between two looks at the clock where the operations of a trial are not known."""
@@ -69,7 +75,8 @@ def trace_claim(
 ) -> TracedClaim:
     """Traces formula and reference at fixed sizes, pairs (name, number).
 
-    Without ``both_modes`` reverse mode also stands for forward mode.
+    Without ``both_modes``, or where forward mode needs too much memory, reverse mode also stands
+    for forward mode.
 
     Raises:
       FormulaError: from the exception that the formula raised.
@@ -83,6 +90,8 @@ def trace_claim(
     with _raised_as(FunctionError):
         reverse = _jaxpr(reference(claim, "reverse"), one)
         forward = _jaxpr(reference(claim, "forward"), one) if both_modes else reverse
+        if _largest_array(forward) > MOST_INTERMEDIATE:
+            forward = reverse
     names, ranks = _leaf_names(claim, one, [aval.shape for aval in reverse.out_avals])
 
     value = _jaxpr(of_by_primitives(claim), one)
@@ -98,6 +107,11 @@ def trace_claim(
         claim, dict(sizes), formula, forward, reverse, names, ranks, value,
         over_trials(run, programs), _trials_at_once(programs[:3]),
     )  # fmt: skip
+
+
+def _largest_array(program: core.ClosedJaxpr) -> int:
+    shapes = (v.aval.shape for equation in program.jaxpr.eqns for v in equation.outvars)
+    return max(map(math.prod, shapes), default=0)
 
 
 def _trials_at_once(programs: Sequence[core.ClosedJaxpr]) -> int:
@@ -174,6 +188,19 @@ def _entries(arrays: Sequence[Any]) -> int:
 def operations(traced: TracedClaim) -> int:
     """Roughly how many scalar operations formula and reference take at one trial."""
     return _operations(traced.formula) + _operations(traced.reverse)
+
+
+def refuse_large(traced: TracedClaim) -> None:
+    """Refuses a claim whose operations at a point need gigabytes, or minutes, in exact numbers.
+
+    Raises:
+      Unsupported: formula and reference take more than ``MOST_EXACTLY`` operations.
+    """
+    count = operations(traced)
+    if count > MOST_EXACTLY:
+        raise Unsupported(
+            f"about {count:,} operations at an input, exact numbers take {MOST_EXACTLY:,}"
+        )
 
 
 def _operations(program: core.ClosedJaxpr) -> int:

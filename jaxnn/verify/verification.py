@@ -226,7 +226,7 @@ def _fits(
         value, *modes = (array[:trials] for array in arrays)
         layout = Layout("", "as declared", comparison.declared_layout(claim.layout, rank))
         right_shape = layout.arrange(modes[0][0]).shape == value.shape[1:]
-        # NaN is no failure here: where float64 has no finite value, the balls decides.
+        # NaN is no failure here: where float64 has no finite value, the balls decide.
         errors = _errors(value, modes, layout) if right_shape else np.full(trials, np.inf)
         if np.any(errors > claim.tolerance):
             other = comparison.find_layout(claim, value, modes[0], rank)
@@ -269,7 +269,7 @@ def _judge(
     flat = jax.tree.leaves(points)
     awkward = range(len(errors), len(flat[0]))
     step = -(-len(awkward) * comparison.operations(traced) // AFFORDABLE) or 1
-    judgements, deadline = [], time.perf_counter() + JUDGED_SECONDS
+    judgements, doubtful, deadline = [], False, time.perf_counter() + JUDGED_SECONDS
     for trial in (*worst_trials, *awkward[::step]):
         if judgements and time.perf_counter() > deadline:
             break
@@ -278,8 +278,17 @@ def _judge(
         if judgement.outcome == "wrong" and not (values.finite[trial] or judge.is_defined(point)):
             continue  # outside of the domain
         if judgement.outcome == "wrong":
-            return _with_evidence("refuted", traced, judgement, point)
+            limit = judgement.limit
+            detail = (
+                "" if limit is None else f"the formula gives nan here; its limit is {limit:.6g}"
+            )
+            return _with_evidence("refuted", traced, judgement, point, detail=detail)
+        if judgement.outcome == "undecided" and trial < len(errors):
+            doubtful |= not errors[trial] <= claim.tolerance
         judgements.append((judgement, point))
+    if doubtful:
+        reason = "formula and derivative differ at inputs that exact numbers do not decide"
+        return _judged_in_float64(traced, points, values, layouts, errors, reason)
     return _summary(traced, judgements)
 
 
@@ -297,7 +306,7 @@ def _with_evidence(
     """A verdict with the input and the entry that the verdict rests on."""
     structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
     index = tuple(map(int, judgement.index))
-    values = judgement.formula, judgement.reference, judgement.one_sided
+    values = judgement.formula, judgement.reference, judgement.one_sided, judgement.at_least
     return _verdict(
         traced.claim,
         verdict,
@@ -380,12 +389,13 @@ def _judged_in_float64(
 def _diagnosed(claim: Claim, sizes: dict[str, int], seed: int, refuted: Verdict) -> Verdict:
     """The verdict with the diagnosis and the shortest counterexample known."""
     worst, counterexample = shrinking.counterexample(claim, sizes, seed)
+    detail = "" if worst else refuted.detail
     if counterexample is None:
-        worst, counterexample = refuted.worst, refuted.counterexample
+        worst, counterexample, detail = refuted.worst, refuted.counterexample, refuted.detail
     elif worst and counterexample:
         worst = worst._replace(at_least=_proven(claim, worst, counterexample))
     named, alternatives = diagnosis.diagnose(claim, seed)
-    detail = alternatives or ("" if worst else refuted.detail)
+    detail = "; ".join(filter(None, [detail, alternatives]))
     return refuted._replace(
         worst=worst, counterexample=counterexample, diagnosis=named, detail=detail
     )

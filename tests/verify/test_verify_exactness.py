@@ -11,6 +11,7 @@ from jax import lax
 from samples import made
 
 from jaxnn.verify import one_hot, positive, real, verify
+from jaxnn.verify.exact import interpreter
 from jaxnn.verify.verification import _proven, describe
 
 TRIALS = 300
@@ -201,3 +202,44 @@ def test_a_limit_at_a_point_where_the_formula_is_not_a_number_is_called_a_limit(
     assert found.verdict == "refuted"
     zero = not np.any(found.counterexample.inputs["x"])
     assert not zero or np.isnan(found.worst.claimed)
+
+
+def halvings(x):
+    """How often |x_0| can be halved: a loop that ends in float64 alone, by underflow."""
+    halved = lax.while_loop(
+        lambda s: s[0] > 0, lambda s: (s[0] / 2, s[1] + 1), (jnp.abs(x[0]), 0.0)
+    )
+    return halved[1]
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, "holds"), (1, "refuted")])
+def test_a_loop_without_an_end_on_exact_numbers_leaves_float64_to_judge(
+    more, expected, monkeypatch
+):
+    monkeypatch.setattr(interpreter, "MOST_STEPS", 100)
+    found = verdict(lambda x: halvings(x) + more, of=halvings, kind="value", wrt=())
+    assert found.verdict == expected
+    assert found.certificate is None
+
+
+def test_a_claim_too_large_for_exact_numbers_is_judged_in_float64():
+    found = verdict(
+        lambda a, b: 2 * (a @ b) @ b.T,
+        of=lambda a, b: jnp.sum((a @ b) ** 2),
+        wrt="a",
+        inputs={"a": real(120, 120), "b": real(120, 120)},
+    )
+    assert found.verdict == "holds"
+    assert "exact numbers take 4,000,000" in found.detail
+    assert found.certificate is None
+
+
+def test_the_entry_of_a_kink_is_one_with_two_slopes():
+    found = verdict(
+        lambda x: 1.0 * (x <= jnp.sort(x)[1]),
+        of=lambda x: jnp.sum(jnp.sort(x)[:2]),
+        inputs={"x": real(4)},
+    )
+    below, above = found.worst.one_sided
+    assert found.verdict == "kink"
+    assert below != above

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from jax import dtypes
 
-from jaxnn.verify.comparison import Layout, TracedClaim, Values
+from jaxnn.verify.comparison import Layout, TracedClaim, Values, refuse_large
 from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.exact.residues import DEGREE, OutOfTime, Residues
@@ -109,6 +109,7 @@ def certify(
     rng = np.random.default_rng(_digest(traced, seed))
     arithmetic = Residues(Towers(rng, DRAWS), time.thread_time() + seconds)
     try:
+        refuse_large(traced)
         shadows = _shadows(traced, points, values)
         found = _Comparison(traced, arrange, arithmetic, shadows).certified()
     except OutOfTime:

@@ -29,6 +29,9 @@ from jaxnn.verify.exact.positions import (
 )
 from jaxnn.verify.graph import Unsupported, inline, parameter, scan_counts
 
+MOST_STEPS = 10_000
+"""Steps of a while loop: halving until 0 ends in float64 alone, by underflow."""
+
 
 def compile(
     closed: ClosedJaxpr, arithmetic: Arithmetic
@@ -105,9 +108,11 @@ def _while(eqn, arithmetic: Arithmetic) -> Run:
 
     def run(*operands):
         state = list(operands[a + b :])
-        while condition([*operands[:a], *state])[0]:
+        for _ in range(MOST_STEPS):
+            if not condition([*operands[:a], *state])[0]:
+                return state
             state = body([*operands[a : a + b], *state])
-        return state
+        raise Unsupported(f"a while loop took more than {MOST_STEPS:,} steps on exact numbers")
 
     return run
 

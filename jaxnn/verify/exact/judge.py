@@ -17,11 +17,11 @@ import numpy as np
 from flint import arb
 
 from jaxnn.verify.claims import at_path, call
-from jaxnn.verify.comparison import TracedClaim
+from jaxnn.verify.comparison import TracedClaim, refuse_large
 from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.balls import Balls, is_infinite, precision
 from jaxnn.verify.exact.interpreter import compile
-from jaxnn.verify.graph import jit, primitives
+from jaxnn.verify.graph import Unsupported, jit, primitives
 from jaxnn.verify.inputs import NONNEGATIVE_KINDS, REAL_KINDS, Input, is_input, leaves
 from jaxnn.verify.reference import reference as autodiff_of
 from jaxnn.verify.verdict import MANTISSA
@@ -82,8 +82,9 @@ class Judge:
           arrange: per leaf, from jaxnn's layout to the formula's.
 
         Raises:
-          Unsupported: formula or reference has an operation unknown to the balls.
+          Unsupported: formula or reference has an operation unknown to the balls, or too many.
         """
+        refuse_large(traced)
         balls = Balls()
         self._compiled = [compile(jaxpr, balls) for jaxpr in (traced.formula, traced.reverse)]
         self._shapes = [
@@ -116,6 +117,8 @@ class Judge:
                     return self._judge(exactly, point, computed)
                 except Undecided:
                     continue
+                except Unsupported:  # a loop without an end
+                    break
         return Judgement("undecided")
 
     def at_least(
@@ -123,7 +126,7 @@ class Judge:
     ) -> float | None:
         """A proven lower bound of |formula - reference| at an entry; None where none is found."""
         for bits in BITS[:5]:
-            with precision(bits), suppress(Undecided):
+            with precision(bits), suppress(Undecided, Unsupported):
                 exactly = self._exactly(point)
                 difference = (
                     self._formula(exactly)[leaf][index] - self._reference(exactly)[leaf][index]
@@ -134,7 +137,7 @@ class Judge:
 
     def is_defined(self, point: Sequence[np.ndarray]) -> bool:
         """Whether ``of`` has a value at a point, as log x has none at -1."""
-        with precision(BITS[1]), suppress(Undecided):
+        with precision(BITS[1]), suppress(Undecided, Unsupported):
             return _finite(
                 [np.asarray(leaf) for leaf in self._flat(self._value, self._exactly(point))]
             )
@@ -162,7 +165,7 @@ class Judge:
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
                 return Judgement("undefined")
             if self._differs(*one_sided, None, 1e-6, HAIR):
-                if not _finite(reference) or not (differs or self._picks):
+                if not _finite(reference):
                     return Judgement("undefined")
                 return _worst("kink", formula, reference, one_sided)
             if not differs:
@@ -376,10 +379,8 @@ def _worst(
     one_sided: tuple[Enclosed, Enclosed] | None = None,
 ) -> Judgement:
     """A judgement that names the entry with the largest difference; NaN counts as infinite."""
-    distances = [
-        np.abs(np.asarray(f - r, object).astype(float))
-        for f, r in zip(formula, reference, strict=True)
-    ]
+    pairs = zip(*(one_sided or (formula, reference)), strict=True)  # at a kink the largest jump
+    distances = [np.abs(np.asarray(a - b, object).astype(float)) for a, b in pairs]
     leaf, index = _largest_at([np.nan_to_num(d, nan=np.inf, posinf=np.inf) for d in distances])
     limits = None
     if one_sided is not None:
