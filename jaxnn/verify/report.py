@@ -253,7 +253,7 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (arrays, certificate, difference, entry, number, sizes)
+    words = (arrays, certificate, difference, entry, number, proof, sizes)
     environment.globals |= {function.__name__: function for function in words}
     environment.globals |= {"certified": CERTIFIED, "kinds": KINDS, "verdicts": VERDICTS}
     environment.filters |= {"mathml": mathml, "digest": _digest}

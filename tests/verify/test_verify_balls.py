@@ -571,7 +571,12 @@ LARGE_OPERATIONS = {
         lambda x: pooled(x, lax.add, 0.0, window_dilation=(1, 1, 1, 2)),
         [IMAGES],
     ),
+    "gradient of a max-pool of infinities": (
+        jax.grad(lambda x: jnp.sum(jnp.arange(4.0) * pooled(x).ravel())),
+        [np.full((4, 4), -INF)],
+    ),
     "inverse": (jnp.linalg.inv, [SQUARE]),
+    "rows exchanged": (lax.linalg.lu, [SQUARE]),
     "solve": (jnp.linalg.solve, [SQUARE, Z]),
     "gradient of solve": (summed(jnp.linalg.solve), [SQUARE, Z]),
     "determinant": (jnp.linalg.det, [SQUARE]),
@@ -620,6 +625,7 @@ def test_an_inverse_is_enclosed():
         (lambda x: jnp.where(x * (1 / x) > 1.0, 1.0, 2.0), 3.0),
         (lambda x: jnp.floor(jnp.log(jnp.exp(x))).astype(int), 2.0),
         (lambda x: jnp.linalg.eigh(x * jnp.eye(2))[1], 2.0),
+        (lambda x: (jnp.sin(x) ** 2 + jnp.cos(x) ** 2 - 1).astype(jnp.float32), 0.7),
     ],
 )
 def test_what_the_balls_do_not_decide_is_undecided(function, x):

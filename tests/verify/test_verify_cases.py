@@ -68,6 +68,18 @@ def test_gradients_are_matched_by_the_names_of_their_parameters(what):
     assert judged.verdict == "holds"
 
 
+def test_a_name_that_fits_two_parameters_is_refused():
+    layers = {"p": {"w": real("n")}, "q": {"w": real("n")}}
+    judged = verdict_on(
+        lambda p, q: {"w": q["w"]},
+        of=lambda p, q: jnp.sum(p["w"] * q["w"]),
+        wrt=("p['w']", "q['w']"),
+        inputs=layers,
+    )
+    assert judged.verdict == "error"
+    assert "the formula returns the parts 'w', expected" in judged.detail
+
+
 def test_exchanged_gradients_in_a_dict_are_refuted():
     def formula(w, b, x, y):
         return dict(zip("bw", by_w_and_b(w, b, x, y), strict=True))

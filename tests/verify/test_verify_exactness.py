@@ -10,8 +10,11 @@ import sympy
 from jax import lax
 from samples import made
 
-from jaxnn.verify import one_hot, positive, real, verify
+from jaxnn.verify import one_hot, positive, real, simplex, verify
+from jaxnn.verify.comparison import evaluate, trace_claim
 from jaxnn.verify.exact import interpreter
+from jaxnn.verify.exact.balls import precision
+from jaxnn.verify.exact.judge import _constrained
 from jaxnn.verify.verification import _proven, describe
 
 TRIALS = 300
@@ -236,10 +239,27 @@ def test_a_claim_too_large_for_exact_numbers_is_judged_in_float64():
 
 def test_the_entry_of_a_kink_is_one_with_two_slopes():
     found = verdict(
-        lambda x: 1.0 * (x <= jnp.sort(x)[1]),
-        of=lambda x: jnp.sum(jnp.sort(x)[:2]),
-        inputs={"x": real(4)},
+        lambda x: 1.0 * (x <= jnp.sort(x)[9]),
+        of=lambda x: jnp.sum(jnp.sort(x)[:10]),
+        inputs={"x": real(30)},
     )
     below, above = found.worst.one_sided
     assert found.verdict == "kink"
     assert below != above
+
+
+def test_probabilities_have_a_sum_of_exactly_one_in_balls():
+    third = np.full(3, 1 / 3)
+    thirds = np.stack([third, np.array([0.1, 0.2, 0.7])], axis=1)
+    with precision(4096):
+        exactly = _constrained(thirds, simplex("C", "N", axis=0))
+        assert exactly.sum(axis=0).tolist() == [1, 1]
+    np.testing.assert_allclose(exactly.astype(float), thirds, rtol=1e-15)
+
+
+def test_a_time_limit_leaves_the_least_number_of_trials():
+    claimed = made(lambda x: 3 * x**2, of=lambda x: jnp.sum(x**3))
+    with jax.enable_x64(True):
+        traced = trace_claim(claimed, (("n", 3),))._replace(chunk=4)
+        done = evaluate(traced, [np.ones((40, 3))], seconds=0.0, least=10)
+    assert len(done.finite) == len(done.reference[0]) == 12

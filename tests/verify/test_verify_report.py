@@ -167,6 +167,7 @@ def test_the_page_shows_the_evidence():
         "One example per column.",
         "sign in z : the claim is the negative of the derivative",
         "gradient by params[0].weight, entry [0, 1]: claimed nan , true -inf",
+        "proved: they differ by at least 0.25",
         "n = 2",
         "params[0].weight = [[1, 0.5]]",
         "10,000 random trials",
@@ -260,6 +261,12 @@ def test_the_page_shows_the_code_of_formula_and_objective():
         "def formula(z):\n    return 2 * z",
         "def square(z):\n    return jnp.sum(z**2)",
     ]
+
+
+def test_a_line_with_formula_and_objective_is_shown_once():
+    (same,) = claims.descriptions([claimed()])
+    same = same._replace(formula_code="both", function_code="both")
+    assert to_html([(same, verdict())]).count("<code>both<") == 1
 
 
 def test_the_code_is_open_where_a_reader_looks_for_a_mistake():

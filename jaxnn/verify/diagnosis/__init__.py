@@ -189,7 +189,7 @@ class _Search:
             if self._fewest() <= enough:
                 break
         found = self._simplest()
-        small = f"right to 9 digits but for inputs of about {spread:g}" if spread else ""
+        small = f"right to 9 digits but for inputs of about {spread:g} or less" if spread else ""
         return found._replace(detail=small or found.detail)
 
     def _fewest(self) -> int:
