@@ -3,9 +3,14 @@
 from jaxnn.search.journal import CorruptLogError, ReproducibilityError, RunFolderError
 from jaxnn.search.loop import Status
 from jaxnn.search.methods import Method, Round, Scores, Trial
-from jaxnn.search.methods.halving import hyperband, successive_halving
 from jaxnn.search.methods.pbt import population_based
-from jaxnn.search.methods.sampling import grid, random, sobol
+from jaxnn.search.methods.sampling import (
+    grid,
+    hyperband,
+    random,
+    sobol,
+    successive_halving,
+)
 from jaxnn.search.methods.tpe import optuna
 from jaxnn.search.result import AllDivergedError, Best, FinalScores, Result
 from jaxnn.search.search import search

@@ -23,9 +23,14 @@ from jaxnn.population import check_mesh
 from jaxnn.search.journal import TRACED, Journal
 from jaxnn.search.loop import Loop, Status
 from jaxnn.search.methods import BuiltIn, Method, Round, Rounds, checked_round
-from jaxnn.search.methods.halving import hyperband, successive_halving
 from jaxnn.search.methods.pbt import population_based
-from jaxnn.search.methods.sampling import grid, random, sobol
+from jaxnn.search.methods.sampling import (
+    grid,
+    hyperband,
+    random,
+    sobol,
+    successive_halving,
+)
 from jaxnn.search.methods.tpe import optuna
 from jaxnn.search.result import RULES, Result, may_be_chosen
 from jaxnn.search.space import Config, Domain, Space, SpaceError, readable

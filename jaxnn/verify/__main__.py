@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
     from cyclopts import CycloptsError
 
     from jaxnn.reporting import outputs_that_last
-    from jaxnn.verify.loading import UnusableFile
     from jaxnn.verify.runner import end_without_threads
+    from jaxnn.verify.worker import UnusableFile
 
     try:
         command, bound, _ = _app(program).parse_args(argv, exit_on_error=False, print_error=False)

@@ -19,9 +19,8 @@ from typing import Any, TypeVar
 from jaxnn.devices import core_count
 from jaxnn.reporting import printable
 from jaxnn.verify.claims import Description, descriptions
-from jaxnn.verify.loading import UnusableFile, check_file
 from jaxnn.verify.verdict import Verdict
-from jaxnn.verify.worker import decode, described, loaded, verified
+from jaxnn.verify.worker import UnusableFile, check_file, decode, described, loaded, verified
 
 Entry = tuple[Description, Verdict]
 

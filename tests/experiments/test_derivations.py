@@ -14,8 +14,8 @@ import pytest
 from experiments import derivations
 from experiments.claims.expected import EXPECTED
 from jaxnn.verify import Finding, Verdict, inputs
-from jaxnn.verify.loading import load_claims
 from jaxnn.verify.report import mathml
+from jaxnn.verify.worker import load_claims
 
 
 def names(text: str) -> set[str]:

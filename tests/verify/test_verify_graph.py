@@ -15,7 +15,7 @@ from samples import made, verdict_on
 from jaxnn.verify import verify
 from jaxnn.verify.comparison import trace_claim
 from jaxnn.verify.graph import build_graph, by_primitives, evaluate, is_library, source_name
-from jaxnn.verify.loading import load_claims
+from jaxnn.verify.worker import load_claims
 
 pytestmark = pytest.mark.usefixtures("x64")
 

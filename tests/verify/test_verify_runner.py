@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from jaxnn.verify import Verdict, runner
-from jaxnn.verify.loading import UnusableFile, load_claims
 from jaxnn.verify.report import arrays
+from jaxnn.verify.worker import UnusableFile, load_claims
 
 HEAD = """\
 import jax.numpy as jnp
