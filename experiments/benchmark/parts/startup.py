@@ -60,7 +60,7 @@ PROGRAMS = (
     Program(SOFTMAX, "Equinox + optax", "equinox"),
     Program(SOFTMAX, "Keras on JAX", "keras"),
     Program(ARCHITECTURES, "jaxnn", "architectures", ARCHITECTURES),
-    Program(ARCHITECTURES, "PyTorch", "pytorch", "experiments.benchmark.architectures_in_pytorch"),
+    Program(ARCHITECTURES, "PyTorch", "architectures_in_pytorch"),
 )
 
 

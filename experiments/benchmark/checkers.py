@@ -1,17 +1,21 @@
 """Peers of ``jaxnn.verify``: gradient checkers after their documentation, with default tolerances.
 
-All checkers are given equal claims at equal points, in float64.
+All checkers are given equal claims at equal points, in float64. A checker imports the library of
+the checker when loaded.
 """
 
+# pyright: reportMissingImports=false
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from experiments.benchmark.process import optional
 from experiments.mutants import MUTANTS, Case
@@ -19,6 +23,7 @@ from experiments.mutants.judging import NOT_REFUTED, Outcome
 from jaxnn.types import PyTree
 from jaxnn.verify import Claim
 from jaxnn.verify.claims import at_path, call, learning_rate_name, with_path
+from jaxnn.verify.graph import jit
 from jaxnn.verify.inputs import draw, draw_sizes
 
 Inputs = Mapping[str, PyTree]
@@ -105,6 +110,152 @@ class Checker(NamedTuple):
     check_softmax: Callable[[np.ndarray], object]  # at logits, all in the checker's library
 
 
+def torch_checker(*, fast_mode: bool) -> Checker:
+    """``torch.autograd.gradcheck`` of an ``autograd.Function`` with the claimed backward.
+
+    Every entry of the Jacobian against centred differences, or with ``fast_mode`` a random
+    direction.
+    """
+    import torch
+
+    def check(function: Callable, derivatives: Callable, parts: Parts) -> None:
+        """Checks functions of tensors, the derivatives [*value, *part]."""
+
+        class Stated(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, *parts):
+                ctx.save_for_backward(*parts)
+                return function(*parts)
+
+            @staticmethod
+            def backward(ctx, gradient):
+                found = derivatives(*ctx.saved_tensors)
+                return tuple(torch.tensordot(gradient, t, dims=gradient.ndim) for t in found)
+
+        tensors = tuple(torch.tensor(part, requires_grad=True) for part in parts)
+        torch.autograd.gradcheck(Stated.apply, tensors, fast_mode=fast_mode)
+
+    def check_of(statement: Statement) -> Callable[[Point], None]:
+        function, derivative = map(jit, statement)
+
+        def at(point: Point) -> None:
+            def evaluated(function: Callable, *parts: torch.Tensor) -> Any:
+                value = function([part.detach().numpy() for part in parts], point.inputs)
+                return jax.tree.map(lambda array: torch.tensor(np.asarray(array)), value)
+
+            check(partial(evaluated, function), partial(evaluated, derivative), point.parts)
+
+        return at
+
+    def jacobian(z: torch.Tensor) -> list[torch.Tensor]:
+        p = torch.softmax(z, 0)
+        return [torch.diag(p) - torch.outer(p, p)]
+
+    return Checker(check_of, lambda z: check(partial(torch.softmax, dim=0), jacobian, [z]))
+
+
+@lru_cache(maxsize=1)  # compiled once for both checkers on JAX
+def with_derivative(statement: Statement) -> Callable[..., jax.Array]:
+    """The function with the claimed derivative as JAX's rule."""
+
+    @jax.custom_jvp
+    def function(parts, inputs):
+        return statement.function(parts, inputs)
+
+    @function.defjvp
+    def _(primals, tangents):
+        value, derivatives = function(*primals), statement.derivative(*primals)
+        steps = [
+            jnp.tensordot(derivative, tangent, tangent.ndim)
+            for derivative, tangent in zip(derivatives, tangents[0], strict=True)
+        ]
+        return value, jnp.asarray(sum(steps))
+
+    return jax.jit(function)
+
+
+def softmax_jacobian(parts: Parts, _: Inputs) -> list[jax.Array]:
+    """diag(p) - p p^T of the softmax p (S1.1)."""
+    p = jax.nn.softmax(*parts)
+    return [jnp.diag(p) - jnp.outer(p, p)]
+
+
+SOFTMAX = Statement(lambda parts, _: jax.nn.softmax(*parts), softmax_jacobian)
+
+
+def jax_checker(numerical_check: Callable[..., object]) -> Checker:
+    """A check of ``custom_jvp`` functions with the claimed derivative, first order.
+
+    ``jax.test_util.check_grads``, in both modes: a random direction against centred differences.
+    ``chex.assert_numerical_grads``: JAX's checker with an absolute tolerance of 0.01 per entry of
+    the first argument.
+    """
+
+    def check_of(statement: Statement) -> Callable[[Point], None]:
+        function = with_derivative(statement)
+
+        def check(point: Point) -> None:
+            numerical_check(lambda *parts: function(parts, point.inputs), point.parts, order=1)
+
+        return check
+
+    return Checker(check_of, lambda z: check_of(SOFTMAX)(Point([z], {})))
+
+
+def gradcheck_naive(f: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> None:
+    """Compares every entry of the gradient of ``f`` at x with a centred difference (S4.6).
+
+    Raises:
+      AssertionError: a relative difference is above 1e-5.
+    """
+    _, gradient = f(x)
+    h = 1e-4
+    for index in np.ndindex(x.shape):
+        before = x[index]
+        x[index] = before + h
+        above, _ = f(x)
+        x[index] = before - h
+        below, _ = f(x)
+        x[index] = before
+        numerical = (above - below) / (2 * h)
+        scale = max(1, abs(numerical), abs(gradient[index]))
+        if abs(numerical - gradient[index]) / scale > 1e-5:
+            raise AssertionError(f"{gradient[index]} at {index}, expected {numerical}")
+
+
+def naive_check_of(statement: Statement) -> Callable[[Point], None]:
+    """The students' checker of every row of a Jacobian; several parameters are a long vector."""
+    function, derivative = map(jit, statement)
+
+    def check(point: Point) -> None:
+        several = len(point.parts) > 1
+        as_one: Any = ravel_pytree if several else lambda parts: (parts[0], lambda x: [x])
+        start, parts_of = as_one(point.parts)
+
+        def at(x: np.ndarray, entry: tuple[int, ...]) -> tuple[float, np.ndarray]:
+            parts = parts_of(x)
+            derivatives = derivative(parts, point.inputs)
+            row, _ = as_one([np.asarray(derivative)[entry] for derivative in derivatives])
+            return float(function(parts, point.inputs)[entry]), np.asarray(row)
+
+        for entry in np.ndindex(function(point.parts, point.inputs).shape):
+            gradcheck_naive(partial(at, entry=entry), np.array(start))
+
+    return check
+
+
+def naive_check_softmax(z: np.ndarray) -> None:
+    """The students' checker of the Jacobian of the softmax, row by row, in NumPy."""
+
+    def row(z: np.ndarray, i: int) -> tuple[float, np.ndarray]:
+        exponentials = np.exp(z - z.max())
+        p = exponentials / exponentials.sum()
+        return p[i], np.where(np.arange(len(z)) == i, p, 0) - p[i] * p
+
+    for i in range(len(z)):
+        gradcheck_naive(partial(row, i=i), z)
+
+
 LABELS = {
     "torch_gradcheck": "torch.autograd.gradcheck",
     "torch_gradcheck_fast": "torch.autograd.gradcheck, fast_mode",
@@ -112,13 +263,17 @@ LABELS = {
     "chex_numerical_grads": "chex.assert_numerical_grads",
     "gradcheck_naive": "gradcheck_naive (NumPy)",
 }
-MODULES = {"torch": "on_torch", "jax": "on_jax", "chex": "on_jax", "gradcheck": "on_numpy"}
 
 
+@cache
 def load(name: str) -> Checker:
     """The checker; raises ModuleNotFoundError if a package is missing."""
-    module = MODULES[name.partition("_")[0]]
-    return import_module(f"{__name__}.{module}").CHECKERS[name]
+    if name == "gradcheck_naive":
+        return Checker(naive_check_of, naive_check_softmax)
+    if name.startswith("torch"):
+        return torch_checker(fast_mode=name.endswith("fast"))
+    module, function = LABELS[name].rsplit(".", 1)
+    return jax_checker(getattr(import_module(module), function))
 
 
 def present() -> dict[str, Checker]:
