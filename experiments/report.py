@@ -1,7 +1,8 @@
 """Measures over the seeds."""
 
 from collections.abc import Iterable
-from typing import TypedDict
+from statistics import median
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -29,3 +30,9 @@ def mean_and_std(measure: Summary, digits: int = 4) -> str:
     """The cell of a table: ``0.0785 ± 0.0012``, or the mean alone for a single seed."""
     mean, std = measure["mean"], measure["std"]
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def figures(values: Iterable[float]) -> dict[str, Any]:
+    """The repetitions of a measure and their median, the form of results.json."""
+    column = [float(value) for value in values]
+    return {"median": median(column), "values": column}

@@ -20,9 +20,8 @@ import jax
 import numpy as np
 
 from experiments import harness
-from experiments.benchmark.machine import peak_gflops
-from experiments.benchmark.problem import flops_per_step
 from experiments.config import DataConfig, Whole
+from experiments.machine import flops_per_step, peak_gflops
 from experiments.processes import seconds_of
 from experiments.report import mean_and_std, summary
 from jaxnn import Splits

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from experiments import harness
-from experiments.benchmark import machine, problem
+from experiments import harness, machine
+from experiments.benchmark import problem
 from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.part import Bench, Goal, Part, Results
 from experiments.config import DataConfig, Whole

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 Results = Mapping[str, Any]
@@ -103,9 +102,3 @@ class Part(NamedTuple):
     tables: Callable[[Results], list[Table]]  # of all entries, as are the next two
     goals: Callable[[Results], list[Goal]] = lambda _: []
     figures: Callable[[Results], Mapping[str, Any]] = lambda _: {}  # by file name
-
-
-def figures(values: Iterable[float]) -> dict[str, Any]:
-    """The repetitions of a measure and their median, the form of results.json."""
-    column = [float(value) for value in values]
-    return {"median": median(column), "values": column}

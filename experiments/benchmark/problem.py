@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,16 +105,6 @@ def network_name(sizes: Any) -> str:
 def cores_name(count: int) -> str:
     """As in 1 core, 2 cores."""
     return f"{count} core{'' if count == 1 else 's'}"
-
-
-def flops_per_step(sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> int:
-    """Floating-point operations of the matrix products of one model and step.
-
-    A layer has one product forward and two backward, of 2 * B * in * out each; the first layer
-    needs no gradient to its input.
-    """
-    products = [2 * batch_size * i * o for i, o in pairwise(sizes)]
-    return 3 * sum(products) - products[0]
 
 
 def mnist_shaped(data: Any, count: int) -> Examples:

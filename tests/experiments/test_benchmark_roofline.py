@@ -6,8 +6,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from experiments import harness
-from experiments.benchmark import machine, problem
+from experiments import harness, machine
+from experiments.benchmark import problem
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import roofline

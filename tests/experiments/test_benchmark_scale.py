@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmark.machine import usable_cores
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import scale
 from experiments.benchmark.parts.scale import Case
 from experiments.benchmark.problem import Examples, store
 from experiments.harness import Run
+from experiments.machine import usable_cores
 from experiments.processes import ProcessError
 
 SOFTMAX, MLP = (784, 10), (784, 50, 50, 10)

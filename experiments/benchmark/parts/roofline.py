@@ -2,7 +2,7 @@
 
 For one model and step:
 
-- arithmetic: the matrix products (``problem.flops_per_step``); elementwise functions are free.
+- arithmetic: the matrix products (``machine.flops_per_step``); elementwise functions are free.
 - minibatch: the rows are read once, from the training examples in memory or in the cache that holds
   the examples: 1 byte per pixel for jaxnn, 4 for the peers, which keep floating point. Models
   trained together share a reading: a block on jaxnn's devices, all models under ``vmap``.
@@ -22,18 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from experiments.benchmark import machine
+from experiments import machine
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.machine import bandwidth_at, peak_gflops
-from experiments.benchmark.part import Bench, Part, Results, Table, figures, table
-from experiments.benchmark.problem import (
-    BATCH_SIZE,
-    NETWORKS,
-    cores_name,
-    flops_per_step,
-    network_name,
-    restore,
-)
+from experiments.benchmark.part import Bench, Part, Results, Table, table
+from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, cores_name, network_name, restore
+from experiments.machine import bandwidth_at, flops_per_step, peak_gflops
+from experiments.report import figures
 from jaxnn import MLP, Spec
 from jaxnn.population import default_block_size
 

@@ -14,16 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.benchmark.machine import peak_gflops, processor
-from experiments.benchmark.part import Bench, Part, Results, Table, figures, table
-from experiments.benchmark.problem import (
-    NETWORKS,
-    cores_name,
-    flops_per_step,
-    network_name,
-    restore,
-)
+from experiments.benchmark.part import Bench, Part, Results, Table, table
+from experiments.benchmark.problem import NETWORKS, cores_name, network_name, restore
 from experiments.benchmark.process import running
+from experiments.machine import flops_per_step, peak_gflops, processor
+from experiments.report import figures
 from jaxnn import MLP, Data, Hyper, Spec, train_population
 from jaxnn.devices import population_mesh, use_all_cores
 from jaxnn.population import default_block_size

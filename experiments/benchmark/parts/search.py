@@ -14,10 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, table
 from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, network_name, restore
 from experiments.benchmark.process import optional, running
 from experiments.benchmark.searches import Job
+from experiments.report import figures
 
 SIZES = NETWORKS["softmax"]
 CONFIGURATIONS, QUICK_CONFIGURATIONS = 64, 4
@@ -55,24 +56,15 @@ NOTES = (
 )
 
 
-class Searcher(NamedTuple):
-    """A line of the table."""
-
-    label: str
-    program: str  # of experiments.benchmark.searches
-    method: str
-
-
-SEARCHERS = {
-    "jaxnn_random": Searcher("jaxnn, random", "jaxnn", "random"),
-    "jaxnn_halving": Searcher("jaxnn, successive halving", "jaxnn", "successive_halving"),
-    "optuna": Searcher("Optuna (TPE, pruned) + PyTorch", "optuna", "tpe"),
-    "sklearn_randomized": Searcher(
-        "scikit-learn, RandomizedSearchCV", "scikit_learn", "randomized"
-    ),
-    "sklearn_halving": Searcher("scikit-learn, HalvingRandomSearchCV", "scikit_learn", "halving"),
-    "keras_tuner": Searcher("Keras Tuner, Hyperband, on JAX", "keras_tuner", "hyperband"),
+SEARCHERS = {  # name: (label, program of experiments.benchmark.searches, method)
+    "jaxnn_random": ("jaxnn, random", "jaxnn", "random"),
+    "jaxnn_halving": ("jaxnn, successive halving", "jaxnn", "successive_halving"),
+    "optuna": ("Optuna (TPE, pruned) + PyTorch", "optuna", "tpe"),
+    "sklearn_randomized": ("scikit-learn, RandomizedSearchCV", "scikit_learn", "randomized"),
+    "sklearn_halving": ("scikit-learn, HalvingRandomSearchCV", "scikit_learn", "halving"),
+    "keras_tuner": ("Keras Tuner, Hyperband, on JAX", "keras_tuner", "hyperband"),
 }
+LABELS = {name: label for name, (label, *_) in SEARCHERS.items()}
 COMPILE = "jaxnn", "keras_tuner"  # and keep their programs; the rest is as warm as cold
 OURS = "jaxnn_random", "jaxnn_halving"
 
@@ -129,9 +121,9 @@ def measure(bench: Bench) -> Results:
 
 def watch(program: str, job: Job, examples: int, cache: Path) -> Watched:
     """Runs a search, with the folder of compiled programs and the number of validation examples."""
-    module, arguments = "experiments.benchmark.searches", (program, json.dumps(job._asdict()))
+    arguments = "experiments.benchmark.searches", program, json.dumps(job._asdict())
     environment = ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
-    with running(module, *arguments, environment=environment, name=program) as process:
+    with running(*arguments, environment=environment, name=program) as process:
         told = [(at, json.loads(line)) for at, line in process.lines()]
         seconds = time.time() - process.began
     imported = next(at for at, line in told if "imported" in line)
@@ -213,7 +205,7 @@ def tables(results: Results) -> list[Table]:
         row = found["searches"][name]
         starts = {start: row[start] | {"reached": texts[start][name]} for start in STARTS}
         percent = 100 * row["accuracy"]["median"]
-        rows.append({"label": SEARCHERS[name].label, "percent": percent, **starts})
+        rows.append({"label": LABELS[name], "percent": percent, **starts})
     title = (
         f"A search of {found['configurations']} configurations of {network_name(found['sizes'])}, "
         f"at most {found['epochs']} epochs each, from the start of the process"
@@ -229,7 +221,7 @@ def tables(results: Results) -> list[Table]:
         if sure and not peers[0].always:
             notes.append(
                 f"The fastest peer that always reached the accuracy, {start}, is "
-                f"{SEARCHERS[sure[0].name].label}: it takes {sure[0].seconds / ours.seconds:.2f} "
+                f"{LABELS[sure[0].name]}: it takes {sure[0].seconds / ours.seconds:.2f} "
                 "times as long as jaxnn."
             )
     return [table(title, rows, COLUMNS, notes)]
@@ -239,10 +231,8 @@ def goals(results: Results) -> list[Goal]:
     """jaxnn's better method against the fastest peer, cold and warm."""
     required = []
     for start, ours, (peer, *_) in duels(results["search"]):
-        what = (
-            f"search, {start}, to the same accuracy: {SEARCHERS[ours.name].label} against the "
-            f"fastest peer, {SEARCHERS[peer.name].label}"
-        )
+        what = f"search, {start}, to the same accuracy: {LABELS[ours.name]} against the fastest "
+        what += f"peer, {LABELS[peer.name]}"
         what += "" if peer.always else " (which did not always reach it)"
         required.append(Goal(what, REQUIRED[start], peer.seconds / ours.seconds))
     return required

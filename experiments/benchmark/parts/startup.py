@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, ranked, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, ranked, table
 from experiments.benchmark.problem import store
 from experiments.benchmark.process import optional, running
+from experiments.report import figures
 from jaxnn.data import load
 
 STAGES = {"imports": "imported (s)", "first_step": "first step (s)", "result": "result (s)"}

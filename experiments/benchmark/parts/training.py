@@ -16,17 +16,12 @@ import jax
 import numpy as np
 
 from experiments.benchmark.contender import CONTENDERS
-from experiments.benchmark.machine import peak_gflops, products_microseconds
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, ranked, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, ranked, table
 from experiments.benchmark.parts.roofline import bounded
-from experiments.benchmark.problem import (
-    NETWORKS,
-    cores_name,
-    flops_per_step,
-    network_name,
-    restore,
-)
+from experiments.benchmark.problem import NETWORKS, cores_name, network_name, restore
 from experiments.benchmark.process import Program, hired, optional
+from experiments.machine import flops_per_step, peak_gflops, products_microseconds
+from experiments.report import figures
 from jaxnn import MLP, Spec
 from jaxnn.population import default_block_size
 

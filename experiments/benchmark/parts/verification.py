@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from experiments.benchmark import checkers as peers
-from experiments.benchmark.part import Bench, Goal, Part, Results, Table, figures, table
+from experiments.benchmark.part import Bench, Goal, Part, Results, Table, table
 from experiments.mutants import CASES
 from experiments.mutants.judging import outcomes
 from experiments.mutants.pool import over_processes
+from experiments.report import figures
 from experiments.verification_speed import LOGITS, compare, seconds
 
 JAXNN = "jaxnn"

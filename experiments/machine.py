@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.benchmark.part import figures
-from experiments.benchmark.problem import BATCH_SIZE
+from experiments.report import figures
 from jaxnn.devices import population_mesh
 from jaxnn.types import Array
 
 PEAK_SIZE = 2048
+BATCH_SIZE = 100  # of a training step
 STEPS = 50  # of the matrix products in a timed call
 WORKING_SETS = tuple(2**power for power in (15, 17, 19, 21, 23, 25, 27, 28))  # 32 KB to 256 MB
 MOVED, QUICK_MOVED = 2**30, 2**24  # least bytes per device in a timed call
@@ -82,6 +82,16 @@ def peak_gflops(repeats: int = 5) -> float:
     sharded = jax.device_put(matrix, NamedSharding(mesh, SPLIT))
     taken = median(seconds_of_call(lambda: square(sharded), repeats))
     return mesh.size * 2 * PEAK_SIZE**3 / taken / 1e9
+
+
+def flops_per_step(sizes: tuple[int, ...], batch_size: int = BATCH_SIZE) -> int:
+    """Floating-point operations of the matrix products of one model and step.
+
+    A layer has one product forward and two backward, of 2 * B * in * out each; the first layer
+    needs no gradient to its input.
+    """
+    products = [2 * batch_size * i * o for i, o in pairwise(sizes)]
+    return 3 * sum(products) - products[0]
 
 
 def products_microseconds(sizes: tuple[int, ...], models: int, repeats: int = 5) -> float:
