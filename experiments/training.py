@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.config import DataConfig, Whole
 from experiments.report import summary
-from jaxnn import MLP, NEVER, Data, Hyper, Metrics, Spec, Splits, parameter_count, train_population
+from jaxnn import MLP, NEVER, Hyper, Metrics, Spec, Splits, parameter_count, train_population
 from jaxnn.optimizers import reads
 from jaxnn.reporting import no_better
 from jaxnn.types import OptimizerName, ScheduleName
@@ -78,10 +78,7 @@ class TrainingConfig(DataConfig):
         if self.validation >= count:
             raise self.refusal("validation", f"less than the {count} training examples")
         cut = count - self.validation
-        inputs, targets, scale = loaded.train
-        return Splits(
-            Data(inputs[:cut], targets[:cut], scale), Data(inputs[cut:], targets[cut:], scale)
-        )
+        return Splits(loaded.train.rows(slice(cut)), loaded.train.rows(slice(cut, None)))
 
 
 class Setting(NamedTuple):

@@ -31,13 +31,13 @@ from jaxnn.train import (
     train,
     train_step,
 )
-from jaxnn.types import Data, Hyper, Layer, Network, Splits
+from jaxnn.types import Data, Hyper, Layer, Network, Splits, Variables
 
 __version__ = "0.2.0"
 
 __all__ = [
     "MLP", "NEVER", "Data", "History", "Hyper", "Layer", "Metrics", "Network", "Population", "Spec",
-    "Splits", "State", "apply", "best", "cross_entropy", "evaluate", "init", "init_state",
-    "l2_penalty", "logistic", "loss", "objective", "parameter_count", "softmax", "squared_error",
-    "train", "train_population", "train_step",
+    "Splits", "State", "Variables", "apply", "best", "cross_entropy", "evaluate", "init",
+    "init_state", "l2_penalty", "logistic", "loss", "objective", "parameter_count", "softmax",
+    "squared_error", "train", "train_population", "train_step",
 ]  # fmt: skip

@@ -1,10 +1,15 @@
 """Losses of one example, the L2 penalty and the classification error.
 
 Every loss takes the logits z [C] and the target of ONE example; ``jax.vmap`` them over a minibatch.
-All losses are finite, with finite gradients, for logits up to +-1e30, and accept a logit of -inf
-where the target is 0. Logits and a target whose shapes do not fit each other are a ValueError.
+Keyword parameters with a number as default, such as ``label_smoothing``, are hyperparameters that
+training reads from a field of ``Hyper``; evaluations keep the default, so that the losses of
+different configurations are comparable. All losses of classes are finite, with finite gradients,
+for logits up to +-1e30, and accept a logit of -inf where the target is 0. Logits and a target whose
+shapes do not fit each other are a ValueError.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -18,7 +23,7 @@ log_softmax = jax.nn.log_softmax
 sigmoid = jax.nn.sigmoid
 
 
-def cross_entropy(logits: Array, target: ArrayLike) -> Array:
+def cross_entropy(logits: Array, target: ArrayLike, *, label_smoothing: ArrayLike = 0.0) -> Array:
     """Softmax cross-entropy, natural logarithm.
 
     J(z) = -sum_i y_i log p_i with p = softmax(z) and log p_i = z_i - log sum_j exp z_j.
@@ -26,6 +31,7 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
     Args:
       logits: z, shape [C].
       target: a class index (integer scalar), or any probability vector y, shape [C].
+      label_smoothing: e in [0, 1]: (1 - e) y + e / C takes the place of y (Szegedy et al., 2016).
 
     Returns:
       The loss in nats, a scalar.
@@ -33,6 +39,10 @@ def cross_entropy(logits: Array, target: ArrayLike) -> Array:
     Source: S1.2.
     """
     logits, target = check_target("cross_entropy", logits, target)
+    if not isinstance(label_smoothing, float) or label_smoothing:
+        share = jnp.asarray(label_smoothing)
+        uniform = -jnp.mean(log_softmax(logits))
+        return (1 - share) * cross_entropy(logits, target) + share * uniform
     if target.ndim:
         return -jnp.sum(_weighted(target, log_softmax(logits)))
     largest = jax.lax.stop_gradient(jnp.max(logits))
@@ -86,7 +96,126 @@ def logistic(logits: Array, target: ArrayLike) -> Array:
     return _weighted(y, jax.nn.softplus(-z)) + _weighted(1 - y, jax.nn.softplus(z))
 
 
-LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error, "logistic": logistic}
+def focal(logits: Array, target: ArrayLike, *, gamma: ArrayLike = 2.0) -> Array:
+    """Focal loss: cross-entropy with less weight on examples that are classified well.
+
+    J(z) = -sum_i y_i (1 - p_i)^gamma log p_i with p = softmax(z).
+
+    Args:
+      logits: z, shape [C].
+      target: a class index (integer scalar), or any probability vector y, shape [C].
+      gamma: at least 0; 0 gives the cross-entropy.
+
+    Returns:
+      The loss in nats, a scalar.
+
+    Source: Lin et al., Focal loss for dense object detection, 2017.
+    """
+    logits, target = check_target("focal", logits, target)
+    log_p = log_softmax(logits)
+    rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)  # 1 - p
+    values = -jnp.exp(gamma * jnp.log(rest)) * log_p
+    return jnp.sum(_weighted(target, values)) if target.ndim else values[target]
+
+
+def mse(outputs: Array, target: ArrayLike) -> Array:
+    """Squared error of a regression, the mean over K outputs: 1/K sum_k (z_k - t_k)^2.
+
+    Args:
+      outputs: z, shape [K].
+      target: t, shape [K]; a scalar where K is 1.
+
+    Returns:
+      The loss, a scalar, in the squared unit of the targets.
+    """
+    return jnp.mean(_deviations("mse", outputs, target) ** 2)
+
+
+def mae(outputs: Array, target: ArrayLike) -> Array:
+    """Absolute error of a regression, the mean over K outputs: 1/K sum_k |z_k - t_k|.
+
+    Args:
+      outputs: z, shape [K].
+      target: t, shape [K]; a scalar where K is 1.
+
+    Returns:
+      The loss, a scalar, in the unit of the targets.
+    """
+    return jnp.mean(jnp.abs(_deviations("mae", outputs, target)))
+
+
+def huber(outputs: Array, target: ArrayLike, *, delta: ArrayLike = 1.0) -> Array:
+    """Huber's loss of a regression, the mean over K outputs of h(z_k - t_k).
+
+    h(d) = d^2 / 2 for |d| <= delta, and delta (|d| - delta / 2) beyond.
+
+    Args:
+      outputs: z, shape [K].
+      target: t, shape [K]; a scalar where K is 1.
+      delta: above 0, in the unit of the targets.
+
+    Returns:
+      The loss, a scalar.
+
+    Source: P. J. Huber, Robust estimation of a location parameter, 1964.
+    """
+    size = jnp.abs(_deviations("huber", outputs, target))
+    near = jnp.minimum(size, delta)
+    return jnp.mean(near * (size - near / 2))
+
+
+def gaussian_nll(outputs: Array, target: ArrayLike) -> Array:
+    """Negative log-likelihood of a normal distribution with the mean m and the variance exp(s).
+
+    J = sum_k (s_k + (t_k - m_k)^2 exp(-s_k) + log 2 pi) / 2.
+
+    Args:
+      outputs: the means m, then the logarithms s of the variances, shape [2 K].
+      target: t, shape [K]; a scalar where K is 1.
+
+    Returns:
+      The loss in nats, a scalar.
+    """
+    outputs = as_array("outputs", outputs)
+    if outputs.ndim != 1 or len(outputs) % 2:
+        raise ValueError(
+            f"gaussian_nll takes K means and K logarithms of variances, shape [2 K], got "
+            f"{outputs.shape}"
+        )
+    means, log_variances = jnp.split(outputs, 2)
+    deviations = _deviations("gaussian_nll", means, target)
+    terms = log_variances + deviations**2 * jnp.exp(-log_variances) + math.log(2 * math.pi)
+    return jnp.sum(terms) / 2
+
+
+def _deviations(name: str, outputs: Array, target: ArrayLike) -> Array:
+    """z - t, shape [K]; ValueError, in the name of the caller, unless the shapes fit."""
+    outputs, target = as_array("outputs", outputs), jnp.asarray(as_array("target", target))
+    if outputs.ndim != 1 or (target.shape != outputs.shape and (target.ndim or outputs.size != 1)):
+        raise ValueError(
+            f"{name} takes outputs [K] and a target [K] of one example, got {outputs.shape} and "
+            f"{target.shape}"
+        )
+    return outputs - target.astype(outputs.dtype)
+
+
+CLASSES = {
+    "cross_entropy": cross_entropy,
+    "squared_error": squared_error,
+    "focal": focal,
+    "logistic": logistic,
+}
+"""The losses of class indices and probability vectors."""
+
+REGRESSIONS = {"mse": mse, "mae": mae, "huber": huber, "gaussian_nll": gaussian_nll}
+"""The losses of real targets."""
+
+LOSSES: dict[str, Callable[..., Array]] = CLASSES | REGRESSIONS
+
+
+def predictions(loss: str | Loss, outputs: Array) -> Array:
+    """The predicted targets [..., K] among the outputs of a regression."""
+    return outputs[..., : outputs.shape[-1] // 2] if loss == "gaussian_nll" else outputs
 
 
 def l2_penalty(params: PyTree) -> Array:
@@ -145,16 +274,13 @@ def _check_value(name: str, target: Array, most: int, expected: str) -> None:
 _FEW_CLASSES, _FEW_EXAMPLES = 20, 5
 """More classes, with fewer examples each, are probably the targets of a regression."""
 
-_REGRESSION = (
-    ": a regression takes a model and a loss of its own, such as "
-    "Spec(..., loss=lambda z, y: jnp.sum((z - y) ** 2))"
-)
+_REGRESSION = ": the losses of real targets are " + ", ".join(sorted(REGRESSIONS))
 
 
 def checked_targets(name: str, targets: Any, outputs: int, loss: str | Loss) -> Any:
     """Targets in the form that a named loss takes; whole numbers in floats become class indices.
 
-    Traced targets and targets of custom losses pass.
+    Traced targets and targets of custom losses pass. Targets of a regression become floats.
 
     Args:
       name: for messages.
@@ -169,6 +295,8 @@ def checked_targets(name: str, targets: Any, outputs: int, loss: str | Loss) -> 
     values = on_host(targets)
     if callable(loss) or values is None:
         return targets
+    if loss in REGRESSIONS:
+        return _real_targets(name, targets, outputs, loss)
     if outputs == 1 and loss != "logistic":
         raise ValueError(
             f"the network has 1 output, whose softmax is always 1, expected at least 2 for {loss}, "
@@ -196,6 +324,21 @@ def checked_targets(name: str, targets: Any, outputs: int, loss: str | Loss) -> 
             f"{name} have the sum {sums[worst]:g} in row {worst}, expected probabilities with the "
             "sum 1: several labels at once take a custom loss"
         )
+    return targets
+
+
+def _real_targets(name: str, targets: Any, outputs: int, loss: str) -> Any:
+    """Targets [N] or [N, K] in floating point, for as many outputs as a regression needs."""
+    shape = np.shape(targets)
+    columns = shape[1] if len(shape) == 2 else 1
+    wanted = columns * (2 if loss == "gaussian_nll" else 1)
+    if len(shape) > 2 or outputs != wanted:
+        raise ValueError(
+            f"{name} have the shape {shape} and the network has {outputs} outputs, expected "
+            f"{wanted} outputs for {loss}"
+        )
+    if np.asarray(targets).dtype.kind in "iu":
+        return np.asarray(targets).astype(jax.dtypes.canonicalize_dtype(float))
     return targets
 
 

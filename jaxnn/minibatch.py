@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxnn.types import Array, Data, Key
+from jaxnn.types import Array, Batch, Data, Key
 
 _ROUNDS = 8
 _GOLDEN = 0x9E3779B9
@@ -36,13 +36,15 @@ def minibatch_indices(shuffle: Array, iteration: Array, batch_size: int, n: int)
     return permutation(shuffle[:, None] + epoch * jnp.uint32(_GOLDEN), place, n).astype(jnp.int32)
 
 
-def take(data: Data, indices: Array) -> tuple[Array, Array]:
-    """The (inputs [B, in] in floating point, targets) at the indices."""
+def take(data: Data, indices: Array) -> Batch:
+    """The (inputs [B, in] in floating point, targets) at the indices, and weights if any."""
     inputs, targets = (
         jax.lax.platform_dependent(jnp.asarray(each), indices, cpu=_rows_by_call, default=_rows)
         for each in (data.inputs, data.targets)
     )
-    return as_float(inputs, data), targets
+    if data.weights is None:
+        return as_float(inputs, data), targets
+    return as_float(inputs, data), targets, _rows(jnp.asarray(data.weights), indices)
 
 
 def _rows(x: Array, indices: Array) -> Array:
@@ -60,11 +62,12 @@ def _rows_by_call(x: Array, indices: Array) -> Array:
 
 
 def as_float(inputs: Array, data: Data) -> Array:
-    """Stored inputs as the network's inputs: floating point, scaled."""
+    """Stored inputs as the network's inputs: floating point, scaled and shifted."""
     dtype = inputs.dtype
     if jnp.issubdtype(dtype, jnp.integer):
         dtype = jnp.promote_types(dtype, jnp.result_type(float))
-    return inputs.astype(dtype) * jnp.asarray(data.scale, dtype)
+    scaled = inputs.astype(dtype) * jnp.asarray(data.scale, dtype)
+    return scaled if data.shift is None else scaled + jnp.asarray(data.shift, dtype)
 
 
 def permutation(keys: Array, place: Array, n: int) -> Array:

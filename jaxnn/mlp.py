@@ -132,8 +132,8 @@ def loss(
       x: ONE example, shape [in].
       target: a class index, or a probability vector.
       activation: as in ``apply``.
-      loss: "cross_entropy" (S1.2), "squared_error" (S3.4), "logistic" (S5.3), or any callable
-        (logits, target) -> scalar.
+      loss: "cross_entropy" (S1.2), "squared_error" (S3.4), "logistic" (S5.3), another name of
+        ``jaxnn.losses.LOSSES``, or any callable (logits, target) -> scalar.
 
     Returns:
       A scalar. The training objective, ``jaxnn.objective``, is its mean over a minibatch plus the

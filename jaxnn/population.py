@@ -157,7 +157,7 @@ def best(population: Population, on: str, *, measure: MeasureName = "loss") -> i
     fits = isinstance(population, Population)
     require_type(fits, "population", population, "what train_population returns")
     metrics = by_name("on", on, population.metrics)
-    final = by_name("measure", measure, metrics._asdict())[:, :, -1].mean(axis=0)
+    final = by_name("measure", measure, metrics.by_name())[:, :, -1].mean(axis=0)
     survived = (population.diverged_at == NEVER).all(axis=0) & np.isfinite(final)
     if not survived.any():
         raise ValueError(f"all {len(final)} configurations diverged, expected at least 1 finite")

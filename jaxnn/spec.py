@@ -5,6 +5,8 @@
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,8 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxnn.metrics import Metric, get_metric
 from jaxnn.mlp import get_loss
-from jaxnn.optimizers import Optimizer, Schedule, check_optimizer, defaults, named, schedule
+from jaxnn.optimizers import (
+    Optimizer,
+    Schedule,
+    check_optimizer,
+    defaults,
+    named,
+    reads,
+    schedule,
+)
 from jaxnn.types import (
     Array,
     ArrayLike,
@@ -42,7 +53,8 @@ class Spec:
         for one example, such as ``jaxnn.Network``.
       steps: iterations of minibatch SGD.
       batch_size: B, examples per minibatch.
-      loss: "cross_entropy", "squared_error", "logistic", or any (logits, target) -> scalar.
+      loss: "cross_entropy", "squared_error", "focal", "logistic"; of real targets "mse", "mae",
+        "huber", "gaussian_nll"; or any (logits, target) -> scalar.
       optimizer: "sgd", "momentum", "nesterov", "adam", the name of any other optimizer of optax, or
         any function from the traced hyperparameters to an ``optax.GradientTransformation``.
       schedule: "constant", "cosine" (to 0), "step" (a tenth at one half and again at three
@@ -51,6 +63,10 @@ class Spec:
         ``optax.Schedule`` of factors on the learning rate.
       evaluate_at: the iterations (numbers of finished updates) at which to evaluate, from 0 to
         steps; the last is always evaluated.
+      metrics: scores that evaluations record besides loss and error, by the names of
+        ``jaxnn.metrics.METRICS`` or as ``jaxnn.metrics.Metric``.
+      weighted: whether evaluations weight the examples as the data do; by default all examples
+        count alike. Training always uses the weights of the data.
 
     Example:
       >>> from jaxnn import MLP, Spec
@@ -66,6 +82,8 @@ class Spec:
     optimizer: OptimizerName | Optimizer = "sgd"
     schedule: ScheduleName | Schedule = "constant"
     evaluate_at: tuple[int, ...] = ()
+    metrics: tuple[str | Metric, ...] = ()
+    weighted: bool = False
 
     def __post_init__(self):
         functions = (getattr(self.model, name, None) for name in ("init", "apply"))
@@ -97,6 +115,35 @@ class Spec:
             )
         points = {*map(int, points), self.steps}
         object.__setattr__(self, "evaluate_at", tuple(sorted(points)))
+        several = isinstance(self.metrics, tuple | list)
+        metrics = tuple(map(get_metric, self.metrics if several else (self.metrics,)))
+        names = [metric.name for metric in metrics]
+        if twice := [n for n in names if names.count(n) > 1 or n in ("loss", "error")]:
+            raise ValueError(f"metrics holds {twice[0]!r} twice, expected different names")
+        object.__setattr__(self, "metrics", metrics)
+
+
+@lru_cache
+def keywords(function: Callable[..., Any], data: int = 2) -> dict[str, Any]:
+    """The named parameters of a loss, ``apply`` or ``init`` after the data, and their defaults."""
+    try:
+        parameters = [*signature(function).parameters.values()][data:]
+    except (TypeError, ValueError):  # a signature that Python does not know
+        return {}
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {p.name: p.default for p in parameters if p.kind in named}
+
+
+def given(function: Callable[..., Any], hyper: Any, data: int = 2) -> dict[str, Any]:
+    """The hyperparameters that a loss, ``apply`` or ``init`` takes by name."""
+    values = {name: getattr(hyper, name, None) for name in keywords(function, data)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def own_hyper(spec: Spec) -> dict[str, float]:
+    """The traced hyperparameters of the loss and of the model, and their defaults."""
+    named = keywords(get_loss(spec.loss)) | keywords(spec.model.apply)
+    return {name: value for name, value in named.items() if type(value) in (int, float)}
 
 
 def require_spec(spec: Any) -> None:
@@ -114,14 +161,17 @@ def optimizer_at(spec: Spec, hyper: Any, iteration: Array) -> "GradientTransform
         fits = callable(getattr(made, "init", None)) and callable(getattr(made, "update", None))
         require_type(fits, "optimizer(hyper)", made, "an optax.GradientTransformation")
         return made
-    read = hyper._replace(l2=None)._asdict() | {"clip": None}
-    return named(spec.optimizer)(**{name: v for name, v in read.items() if v is not None})
+    known = ("learning_rate", *defaults(spec.optimizer))
+    read = {name: v for name, v in hyper._asdict().items() if name in known and v is not None}
+    return named(spec.optimizer)(**read)
 
 
 def with_defaults(spec: Spec, hyper: Any) -> Any:
     """The hyperparameters with the optimizer's default in place of None, and None where unread."""
     known = defaults(spec.optimizer)
-    read = hyper._fields if callable(spec.optimizer) else ("learning_rate", "l2", "clip", *known)
+    own = keywords(get_loss(spec.loss)) | keywords(spec.model.apply) | keywords(spec.model.init, 1)
+    read = ("learning_rate", "l2", "clip", *known, *own)
+    read = hyper._fields if callable(spec.optimizer) else read
     given = hyper._asdict().items()
     values = {name: known.get(name) if value is None else value for name, value in given}
     return hyper._replace(**{name: v if name in read else None for name, v in values.items()})
@@ -130,6 +180,13 @@ def with_defaults(spec: Spec, hyper: Any) -> Any:
 def check_hyper(spec: Spec, hyper: Any) -> None:
     """ValueError for a hyperparameter out of its range; None and traced values pass."""
     require_hyper(hyper)
+    optimizers = {"learning_rate", "l2", "clip", *(reads(spec.optimizer) or ())}
+    for name in optimizers.intersection(own_hyper(spec)):
+        if getattr(hyper, name, None) is not None:
+            raise ValueError(
+                f"{name} is a parameter of the optimizer and of the loss or the model, expected "
+                "another name there"
+            )
     for name, value in hyper._asdict().items():
         if not isinstance(value, Tracer) and (value is not None or name in ("learning_rate", "l2")):
             check_range(name, value, spec.optimizer)
@@ -159,7 +216,8 @@ _POSITIVE = ("a finite number above 0", lambda v: v > 0)
 _NOT_NEGATIVE = ("a finite number of at least 0", lambda v: v >= 0)
 _DECAY = ("a number from 0 to below 1", lambda v: (v >= 0) & (v < 1))
 _RANGES: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
-    **dict.fromkeys(("learning_rate", "eps", "clip"), _POSITIVE),
-    **dict.fromkeys(("l2", "weight_decay", "eps_root"), _NOT_NEGATIVE),
+    **dict.fromkeys(("learning_rate", "eps", "clip", "delta", "temperature"), _POSITIVE),
+    **dict.fromkeys(("l2", "weight_decay", "eps_root", "gamma"), _NOT_NEGATIVE),
+    **dict.fromkeys(("dropout", "dropout_rate", "label_smoothing"), _DECAY),
     **dict.fromkeys(("momentum", "b1", "b2", "b3", "decay", "decay_rate", "rho"), _DECAY),
 }

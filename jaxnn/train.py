@@ -13,10 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.files import require_shapes, shapes
-from jaxnn.losses import checked_targets, classification_error, l2_penalty
+from jaxnn.losses import (
+    REGRESSIONS,
+    checked_targets,
+    classification_error,
+    l2_penalty,
+    predictions,
+)
+from jaxnn.metrics import get_metric
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
-from jaxnn.mlp import get_loss
-from jaxnn.spec import Spec, check_hyper, optimizer_at, require_hyper, require_spec, with_defaults
+from jaxnn.mlp import MLP, get_loss
+from jaxnn.spec import (
+    Spec,
+    check_hyper,
+    given,
+    keywords,
+    optimizer_at,
+    require_hyper,
+    require_spec,
+    with_defaults,
+)
 from jaxnn.types import (
     Array,
     ArrayLike,
@@ -25,6 +41,7 @@ from jaxnn.types import (
     Key,
     Model,
     PyTree,
+    Variables,
     as_array,
     as_key,
     checked_data,
@@ -71,32 +88,69 @@ ALONE = Layout()
 
 
 class Metrics(NamedTuple):
-    """Means over a data set: the unregularised loss, and the share of wrong predictions."""
+    """Scores of a data set: the mean unregularised loss, and the share of wrong predictions."""
 
-    loss: Array | np.ndarray
-    error: Array | np.ndarray
+    loss: Any  # array
+    error: Any = None  # array; None for a regression
+
+    def by_name(self) -> dict[str, Any]:
+        """The scores by name: "loss", and "error" if any."""
+        return {"loss": self.loss} | ({} if self.error is None else {"error": self.error})
+
+
+class ExtendedMetrics(NamedTuple):
+    """``Metrics``, and the metrics that a program names."""
+
+    loss: Any
+    error: Any
+    others: dict[str, Any]  # arrays by the names of ``Spec.metrics``
+
+    def by_name(self) -> dict[str, Any]:
+        """The scores by name: "loss", "error" if any, and the names of ``Spec.metrics``."""
+        return Metrics(self.loss, self.error).by_name() | self.others
+
+
+class Mode(NamedTuple):
+    """What a forward pass depends on besides parameters and examples."""
+
+    hyper: Any = None  # the NamedTuple of the traced hyperparameters
+    training: bool = False  # static
+    key: Key | None = None  # in training, for dropout and augmentation
+
+
+EVALUATION = Mode()
 
 
 class History(NamedTuple):
     """The evaluations during a training."""
 
     iteration: Array  # [E] int32
-    metrics: dict[str, Metrics]  # by the name of the data set; fields [E]
+    metrics: dict[str, Metrics | ExtendedMetrics]  # by the name of the data set; fields [E]
 
 
 def objective(
-    spec: Spec, params: PyTree, l2: ArrayLike, batch: Batch, layout: Layout = ALONE
+    spec: Spec,
+    params: PyTree,
+    l2: ArrayLike,
+    batch: Batch,
+    layout: Layout = ALONE,
+    *,
+    hyper: Any = None,
+    key: Key | None = None,
 ) -> tuple[Array, Array]:
     """The objective that training minimises, and the reported, unregularised loss.
 
-    (1/B) sum_i J(z_i, y_i) + l2/2 * sum of squared weights; biases are not penalised.
+    (1/B) sum_i w_i J(z_i, y_i) + l2/2 * sum of squared weights; biases are not penalised; the
+    weights w_i of the examples are 1 unless the minibatch has others.
 
     Args:
       spec: names the model and the loss.
       params: the model's parameters.
       l2: the strength of the penalty.
-      batch: inputs [B, in] in floating point, and targets [B] or [B, C].
+      batch: inputs [B, in] in floating point, targets [B] or [B, C], and perhaps weights [B].
       layout: for speed alone.
+      hyper: hyperparameters of the loss and of the model, by name.
+      key: for a model with dropout or augmentation.
 
     Returns:
       The regularised objective and the unregularised mean loss, two scalars.
@@ -104,27 +158,52 @@ def objective(
     Source: S2.4.
     """
     require_spec(spec)
-    l2 = as_array("l2", l2)
-    losses, _ = _over_examples(spec, params, *as_batch(batch), layout)
-    loss = jnp.mean(losses)
-    return loss + l2 * l2_penalty(params), loss
+    value, (loss, _) = _objective(
+        spec, params, as_array("l2", l2), as_batch(batch), layout, Mode(hyper, True, key)
+    )
+    return value, loss
+
+
+def _objective(
+    spec: Spec, params: PyTree, l2: ArrayLike, batch: Batch, layout: Layout, mode: Mode
+) -> tuple[Array, tuple[Array, PyTree]]:
+    """The objective, the unregularised loss, and the statistics of a model with ``Variables``."""
+    inputs, targets, *weights = batch
+    found = over_examples(spec, params, inputs, targets, layout, mode)
+    loss = jnp.mean(found.loss * weights[0] if weights else found.loss)
+    return loss + l2 * l2_penalty(_trained(params)), (loss, found.statistics)
+
+
+def _trained(params: PyTree) -> PyTree:
+    """The parameters that gradient descent trains."""
+    return params.params if isinstance(params, Variables) else params
 
 
 def as_batch(batch: Any) -> Batch:
     """A minibatch, in arrays; TypeError or ValueError for anything else, such as one example."""
-    fits = isinstance(batch, tuple | list) and len(batch) == 2
+    fits = isinstance(batch, tuple | list) and len(batch) in (2, 3)
     require_type(fits, "batch", batch, "(inputs [B, in], targets)")
-    inputs, targets = map(as_array, ("the inputs of the batch", "the targets of the batch"), batch)
+    names = ("inputs", "targets", "weights")
+    arrays = [as_array(f"the {n} of the batch", x) for n, x in zip(names, batch, strict=False)]
+    inputs, targets, *weights = arrays
     if not inputs.ndim or inputs.shape[:1] != targets.shape[:1]:
         raise ValueError(
             f"batch has inputs {inputs.shape} and targets {targets.shape}, expected inputs [B, in] "
             "and B targets"
         )
-    return inputs, targets
+    if weights and weights[0].shape != inputs.shape[:1]:
+        raise ValueError(f"batch has weights {weights[0].shape}, expected [{len(inputs)}]")
+    return inputs, targets, *weights
 
 
 def train_step(
-    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout = ALONE
+    spec: Spec,
+    hyper: Any,
+    state: State,
+    batch: Batch,
+    layout: Layout = ALONE,
+    *,
+    key: Key | None = None,
 ) -> tuple[State, Array]:
     """An update by the gradient of ``objective`` on a minibatch.
 
@@ -135,9 +214,10 @@ def train_step(
       spec: the program, static.
       hyper: traced scalars, a ``Hyper``.
       state: from ``init_state`` or the last step.
-      batch: inputs [B, in] in floating point, and targets [B] or [B, C]; with a batch axis, the
-        device's share of the minibatch.
+      batch: inputs [B, in] in floating point, targets [B] or [B, C], and perhaps weights [B] of
+        mean 1; with a batch axis, the device's share of the minibatch.
       layout: for speed alone.
+      key: for a model with dropout or augmentation; another one in every step.
 
     Returns:
       The next state, and the unregularised loss on the minibatch before the update.
@@ -152,36 +232,43 @@ def train_step(
     for leaf in jax.tree.leaves((hyper, state)):
         if not isinstance(leaf, jax.Array | float):
             as_array("a value of hyper or state", leaf)
-    return _checked_step(spec, hyper, state, as_batch(batch), layout)
+    return _checked_step(spec, hyper, state, as_batch(batch), layout, key)
 
 
 @partial(jax.jit, static_argnames=("spec", "layout"))
 def _checked_step(
-    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout
+    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout, key: Key | None
 ) -> tuple[State, Array]:
     first = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
     found, expected = (shapes("state", tree) for tree in (state, first))
     require_shapes(found, expected, "as of init_state(spec, hyper, key)")
-    return _step(spec, hyper, state, batch, layout)
+    return _step(spec, hyper, state, batch, layout, key)
 
 
 @partial(jax.jit, static_argnames=("spec", "layout"))
 def _step(
-    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout
+    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout, key: Key | None = None
 ) -> tuple[State, Array]:
     """``train_step`` without the checks."""
     import optax
 
-    slope = jax.grad(objective, argnums=1, has_aux=True)
-    gradient, loss = slope(spec, state.params, hyper.l2, batch, layout)
+    before, variables = _trained(state.params), state.params
+
+    def value(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+        params = params if before is variables else variables._replace(params=params)
+        return _objective(spec, params, hyper.l2, batch, layout, Mode(hyper, True, key))
+
+    gradient, (loss, statistics) = jax.grad(value, has_aux=True)(before)
     if layout.batch_axis:
-        gradient, loss = jax.lax.pmean((gradient, loss), layout.batch_axis)
+        several = gradient, loss, statistics
+        gradient, loss, statistics = jax.lax.pmean(several, layout.batch_axis)
     if getattr(hyper, "clip", None) is not None:
         clip = optax.clip_by_global_norm(hyper.clip)
         gradient, _ = clip.update(gradient, optax.EmptyState())
     optimizer = optimizer_at(spec, hyper, state.iteration)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, before)
+    params: Any = optax.apply_updates(before, updates)
+    params = params if before is variables else Variables(params, statistics)
     state = mark_divergence(state, jnp.isfinite(loss))
     healthy = state.diverged_at == NEVER
     # A frozen model's optimizer state has no further use: only the parameters are kept.
@@ -193,15 +280,25 @@ def init_state(spec: Spec, hyper: Any, key: Key) -> State:
     """A freshly drawn model, before the first update."""
     require_spec(spec)
     check_hyper(spec, hyper)
-    params = spec.model.init(as_key(key))
+    params = spec.model.init(as_key(key), **given(spec.model.init, hyper, 1))
     optimizer = optimizer_at(spec, hyper, jnp.int32(0))
-    return State(params, optimizer.init(params), jnp.int32(0), jnp.int32(NEVER))
+    return State(params, optimizer.init(_trained(params)), jnp.int32(0), jnp.int32(NEVER))
 
 
-def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> Metrics:
-    """The mean unregularised loss and error over a data set, block by block to bound the memory.
+def evaluate(
+    spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE, *, hyper: Any = None
+) -> Metrics | ExtendedMetrics:
+    """The mean unregularised loss, the error and the metrics, in blocks to bound the memory.
 
-    With a batch axis, the devices along the axis take turns.
+    Examples count alike unless ``spec.weighted``. With a batch axis, the devices along the axis
+    take turns.
+
+    Args:
+      spec: names the model, the loss and the metrics.
+      params: the model's parameters.
+      data: the examples.
+      layout: for speed alone.
+      hyper: hyperparameters of the model, by name; the loss keeps the defaults.
 
     Raises:
       TypeError: no ``Data``, or no ``Spec``.
@@ -211,33 +308,62 @@ def evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout = ALONE) -> 
     if on_host(getattr(data, "targets", ())) is not None:
         (data,) = checked_data([("given", data)])
         data = fitted(spec, "given", data)
-    return _evaluate(spec, params, data, layout)
+    return _evaluate(spec, params, data, layout, hyper)
 
 
 @partial(jax.jit, static_argnames=("spec", "layout"))
-def _evaluate(spec: Spec, params: PyTree, data: Data, layout: Layout) -> Metrics:
+def _evaluate(
+    spec: Spec, params: PyTree, data: Data, layout: Layout, hyper: Any = None
+) -> Metrics | ExtendedMetrics:
     n = len(data.targets)
     size = min(n, EVALUATION_BLOCK)
     starts = jnp.arange(0, n, size)
     if layout.batch_axis:  # blocks beyond the last example add nothing
         devices = jax.lax.axis_size(layout.batch_axis)
         starts = jnp.arange(0, n, size * devices) + size * jax.lax.axis_index(layout.batch_axis)
+    weights = data.weights if spec.weighted else None
 
-    def add_block(total: Metrics, first: Array) -> tuple[Metrics, None]:
+    def add_block(total: Metrics, first: Array) -> tuple[Metrics, Array | None]:
         inputs, targets = (
             jax.lax.dynamic_slice_in_dim(x, first, size) for x in (data.inputs, data.targets)
         )
-        values = _over_examples(spec, params, as_float(inputs, data), targets, layout)
+        found = over_examples(spec, params, as_float(inputs, data), targets, layout, Mode(hyper))
         # The last block is moved back to fit; examples of the block before are not counted twice.
         fresh = jnp.minimum(first, n - size) + jnp.arange(size) >= first
-        sums = [value @ fresh.astype(value.dtype) for value in values]
-        return Metrics(total.loss + sums[0], total.error + sums[1]), None
+        counted = fresh.astype(found.loss.dtype)
+        if weights is not None:
+            counted *= jax.lax.dynamic_slice_in_dim(weights, first, size)
+        values = Metrics(found.loss, found.error)
+        return jax.tree.map(lambda so_far, new: so_far + new @ counted, total, values), found.logits
 
-    zero = Metrics(*(jnp.zeros((), jnp.result_type(float)) for _ in range(2)))
-    total, _ = jax.lax.scan(add_block, zero, starts)
+    zero, others = no_scores(spec), {}
+    total, logits = jax.lax.scan(add_block, Metrics(zero.loss, zero.error), starts)
     if layout.batch_axis:
         total = jax.lax.psum(total, layout.batch_axis)
-    return Metrics(total.loss / n, total.error / n)
+    counted = n if weights is None else jnp.sum(weights)
+    total = Metrics(*(v if v is None else v / counted for v in total))
+    if not spec.metrics:
+        return total
+    assert logits is not None
+    if layout.batch_axis:
+        starts, logits = (
+            jax.lax.all_gather(x, layout.batch_axis, tiled=True) for x in (starts, logits)
+        )
+    rows = jnp.minimum(starts, n - size)[:, None] + jnp.arange(size)
+    outputs = jnp.zeros((n, logits.shape[-1]), logits.dtype).at[rows].set(logits)
+    outputs = predictions(spec.loss, outputs)
+    for metric in map(get_metric, spec.metrics):
+        others[metric.name] = metric.function(outputs, data.targets) + jnp.zeros_like(zero.loss)
+    return ExtendedMetrics(total.loss, total.error, others)
+
+
+def no_scores(spec: Spec) -> Metrics | ExtendedMetrics:
+    """Zeros in the structure of the scores of a program's evaluation."""
+    zero = jnp.zeros((), jnp.result_type(float))
+    error = None if spec.loss in REGRESSIONS else zero
+    if not spec.metrics:
+        return Metrics(zero, error)
+    return ExtendedMetrics(zero, error, {get_metric(m).name: zero for m in spec.metrics})
 
 
 def map_blocks(
@@ -348,7 +474,9 @@ def run(
         return jax.lax.scan(lambda state, _: (step(state), None), state, length=stride)[0]
 
     def evaluate_all(params: PyTree) -> dict[str, Metrics]:
-        return {name: evaluate(spec, params, each, layout) for name, each in evaluate_on.items()}
+        return {
+            name: _evaluate(spec, params, each, layout, hyper) for name, each in evaluate_on.items()
+        }
 
     def skip(params: PyTree) -> dict[str, Metrics]:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate_all, params))
@@ -395,6 +523,7 @@ def _start_and_step(
     """The first state, and the update of a state by the minibatch of the state's iteration."""
     init_key, order_key = jax.random.split(key)
     shuffle = shuffle_key(order_key)
+    noisy = "key" in keywords(spec.model.apply)
     n = len(data.targets) - withheld.count
 
     def step(state: State) -> State:
@@ -405,18 +534,23 @@ def _start_and_step(
             indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
         if withheld.count:
             indices += withheld.count * (indices >= withheld.first)
-        return _step(spec, hyper, state, take(data, indices), layout)[0]
+        noise = jax.random.fold_in(order_key, state.iteration) if noisy else None
+        if noise is not None and layout.batch_axis:
+            noise = jax.random.fold_in(noise, jax.lax.axis_index(layout.batch_axis))
+        return _step(spec, hyper, state, take(data, indices), layout, noise)[0]
 
     return partial(init_state, spec, hyper, init_key), step
 
 
 def fitted(spec: Spec, name: str, data: Data) -> Data:
-    """The examples, with targets in the form that the loss of a spec takes.
+    """The examples in the form that a spec takes: rows for an MLP, targets for the loss.
 
     Raises:
       ValueError: examples that do not fit the model, targets that the loss would misunderstand, or
-        a loss that is no scalar.
+        a loss or a metric that is no scalar.
     """
+    if isinstance(spec.model, MLP) and data.inputs.ndim > 2:
+        data = flattened(data)
     x = jax.ShapeDtypeStruct(data.inputs.shape[1:], jnp.result_type(float))
     outputs = _outputs(spec.model, x)
     targets = checked_targets(f"the {name} targets", data.targets, outputs, spec.loss)
@@ -427,24 +561,53 @@ def fitted(spec: Spec, name: str, data: Data) -> Data:
     return data
 
 
+def flattened(data: Data) -> Data:
+    """The examples as rows [N, in]."""
+    rows = data.inputs.reshape(len(data.inputs), -1)
+    scale, shift = (
+        x if x is None or not np.ndim(x) else np.reshape(x, -1) for x in (data.scale, data.shift)
+    )
+    return data._replace(inputs=rows, scale=scale, shift=shift)
+
+
 @lru_cache
 def _outputs(model: Model, x: jax.ShapeDtypeStruct) -> int:
     """The number of a model's outputs."""
     params = jax.eval_shape(model.init, jax.random.key(0))
-    check_parameters(params)
-    logits: Any = jax.eval_shape(model.apply, params, x)
+    check_parameters(_trained(params))
+    if isinstance(params, Variables) and not is_batched(model):
+        raise ValueError(
+            "the model's init returns Variables, expected Network(..., batched=True): statistics "
+            "are of minibatches"
+        )
+    logits: Any = jax.eval_shape(partial(_logits_of_one, model), params, x)
     require_type(hasattr(logits, "shape"), "model.apply(params, x)", logits, "logits [C]")
     return math.prod(logits.shape)
 
 
+def _logits_of_one(model: Model, params: PyTree, x: Array) -> Any:
+    """The logits of one example in evaluation, also of a model that takes minibatches."""
+    if is_batched(model):
+        return jax.tree.map(lambda logits: logits[0], _apply(model, params, x[None], EVALUATION))
+    return _apply(model, params, x, EVALUATION)
+
+
 @lru_cache
 def _check_loss(spec: Spec, x: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruct) -> None:
-    """ValueError unless a model and a loss take an example, and the loss is a scalar."""
+    """ValueError unless a model and a loss take an example, and loss and metrics are scalars."""
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
-    check_parameters(params)
-    require_scalar(
-        "the loss of one example", lambda *each: loss_and_error(spec, *each)[0], params, x, target
-    )
+    check_parameters(_trained(params))
+
+    def loss(params: PyTree, x: Array, target: Array) -> Array:
+        return scores(spec, _logits_of_one(spec.model, params, x), target).loss
+
+    require_scalar("the loss of one example", loss, params, x, target)
+    count = _outputs(spec.model, x)
+    for metric in map(get_metric, spec.metrics):
+        outputs = jax.ShapeDtypeStruct((4, count), x.dtype)
+        outputs = jax.eval_shape(partial(predictions, spec.loss), outputs)
+        targets = jax.ShapeDtypeStruct((4, *target.shape), target.dtype)
+        require_scalar(f"the metric {metric.name}", metric.function, outputs, targets)
 
 
 def check_parameters(params: PyTree) -> None:
@@ -481,16 +644,39 @@ def check_parameters(params: PyTree) -> None:
         )
 
 
-def loss_and_error(spec: Spec, params: PyTree, x: Array, target: Array) -> tuple[Array, Array]:
-    """Loss and error of one example."""
-    logits = spec.model.apply(params, x)
-    return get_loss(spec.loss)(logits, target), classification_error(logits, target)
+class Outputs(NamedTuple):
+    """The forward pass of a minibatch."""
+
+    loss: Array  # [B]
+    error: Array | None  # [B]; None for a regression
+    logits: Array | None = None  # [B, C], where the program has metrics
+    statistics: PyTree = None  # the new ones of a model with Variables, in training
 
 
-def _over_examples(
-    spec: Spec, params: PyTree, inputs: Array, targets: Array, layout: Layout
-) -> tuple[Array, Array]:
-    """Losses [B] and errors [B] of a minibatch, whose examples become rows or columns, for speed.
+def _apply(model: Model, params: PyTree, x: Array, mode: Mode) -> Any:
+    """``model.apply`` with the keyword arguments that the signature names."""
+    passed = {"training": mode.training, "key": mode.key}
+    named = {name: value for name, value in passed.items() if name in keywords(model.apply)}
+    return model.apply(params, x, **named, **given(model.apply, mode.hyper))
+
+
+def scores(spec: Spec, logits: Array, target: Array, mode: Mode = EVALUATION) -> Outputs:
+    """Loss, error and logits of one example, from the logits."""
+    loss = get_loss(spec.loss)
+    value = loss(logits, target, **(given(loss, mode.hyper) if mode.training else {}))
+    error = None if spec.loss in REGRESSIONS else classification_error(logits, target)
+    return Outputs(value, error, logits.reshape(-1) if spec.metrics else None)
+
+
+def over_examples(
+    spec: Spec,
+    params: PyTree,
+    inputs: Array,
+    targets: Array,
+    layout: Layout = ALONE,
+    mode: Mode = EVALUATION,
+) -> Outputs:
+    """The forward pass of a minibatch, whose examples become rows or columns, for speed.
 
     Rows are faster for one model, unless all layers are narrow; columns are faster for models that
     train together. For columns every bias (a vector as long as a side of a weight) is spread over
@@ -501,7 +687,7 @@ def _over_examples(
     axes: Any = None
     leaves = jax.tree.leaves(params)
     wide = any(leaf.ndim > 1 and len(leaf) >= _NARROW for leaf in leaves)
-    if layout.columns or not wide:
+    if (layout.columns or not wide) and not is_batched(spec.model):
         row = 1, len(inputs)
         units = {size for leaf in leaves if leaf.ndim > 1 for size in leaf.shape}
 
@@ -513,7 +699,38 @@ def _over_examples(
 
         axes = jax.tree.map(lambda leaf: 1 if is_bias(leaf) else None, params)
         params = jax.tree.map(spread, params)
-    return jax.vmap(partial(loss_and_error, spec), in_axes=(axes, 0, 0))(params, inputs, targets)
+    return over_rows(spec, params, inputs, targets, mode, axes)
+
+
+def over_rows(
+    spec: Spec,
+    params: PyTree,
+    inputs: Array,
+    targets: Array,
+    mode: Mode = EVALUATION,
+    axes: Any = None,
+) -> Outputs:
+    """The forward pass of examples [B, in], or of a batched model; axes: of mapped parameters."""
+    if mode.training and mode.key is None and "key" in keywords(spec.model.apply):
+        raise ValueError("the model takes a key in training, expected key=jax.random.key(...)")
+    if is_batched(spec.model):
+        logits, statistics = _apply(spec.model, params, inputs, mode), None
+        if isinstance(params, Variables) and mode.training:
+            logits, statistics = logits
+        found = jax.vmap(partial(scores, spec, mode=mode))(logits, targets)
+        return found._replace(statistics=statistics)
+    keys = None if mode.key is None else jax.random.split(mode.key, len(inputs))
+
+    def example(params: PyTree, x: Array, target: Array, key: Key | None) -> Outputs:
+        own = mode._replace(key=key)
+        return scores(spec, _apply(spec.model, params, x, own), target, own)
+
+    return jax.vmap(example, in_axes=(axes, 0, 0, 0))(params, inputs, targets, keys)
+
+
+def is_batched(model: Model) -> bool:
+    """Whether ``apply`` takes a minibatch."""
+    return bool(getattr(model, "batched", False))
 
 
 def mark_divergence(state: State, finite: Array) -> State:

@@ -7,7 +7,7 @@ iterations.
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -18,8 +18,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 Array = jax.Array
-Batch = tuple[Array, Array]
-"""Inputs [B, in] in floating point, and targets [B] or [B, C]."""
+Batch = tuple[Array, Array] | tuple[Array, Array, Array]
+"""Inputs [B, in] in floating point, targets [B] or [B, C], and perhaps weights [B]."""
 Key = jax.Array
 """From ``jax.random.key``."""
 PyTree = Any
@@ -44,7 +44,9 @@ Loss = Callable[[Array, Array], Array]
 # The choices by name, for type checkers; the values are checked against the tables of names too.
 ActivationName = Literal["relu", "sigmoid", "tanh"]
 InitializerName = Literal["glorot", "he"]
-LossName = Literal["cross_entropy", "logistic", "squared_error"]
+LossName = Literal[
+    "cross_entropy", "focal", "gaussian_nll", "huber", "logistic", "mae", "mse", "squared_error"
+]
 MeasureName = Literal["error", "loss"]
 RuleName = Literal["mean", "one_standard_error"]
 MethodName = Literal["grid", "hyperband"]
@@ -82,21 +84,59 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """A network of Flax, Equinox, ... as the pair of functions for training."""
+    """A network as the pair of functions for training.
 
-    init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, Array], Any]
+    Attributes:
+      init: from a key to the parameters, or to ``Variables`` of parameters and statistics.
+      apply: from parameters and an example [in] to the logits [C]. ``apply`` is given the keyword
+        arguments that the signature names: ``key``, a random key for dropout and augmentation,
+        in training alone; ``training``, a bool; and every hyperparameter of an equal name.
+      batched: whether ``apply`` takes a minibatch [B, in] and returns logits [B, C], as a network
+        with batch normalisation does. With ``Variables``, ``apply`` returns (logits, statistics)
+        where ``training`` is True.
+    """
+
+    init: Callable[..., PyTree]
+    apply: Callable[..., Any]
+    batched: bool = False
+
+
+class Variables(NamedTuple):
+    """The arrays of a network with state, such as running means of batch normalisation."""
+
+    params: PyTree  # trained by gradient descent
+    statistics: PyTree  # replaced by the statistics that apply returns in training
+
+
+@jax.tree_util.register_static
+class Names(tuple):
+    """The names of classes 0..C-1; a part of a tree's structure in JAX, no leaf."""
+
+    __slots__ = ()
 
 
 class Data(NamedTuple):
     """Labelled examples as stored: pixels stay uint8 until a training step takes the pixels.
 
-    Lists and data frames are as good as arrays; ``checked_data`` makes arrays of them.
+    The network sees inputs * scale + shift. Lists and data frames are as good as arrays;
+    ``checked_data`` makes arrays of them.
     """
 
-    inputs: Any  # [N, in] uint8 or float; the network sees inputs * scale
-    targets: Any  # [N] class indices, or [N, C] probability vectors
-    scale: ArrayLike = 1.0  # 1/255 for 8-bit pixels
+    inputs: Any  # [N, in] uint8 or float; [N, ...] for a network of images, flattened for an MLP
+    targets: Any  # [N] class indices, [N, C] probability vectors, or real numbers (regression)
+    scale: ArrayLike = 1.0  # 1/255 for 8-bit pixels; a number, or [in]
+    shift: ArrayLike | None = None  # a number, or [in]; None adds nothing
+    weights: Any = None  # of the examples [N], by class {class: weight}, or "balanced"
+    names: Names = Names()  # of the classes
+
+    def rows(self, index: Any) -> "Data":
+        """Some of the examples, by a slice or by indices [n], in NumPy arrays."""
+        columns = {
+            name: np.asarray(values)[index]
+            for name in ("inputs", "targets", "weights")
+            if (values := getattr(self, name)) is not None
+        }
+        return self._replace(**columns)
 
 
 class Splits(NamedTuple):
@@ -277,12 +317,13 @@ def checked_data(sets: Sequence[tuple[str, Any]]) -> list[Data]:
         if id(data) not in found:
             found[id(data)] = _checked(name, data, ranged)
     (first_name, first), *others = ((name, found[id(data)]) for name, data in sets)
-    width = first[0].inputs.shape[1]
+    shape = first[0].inputs.shape[1:]
     for name, each in others:
-        if each[0].inputs.shape[1] != width:
+        if each[0].inputs.shape[1:] != shape:
+            here, there = (_extent(s) for s in (each[0].inputs.shape[1:], shape))
             raise ValueError(
-                f"the {name} inputs have {each[0].inputs.shape[1]} values each, expected {width} "
-                f"as the {first_name} inputs"
+                f"the {name} inputs have {here} values each, expected {there} as the {first_name} "
+                "inputs"
             )
         _same_range(first_name, first, name, each)
     return [found[id(data)][0] for _, data in sets]
@@ -295,22 +336,67 @@ def _checked(name: str, data: Data, ranged: bool) -> tuple[Data, float, float]:
     n = len(inputs) if inputs.ndim else 0
     if targets.ndim == 2 and targets.shape in ((n, 1), (1, n)) and (n > 1 or targets.size == 1):
         targets = targets.reshape(n)
-    if inputs.ndim != 2 or targets.shape[:1] != (n,) or not n:
-        rows = ": inputs.reshape(len(inputs), -1) makes a row of every example"
+    if inputs.ndim < 2 or targets.shape[:1] != (n,) or not n:
+        rows = ": inputs[:, None] for one value in each" if inputs.ndim == 1 and n else ""
         raise ValueError(
             f"the {name} data have inputs {inputs.shape} and targets {targets.shape}, expected "
-            f"inputs [N, in] and N targets, N at least 1{rows if inputs.ndim != 2 and n else ''}"
+            f"inputs [N, in] and N targets, N at least 1{rows}"
         )
-    scale = on_host(data.scale)
-    if scale is not None and (
-        scale.shape not in ((), inputs.shape[1:]) or not np.isfinite(scale).all()
-    ):
+    for kind, value in (("scale", data.scale), ("shift", data.shift)):
+        known = None if value is None else on_host(value)
+        if known is not None and (
+            known.shape not in ((), inputs.shape[1:]) or not np.isfinite(known).all()
+        ):
+            raise ValueError(
+                f"the {name} data have the {kind} {shown(value)}, expected a finite number, or one "
+                f"for each of the {_extent(inputs.shape[1:])} inputs"
+            )
+    weights = _weights(name, data.weights, targets)
+    names = data.names if isinstance(data.names, Names) else Names(map(str, data.names))
+    checked = Data(inputs, targets, data.scale, data.shift, weights, names)
+    unchanged = all(new is old for new, old in zip(checked, data, strict=True))
+    return data if unchanged else checked, low, high
+
+
+def _extent(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _weights(name: str, weights: Any, targets: Any) -> Any:
+    """Weights [N] of mean 1; of one class ``balanced``: N / (C * examples of the class).
+
+    Raises:
+      ValueError: weights that do not fit the examples, that are negative, or all 0.
+    """
+    if weights is None or (isinstance(weights, jax.Array) and on_host(weights) is None):
+        return weights
+    labels = on_host(targets)
+    if isinstance(weights, str | Mapping):
+        expected = "expected weights [N], {class: weight} or 'balanced'"
+        if weights != "balanced" and isinstance(weights, str):
+            raise ValueError(f"the {name} weights are {weights!r}, {expected}")
+        if labels is None or labels.ndim != 1 or np.any(labels != np.floor(labels)):
+            raise ValueError(
+                f"the {name} weights are by class and the targets are not class indices, {expected}"
+            )
+        classes, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        by_class = 1 / counts
+        if not isinstance(weights, str):
+            if missing := [c for c in classes.tolist() if c not in weights]:
+                raise ValueError(f"the {name} weights lack the class {missing[0]:g}, {expected}")
+            by_class = np.array([weights[c] for c in classes.tolist()], float)
+        weights = by_class[places]
+    values, low, _ = numbers(f"the {name} weights", weights)
+    host = np.asarray(values, float)
+    if host.shape != (len(targets),) or low < 0 or not host.sum():
+        found = f"the shape {host.shape}" if host.shape != (len(targets),) else f"the least {low:g}"
         raise ValueError(
-            f"the {name} data have the scale {data.scale}, expected a finite number, or one for "
-            f"each of the {inputs.shape[1]} inputs"
+            f"the {name} weights have {found}, expected {len(targets)} numbers of at least 0, and "
+            "one above 0"
         )
-    unchanged = inputs is data.inputs and targets is data.targets
-    return data if unchanged else Data(inputs, targets, data.scale), low, high
+    if abs(host.mean() - 1) <= 1e-6:
+        return values
+    return (host / host.mean()).astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def numbers(

@@ -104,9 +104,9 @@ MISTAKEN = {
         EXAMPLES._replace(inputs=PIXELS.astype(np.int64) << 40),
         r"inputs hold \d+, expected -2147483648\.\.2147483647, or floats",
     ),
-    "images": (
-        EXAMPLES._replace(inputs=PIXELS.reshape(30, 2, 2)),
-        r"\(30, 2, 2\).*: inputs.reshape\(len\(inputs\), -1\) makes a row of every example",
+    "numbers in place of rows": (
+        EXAMPLES._replace(inputs=PIXELS[:, 0]),
+        r"\(30,\).*: inputs\[:, None\] for one value in each",
     ),
     "no scale": (EXAMPLES._replace(scale=NAN), "the scale nan, expected a finite number"),
     "a scale for other inputs": (EXAMPLES._replace(scale=np.ones(3)), "for each of the 4 inputs"),
@@ -313,7 +313,7 @@ def test_values_that_are_not_known_pass():
         ),
         (
             {"train": EXAMPLES._replace(targets=np.arange(30) * 7)},
-            "hold 30 different values from 0 to 203 in 30 examples.*a regression takes",
+            "hold 30 different values from 0 to 203 in 30 examples.*losses of real targets",
         ),
         (
             {"test": EXAMPLES._replace(targets=LABELS + 1)},

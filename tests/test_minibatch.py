@@ -63,7 +63,7 @@ def test_epochs_and_seeds_have_their_own_order():
 
 def test_inputs_become_floats_only_when_taken():
     data = Data(jnp.array([[0, 51], [255, 102]], jnp.uint8), jnp.array([7, 9]), 1 / 255)
-    inputs, targets = take(data, jnp.array([1, 0, 1]))
+    inputs, targets, *_ = take(data, jnp.array([1, 0, 1]))
     assert inputs.dtype == jnp.float32
     np.testing.assert_allclose(inputs, [[1.0, 0.4], [0.0, 0.2], [1.0, 0.4]], rtol=1e-6)
     assert targets.tolist() == [9, 7, 9]

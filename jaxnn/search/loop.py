@@ -33,6 +33,8 @@ from jaxnn.spec import Spec
 from jaxnn.train import NEVER, Metrics
 from jaxnn.types import PyTree
 
+_SCORES = "loss", "error"
+
 Keep = Callable[[Mapping[int, Curve]], set[int]]
 """From the curves of finished trials to the candidates for the choice."""
 
@@ -276,7 +278,7 @@ class Loop:
             **{name: Check(str(value), partial(eq, value)) for name, value in known.items()},
             "seconds": NUMBER,
             "diverged_at": ((moment,) * trials,) * replicates,
-            **dict.fromkeys(Metrics._fields, ((score,) * trials,) * replicates),
+            **dict.fromkeys(_SCORES, ((score,) * trials,) * replicates),
         }
 
     def _train(self, number: int, bucket: Bucket) -> Record:
@@ -301,14 +303,14 @@ class Loop:
             "diverged_at": bucket.members.diverged_at.tolist(),
             "seconds": time.perf_counter() - began,
         }
-        for name, values in metrics._asdict().items():
+        for name, values in metrics.by_name().items():
             diverged = (bucket.members.diverged_at != NEVER) | ~np.isfinite(values)
             record[name] = np.ma.array(values, mask=diverged).tolist()
         return record
 
     def _note(self, bucket: Bucket, record: Record) -> None:
         """Adds a segment's scores to the curves, and keeps the best parameters."""
-        metrics = [np.array(record[name], np.float64) for name in Metrics._fields]
+        metrics = [np.array(record[name], np.float64) for name in _SCORES]
         diverged_at, better = np.array(record["diverged_at"], np.int32), []
         for row, trial in enumerate(bucket.trials):
             curve = self._curves[trial.number]

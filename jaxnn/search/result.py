@@ -23,7 +23,7 @@ from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Arranged, Task, digest
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER, Metrics, fitted, loss_and_error, map_blocks
+from jaxnn.train import NEVER, Metrics, fitted, map_blocks, over_rows
 from jaxnn.types import Array, Data, Key, PyTree, require_count
 
 RULES = ("mean", "one_standard_error")
@@ -53,7 +53,7 @@ class Curve:
 
     def add(self, metrics: Metrics, diverged_at: np.ndarray) -> None:
         """Adds an evaluation: fields [R], NaN where a replicate has diverged."""
-        for name, values in metrics._asdict().items():
+        for name, values in metrics.by_name().items():
             mean = float(np.mean(values))
             getattr(self, name).append(np.asarray(values))
             self.means[name].append(mean if math.isfinite(mean) else math.inf)
@@ -264,10 +264,11 @@ def lineage(curves: Mapping[int, Curve], number: int, evaluation: int) -> list[S
 @partial(jax.jit, static_argnames="spec")
 def _block_scores(
     spec: Spec, params: PyTree, scale: Array, inputs: Array, targets: Array
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array | None]:
     """Loss and error of every example of a block, [B] each."""
     inputs = as_float(inputs, Data(inputs, targets, scale))
-    return jax.vmap(partial(loss_and_error, spec, params))(inputs, targets)
+    found = over_rows(spec, params, inputs, targets)
+    return found.loss, found.error
 
 
 class Best(NamedTuple):

@@ -40,7 +40,6 @@ from jaxnn.spec import Spec, require_count
 from jaxnn.train import fitted
 from jaxnn.types import (
     Array,
-    Data,
     Key,
     MethodName,
     RuleName,
@@ -141,7 +140,7 @@ def search(
             raise ValueError(
                 "rule is 'one_standard_error', expected at least 2 validation examples"
             )
-        validation = Data(data.inputs[:held_out], data.targets[:held_out], data.scale)
+        validation = data.rows(slice(held_out))
     trainer = Trainer(arranged, checked.traced, keys, mesh)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:

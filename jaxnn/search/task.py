@@ -333,8 +333,7 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
     order = np.random.default_rng([seed, 1]).permutation(n)
     if validation.stratified:
         order = _stratified(order, np.asarray(train.targets), held_out, validation.count)
-    inputs, targets = np.asarray(train.inputs)[order], np.asarray(train.targets)[order]
-    return Arranged(Data(inputs, targets, train.scale), held_out, validation.count)
+    return Arranged(train.rows(order), held_out, validation.count)
 
 
 def _stratified(order: np.ndarray, targets: np.ndarray, held_out: int, count: int) -> np.ndarray:
@@ -385,13 +384,21 @@ def _joined(validation: Data, train: Data) -> Data:
             f"the validation inputs have the scale {validation.scale}, expected {train.scale} as "
             "the training inputs"
         )
-    return Data(**columns, scale=train.scale)
+    if (weights := [data.weights for data in (validation, train)]) != [None, None]:
+        several = zip((validation, train), weights, strict=True)
+        known = [np.ones(len(data.targets)) if w is None else np.asarray(w) for data, w in several]
+        columns["weights"] = np.concatenate(known)
+    return train._replace(**columns)
 
 
 def digest(data: Data) -> str:
     """A checksum of examples."""
     found = hashlib.sha256()
-    for array in map(np.ascontiguousarray, data):
-        found.update(f"{array.dtype} {array.shape}".encode())
+    for name, array in data._asdict().items():
+        if name == "names" or array is None:
+            continue
+        array = np.ascontiguousarray(array)
+        added = name if name in ("shift", "weights") else ""
+        found.update(f"{added}{array.dtype} {array.shape}".encode())
         found.update(array.data if array.ndim else array.tobytes())
     return found.hexdigest()[:16]

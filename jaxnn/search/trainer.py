@@ -34,6 +34,7 @@ from jaxnn.train import (
     evaluate,
     init_state,
     mark_divergence,
+    no_scores,
 )
 from jaxnn.types import Array, Data, Key, PyTree
 
@@ -150,8 +151,8 @@ class Trainer:
         """
         run, waves = self.traced(program).compiled, self._waves(program, members)
         hyper = traced_values(program.spec, self._names, configs)
-        shape, dtype = members.diverged_at.shape, jnp.result_type(float)
-        metrics = Metrics(np.zeros(shape, dtype), np.zeros(shape, dtype))
+        shape = members.diverged_at.shape
+        metrics = jax.tree.map(lambda zero: np.zeros(shape, zero.dtype), no_scores(program.spec))
         results = (members.params, members.optimizer_state, members.diverged_at, metrics)
 
         def launch(wave: Wave) -> Any:
@@ -207,20 +208,22 @@ def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Cal
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
         withheld = Withheld(fold[0] * held_out, held_out)
         layout = Layout(batch_axis(mesh), columns=True)
-        zero = Metrics(jnp.zeros(()), jnp.zeros(()))
+        zero = no_scores(spec)
         hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
-        inputs, targets = (
+        inputs, targets, weights = (
             jax.lax.dynamic_slice_in_dim(jnp.asarray(x), withheld.first, held_out)
-            for x in (data.inputs, data.targets)
+            if x is not None
+            else None
+            for x in (data.inputs, data.targets, data.weights)
         )
-        validation = Data(inputs, targets, data.scale)
+        validation = data._replace(inputs=inputs, targets=targets, weights=weights)
 
         def member(hyper: Any, params: PyTree, memory: PyTree, diverged_at: Array) -> Any:
             state = State(params, memory, iteration, diverged_at)
             state = advance(spec, hyper, key, state, steps, data, withheld, layout)
             if not held_out:
                 return state.params, state.optimizer_state, state.diverged_at, zero
-            metrics = evaluate(spec, state.params, validation, layout)
+            metrics = evaluate(spec, state.params, validation, layout, hyper=hyper)
             state = mark_divergence(state, jnp.isfinite(metrics.loss))
             return state.params, state.optimizer_state, state.diverged_at, metrics
 

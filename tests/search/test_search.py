@@ -198,7 +198,7 @@ def test_folds_are_trainings_without_their_examples():
     assert found.params[0].weight.shape == (8, 6, 12)
     for fold in range(4):
         rows = slice(27 * fold, 27 * (fold + 1))
-        inputs, targets, scale = arranged.data
+        inputs, targets, scale = arranged.data[:3]
         held = Data(inputs[rows], targets[rows], scale)
         rest = Data(np.delete(inputs, rows, axis=0), np.delete(targets, rows), scale)
         for replicate, s in ((fold, 0), (4 + fold, 1)):
