@@ -353,7 +353,7 @@ def _evaluate(
     outputs = jnp.zeros((n, logits.shape[-1]), logits.dtype).at[rows].set(logits)
     outputs = predictions(spec.loss, outputs)
     for metric in map(get_metric, spec.metrics):
-        others[metric.name] = metric.function(outputs, data.targets) + jnp.zeros_like(zero.loss)
+        others[metric.name] = metric(outputs, data.targets, weights) + jnp.zeros_like(zero.loss)
     return ExtendedMetrics(total.loss, total.error, others)
 
 
@@ -603,7 +603,9 @@ def _check_loss(spec: Spec, x: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruc
 
     require_scalar("the loss of one example", loss, params, x, target)
     count = _outputs(spec.model, x)
+    regression = isinstance(spec.loss, str) and spec.loss in REGRESSIONS
     for metric in map(get_metric, spec.metrics):
+        metric.require_fit(spec.loss, count, regression=regression, weighted=spec.weighted)
         outputs = jax.ShapeDtypeStruct((4, count), x.dtype)
         outputs = jax.eval_shape(partial(predictions, spec.loss), outputs)
         targets = jax.ShapeDtypeStruct((4, *target.shape), target.dtype)
