@@ -30,7 +30,10 @@ from jaxnn.types import Array, Data, Key, MeasureName, Model, PyTree, as_key, re
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
 _CACHE_BYTES = 5 * 2**19  # parameters of a block: with more, the cores wait for memory
-_CPU_BLOCK = 8, 32  # smaller blocks share too little of a minibatch
+_CPU_BLOCK = (
+    8,
+    32,
+)  # of fewer models each model alone is faster: rows of examples fill the registers
 _ACCELERATOR_BLOCK = 1024
 _SETTINGS = "jax_enable_x64", "jax_default_matmul_precision"
 
@@ -168,16 +171,33 @@ def default_block_size(spec: Spec, platform: str, configurations: int) -> int:
     """How many configurations a device trains at once by default."""
     if platform != "cpu":
         return min(configurations, _ACCELERATOR_BLOCK)
-    fewest, most = _CPU_BLOCK
-    fitting = _CACHE_BYTES // max(_parameter_bytes(spec.model, jnp.result_type(float)), 1)
-    return int(np.clip(2 ** max(fitting, 1).bit_length() // 2, fewest, most))
+    leaves, (fewest, most) = _parameters(spec.model, jnp.result_type(float)), _CPU_BLOCK
+    fitting = _CACHE_BYTES // max(sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), 1)
+    if fitting < fewest or has_kernels(spec.model):
+        return 1
+    return min(2 ** fitting.bit_length() // 2, most)
+
+
+def trains_alone(spec: Spec, mesh: Mesh, size: int) -> bool:
+    """Whether the members of a block train one after another.
+
+    Under ``vmap`` the convolutions of several models become a grouped convolution, for which CPUs
+    have no fast code. A single model that is large gains nothing by the layout for several models.
+    """
+    platform = mesh.devices.flat[0].platform
+    large = size == 1 and default_block_size(spec, platform, 2) == 1
+    return large or (platform == "cpu" and has_kernels(spec.model))
+
+
+def has_kernels(model: Model) -> bool:
+    """Whether a model has kernels of convolutions among the parameters: of rank 4 or more."""
+    return any(leaf.ndim >= 4 for leaf in _parameters(model, jnp.result_type(float)))
 
 
 @lru_cache
-def _parameter_bytes(model: Model, _: Any) -> int:
-    """The size of a model's parameters, in the current floating-point type."""
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+def _parameters(model: Model, _: Any) -> list[jax.ShapeDtypeStruct]:
+    """The shapes of a model's parameters, in the current floating-point type."""
+    return jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
 
 
 def check_mesh(mesh: Mesh, batch_size: int = 0) -> None:
@@ -221,14 +241,21 @@ def _program(spec: Spec, mesh: Mesh, key_kind: Any) -> Callable:
             return state.params, state.diverged_at, history.metrics
 
         hyper = jax.tree.map(lambda column: column[0], hyper)
-        if len(hyper.learning_rate) > 1:
-            results = jax.vmap(partial(member, columns=True))(hyper)
-            return jax.tree.map(lambda x: x[None], results)
         # A single member needs no vmap, whose tracing takes as long as all the rest.
-        results = member(jax.tree.map(lambda column: column[0], hyper), columns=False)
-        return jax.tree.map(lambda x: x[None, None], results)
+        alone = len(hyper.learning_rate) == 1 or trains_alone(spec, mesh, len(hyper.learning_rate))
+        return jax.tree.map(lambda x: x[None], over_block(member, (hyper,), alone=alone))
 
     return on_every_device(train_block, mesh, split=3, whole=2)
+
+
+def over_block(member: Callable[..., PyTree], arrays: tuple, *, alone: bool) -> PyTree:
+    """A function of a member, and of whether examples are columns, on all members of a block.
+
+    The members train one after another, or at once: as one program of larger products.
+    """
+    if alone:
+        return jax.lax.map(lambda each: member(*each, columns=False), arrays)
+    return jax.vmap(partial(member, columns=True))(*arrays)
 
 
 def on_every_device(function: Callable, mesh: Mesh, *, split: int, whole: int) -> Callable:

@@ -207,7 +207,6 @@ def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Cal
     ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
         withheld = Withheld(fold[0] * held_out, held_out)
-        layout = Layout(batch_axis(mesh), columns=True)
         zero = no_scores(spec)
         hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
         inputs, targets, weights = (
@@ -218,7 +217,10 @@ def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Cal
         )
         validation = data._replace(inputs=inputs, targets=targets, weights=weights)
 
-        def member(hyper: Any, params: PyTree, memory: PyTree, diverged_at: Array) -> Any:
+        def member(
+            hyper: Any, params: PyTree, memory: PyTree, diverged_at: Array, *, columns: bool
+        ) -> Any:
+            layout = Layout(batch_axis(mesh), columns)
             state = State(params, memory, iteration, diverged_at)
             state = advance(spec, hyper, key, state, steps, data, withheld, layout)
             if not held_out:
@@ -228,9 +230,9 @@ def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Cal
             return state.params, state.optimizer_state, state.diverged_at, metrics
 
         idle = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, states[2].shape), zero)
-        output = jax.lax.cond(
-            active[0], lambda: jax.vmap(member)(hyper, *states), lambda: (*states, idle)
-        )
+        alone = population.trains_alone(spec, mesh, len(states[2]))
+        train = partial(population.over_block, member, (hyper, *states), alone=alone)
+        output = jax.lax.cond(active[0], train, lambda: (*states, idle))
         return jax.tree.map(lambda leaf: leaf[None], output)
 
     return population.on_every_device(train_block, mesh, split=5, whole=3)
