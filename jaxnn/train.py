@@ -739,7 +739,7 @@ def is_batched(model: Model) -> bool:
 
 
 def _in_order(function: Callable[..., PyTree], params: PyTree, *arguments: Any) -> PyTree:
-    """``function(params, *arguments)``, with convolutions in XLA's order of axes where there are any.
+    """``function(params, *arguments)``, with the axes of convolutions in XLA's order.
 
     Outside of loops XLA orders the axes of a convolution itself. In a loop, such as over the steps
     of a training, a CPU takes twelve times as long for an unordered one, and the derivatives of

@@ -62,6 +62,7 @@ def search(
     rule: RuleName = "mean",
     folder: Path | str | None = None,
     mesh: Mesh | None = None,
+    block_size: int | None = None,
     progress: bool | Callable[[Status], None] | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Result:
@@ -99,6 +100,8 @@ def search(
         the validation examples; seeds are averaged first.
       folder: holds the journal and the checkpoints; by default nothing is written.
       mesh: the devices; by default all devices of all processes, along ``population``.
+      block_size: how many trials of a seed a device trains at once; by default what is fastest for
+        the models and the number of trials. The last bits of a result depend on the block size.
       progress: True shows a bar on a terminal, or plain lines elsewhere: time left, best score,
         number diverged; a function gets every ``Status``; default: silence. Process 0 reports.
       checkpoint_seconds: the shortest time between two checkpoints in the folder; a crash loses the
@@ -118,6 +121,8 @@ def search(
     expected = "seconds of at least 0"
     require_number("checkpoint_seconds", checkpoint_seconds, expected, lambda value: value >= 0)
     by_name("rule", rule, dict.fromkeys(RULES))
+    if block_size is not None:
+        block_size = require_count("block_size", block_size)
     method = method_of(method)
     # Optax takes a tenth of a second to import: in the background while keys are drawn.
     Thread(target=import_module, args=("optax",), daemon=True).start()
@@ -141,10 +146,11 @@ def search(
                 "rule is 'one_standard_error', expected at least 2 validation examples"
             )
         validation = data.rows(slice(held_out))
-    trainer = Trainer(arranged, checked.traced, keys, mesh)
+    trainer = Trainer(arranged, checked.traced, keys, mesh, block_size)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, method, key, seeds, rule, mesh, specs)
+        question |= {} if block_size is None else {"block_size": block_size}
     journal = Journal(folder, question)
     from jaxnn.search.report import reporting
 

@@ -78,7 +78,14 @@ def seed_keys(key: Key, seeds: int) -> Key:
 class Trainer:
     """Trains all buckets of a search, on given examples and devices."""
 
-    def __init__(self, arranged: Arranged, names: tuple[str, ...], keys: Key, mesh: Mesh):
+    def __init__(
+        self,
+        arranged: Arranged,
+        names: tuple[str, ...],
+        keys: Key,
+        mesh: Mesh,
+        block_size: int | None = None,
+    ):
         """Copies the examples to every device.
 
         Args:
@@ -86,10 +93,12 @@ class Trainer:
           names: the traced names of the space.
           keys: the key of each seed, from ``seed_keys``; members of a seed share minibatches.
           mesh: the devices.
+          block_size: of every program; by default ``cheapest`` chooses.
         """
         words = np.asarray(jax.random.key_data(keys))
         self.arranged = arranged
         self._names, self._key_kind, self._mesh = names, jax.random.key_impl(keys), mesh
+        self._block_size = block_size
         self._words = np.repeat(words, arranged.folds, axis=0)  # [R, ...] uint32
         self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))  # [R]
         self._data = population.place(mesh, WHOLE, arranged.data)
@@ -102,6 +111,8 @@ class Trainer:
 
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
         """The program of a round; see ``cheapest``."""
+        if self._block_size:
+            return Program(spec, self._block_size)
         devices, platform = self._mesh.shape["population"], self._mesh.devices.flat[0].platform
         return cheapest(spec, planned, had, len(self._folds), devices, platform)
 
