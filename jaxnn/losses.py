@@ -334,8 +334,8 @@ def _real_targets(name: str, targets: Any, outputs: int, loss: str) -> Any:
     wanted = columns * (2 if loss == "gaussian_nll" else 1)
     if len(shape) > 2 or outputs != wanted:
         raise ValueError(
-            f"{name} have the shape {shape} and the network has {outputs} outputs, expected "
-            f"{wanted} outputs for {loss}"
+            f"{name} have the shape {shape} and the outputs of the network are {outputs}, expected "
+            f"{wanted} for {loss}"
         )
     if np.asarray(targets).dtype.kind in "iu":
         return np.asarray(targets).astype(jax.dtypes.canonicalize_dtype(float))

@@ -115,6 +115,7 @@ class Spec:
             )
         points = {*map(int, points), self.steps}
         object.__setattr__(self, "evaluate_at", tuple(sorted(points)))
+        require_type(isinstance(self.weighted, bool), "weighted", self.weighted, "True or False")
         several = isinstance(self.metrics, tuple | list)
         metrics = tuple(map(get_metric, self.metrics if several else (self.metrics,)))
         names = [metric.name for metric in metrics]

@@ -15,6 +15,7 @@ from jax.extend import core
 
 from jaxnn.files import require_shapes, shapes
 from jaxnn.losses import (
+    CLASSES,
     REGRESSIONS,
     checked_targets,
     classification_error,
@@ -557,6 +558,11 @@ def fitted(spec: Spec, name: str, data: Data) -> Data:
     x = jax.ShapeDtypeStruct(data.inputs.shape[1:], jnp.result_type(float))
     outputs = _outputs(spec.model, x)
     targets = checked_targets(f"the {name} targets", data.targets, outputs, spec.loss)
+    if data.names and spec.loss in CLASSES and len(data.names) != max(outputs, 2):
+        raise ValueError(
+            f"the {name} names are {shown(data.names)}, expected {max(outputs, 2)}, a name of each "
+            "class"
+        )
     if targets is not data.targets:
         data = data._replace(targets=targets)
     dtype = jax.dtypes.canonicalize_dtype(targets.dtype)
@@ -585,7 +591,26 @@ def _outputs(model: Model, x: jax.ShapeDtypeStruct) -> int:
         )
     logits: Any = jax.eval_shape(partial(_logits_of_one, model), params, x)
     require_type(hasattr(logits, "shape"), "model.apply(params, x)", logits, "logits [C]")
+    if is_batched(model):
+        _check_minibatch(model, params, jax.ShapeDtypeStruct((2, *x.shape), x.dtype))
     return math.prod(logits.shape)
+
+
+def _check_minibatch(model: Model, params: PyTree, inputs: jax.ShapeDtypeStruct) -> None:
+    """ValueError unless a batched model returns logits [B, C], and in training new statistics."""
+    key = jax.random.key(0)
+    found: Any = jax.eval_shape(
+        lambda params, x: _apply(model, params, x, Mode(training=True, key=key)), params, inputs
+    )
+    call, logits = "model.apply(params, x) of 2 examples", found
+    if isinstance(params, Variables):
+        pair = isinstance(found, tuple) and len(found) == 2
+        require_type(pair, f"{call} in training", found, "(logits [B, C], statistics)")
+        logits, statistics = found
+        new, old = (shapes("statistics", tree) for tree in (statistics, params.statistics))
+        require_shapes(new, old, "as of the model's init")
+    if getattr(logits, "ndim", 0) != 2 or len(logits) != 2:
+        raise ValueError(f"{call} has the shape {np.shape(logits)}, expected logits [2, C]")
 
 
 def _logits_of_one(model: Model, params: PyTree, x: Array) -> Any:

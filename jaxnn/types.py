@@ -345,17 +345,28 @@ def _checked(name: str, data: Data, ranged: bool) -> tuple[Data, float, float]:
     for kind, value in (("scale", data.scale), ("shift", data.shift)):
         known = None if value is None else on_host(value)
         if known is not None and (
-            known.shape not in ((), inputs.shape[1:]) or not np.isfinite(known).all()
+            known.dtype.kind not in "iuf"
+            or known.shape not in ((), inputs.shape[1:])
+            or not np.isfinite(known).all()
         ):
             raise ValueError(
                 f"the {name} data have the {kind} {shown(value)}, expected a finite number, or one "
                 f"for each of the {_extent(inputs.shape[1:])} inputs"
             )
     weights = _weights(name, data.weights, targets)
-    names = data.names if isinstance(data.names, Names) else Names(map(str, data.names))
+    names = _names(name, data.names)
     checked = Data(inputs, targets, data.scale, data.shift, weights, names)
     unchanged = all(new is old for new, old in zip(checked, data, strict=True))
     return data if unchanged else checked, low, high
+
+
+def _names(name: str, names: Any) -> Names:
+    """The names of classes; ValueError unless they are different texts."""
+    several = isinstance(names, Iterable) and not isinstance(names, str | Mapping)
+    found = Names(map(str, names)) if several else Names()
+    if not several or len({*found}) < len(found):
+        raise ValueError(f"the {name} names are {shown(names)}, expected a name of each class")
+    return names if isinstance(names, Names) else found
 
 
 def _extent(shape: tuple[int, ...]) -> str:
@@ -384,7 +395,13 @@ def _weights(name: str, weights: Any, targets: Any) -> Any:
         if not isinstance(weights, str):
             if missing := [c for c in classes.tolist() if c not in weights]:
                 raise ValueError(f"the {name} weights lack the class {missing[0]:g}, {expected}")
-            by_class = np.array([weights[c] for c in classes.tolist()], float)
+            least = f"the {name} weight of class", "a number of at least 0"
+            by_class = np.array(
+                [
+                    require_number(f"{least[0]} {c:g}", weights[c], least[1], lambda w: w >= 0)
+                    for c in classes.tolist()
+                ]
+            )
         weights = by_class[places]
     values, low, _ = numbers(f"the {name} weights", weights)
     host = np.asarray(values, float)

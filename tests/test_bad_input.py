@@ -6,6 +6,7 @@
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from jaxnn import (
     Layer,
     Network,
     Spec,
+    Variables,
     closed_form,
     data,
     distributed,
@@ -33,6 +35,7 @@ from jaxnn import (
     train_population,
     verify,
 )
+from jaxnn.metrics import Metric
 from jaxnn.optimizers import schedule
 from jaxnn.search import choice, conditional, fixed, integer, log_uniform, uniform
 from jaxnn.verify import claim, gradcheck, label, one_hot, real, simplex
@@ -104,13 +107,13 @@ def test_hyperparameter_is_refused(run, hyper, message):
             GOOD._replace(targets=np.zeros(19, np.int32)),
             r"the train data have inputs \(20, 4\) .*\(19,\)",
         ),
-        (GOOD._replace(inputs=np.zeros((20, 2, 2))), r"the train data have inputs \(20, 2, 2\)"),
+        (GOOD._replace(inputs=np.zeros(20)), r"the train data have inputs \(20,\)"),
         (Data(np.zeros((0, 4)), np.zeros(0, np.int32)), r"the train data have inputs \(0, 4\)"),
         (GOOD._replace(inputs=np.zeros((20, 5))), r"weight \(3, 4\).* input of shape \(5,\)"),
         (GOOD._replace(targets=np.zeros((20, 2))), r"\(20, 2\), expected \[N\] or \[N, 3\]"),
         (
             GOOD._replace(targets=np.full(20, 0.5)),
-            r"targets hold 0\.5, expected class indices: a re",
+            r"targets hold 0\.5, expected class indices: the l",
         ),
         (
             Data(np.zeros((4, 4)), np.zeros(4, np.int32)),
@@ -300,7 +303,7 @@ DOORS = [
     (
         lambda: spec(model=Network(1, 2)),
         TypeError,
-        r"model is Network\(init=1, apply=2\), expected",
+        r"model is Network\(init=1, apply=2, .*, expected",
     ),
     (lambda: spec(loss=["logistic"]), ValueError, r"loss is \['logistic'\], expected one of"),
     (lambda: spec(loss="cross-entropy"), ValueError, r"did you mean 'cross_entropy'\?$"),
@@ -919,6 +922,151 @@ DOORS = [
     (lambda: data.load("fashion-mnist"), data.MissingDataError, r"did you mean 'fashion_mnist'\?$"),
     (lambda: data.load("mnist", 3), TypeError, "data_dir is 3, expected a path$"),
 ]
+
+
+REAL = np.linspace(0.0, 1.0, 20)
+PLAIN = Data(np.arange(80.0).reshape(20, 4) / 80, np.arange(20) % 3)
+
+
+class Own(NamedTuple):
+    learning_rate: float = 0.1
+    l2: float = 0.0
+    label_smoothing: float | None = None
+    gamma: float | None = None
+    delta: float | None = None
+    b1: float | None = None
+
+
+OWN = Own()
+
+
+def fit(changes=(), hyper=OWN, **program):
+    return train(spec(**program), hyper, 0, PLAIN._replace(**dict(changes)))
+
+
+def score(function):
+    return Metric("own", function, True)
+
+
+def stateful(apply, init=lambda key: Variables(jnp.ones((4, 3)), jnp.zeros(3))):
+    return Network(init, apply, batched=True)
+
+
+def shrinking(variables, x, training):
+    logits = x @ variables.params
+    return (logits, jnp.zeros(2)) if training else logits
+
+
+LINE = MLP((4, 1))
+TASKS = [
+    # weights
+    ({"weights": "uniform"}, {}, r"weights are 'uniform', expected weights \[N\], \{class: weight"),
+    ({"weights": 3.0}, {}, r"weights have the shape \(\), expected 20 numbers of at least 0"),
+    ({"weights": [1, 2]}, {}, r"weights have the shape \(2,\), expected 20 numbers of at least 0"),
+    ({"weights": np.ones((20, 1))}, {}, r"weights have the shape \(20, 1\), expected 20 numbers"),
+    ({"weights": -np.ones(20)}, {}, "weights have the least -1, expected 20 numbers of at least 0"),
+    ({"weights": np.zeros(20)}, {}, "weights have the least 0, expected .* one above 0"),
+    ({"weights": np.full(20, NAN)}, {}, r"weights hold 20 values that .* nan at \[0\], expected"),
+    ({"weights": ["a"] * 20}, {}, "weights hold a, expected numbers"),
+    ({"weights": {0: 1, 1: 2}}, {}, "weights lack the class 2, expected"),
+    ({"weights": {0: 1, 1: 2, 2: None}}, {}, "weight of class 2 is None, expected a number of at"),
+    ({"weights": {0: 1, 1: 2, 2: "a"}}, {}, "weight of class 2 is 'a', expected a number of at"),
+    ({"weights": {0: 1, 1: 2, 2: -1}}, {}, "weight of class 2 is -1, expected a number of at"),
+    (
+        {"weights": "balanced", "targets": np.eye(3)[PLAIN.targets]},
+        {},
+        "weights are by class and the targets are not class indices, expected",
+    ),
+    (
+        {"weights": "balanced", "targets": REAL},
+        {"loss": "mse", "model": LINE},
+        "weights are by class and the targets are not class indices, expected",
+    ),
+    # scale, shift, names
+    (
+        {"shift": NAN},
+        {},
+        "the shift nan, expected a finite number, or one for each of the 4",
+    ),
+    ({"shift": np.ones(3)}, {}, r"the shift an array of shape \(3,\), expected a finite number"),
+    ({"shift": "a"}, {}, "the shift 'a', expected a finite number"),
+    ({"scale": "a"}, {}, "the scale 'a', expected a finite number"),
+    ({"names": 3}, {}, "names are 3, expected a name of each class"),
+    ({"names": "abc"}, {}, "names are 'abc', expected a name of each class"),
+    ({"names": ("a", "b")}, {}, r"names are \('a', 'b'\), expected 3, a name of each class"),
+    ({"names": ("a", "b", "a")}, {}, r"names are \('a', 'b', 'a'\), expected a name of each class"),
+    # regressions
+    (
+        {},
+        {"loss": "mse"},
+        r"\(20,\) and the outputs of the network are 3, expected 1 for mse",
+    ),
+    ({"targets": REAL}, {"loss": "mae"}, "outputs of the network are 3, expected 1 for mae"),
+    (
+        {"targets": REAL},
+        {"loss": "gaussian_nll", "model": LINE},
+        "the outputs of the network are 1, expected 2 for gaussian_nll",
+    ),
+    (
+        {"targets": np.ones((20, 3, 1))},
+        {"loss": "mse"},
+        r"the shape \(20, 3, 1\) and the outputs of the network are 3",
+    ),
+    (
+        {"targets": np.full(20, INF)},
+        {"loss": "huber", "model": LINE},
+        "targets hold 20 values that JAX cannot compute with",
+    ),
+    ({"targets": REAL}, {}, "expected class indices: the losses of real targets are gaussian_nll"),
+    ({}, {"loss": "MSE"}, "loss is 'MSE', expected one of .*did you mean 'mse'"),
+    # metrics
+    ({}, {"metrics": "acuracy"}, "metric is 'acuracy', expected one of .*did you mean 'accuracy'"),
+    ({}, {"metrics": None}, "metric is None, expected one of"),
+    ({}, {"metrics": (lambda z, t: 0.0,)}, "metric is <function .*, expected one of .* Metric"),
+    ({}, {"metrics": ("accuracy", "accuracy")}, "metrics holds 'accuracy' twice, expected"),
+    ({}, {"metrics": score(lambda z, t: z[0])}, r"metric own has the shape \(3,\), expected a"),
+    (
+        {},
+        {"metrics": score(lambda z, t: np.asarray(z).max())},
+        "metric own is no function of jax.numpy",
+    ),
+    # hyperparameters of losses
+    ({}, {"hyper": Own(label_smoothing=1.5)}, "label_smoothing is 1.5, expected a number from 0"),
+    (
+        {},
+        {"hyper": Own(label_smoothing=[0.1, 0.2])},
+        r"label_smoothing is \[0.1, 0.2\], exp",
+    ),
+    ({}, {"hyper": Own(gamma=-1), "loss": "focal"}, "gamma is -1.0, expected a finite number of"),
+    (
+        {"targets": REAL},
+        {"hyper": Own(delta=0), "loss": "huber", "model": LINE},
+        "delta is 0.0, expected a finite number above 0",
+    ),
+    (
+        {},
+        {"hyper": Own(b1=0.5), "optimizer": "adam", "loss": lambda z, t, b1=0.5: b1 * jnp.sum(z)},
+        "b1 is a parameter of the optimizer and of the loss or the model, expected another name",
+    ),
+    # models
+    (
+        {},
+        {"model": stateful(shrinking)},
+        r"statistics has the shape \(2,\), expected \(3,\) as of the model's init",
+    ),
+    (
+        {},
+        {"model": stateful(lambda p, x: (x @ p)[0], lambda key: jnp.ones((4, 3)))},
+        r"2 examples has the shape \(3,\), expected logits \[2, C\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "program", "message"), TASKS)
+def test_a_task_is_refused_in_one_line(changes, program, message):
+    with pytest.raises(ValueError, match=message) as error:
+        fit(changes, **program)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("call", "error", "message"), DOORS)

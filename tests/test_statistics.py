@@ -1,5 +1,8 @@
 """Networks with random layers and running statistics, against Flax and optax step by step."""
 
+# Lists in place of arrays, and trees of any type.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalSubscript=false
+
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -124,7 +127,9 @@ def test_every_example_of_every_step_has_a_mask_of_its_own():
 
     def spy(params, x, *, key, training):
         if training:
-            jax.debug.callback(lambda k: seen.append(tuple(np.asarray(k).tolist())), jax.random.key_data(key))
+            jax.debug.callback(
+                lambda k: seen.append(tuple(np.asarray(k).tolist())), jax.random.key_data(key)
+            )
         return params @ x
 
     spec = Spec(Network(lambda key: jnp.eye(2, 3), spy), steps=4, batch_size=10)

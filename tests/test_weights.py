@@ -1,5 +1,8 @@
 """Weights of examples: in training, and in evaluations that ask for the weights."""
 
+# Lists in place of arrays, and trees of any type.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalSubscript=false
+
 import jax
 import jax.numpy as jnp
 import numpy as np
