@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.benchmark.process import optional
 from experiments.mutants import MUTANTS, Case
 from experiments.mutants.judging import NOT_REFUTED, Outcome
+from experiments.processes import optional
 from jaxnn.types import PyTree
 from jaxnn.verify import Claim
 from jaxnn.verify.claims import at_path, call, learning_rate_name, with_path

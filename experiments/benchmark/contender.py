@@ -1,6 +1,6 @@
 """The table of all contenders, and the process of a contender.
 
-``process.hired`` starts the module with a JSON object: ``contender``, ``sizes`` and ``data`` (the
+``training.hired`` starts the module with a JSON object: ``contender``, ``sizes`` and ``data`` (the
 folder of the examples). The process trains on request, one line of JSON each way.
 """
 

@@ -16,9 +16,8 @@ from experiments.benchmark.contender import CONTENDERS, Entry
 from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench, Goal, Part
 from experiments.benchmark.parts import training
-from experiments.benchmark.parts.training import Job, Line
+from experiments.benchmark.parts.training import Job, Line, hired
 from experiments.benchmark.problem import Examples, mnist_shaped
-from experiments.benchmark.process import hired
 from experiments.machine import flops_per_step
 from experiments.processes import ProcessError
 from jaxnn import Data

@@ -17,10 +17,9 @@ from experiments.benchmark.main import BenchmarkConfig
 from experiments.benchmark.part import Bench
 from experiments.benchmark.parts import search
 from experiments.benchmark.parts.search import Watched, compared, standings, target, watch
-from experiments.benchmark.process import Program, running
 from experiments.benchmark.searches import Job, tell
 from experiments.harness import Run
-from experiments.processes import ProcessError
+from experiments.processes import ProcessError, Program, running
 from jaxnn.data import load
 
 EXAMPLES = 600  # of which 100 validate

@@ -16,8 +16,8 @@ import numpy as np
 
 from experiments.benchmark.part import Bench, Part, Results, Table, table
 from experiments.benchmark.problem import NETWORKS, cores_name, network_name, restore
-from experiments.benchmark.process import running
 from experiments.machine import flops_per_step, peak_gflops, processor
+from experiments.processes import running
 from experiments.report import figures
 from jaxnn import MLP, Data, Hyper, Spec, train_population
 from jaxnn.devices import population_mesh, use_all_cores

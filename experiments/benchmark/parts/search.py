@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, table
 from experiments.benchmark.problem import BATCH_SIZE, NETWORKS, network_name, restore
-from experiments.benchmark.process import optional, running
 from experiments.benchmark.searches import Job
+from experiments.processes import optional, running
 from experiments.report import figures
 
 SIZES = NETWORKS["softmax"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, ranked, table
 from experiments.benchmark.problem import store
-from experiments.benchmark.process import optional, running
+from experiments.processes import optional, running
 from experiments.report import figures
 from jaxnn.data import load
 

@@ -7,9 +7,11 @@ per model and step, and the share of the machine's matrix-product peak, which is
 and after each training.
 """
 
+import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +21,8 @@ from experiments.benchmark.contender import CONTENDERS
 from experiments.benchmark.part import Bench, Goal, Part, Results, Table, ranked, table
 from experiments.benchmark.parts.roofline import bounded
 from experiments.benchmark.problem import NETWORKS, cores_name, network_name, restore
-from experiments.benchmark.process import Program, hired, optional
 from experiments.machine import flops_per_step, peak_gflops, products_microseconds
+from experiments.processes import Program, optional, running
 from experiments.report import figures
 from jaxnn import MLP, Spec
 from jaxnn.population import default_block_size
@@ -78,7 +80,7 @@ class Line(NamedTuple):
     def seconds(self, job: Job, seed: int) -> float:
         """The time of a training with the learning rates dealt out to the processes."""
         for index, program in enumerate(self.programs):
-            program.ask(job.rates[index :: len(self.programs)], job.epochs, seed)
+            program.ask(job.rates[index :: len(self.programs)], job.epochs, seed, False)
         return max(program.answer()["seconds"] for program in self.programs)
 
     def seconds_to(self, target: float, seed: int) -> float:
@@ -86,7 +88,7 @@ class Line(NamedTuple):
 
         All epochs do equal work: the time is the needed share of the epochs.
         """
-        self.programs[0].ask([RATE], MOST_EPOCHS, seed, evaluate=True)
+        self.programs[0].ask([RATE], MOST_EPOCHS, seed, True)
         found = self.programs[0].answer()
         enough = np.flatnonzero(np.array(found["accuracies"][0]) >= target)
         return found["seconds"] * (enough[0] + 1) / MOST_EPOCHS if len(enough) else np.inf
@@ -96,6 +98,15 @@ class Line(NamedTuple):
         names = {"network": job.network, "sizes": NETWORKS[job.network], "contender": self.name}
         counts = {"models": len(job.rates), "processes": len(self.programs), "cores": self.cores}
         return names | {"label": CONTENDERS[self.name].label} | counts | measured
+
+
+@contextmanager
+def hired(name: str, sizes: Sequence[int], data: Path, cores: Sequence[int]) -> Iterator[Program]:
+    """A contender in a process on some cores, ready to train: ``contender.serve``."""
+    job = json.dumps({"contender": name, "sizes": sizes, "data": str(data)})
+    with running("experiments.benchmark.contender", job, cores=cores, name=name) as program:
+        program.answer()  # ready
+        yield program
 
 
 def started(stack: ExitStack, bench: Bench, job: Job) -> list[Line]:
@@ -147,20 +158,20 @@ def one_model_rows(bench: Bench, network: str) -> list[dict[str, Any]]:
     steps = EPOCHS * restore(bench.data, NETWORKS[network]).steps_per_epoch
     with ExitStack() as stack:
         lines = started(stack, bench, job)
-        label = f"{network}: one model"
-        times = bench.in_turn(
-            label, lines, lambda line, seed: 1e6 * line.seconds(job, seed) / steps
-        )
-        measured = [{"microseconds": figures(each), "seconds_to_target": None} for each in times]
+
+        def in_turn(label: str, call: Callable[[Line, int], float]) -> list[Any]:
+            return [*map(figures, bench.in_turn(f"{network}: {label}", lines, call))]
+
+        times = in_turn("one model", lambda line, seed: 1e6 * line.seconds(job, seed) / steps)
+        reached = [None] * len(lines)
         if target is not None:
             for line in lines:
                 line.seconds_to(target, 0)  # compiles
-            label = f"{network}: to the accuracy"
-            times = bench.in_turn(label, lines, lambda line, seed: line.seconds_to(target, seed))
-            for row, each in zip(measured, times, strict=True):
-                row["seconds_to_target"] = figures(each)
-    rows = zip(lines, measured, strict=True)
-    return [line.row(job, tried=line.tried, target=target, **more) for line, more in rows]
+            reached = in_turn("to the accuracy", lambda line, seed: line.seconds_to(target, seed))
+    return [
+        line.row(job, tried=line.tried, target=target, microseconds=time, seconds_to_target=to)
+        for line, time, to in zip(lines, times, reached, strict=True)
+    ]
 
 
 def measure_population(bench: Bench) -> Results:
