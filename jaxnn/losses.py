@@ -357,6 +357,11 @@ def as_labels(name: str, targets: Any) -> Any:
     return values.astype(np.int32)
 
 
+def are_few(values: int, examples: int) -> bool:
+    """Whether so many values are few enough to be classes of so many examples."""
+    return values <= _FEW_CLASSES or examples >= _FEW_EXAMPLES * values
+
+
 def class_count(name: str, labels: np.ndarray, other: str = "", others: Any = ()) -> int:
     """The number of classes of labels [N], which have to be exactly 0..C-1.
 
@@ -374,7 +379,7 @@ def class_count(name: str, labels: np.ndarray, other: str = "", others: Any = ()
     classes = len(found)
     if classes == 1:
         raise ValueError(f"{name} hold the class {found[0]} alone, expected at least 2 classes")
-    if classes > _FEW_CLASSES and n < _FEW_EXAMPLES * classes:
+    if not are_few(classes, n):
         raise ValueError(
             f"{name} hold {classes} different values from {found[0]} to {found[-1]} in {n} "
             f"examples, expected classes of {_FEW_EXAMPLES} examples or more{_REGRESSION}"

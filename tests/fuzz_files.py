@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -26,6 +27,7 @@ import tempfile
 import time
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -255,13 +257,168 @@ def damage_npz(rng: Rng, folder: Path) -> bool:
     return False
 
 
+# The formats of other libraries.
+
+
+def frame(images: np.ndarray, labels: np.ndarray) -> Any:
+    """A table: label, pixel0, pixel1, ..."""
+    import pandas as pd
+
+    rows = pd.DataFrame(images.reshape(len(images), -1)).add_prefix("pixel")
+    rows.insert(0, "label", labels)
+    return rows
+
+
+def as_libsvm(table: Any) -> str:
+    """The rows of a table in LIBSVM's format."""
+    lines = []
+    for label, *row in table.to_numpy().tolist():
+        lines.append(f"{label} " + " ".join(f"{i + 1}:{value}" for i, value in enumerate(row)))
+    return "\n".join(lines) + "\n"
+
+
+def as_arff(table: Any) -> str:
+    """A table in Weka's format."""
+    names = [f"@attribute {name} real" for name in table.columns[1:]]
+    lines = ["@relation digits", *names, "@attribute class {0,1,2,3,4,5,6,7,8,9}", "@data"]
+    for label, *row in table.to_numpy().tolist():
+        lines.append(",".join(map(str, [*row, label])))
+    return "\n".join(lines) + "\n"
+
+
+def as_png(image: np.ndarray, kind: str = "PNG") -> bytes:
+    """The image as a file."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, kind)
+    return out.getvalue()
+
+
+def write_table(save: Callable[[Any, Path], object], suffix: str) -> Any:
+    """A writer of a training and a test table."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        four = arrays()
+        for part in ("train", "test"):
+            table = frame(four[f"{part}_images"], four[f"{part}_labels"])
+            save(table, folder / f"{part}.{suffix}")
+
+    return write
+
+
+def save_mat(compressed: bool) -> Any:
+    """A function that writes a table as a file of MATLAB."""
+
+    def save(table: Any, path: Path) -> None:
+        from scipy.io import savemat
+
+        rows = table.to_numpy()
+        two = {"X": rows[:, 1:].astype(np.uint8), "y": rows[:, :1]}
+        savemat(path, two, do_compression=compressed)
+
+    return save
+
+
+def save_hugging_face(table: Any, path: Path) -> None:
+    """Writes a table as images of Hugging Face."""
+    import pandas as pd
+
+    rows = table.to_numpy().astype(np.uint8)
+    cells = [{"bytes": as_png(row[1:].reshape(5, 4)), "path": None} for row in rows]
+    pd.DataFrame({"image": cells, "label": rows[:, 0].astype(np.int64)}).to_parquet(path)
+
+
+def write_pictures(kind: str) -> Any:
+    """A writer of images, named by class and number."""
+
+    def write(folder: Path) -> None:
+        four = arrays()
+        for part in ("train", "test"):
+            pairs = zip(four[f"{part}_images"], four[f"{part}_labels"], strict=True)
+            for i, (image, label) in enumerate(pairs):
+                path = folder / part / str(label) / f"{i}.{kind.lower()}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(as_png(image, kind))
+
+    return write
+
+
+def write_cifar(folder: Path) -> None:
+    """Writes CIFAR-10's binary files."""
+    folder.mkdir()
+    rng, four = np.random.default_rng(0), arrays()
+    for name, part in (("data_batch_1.bin", "train"), ("test_batch.bin", "test")):
+        labels = four[f"{part}_labels"]
+        rows = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        (folder / name).write_bytes(np.column_stack([labels, rows]).tobytes())
+
+
+CELLS = (
+    "", "?", "nan", "inf", "-1e999", "1e39", "NA", "None", '"', "'", "\0", "9" * 400, "x" * 10**5,
+    "1_0", "0x1", "\u0661", "1,2", "\r", ";", "\t", "\n", "\n\n", "#", "%", "{", "{1", "}", "-0",
+    "2000000000:1", "-1:1", "0:1", "1:", ":1", "1:1 1:1", "99999999999999999999:1", "qid:3", "3.5",
+    "@data", "@attribute x {a,b}", "@attribute class date 'yyyy'", "," * 3000, "1," * 70000, "true",
+    "2020-01-01", "\ufeff", "\ud7ff", "label", "12345678901234567890", "1,,,", "1.5,2;3",
+)  # fmt: skip
+
+
+def edited_text(rng: Rng, content: bytes) -> bytes:
+    """A text with one to three cells replaced."""
+    parts = re.split("([,;\t \n]+)", content.decode("utf-8", "replace"))
+    for _ in range(rng.integers(1, 4)):
+        parts[int(rng.integers(len(parts)))] = str(rng.choice(CELLS))
+    return "".join(parts).encode("utf-8", "replace")
+
+
+def damage_any_file(edit: Callable[[Rng, bytes], bytes]) -> Any:
+    """Damage of a file at any depth."""
+
+    def damage(rng: Rng, folder: Path) -> bool:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        path = files[int(rng.integers(len(files)))]
+        change = edit if rng.random() < 0.5 else damaged
+        path.write_bytes(change(rng, path.read_bytes()))
+        return change is damaged
+
+    return damage
+
+
+def edited_png(rng: Rng, content: bytes) -> bytes:
+    """An image with an edited header, and the checksum made right."""
+    place, value = int(rng.integers(16, 29)), int(rng.choice([0, 1, 2, 3, 6, 16, 127, 255]))
+    header = bytearray(content[12:29])
+    header[place - 12] = value
+    checksum = struct.pack(">I", zlib.crc32(header))
+    return content[:12] + bytes(header) + checksum + content[33:]
+
+
+def edited_mat(rng: Rng, content: bytes) -> bytes:
+    """A file of MATLAB with a changed element, compressed again."""
+    at, parts = 128, [content[:128]]
+    while at + 8 <= len(content):
+        kind, size = struct.unpack("<II", content[at : at + 8])
+        part = content[at + 8 : at + 8 + size]
+        if kind == 15:
+            inner = (
+                damaged(rng, zlib.decompress(part)) if rng.random() < 0.7 else zlib.decompress(part)
+            )
+            inner += bytes(70_000_000) if rng.random() < 0.05 else b""
+            part = zlib.compress(inner, 1)
+        parts.append(struct.pack("<II", kind, len(part)) + part)
+        at += 8 + size
+    return b"".join(parts)
+
+
 def read_data(folder: Path) -> Any:
     """The bits of a data set."""
     from jaxnn.data import load
 
     archive = folder / "data.npz"
     splits = load(archive if archive.exists() else folder)
-    return [bits(each) for data in splits for each in data]
+    arrays = [bits(each) for data in splits for each in data if isinstance(each, np.ndarray)]
+    return [arrays, [float(np.sum(data.scale)) for data in splits], [*splits.train.names]]
 
 
 def bits(array: Any) -> list[Any]:
@@ -550,6 +707,7 @@ class Kind(NamedTuple):
 
 NPY_NAMES = {part: f"set_{part}.npy" for part in IDX_NAMES}
 GZ_NAMES = {part: f"{name}.gz" for part, name in IDX_NAMES.items()}
+# fmt: off
 KINDS = {
     "idx": Kind(write_folder(idx, IDX_NAMES), damage_a_file(edited_idx), read_data, 3),
     "idx.gz": Kind(
@@ -558,6 +716,37 @@ KINDS = {
     "npy": Kind(write_folder(npy, NPY_NAMES), damage_a_file(edited_npy), read_data, 4),
     "npz, stored": Kind(write_npz(zipfile.ZIP_STORED), damage_npz, read_data, 4),
     "npz, deflated": Kind(write_npz(zipfile.ZIP_DEFLATED), damage_npz, read_data, 4),
+    "csv": Kind(
+        write_table(lambda t, path: t.to_csv(path, index=False), "csv"),
+        damage_any_file(edited_text), read_data, 4,
+    ),
+    "csv.gz": Kind(
+        write_table(lambda t, path: t.to_csv(path, index=False), "csv.gz"),
+        damage_any_file(lambda rng, c: gzip.compress(edited_text(rng, gzip.decompress(c)))),
+        read_data, 2,
+    ),
+    "parquet": Kind(
+        write_table(lambda t, path: t.to_parquet(path), "parquet"),
+        damage_any_file(damaged), read_data, 4,
+    ),
+    "libsvm": Kind(
+        write_table(lambda t, path: path.write_text(as_libsvm(t)), "libsvm"),
+        damage_any_file(edited_text), read_data, 3,
+    ),
+    "arff": Kind(
+        write_table(lambda t, path: path.write_text(as_arff(t)), "arff"),
+        damage_any_file(edited_text), read_data, 3,
+    ),
+    "mat": Kind(write_table(save_mat(False), "mat"), damage_any_file(damaged), read_data, 3),
+    "mat, compressed": Kind(
+        write_table(save_mat(True), "mat"), damage_any_file(edited_mat), read_data, 3
+    ),
+    "hugging face": Kind(
+        write_table(save_hugging_face, "parquet"), damage_any_file(damaged), read_data, 3
+    ),
+    "png": Kind(write_pictures("PNG"), damage_any_file(edited_png), read_data, 3),
+    "jpeg": Kind(write_pictures("JPEG"), damage_any_file(damaged), read_data, 2),
+    "cifar": Kind(write_cifar, damage_any_file(damaged), read_data, 2),
     "model": Kind(write_model, damage_model, read_model, 6),
     "run.db": Kind(write_search(6), damage_database, read_search, 5),
     "run.db, finished": Kind(write_search(None), damage_database, read_search, 4),
@@ -566,6 +755,13 @@ KINDS = {
     "folder of data": Kind(write_folder(npy, NPY_NAMES), damage_folder, read_data, 1),
     "folder of a model": Kind(write_model, damage_folder, read_model, 1),
 }
+# fmt: on
+
+NO_CHECKSUM = (
+    "idx", "npy", "folder of data", "csv", "parquet", "libsvm", "arff", "mat", "hugging face",
+    "jpeg", "cifar",
+)  # fmt: skip
+"""Kinds whose values may change without a trace."""
 
 
 # The processes.
@@ -604,7 +800,7 @@ def case(kind: str, number: int, seed: int, original: Path, expected: Any, work:
     except Exception as error:
         said = f"{type(error).__module__}.{type(error).__name__}: {error}"
         verdict = "refused" if documented(error) else "uncaught"
-    if verdict == "other" and checked and kind not in ("idx", "npy", "folder of data"):
+    if verdict == "other" and checked and kind not in NO_CHECKSUM:
         verdict = "silently wrong"
     return Outcome(kind, number, verdict, said[:600], checked, _peak_memory())
 

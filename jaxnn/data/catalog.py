@@ -1,16 +1,19 @@
-"""The data sets known by name: scikit-learn's digits, MNIST and Fashion-MNIST."""
+"""The data sets known by name: MNIST, Fashion-MNIST, and the sets of scikit-learn."""
 
 import importlib.util
+import io
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnn.data import download, idx
 from jaxnn.data.download import RemoteFile, Report
-from jaxnn.data.splits import PARTS, DataError, MissingDataError, make_splits
+from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, make_splits
 from jaxnn.extras import require
+from jaxnn.files import decoding, open_regular
 from jaxnn.types import Splits
 
 
@@ -58,6 +61,22 @@ FASHION_MNIST = NamedSet(
 
 NAMED = {named.name: named for named in (MNIST, FASHION_MNIST)}
 
+OF_SCIKIT_LEARN = ("iris", "wine", "breast_cancer", "diabetes")
+
+
+def named(
+    name: str, data_dir: Path, download_missing: bool, progress: Report | None, **options: Any
+) -> Splits:
+    """The set of a name; ``options`` are ``regression`` and ``flatten`` of ``make_splits``."""
+    if name == "digits":
+        return digits(**options)
+    if name in OF_SCIKIT_LEARN:
+        return of_scikit_learn(name, **options)
+    if name == "california_housing":
+        return california_housing(data_dir / name, **options)
+    dataset = NAMED[name]
+    return load(dataset, data_dir, download_missing=download_missing, progress=progress, **options)
+
 
 def load(
     dataset: NamedSet,
@@ -65,6 +84,7 @@ def load(
     *,
     download_missing: bool = True,
     progress: Report | None = None,
+    **options: Any,
 ) -> Splits:
     """Reads the set from ``data_dir/NAME``, after a download of missing files.
 
@@ -81,7 +101,7 @@ def load(
     with ThreadPoolExecutor(len(dataset.files)) as pool:
         arrays = pool.map(lambda file: _read(folder, file), dataset.files)
         four: dict[str, np.ndarray] = dict(zip(PARTS, arrays, strict=True))
-        return make_splits(four, folder, scale=1 / 255, classes=10)
+        return make_splits(four, folder, scale=1 / 255, classes=10, **options)
 
 
 def _read(folder: Path, file: RemoteFile) -> np.ndarray:
@@ -92,7 +112,7 @@ def _read(folder: Path, file: RemoteFile) -> np.ndarray:
         raise DataError(f"{error}: delete this file, it is then downloaded again") from None
 
 
-def digits() -> Splits:
+def digits(**options: Any) -> Splits:
     """The 8x8 digits, pixels 0..16 in uint8, in a fixed split: 1,437 to train, 360 to test.
 
     The test set has 36 images of each class, the first of the class in
@@ -102,13 +122,14 @@ def digits() -> Splits:
       MissingDataError: scikit-learn is not installed.
     """
     table = digits_table()
-    images, labels = table[:, :-1], table[:, -1]
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     test = np.zeros(len(labels), bool)
     order = np.random.default_rng(0).permutation(len(labels))
     for digit in range(10):
         test[order[labels[order] == digit][:36]] = True
     arrays = (images[~test], labels[~test], images[test], labels[test])
-    return make_splits(dict(zip(PARTS, arrays, strict=True)), "digits", scale=1 / 16, classes=10)
+    four = dict(zip(PARTS, arrays, strict=True))
+    return make_splits(four, "digits", scale=1 / 16, classes=10, **options)
 
 
 def digits_table() -> np.ndarray:
@@ -129,3 +150,57 @@ def digits_table() -> np.ndarray:
 
     images, labels = load_digits(return_X_y=True)
     return np.column_stack([images, labels]).astype(np.uint8)
+
+
+def of_scikit_learn(name: str, **options: Any) -> Splits:
+    """Fisher's irises, and the further tables of scikit-learn, in a split in five by seed 0.
+
+    Raises:
+      MissingDataError: scikit-learn is not installed.
+    """
+    try:
+        require("data", "sklearn")
+    except ModuleNotFoundError as error:
+        raise MissingDataError(f"{name} is part of scikit-learn: {error}") from None
+    from sklearn import datasets
+
+    found = getattr(datasets, f"load_{name}")()
+    two = {"train_images": found.data, "train_labels": found.target}
+    names = tuple(map(str, getattr(found, "target_names", ())))
+    return make_splits(two, name, names=names, **options)
+
+
+_HOUSING = "https://ndownloader.figshare.com/files/5976036"
+
+
+def california_housing(folder: Path, **options: Any) -> Splits:
+    """20,640 districts: the table of ``sklearn.datasets.fetch_california_housing``, where at hand.
+
+    The file is ``cal_housing.tgz``, or the unpacked ``cal_housing.data``: the copy that
+    scikit-learn makes is a pickle.
+
+    Raises:
+      MissingDataError: neither file is in the folder.
+      DataError: a file of other content.
+    """
+    packed, plain = folder / "cal_housing.tgz", folder / "cal_housing.data"
+    path = plain if plain.exists() else packed
+    if not path.exists():
+        raise MissingDataError(
+            f"california_housing is not at hand: expected {packed}, from {_HOUSING} (the copy of "
+            "scikit-learn is a pickle, which is never read)"
+        )
+    with open_regular(path) as file, decoding(f"{path}: not California housing", DataError):
+        content = file.read()
+        if path is packed:
+            with tarfile.open(
+                fileobj=io.BytesIO(idx.gunzip(io.BytesIO(content), 2**24, path))
+            ) as t:
+                member = t.extractfile("CaliforniaHousing/cal_housing.data")
+                content = member.read() if member else b""
+        table = np.loadtxt(io.BytesIO(content), delimiter=",", ndmin=2)
+        expect(table.shape[1] == 9, f"{path} has {table.shape[1]} columns", "9")
+    longitude, latitude, age, rooms, bedrooms, people, homes, income, value = table.T
+    columns = income, age, rooms / homes, bedrooms / homes, people, people / homes
+    inputs = np.column_stack([*columns, latitude, longitude])
+    return make_splits({"train_images": inputs, "train_labels": value / 1e5}, path, **options)

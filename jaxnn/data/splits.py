@@ -1,19 +1,23 @@
-"""Checks of four arrays, which become a pair of training and test examples."""
+"""Arrays as found become a pair of training and test examples, or a message in one line."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.files import printable
-from jaxnn.losses import as_labels, class_count, one_hot_hint
-from jaxnn.types import NAMES_HINT, Data, Splits, numbers
+from jaxnn.files import printable, short
+from jaxnn.losses import are_few, as_labels, class_count, one_hot_hint
+from jaxnn.types import Data, Names, Splits, numbers, shown
 
 PARTS: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")
 
 _LARGEST_SCORE = 30
 """Floats up to here, such as standardised inputs, reach the network as they are."""
+
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,8})")
 
 
 class DataError(ValueError):
@@ -45,75 +49,171 @@ class Kind(NamedTuple):
 
 
 def make_splits(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     origin: object,
     *,
+    names: Sequence[str] = (),
     scale: float | None = None,
     classes: int | None = None,
+    regression: bool | None = None,
+    flatten: bool = True,
+    seed: int = 0,
+    notes: list[str] | None = None,
 ) -> Splits:
-    """Checks four arrays: inputs [N, in] in uint8 or float32, targets [N] in int32; or DataError.
+    """Checks the arrays of a data set; inputs in uint8 or float32, targets in int32 or float32.
+
+    Without test arrays, a fifth of the examples of every class becomes the test set. Inputs of
+    tables, [N, in], in a range without a natural scale are standardised.
 
     Args:
       arrays: by the names of ``PARTS``; images [N, ...] of rank 2 or more, integers, booleans or
-        floats; labels [N], [N, 1] or [1, N], whole numbers or booleans.
+        floats; labels [N], [N, 1] or [1, N], numbers, booleans or texts; targets of a regression
+        may be [N, K].
       origin: the source of the arrays, for messages.
+      names: the names of the classes, if labels are positions among the names.
       scale: the network multiplies inputs by the scale; default: ``natural_scale``.
-      classes: the labels of both splits must be exactly 0..classes-1; default: the training labels
-        are 0..C-1, every class with an example, and the test labels are among them.
+      classes: the labels of both splits must be exactly 0..classes-1; default: any labels, which
+        become 0..C-1 in their order; the test labels are among the training labels.
+      regression: whether the targets are real numbers; default: the targets decide, as few whole
+        numbers, or texts, are classes.
+      flatten: whether inputs are rows [N, in]; else images are [N, H, W, C].
+      seed: of the split without test arrays.
+      notes: the list that decisions on behalf of the user are appended to.
+
+    Raises:
+      DataError: arrays that are no data set; the message names what was found and expected.
     """
+    notes = [] if notes is None else notes
+    parts = [part for part in ("train", "test") if f"{part}_images" in arrays]
     try:
-        (train, train_kind), (test, test_kind) = (
-            _examples(arrays, origin, split) for split in ("train", "test")
+        found = [_inputs(arrays[f"{p}_images"], f"{origin}: {p}_images", flatten) for p in parts]
+        labels = [_labels(arrays[f"{p}_labels"], f"{origin}: {p}_labels") for p in parts]
+        for part, (inputs, _), targets in zip(parts, found, labels, strict=True):
+            _require_equal(part, inputs, targets, arrays, origin)
+        shapes = [inputs.shape[1:] for inputs, _ in found]
+        there, here = (" x ".join(map(str, each)) for each in (shapes[0], shapes[-1]))
+        expect(
+            shapes[0] == shapes[-1],
+            f"{origin}: test_images have {here} values each",
+            f"{there} as train_images",
         )
-        width = train.inputs.shape[1]
-        found = f"{origin}: test_images have {test.inputs.shape[1]} values each"
-        expect(test.inputs.shape[1] == width, found, f"{width} as train_images")
+        kinds = [kind for _, kind in found]
+        tables = all(np.ndim(arrays[f"{part}_images"]) == 2 for part in parts)
         if scale is None:
-            scale = natural_scale(origin, train_kind, test_kind)
-        names = f"{origin}: train_labels", f"{origin}: test_labels"
-        if classes is None:
-            class_count(names[0], train.targets, names[1], test.targets)
-        for name, data in zip(names, (train, test), strict=True):
-            labels = np.unique(data.targets)
-            found = f"{name} hold the labels {labels.tolist()}"
-            exact = classes is None or np.array_equal(labels, range(classes))
-            expect(exact, found, f"exactly 0..{(classes or 0) - 1}")
+            scale = natural_scale(origin, kinds[0], kinds[-1], must=not tables)
+        listed = [f"{origin}: {part}_labels" for part in parts]
+        for name, values in zip(listed, labels, strict=True):
+            labels_found = np.unique(values).tolist() if classes else []
+            exact = labels_found == [*range(classes or 0)]
+            wanted = f"exactly 0..{(classes or 0) - 1}"
+            expect(exact, f"{name} hold the labels {labels_found}", wanted)
+        targets, known = _as_targets(labels, listed, names, regression, notes)
     except DataError:
         raise
     except ValueError as error:
         raise DataError(str(error)) from None
-    dtype = np.result_type(train.inputs, test.inputs)
-    # The data stay NumPy arrays, on the host, until training.
-    return Splits(
-        *(
-            Data(
-                data.inputs.astype(dtype, copy=False),
-                data.targets.astype(np.int32),
-                np.float32(scale),
-            )
-            for data in (train, test)
+    dtype = np.result_type(*(inputs for inputs, _ in found))
+    inputs = [inputs.astype(dtype, copy=False) for inputs, _ in found]
+    if len(parts) == 1:
+        chosen = _fifth(targets[0], seed)
+        inputs, targets = ([a[0][rows] for rows in (~chosen, chosen)] for a in (inputs, targets))
+        stratified = "a stratified split" if targets[0].dtype.kind == "i" else "a split"
+        sizes = " and ".join(
+            f"{len(a)} {p}" for a, p in zip(targets, ("training", "test"), strict=True)
         )
+        notes.append(f"no test set: {sizes} examples, {stratified} by seed {seed}")
+    # The data stay NumPy arrays, on the host, until training.
+    train, test = (
+        Data(x, y, np.float32(1 if scale is None else scale), names=known)
+        for x, y in zip(inputs, targets, strict=True)
     )
+    if scale is None:
+        low, high = (f(kind[i] for kind in kinds) for i, f in enumerate((min, max)))
+        notes.append(f"every column of inputs, in {low:g}..{high:g}, is standardised")
+        train, test = standardized(train, test)
+        _require_same_unit(test, origin)
+    return Splits(train, test)
 
 
-def _examples(arrays: Mapping[str, np.ndarray], origin: object, split: str) -> tuple[Data, Kind]:
-    images, labels = f"{split}_images", f"{split}_labels"
-    inputs, kind = _inputs(arrays[images], f"{origin}: {images}")
-    targets = _targets(arrays[labels], f"{origin}: {labels}")
+def _require_equal(part: str, inputs: Any, targets: Any, arrays: Any, origin: object) -> None:
+    images, labels = f"{part}_images", f"{part}_labels"
     found = f"{origin}: {images} hold {len(inputs)} examples and {labels} {len(targets)}"
     turned = len(targets) in arrays[images].shape
     hint = f": the axis of {len(targets)} examples comes first (np.moveaxis)" if turned else ""
     expect(len(inputs) == len(targets), found, f"equal numbers{hint}")
-    return Data(inputs, targets), kind
 
 
-def _inputs(images: np.ndarray, name: str) -> tuple[np.ndarray, Kind]:
+def _fifth(targets: np.ndarray, seed: int) -> np.ndarray:
+    """Which examples are test examples: a fifth of every class, of real targets a fifth of all.
+
+    A class of two to four examples gives one, a class of a single example none.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    groups = targets if targets.dtype.kind == "i" else np.zeros(len(targets), np.int32)
+    chosen = np.zeros(len(targets), bool)
+    by_class = order[np.argsort(groups[order], kind="stable")]
+    for rows in np.split(by_class, np.cumsum(np.bincount(groups))[:-1]):
+        chosen[rows[: max(round(len(rows) / 5), len(rows) > 1)]] = True
+    expect(chosen.any(), f"there are {len(targets)} examples", "2 of a class, one to test on")
+    return chosen
+
+
+def standardized(train: Data, *others: Data) -> tuple[Data, ...]:
+    """Data of which a network sees standardised inputs, by the means and deviations of the first.
+
+    z = (x - m) / s = x * scale + shift, m and s of every column of the training inputs alone; 1
+    takes the place of s in a constant column. The stored inputs stay as they are.
+
+    Args:
+      train: inputs [N, ...]; the scale and the shift are replaced.
+      *others: such as the test data, for the same scale and shift.
+
+    Returns:
+      The data in the same order; scale and shift are arrays of the shape of one example.
+
+    Raises:
+      DataError: no examples, or inputs of different shapes.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxnn import Data
+      >>> from jaxnn.data import standardized
+      >>> (data,) = standardized(Data(np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([0, 1])))
+      >>> (data.inputs * data.scale + data.shift).tolist()
+      [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    inputs = np.asarray(train.inputs)
+    expect(inputs.ndim > 1 and len(inputs), f"inputs of shape {inputs.shape}", "[N, ...], N > 0")
+    for other in others:
+        shape = np.shape(other.inputs)[1:]
+        expect(shape == inputs.shape[1:], f"examples of shape {shape}", f"{inputs.shape[1:]}")
+    blocks = [inputs[first : first + 1000] for first in range(0, len(inputs), 1000)]
+    mean = sum(block.sum(axis=0, dtype=float) for block in blocks) / len(inputs)
+    squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks)
+    deviation = np.sqrt(squares / len(inputs))
+    constant = deviation <= np.finfo(np.float32).eps * np.abs(mean)
+    scale = 1 / np.where(constant, 1.0, deviation)
+    seen = {"scale": scale.astype(np.float32), "shift": (-mean * scale).astype(np.float32)}
+    return tuple(data._replace(**seen) for data in (train, *others))
+
+
+def _require_same_unit(test: Data, origin: object) -> None:
+    """DataError if most columns of test inputs are far from the training inputs."""
+    means = test.inputs.mean(axis=0, dtype=float) * test.scale + test.shift
+    found = f"{origin}: the test inputs are {np.median(np.abs(means)):.3g} deviations off"
+    expect(np.median(np.abs(means)) < 10, found, "test inputs in the unit of the training inputs")
+
+
+def _inputs(images: Any, name: str, flatten: bool = True) -> tuple[np.ndarray, Kind]:
     """The images as rows, [N, in] in uint8, or in float32 where bytes cannot hold the values."""
     expected = "[N, ...] with at least one example and one value in each"
     hint = ": images[:, None] for one value in each" if images.ndim == 1 else ""
     expect(
         images.ndim > 1 and images.size, f"{name} have the shape {images.shape}", expected + hint
     )
+    if not flatten:
+        images = _channels_last(images)
+    shape = images.shape
     if images.dtype.kind == "f":
         with np.errstate(over="ignore"):
             images = images.astype(np.float32, copy=False)
@@ -127,7 +227,16 @@ def _inputs(images: np.ndarray, name: str) -> tuple[np.ndarray, Kind]:
         max(-low, high) > _LARGEST_SCORE and _are_scores(rows),
     )
     fits = is_integer and low >= 0 and high <= 255
-    return np.ascontiguousarray(rows, np.uint8 if fits else np.float32), kind
+    rows = np.ascontiguousarray(rows, np.uint8 if fits else np.float32)
+    return rows if flatten else rows.reshape(shape), kind
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    """Images [N, H, W] and [N, C, H, W] as [N, H, W, C]; other arrays as they are."""
+    if images.ndim == 3:
+        return images[..., None]
+    first = images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4)
+    return np.moveaxis(images, 1, -1) if first else images
 
 
 def _all_whole(rows: np.ndarray) -> bool:
@@ -139,14 +248,90 @@ def _are_scores(rows: np.ndarray) -> bool:
     return abs(rows.mean(dtype=float)) < 0.5 and rows.std(dtype=float) < 2
 
 
-def _targets(labels: np.ndarray, name: str) -> np.ndarray:
-    labels, _, _ = numbers(name, labels, NAMES_HINT)
-    if labels.ndim == 2 and 1 in labels.shape:
-        labels = labels.ravel()
-    found = f"{name} have the shape {labels.shape}"
-    expect(labels.ndim == 1, found, f"one label an example, [N]{one_hot_hint(labels)}")
-    expect(labels.size > 0, f"{name} are empty", "at least one label")
-    return as_labels(name, labels)
+def _labels(labels: Any, name: str) -> np.ndarray:
+    """Labels as finite numbers, [N] or [N, K], or as objects that are texts, [N]."""
+    array = labels if np.ma.is_masked(labels) else np.asarray(labels)
+    if array.dtype.kind in "OUS" and array.size:
+        array = _texts(array, name)
+    if array.dtype.kind != "O":
+        array, _, _ = numbers(name, array)
+        array = np.asarray(array)
+    if array.ndim == 2 and 1 in array.shape:
+        array = array.ravel()
+    expect(array.ndim in (1, 2), f"{name} have the shape {array.shape}", "one label an example")
+    expect(array.size > 0, f"{name} are empty", "at least one label")
+    return array
+
+
+def _texts(labels: np.ndarray, name: str) -> np.ndarray:
+    """Texts without blanks around them; whole numbers, if all texts are whole numbers."""
+    texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in labels.flat]
+    for text in texts:
+        expect(isinstance(text, str), f"{name} hold {shown(text)}", "numbers or texts alone")
+    texts = [text.strip() for text in texts]
+    blank = sum(text in ("", "?") for text in texts)
+    expect(not blank, f"{name}: {blank} of {len(texts)} labels are missing", "a label an example")
+    if all(_WHOLE.fullmatch(text) for text in {*texts}):
+        return np.array([*map(int, texts)]).reshape(labels.shape)
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array.reshape(labels.shape)
+
+
+def _as_targets(
+    labels: Sequence[np.ndarray],
+    listed: Sequence[str],
+    names: Sequence[str],
+    regression: bool | None,
+    notes: list[str],
+) -> tuple[list[np.ndarray], Names]:
+    """Targets of every part: class indices with the names of the classes, or real numbers."""
+    first, name = labels[0], listed[0]
+    if regression is None:
+        regression = not names and _are_real(first)
+        if regression:
+            notes.append(f"a regression: the targets are numbers from {first.min():g} to "
+                         f"{first.max():g}")  # fmt: skip
+    if regression:
+        for each, values in zip(listed, labels, strict=True):
+            found = f"{each} hold {shown(values.flat[0])}"
+            expect(values.dtype != object, found, "real numbers for a regression")
+        same = {values.shape[1:] for values in labels}
+        expect(len(same) == 1, f"{listed[-1]} have the shape {labels[-1].shape}", f"{first.shape}")
+        return [values.astype(np.float32) for values in labels], Names()
+    for each, values in zip(listed, labels, strict=True):
+        expected = f"one label an example, [N]{one_hot_hint(values)}"
+        expect(values.ndim == 1, f"{each} have the shape {values.shape}", expected)
+    labels = [values if values.dtype == object else as_labels(each, values)
+              for each, values in zip(listed, labels, strict=True)]  # fmt: skip
+    classes = sorted({*labels[0].tolist()})
+    place = {label: i for i, label in enumerate(classes)}
+    expect(len(classes) > 1, f"{name} hold the class {classes[0]} alone", "at least 2 classes")
+    for each, values in zip(listed, labels, strict=True):
+        unseen = sorted({*values.tolist()} - place.keys(), key=str)
+        found = f"{each} hold {[*unseen, ''][0]}, a class without an example in {name}"
+        expect(not unseen, found, "classes of the training examples alone")
+    targets = [np.array([place[v] for v in values.tolist()], np.int32) for values in labels]
+    class_count(name, targets[0])
+    if names:
+        low, high = classes[0], classes[-1]
+        expect(0 <= low <= high < len(names), f"{name} hold {low}..{high}", f"0..{len(names) - 1}")
+        return targets, Names(names[label] for label in classes)
+    if classes == [*range(len(classes))]:
+        return targets, Names()
+    known = Names(map(str, classes))
+    notes.append(f"{len(known)} classes: {short(', '.join(known), 100)}")
+    return targets, known
+
+
+def _are_real(labels: np.ndarray) -> bool:
+    """Whether labels are the targets of a regression: broken, or many whole numbers."""
+    if labels.dtype == object:
+        return False
+    whole = labels.dtype.kind in "iu" or bool((labels == np.floor(labels)).all())
+    if labels.ndim == 2:
+        return not whole and not np.allclose(labels.sum(axis=1), 1)
+    return not (whole and are_few(len(np.unique(labels)), len(labels)))
 
 
 def look_turned(train: Data, test: Data) -> bool:
@@ -156,28 +341,29 @@ def look_turned(train: Data, test: Data) -> bool:
     with the mean as it is. The mean has the classes in the proportions of the test set, because a
     single class may look turned.
     """
-    side, step = math.isqrt(train.inputs.shape[1]), len(train.inputs) // 2000 + 1
-    images, labels = train.inputs[::step], train.targets[::step]
+    rows, others = (each.inputs.reshape(len(each.inputs), -1) for each in (train, test))
+    side, step = math.isqrt(rows.shape[1]), len(rows) // 2000 + 1
+    images, labels = rows[::step], train.targets[::step]
     classes, counts = np.unique(test.targets, return_counts=True)
     known = bool(np.isin(classes, labels).all())
-    if not known or side < 8 or side**2 != train.inputs.shape[1] or len(test.inputs) < 30:
+    if not known or side < 8 or side**2 != rows.shape[1] or len(others) < 30:
         return False
     means = np.stack([images[labels == c].mean(axis=0) for c in classes])
-    mean, found = (counts @ means).reshape(side, side), test.inputs.mean(axis=0)
+    mean, found = (counts @ means).reshape(side, side), others.mean(axis=0)
     turned = [np.rot90(each, turns) for each in (mean, mean.T) for turns in range(4)]
     with np.errstate(invalid="ignore"):  # of a constant mean
         straight, *others = (np.corrcoef(each.ravel(), found)[0, 1] for each in turned)
     return bool(max(others) > max(0.9, straight + 0.05))
 
 
-def natural_scale(origin: object, train: Kind, test: Kind) -> float:
+def natural_scale(origin: object, train: Kind, test: Kind, *, must: bool = True) -> float | None:
     """The scale with which the inputs of both splits reach the network in about -1..1.
 
     1 for 0..1, -1..1 and standardised floats; 1/16 for whole numbers to 16; 1/255 for numbers to
     128..255, and for darker 8-bit images; 1/65535 for 16-bit images. Ranges decide, not types.
 
     Raises:
-      DataError: a range of another kind, or splits in different ranges.
+      DataError: a range of another kind, unless a scale need not be; or splits in different ranges.
     """
     parts = train, test
     both = Kind(
@@ -190,6 +376,8 @@ def natural_scale(origin: object, train: Kind, test: Kind) -> float:
     found = f"{origin}: train_images lie in {ranges[0]} and test_images in {ranges[1]}"
     one_range = "one range: divide both by the same number"
     expect(None in alone or len({*alone}) == 1, found, one_range)
+    if scale is None and not must:
+        return None
     if scale is None:
         raise DataError(
             f"{found}, expected 0..1, 0..16 or 0..255 (whole numbers), 0..65535, or standardised "
