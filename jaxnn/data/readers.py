@@ -549,57 +549,75 @@ def _mode(image: Any) -> str:
 # Files of arrays.
 
 
+_MATLAB = {
+    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"
+}  # fmt: skip
+"""The types of stored values, by number; ``_MATRIX`` and ``_COMPRESSED`` are elements of a file."""
+_MATRIX, _COMPRESSED, _COMPLEX = 14, 15, 0x800
+_NUMERIC = range(6, 16)  # classes of matrices: double, single, int8, ..., uint64
+
+
 def read_mat(path: Path, choose: Callable[[Collection[str]], Mapping[str, str]]) -> dict[str, Any]:
-    """Arrays of a file of MATLAB up to version 7, the examples along the first axis.
+    """Arrays of a file of MATLAB 5 to 7, the examples along the first axis.
+
+    SciPy's reader takes a claimed size or type at the word, up to a crash of the process.
 
     Args:
       path: the file.
       choose: the arrays to read: from the names of all arrays to pairs of a key of the result and
         a name; keys of labels end with "labels".
     """
-    require("data", "scipy")
-    from scipy.io import loadmat, whosmat
-
-    with decoding(f"{path}: not a readable .mat file", DataError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        content = io.BytesIO(_inflated(content_of(path), path))
-        numeric = ("double", "single", "logical", "int", "uint")
-        listed = whosmat(content)
-        names = [name for name, _, kind in listed if kind.rstrip("0123456789") in numeric]
-        chosen = choose(names)
-        claimed = sum(math.prod(shape) for name, shape, _ in listed if name in chosen.values())
-        held = len(content.getvalue())
-        expect(claimed <= held, f"{path}: claims {claimed} values", f"the {held} bytes of the file")
-        content.seek(0)
-        found = loadmat(content, variable_names=[*chosen.values()])
-        arrays = {key: np.asarray(found[name]) for key, name in chosen.items()}
+    content = content_of(path)
+    with decoding(f"{path}: not a readable .mat file", DataError):
+        order = {b"\0\1IM": "<", b"\1\0MI": ">"}.get(content[124:128], "")
+        expected = "a file of MATLAB's versions 5 to 7 (save -v7), or an .npz"
+        expect(order, f"{path} is no such file, or of version 4 or 7.3", expected)
+        stored: dict[str, np.ndarray] = {}
+        room = idx.inflatable(len(content))
+        for kind, part in _elements(memoryview(content)[128:], order):
+            if kind == _COMPRESSED:
+                stream = zlib.decompressobj()
+                inner = stream.decompress(part, room + 1)
+                room -= len(inner)
+                expect(room >= 0, f"{path}: decompresses to too much", "at most 128 bytes a byte")
+                expect(stream.eof, f"{path}: truncated zlib data", "a whole file")
+                kind, part = next(_elements(memoryview(inner), order))
+            if kind == _MATRIX:
+                stored |= _matrix(part, order)
+        arrays = {key: stored[name] for key, name in choose(stored).items()}
     counts = {key.partition("_")[0]: a.size for key, a in arrays.items() if key.endswith("labels")}
     for key, array in arrays.items():
         count = counts.get(key.partition("_")[0])
-        if key.endswith("images") and count == array.shape[-1] != array.shape[0]:
+        if key.endswith("images") and array.ndim and count == array.shape[-1] != array.shape[0]:
             arrays[key] = np.moveaxis(array, -1, 0)
     return arrays
 
 
-def _inflated(content: bytes, path: Path) -> bytes:
-    """The content of a .mat file with all elements decompressed, up to ``idx.inflatable`` bytes."""
-    little = content[126:128] == b"IM"
-    if not little and content[126:128] != b"MI":
-        return content  # of version 4, which has no compression
-    parts, at, room = [content[:128]], 128, idx.inflatable(len(content))
+def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """The number of the type and the bytes of every element."""
+    at = 0
     while at + 8 <= len(content):
-        order = "little" if little else "big"
-        kind, size = (int.from_bytes(content[i : i + 4], order) for i in (at, at + 4))
-        part = content[at : at + 8 + size]
-        if kind == 15:  # compressed
-            stream = zlib.decompressobj()
-            part = stream.decompress(part[8:], room + 1)
-            expect(stream.eof or len(part) > room, f"{path}: truncated zlib data", "a whole file")
-        room -= len(part)
-        expect(room >= 0, f"{path}: decompresses to too many bytes", "at most 128 times the size")
-        parts.append(part)
-        at += 8 + size
-    return b"".join(parts)
+        kind, size = np.frombuffer(content, f"{order}u4", 2, at).tolist()
+        start = at + 8
+        if kind >> 16:  # a small element: the size and the bytes are within the first 8 bytes
+            kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
+        found = f"an element of {size} bytes at {at} of {len(content)}"
+        expect(start + size <= len(content), found, "a whole file")
+        yield kind, content[start : start + size]
+        at = start + size if kind == _COMPRESSED else start + size + -(start + size) % 8
+
+
+def _matrix(content: memoryview, order: str) -> dict[str, np.ndarray]:
+    """The numbers of a matrix by name; no entry for texts, structs and complex numbers."""
+    (_, flags), (_, sizes), (_, name), *values = _elements(content, order)
+    flag = int(np.frombuffer(flags, f"{order}u4")[0])
+    if flag & 0xFF not in _NUMERIC or flag & _COMPLEX or values[0][0] not in _MATLAB:
+        return {}
+    shape = np.frombuffer(sizes, f"{order}i4").tolist()
+    found = np.frombuffer(values[0][1], order + _MATLAB[values[0][0]])
+    claimed = f"{bytes(name).decode()} holds {found.size} values"
+    expect(min(shape) >= 0 and math.prod(shape) == found.size, claimed, f"the shape {shape}")
+    return {bytes(name).decode(): found.reshape(shape, order="F")}
 
 
 def read_libsvm(files: Files, label: Label) -> dict[str, Examples]:
