@@ -95,8 +95,13 @@ class DataConfig(Config):
     """The flags of an experiment on a data set."""
 
     dataset: str = "digits"
-    """digits (8x8, comes with scikit-learn), mnist or fashion_mnist (downloaded once), or the
-    path of your own data."""
+    """digits (8x8), iris, wine, breast_cancer, diabetes (all come with scikit-learn), mnist or
+    fashion_mnist (downloaded once), california_housing, or the path of your own data: a table, a
+    file of arrays, or a folder of files or images."""
+
+    label: str | None = None
+    """Column of the labels in your own table, by name or position (from 0; -1 is the last);
+    default: a column of a name such as label or class, or the column that looks so."""
 
     data_dir: Path | None = None
     """Folder of the data sets; default: the environment variable JAXNN_DATA, else the user's cache

@@ -11,6 +11,7 @@ An experiment is a config type and a function ``(config, run) -> results``; the 
 
 import gc
 import json
+import math
 import os
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from cyclopts import CycloptsError
 from experiments.config import C, Config, DataConfig, DistributedConfig, parse
 from jaxnn import data, distributed, reporting
 from jaxnn.devices import use_all_cores, use_compilation_cache
-from jaxnn.files import atomic_write, locked
+from jaxnn.files import atomic_write, locked, short
 from jaxnn.progress import Progress, Report, progress
 from jaxnn.types import Splits
 
@@ -65,13 +66,23 @@ class Run:
         self._printing: list[Callable[[], object]] = []
         self._drawing: list[Callable[[], Mapping[str, Figure]]] = []
 
-    def load(self) -> Splits:
-        """The data set of the flags --dataset and --data-dir, downloaded if necessary."""
+    def load(self, *, regression: bool = False) -> Splits:
+        """The data set of the flags --dataset, --label and --data-dir, downloaded if necessary.
+
+        Raises:
+          ValueError: real targets for an experiment on classes.
+        """
         assert isinstance(self.config, DataConfig)
         with Progress(unit="MB") as downloaded:
             splits = data.load(
-                self.config.dataset, self.config.data_dir, progress=downloaded.report
+                self.config.dataset,
+                self.config.data_dir,
+                label=self.config.label,
+                regression=regression or None,
+                progress=downloaded.report,
             )
+        if not regression and splits.train.targets.dtype.kind == "f":
+            raise self.config.refusal("dataset", "classes: the targets are real numbers")
         self.data = described(splits)
         if self.config.dataset not in data.NAMES:
             self.say(f"{self.config.dataset}: {told(self.data)}")
@@ -190,27 +201,34 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def described(splits: Splits) -> dict[str, Any]:
-    """The sizes, the ranges of the inputs and the scale of a data set."""
+    """The sizes, the ranges of the inputs, the names of the classes and the scale of a data set.
+
+    The scale of standardised columns, and the classes of real targets, are None.
+    """
     train, test = splits
+    real = train.targets.dtype.kind == "f"
     return {
         "train_examples": len(train.targets),
         "test_examples": len(test.targets),
-        "inputs": train.inputs.shape[1],
-        "classes": int(train.targets.max()) + 1,
+        "inputs": math.prod(train.inputs.shape[1:]),
+        "classes": None if real else int(train.targets.max()) + 1,
+        "names": list(train.names),
         "train_range": [float(train.inputs.min()), float(train.inputs.max())],
         "test_range": [float(test.inputs.min()), float(test.inputs.max())],
-        "scale": float(np.asarray(train.scale)),
+        "scale": float(np.asarray(train.scale)) if train.shift is None else None,
     }
 
 
 def told(data: Mapping[str, Any]) -> str:
     """The entries of ``described`` in words."""
     ranges = [f"{low:g}..{high:g}" for low, high in (data["train_range"], data["test_range"])]
-    scale = data["scale"]
+    scale, names = data["scale"], f" ({', '.join(data['names'])})" if data["names"] else ""
+    targets = f"{data['classes']} classes{short(names, 200)}" if data["classes"] else "real targets"
+    seen = "standardised" if scale is None else f"times {scale:g}"
     return (
-        f"{data['train_examples']} + {data['test_examples']} examples, {data['classes']} classes, "
+        f"{data['train_examples']} + {data['test_examples']} examples, {targets}, "
         f"{data['inputs']} inputs in {ranges[0]} (test: {ranges[1]}), which a network sees "
-        f"times {scale:g}" + (f" = 1/{1 / scale:.6g}" if scale < 1 else "")
+        f"{seen}" + (f" = 1/{1 / scale:.6g}" if scale and scale < 1 else "")
     )
 
 

@@ -104,7 +104,8 @@ def binary(data: Data, positive_class: int) -> Binary:
     """One class of a data set against the rest."""
     targets = np.asarray(data.targets)
     classes = targets if targets.ndim == 1 else targets.argmax(axis=1)
-    x = jnp.asarray(data.inputs, jnp.float64) * data.scale
+    shift = 0.0 if data.shift is None else data.shift
+    x = jnp.asarray(data.inputs, jnp.float64) * data.scale + shift
     return Binary(x.reshape(len(x), -1), jnp.asarray(classes == positive_class, jnp.float64))
 
 

@@ -2,11 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, load_wine
 
 from experiments import logistic, loss_curves, softmax_search
+from jaxnn.data import load
 from jaxnn.reporting import no_better
 
 
@@ -79,6 +82,49 @@ def test_a_theta_no_better_than_the_rest_is_a_warning(iris, tmp_path, capsys):
     (line,) = found["warnings"]
     assert f"{100 * (1 - error):.2f} %" in line
     assert line in capsys.readouterr().out.splitlines()
+
+
+def test_a_table_is_an_experiments_data_set_with_a_label_column(tmp_path, capsys):
+    x, y = load_iris(return_X_y=True)
+    table = pd.DataFrame(x, columns=[*"abcd"]).assign(kind=np.array(["s", "ve", "vi"])[y], row=y)
+    table.to_csv(tmp_path / "iris.csv", index=False)
+    out = tmp_path / "out"
+    flags = ["--dataset", str(tmp_path / "iris.csv"), "--iterations", "20", "--seeds", "1"]
+    assert loss_curves.main([*flags, "--label", "kind", "--out", str(out)]) == 0
+    found = results(out)["data"]
+    assert (found["train_examples"], found["test_examples"]) == (120, 30)
+    assert found["names"] == ["s", "ve", "vi"]
+    assert "120 + 30 examples, 3 classes (s, ve, vi), 5 inputs" in capsys.readouterr().out
+    assert loss_curves.main([*flags, "--label", "kin", "--out", str(out)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "label is 'kin', expected a column of" in error
+    assert error.endswith("did you mean 'kind'?")
+
+
+def test_columns_of_several_units_are_standardised_and_said(tmp_path):
+    out = tmp_path / "out"
+    flags = ["--dataset", "wine", "--iterations", "300", "--seeds", "1", "--out", str(out)]
+    assert loss_curves.main(flags) == 0
+    assert results(out)["data"]["scale"] is None
+    assert max(results(out)["results"]["test_error"]["values"]) < 0.1
+
+
+def test_real_targets_are_refused_by_an_experiment_on_classes(tmp_path, capsys):
+    flags = ["--dataset", "diabetes", "--out", str(tmp_path / "out"), "--seeds", "1"]
+    assert loss_curves.main(flags) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("--dataset is 'diabetes', expected classes: the targets are real numbers")
+
+
+def test_the_shift_of_standardised_columns_reaches_the_logistic_experiment():
+    train, _ = load("wine")
+    x, y = load_wine(return_X_y=True)
+    expected = (train.inputs - train.inputs.mean(axis=0)) / train.inputs.std(axis=0)
+    with jax.enable_x64(True):
+        found = logistic.binary(train, 1)
+    np.testing.assert_allclose(found.x, expected, atol=1e-3)
+    assert np.sum(found.y) == np.sum(y == 1) - round(np.sum(y == 1) / 5)
+    assert len(x) == 178
 
 
 @pytest.mark.parametrize(
