@@ -12,7 +12,7 @@ from jaxnn.devices import population_mesh
 from jaxnn.population import WHOLE, check_mesh
 from jaxnn.search import SpaceError, Task, choice, grid, log_uniform, search
 from jaxnn.train import Layout
-from jaxnn.types import Data
+from jaxnn.types import Data, checked_data
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
 
@@ -74,6 +74,25 @@ def test_evaluation_counts_every_example_once(mesh, x64, count):
     found = program(params, data)
     assert_allclose(found.loss, surprise.mean(), rtol=1e-12)
     assert_allclose(found.error, (logits.argmax(axis=1) != data.targets).mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [499, 500, 1001, 1501])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_metrics_and_weights_are_those_of_all_devices(mesh, x64, count, weighted):
+    rng = np.random.default_rng(count)
+    data = Data(rng.normal(size=(count, 4)), rng.integers(0, 3, count), weights=rng.random(count))
+    spec = Spec(MLP((4, 3)), steps=1, metrics=("roc_auc", "f1_macro"), weighted=weighted)
+    params = spec.model.init(jax.random.key(0))
+    expected = evaluate(spec, params, data)
+
+    def spread(params, data):
+        return evaluate(spec, params, data, Layout("batch"))
+
+    specs = {"in_specs": (WHOLE, WHOLE), "out_specs": WHOLE}
+    program = jax.jit(jax.shard_map(spread, mesh=mesh, **specs, check_vma=False))
+    found = program(params, checked_data([("test", data)])[0])
+    for name, value in expected.by_name().items():
+        assert_allclose(found.by_name()[name], value, rtol=1e-12)
 
 
 def test_a_loss_that_is_not_finite_on_one_device_is_noticed_by_all(mesh):
