@@ -912,7 +912,22 @@ DOORS = [
     (
         lambda: data.load(np.ones((3, 4))),
         data.DataError,
-        r"dataset is an array of shape \(3, 4\), exp",
+        r"the array has the columns '0', '1', '2', '3', expected label=NAME or label=POSITION",
+    ),
+    (
+        lambda: data.standardized(Data(np.zeros((0, 2)), [])),
+        data.DataError,
+        r"inputs of shape \(0, 2\), expected \[N, \.\.\.\], N > 0",
+    ),
+    (
+        lambda: data.standardized(Data(np.zeros(3), [])),
+        data.DataError,
+        r"inputs of shape \(3,\), expected",
+    ),
+    (
+        lambda: data.standardized(PLAIN, Data(np.zeros((3, 2)), [])),
+        data.DataError,
+        r"examples of shape \(2,\), expected \(4,\)",
     ),
     (
         lambda: data.load("MNIST"),
@@ -1067,6 +1082,107 @@ def test_a_task_is_refused_in_one_line(changes, program, message):
     with pytest.raises(ValueError, match=message) as error:
         fit(changes, **program)
     assert "\n" not in str(error.value)
+
+
+def rows_and(targets) -> tuple[np.ndarray, np.ndarray]:
+    """A pair of inputs and targets."""
+    return np.random.default_rng(0).random((len(targets), 3)), np.asarray(targets)
+
+
+MANY = np.random.default_rng(3).permutation(60) * 3  # too many different values for classes
+TWO = (np.zeros((4, 2)), [0, 1, 0, 1])
+FRAME = pd.DataFrame({"a": [0.5, 1.5, 2.5, 3.5], "b": [1, 2, 1, 2], "c": [0.1, 0.2, 0.3, 0.4]})
+
+DATA_SETS = [
+    # options
+    ("digits", {"label": "x"}, "label is 'x' for digits, expected None"),
+    ("digits", {"regression": "yes"}, "regression is 'yes', expected True, False or None"),
+    ("digits", {"regression": 1}, "regression is 1, expected True, False or None"),
+    ("digits", {"flatten": 0}, "flatten is 0, expected True or False"),
+    ("digits", {"flatten": None}, "flatten is None, expected True or False"),
+    ("digits", {"seed": -1}, "seed is -1, expected a whole number from 0"),
+    ("digits", {"seed": 1.5}, r"seed is 1\.5, expected a whole number from 0"),
+    ("digits", {"seed": True}, "seed is True, expected a whole number from 0"),
+    ("digits", {"label": 0.5}, r"label is 0\.5, expected the name or the position of a column"),
+    ("digits", {"label": ["a"]}, r"label is \['a'\], expected the name or the position"),
+    # the label of a table
+    (FRAME, {}, "the data frame has the columns 'a', 'b', 'c', expected label=NAME or label=POS"),
+    (FRAME, {"label": "d"}, "label is 'd', expected a column of the data frame: 'a', 'b', 'c'"),
+    (FRAME, {"label": "A"}, "label is 'A', expected a column of .*; did you mean 'a'"),
+    (FRAME, {"label": 3}, "label is 3, expected a position among 3 columns"),
+    (FRAME, {"label": -4}, "label is -4, expected a position among 3 columns"),
+    (FRAME[["b"]], {"label": "b"}, "has no column but the label, expected columns of inputs"),
+    (FRAME[["b"]], {}, "the data frame has the columns 'b', expected label=NAME"),
+    (FRAME.assign(y=1, label=2), {}, "'label', expected label=NAME or label=POSITION"),
+    (FRAME.assign(y="x"), {}, "train_labels hold the class x alone, expected at least 2 classes"),
+    # columns
+    (FRAME.assign(a="x", y=[0, 1] * 2), {}, "the column 'a' holds 'x', expected numbers: encode"),
+    (
+        FRAME.assign(a=[1, NAN, 2, INF], y=[0, 1] * 2),
+        {},
+        "2 of 4 values in the column 'a' are miss",
+    ),
+    (FRAME.assign(a=NAN, b=NAN, y=[0, 1] * 2), {}, "'a' are .*, 8 in 2 columns together, expected"),
+    (FRAME.assign(a=1e300, y=[0, 1] * 2), {}, "4 of 4 values in the column 'a' are missing or not"),
+    (FRAME.assign(a=None, y=[0, 1] * 2), {}, "4 of 4 values in the column 'a' are missing"),
+    (FRAME.assign(y=["u", None] * 2), {}, "2 of 4 values in the column 'y' are missing"),
+    (FRAME.assign(y=[1, NAN] * 2), {}, "2 of 4 values in the column 'y' are missing"),
+    (FRAME.assign(a=pd.NaT, y=[0, 1] * 2), {}, "the column 'a'"),
+    (FRAME.assign(a=1j, y=[0, 1] * 2), {}, "the column 'a' holds 1j, expected numbers"),
+    (pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"]), {}, "columns of one name"),
+    # objects
+    ([], {}, r"dataset is \[\], expected 'digits'"),
+    ((np.zeros((3, 2)),), {}, r"dataset is \(array.*\), expected 'digits'"),
+    (5, {}, "dataset is 5, expected 'digits'"),
+    (b"digits", {}, "dataset is b'digits', expected 'digits'"),
+    ({"digits"}, {}, "dataset is {'digits'}, expected 'digits'"),
+    (np.array("digits"), {}, r"an array of shape \(\) and dtype <U6, expected a pair"),
+    (np.zeros(3), {}, r"an array of shape \(3,\) and dtype float64, expected a pair"),
+    (np.zeros((2, 2, 2)), {}, r"an array of shape \(2, 2, 2\) and dtype float64, expected a pair"),
+    (np.zeros((0, 2)), {}, r"an array of shape \(0, 2\) and dtype float64, expected a pair"),
+    ({"a": np.zeros(3)}, {}, "the data holds the arrays a, expected train_images"),
+    ({"x": [[1, 2]], "y": [1], "data": [[1, 2]]}, {}, "hold the class 1 alone"),
+    ((np.zeros((3, 2)), np.zeros(4)), {}, "hold 3 examples and train_labels 4, expected equal"),
+    ((np.zeros((3, 0)), np.zeros(3)), {}, r"shape \(3, 0\), expected .* one value in each"),
+    (([[1, 2], [3]], [0, 1]), {}, r"is no data set \("),
+    ((TWO, (np.zeros((4, 3)), TWO[1])), {}, "test_images have 3 values each, expected 2 as train"),
+    ((TWO[0], np.ma.masked_equal([0, 1, 3, 1], 3)), {}, "train_labels are masked, expected a num"),
+    ((np.ma.masked_equal(TWO[0], 0), TWO[1]), {}, "train_images are masked, expected a number"),
+    # targets
+    (rows_and(["a", "b"] * 9), {"regression": True}, "hold 'a', expected real numbers for a regre"),
+    (
+        rows_and(np.linspace(0, 1, 20)),
+        {"regression": False},
+        r"hold 0\.05.*, expected class indices",
+    ),
+    (rows_and(MANY), {"regression": False}, "hold 60 different values .* expected classes of 5"),
+    (rows_and([f"name{i}" for i in range(60)]), {}, "hold 60 different values"),
+    (rows_and(["a"] * 10), {}, "train_labels hold the class a alone, expected at least 2"),
+    (rows_and(["a", "", "b", "?"] * 10), {}, "20 of 40 labels are missing, expected a label an ex"),
+    (rows_and([0, 1, None] * 9), {}, "train_labels hold 0, expected numbers or texts alone"),
+    (rows_and(np.eye(3)[np.arange(30) % 3]), {}, "expected one label an example.*argmax"),
+    (rows_and(np.full((30, 3), 1 / 3)), {}, r"\(30, 3\), expected one label an example"),
+    (rows_and(np.zeros((30, 3, 2))), {}, r"\(30, 3, 2\), expected one label an example"),
+    (rows_and([0, 1, NAN] * 10), {}, "10 values that JAX cannot compute with"),
+    (rows_and([0, 1, INF] * 10), {"regression": True}, "10 values that JAX cannot compute with"),
+    (rows_and([0, 1j] * 10), {}, "train_labels have the dtype complex128, expected integers"),
+    (rows_and(np.array(["2020-01-01", "2021-01-01"] * 9, "M8[D]")), {}, "datetime64"),
+    (rows_and(["a", "b", "c"]), {}, "there are 3 examples, expected 2 of a class, one to test on"),
+    (
+        (rows_and(["a", "b"] * 3), rows_and(["a", "c"])),
+        {},
+        "test_labels hold c, a class without an",
+    ),
+    ((rows_and(MANY), rows_and(["a", "b"])), {}, "test_labels hold 'a', expected real numbers"),
+]
+
+
+@pytest.mark.parametrize(("source", "options", "message"), DATA_SETS)
+def test_data_are_refused_in_one_line(source, options, message):
+    with pytest.raises(data.DataError, match=message) as caught:
+        data.load(source, **options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(("call", "error", "message"), DOORS)

@@ -105,7 +105,10 @@ def _of(source: Any, label: Label) -> dict[str, Examples]:
             found = {str(name): value for name, value in source.items()}
             return _by_part({key: found[name] for key, name in four_of("the data", found).items()})
         pair = isinstance(source, tuple | list)
-        if pair and all(isinstance(part, tuple | list) and len(part) == 2 for part in source):
+        if pair and all(
+            isinstance(part, tuple | list) and len(part) == 2 and np.ndim(part[0]) > 1
+            for part in source
+        ):
             parts = zip(("train", "test"), source, strict=True)
             return {part: Examples(_inputs(x), _array(y)) for part, (x, y) in parts}
         if pair:
