@@ -99,7 +99,7 @@ def train_population(
       >>> population.metrics["train"].error.shape
       (3, 2, 1)
     """
-    hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    spec, hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
     hyper, keys = _as_columns(hyper), _as_keys(keys)
     words = np.asarray(jax.random.key_data(keys))  # [S, 2] on the host, for cheap indexing
     words = words.reshape(-1, words.shape[-1])

@@ -16,6 +16,7 @@ from jax.core import Tracer
 
 from jaxnn.metrics import Metric, get_metric
 from jaxnn.mlp import get_loss
+from jaxnn.modules import as_model
 from jaxnn.optimizers import (
     Optimizer,
     Schedule,
@@ -49,8 +50,9 @@ class Spec:
     """The static part of a training: each distinct spec is compiled into one program.
 
     Attributes:
-      model: ``jaxnn.MLP``, or pure functions ``init(key)`` and ``apply(params, x)``
-        for one example, such as ``jaxnn.Network``.
+      model: ``jaxnn.MLP``; pure functions ``init(key)`` and ``apply(params, x)`` for one example,
+        such as ``jaxnn.Network``; or a module of Flax or Equinox, or a function of ``rngs`` or
+        ``key`` that makes a module, see ``jaxnn.modules``.
       steps: iterations of minibatch SGD.
       batch_size: B, examples per minibatch.
       loss: "cross_entropy", "squared_error", "focal", "logistic"; of real targets "mse", "mae",
@@ -75,7 +77,7 @@ class Spec:
       (100, (600,))
     """
 
-    model: Model
+    model: Model | Any
     steps: int
     batch_size: int = 100
     loss: LossName | Loss = "cross_entropy"
@@ -86,9 +88,13 @@ class Spec:
     weighted: bool = False
 
     def __post_init__(self):
+        object.__setattr__(self, "model", as_model(self.model))
         functions = (getattr(self.model, name, None) for name in ("init", "apply"))
         fits = all(map(callable, functions)) and not isinstance(self.model, type)
-        expected = "jaxnn.MLP((inputs, ..., classes)) or jaxnn.Network(init, apply)"
+        expected = (
+            "jaxnn.MLP((inputs, ..., classes)), jaxnn.Network(init, apply), a module of Flax or "
+            "Equinox, or a function of rngs or key that makes one"
+        )
         require_type(fits and isinstance(self.model, Hashable), "model", self.model, expected)
         object.__setattr__(self, "steps", require_count("steps", self.steps))
         object.__setattr__(self, "batch_size", require_count("batch_size", self.batch_size))

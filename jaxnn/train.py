@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from jaxnn.losses import (
 from jaxnn.metrics import get_metric
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
 from jaxnn.mlp import MLP, get_loss
+from jaxnn.modules import Module, network
 from jaxnn.spec import (
     Spec,
     check_hyper,
@@ -160,9 +162,10 @@ def objective(
     Source: S2.4.
     """
     require_spec(spec)
-    value, (loss, _) = _objective(
-        spec, params, as_array("l2", l2), as_batch(batch), layout, Mode(hyper, True, key)
-    )
+    batch = as_batch(batch)
+    spec = resolved(spec, batch[0])
+    mode = Mode(hyper, True, key)
+    value, (loss, _) = _objective(spec, params, as_array("l2", l2), batch, layout, mode)
     return value, loss
 
 
@@ -234,7 +237,8 @@ def train_step(
     for leaf in jax.tree.leaves((hyper, state)):
         if not isinstance(leaf, jax.Array | float):
             as_array("a value of hyper or state", leaf)
-    return _checked_step(spec, hyper, state, as_batch(batch), layout, key)
+    batch = as_batch(batch)
+    return _checked_step(resolved(spec, batch[0]), hyper, state, batch, layout, key)
 
 
 @partial(jax.jit, static_argnames=("spec", "layout"))
@@ -307,8 +311,11 @@ def evaluate(
       ValueError: the data do not fit each other or the model.
     """
     require_spec(spec)
-    if on_host(getattr(data, "targets", ())) is not None:
+    known = on_host(getattr(data, "targets", ())) is not None
+    if known:
         (data,) = checked_data([("given", data)])
+    spec = resolved(spec, data.inputs)
+    if known:
         data = fitted(spec, "given", data)
     return _evaluate(spec, params, data, layout, hyper)
 
@@ -430,7 +437,7 @@ def train(
       >>> history.iteration.tolist(), bool(history.metrics["test"].error[-1] < 0.1)
       ([0, 100, 200], True)
     """
-    hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
+    spec, hyper, data, evaluate_on = checked(spec, hyper, data, evaluate_on)
     for name, value in hyper._asdict().items():
         if np.ndim(value):
             expected = "a number: train_population trains several configurations"
@@ -440,8 +447,8 @@ def train(
 
 def checked(
     spec: Spec, hyper: Any, data: Data, evaluate_on: Mapping[str, Data] | None
-) -> tuple[Any, Data, dict[str, Data]]:
-    """The hyperparameters, the data, and the data sets to evaluate, completed by the defaults."""
+) -> tuple[Spec, Any, Data, dict[str, Data]]:
+    """The program, the hyperparameters, the data and the data sets to evaluate, completed."""
     require_spec(spec)
     fits = evaluate_on is None or isinstance(evaluate_on, Mapping)
     require_type(fits, "evaluate_on", evaluate_on, "data sets by name: {'test': test}")
@@ -449,12 +456,15 @@ def checked(
     check_hyper(spec, hyper)
     names = ["train", *("evaluated train" if name == "train" else name for name in evaluate_on)]
     sets = checked_data([*zip(names, (data, *evaluate_on.values()), strict=True)])
+    spec = resolved(spec, sets[0].inputs)
+    check_hyper(spec, hyper)
     if spec.batch_size > len(sets[0].targets):
         raise ValueError(
             f"batch_size is {spec.batch_size}, expected at most the {len(sets[0].targets)} examples"
         )
     data, *evaluated = (fitted(spec, *each) for each in zip(names, sets, strict=True))
-    return with_defaults(spec, hyper), data, dict(zip(evaluate_on, evaluated, strict=True))
+    evaluate_on = dict(zip(evaluate_on, evaluated, strict=True))
+    return spec, with_defaults(spec, hyper), data, evaluate_on
 
 
 def run(
@@ -546,6 +556,13 @@ def _start_and_step(
     return partial(init_state, spec, hyper, init_key), step
 
 
+def resolved(spec: Spec, inputs: Any) -> Spec:
+    """The program for inputs [N, ...]: a module of Flax or Equinox becomes a ``Network``."""
+    if not isinstance(spec.model, Module):
+        return spec
+    return replace(spec, model=network(spec.model, inputs.shape[1:]))
+
+
 def fitted(spec: Spec, name: str, data: Data) -> Data:
     """The examples in the form that a spec takes: rows for an MLP, targets for the loss.
 
@@ -589,7 +606,7 @@ def _outputs(model: Model, x: jax.ShapeDtypeStruct) -> int:
             "the model's init returns Variables, expected Network(..., batched=True): statistics "
             "are of minibatches"
         )
-    logits: Any = jax.eval_shape(partial(_logits_of_one, model), params, x)
+    logits: Any = jax.eval_shape(partial(logits_of_one, model), params, x)
     require_type(hasattr(logits, "shape"), "model.apply(params, x)", logits, "logits [C]")
     if is_batched(model):
         _check_minibatch(model, params, jax.ShapeDtypeStruct((2, *x.shape), x.dtype))
@@ -613,7 +630,7 @@ def _check_minibatch(model: Model, params: PyTree, inputs: jax.ShapeDtypeStruct)
         raise ValueError(f"{call} has the shape {np.shape(logits)}, expected logits [2, C]")
 
 
-def _logits_of_one(model: Model, params: PyTree, x: Array) -> Any:
+def logits_of_one(model: Model, params: PyTree, x: Array) -> Any:
     """The logits of one example in evaluation, also of a model that takes minibatches."""
     if is_batched(model):
         return jax.tree.map(lambda logits: logits[0], _apply(model, params, x[None], EVALUATION))
@@ -627,7 +644,7 @@ def _check_loss(spec: Spec, x: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruc
     check_parameters(_trained(params))
 
     def loss(params: PyTree, x: Array, target: Array) -> Array:
-        return scores(spec, _logits_of_one(spec.model, params, x), target).loss
+        return scores(spec, logits_of_one(spec.model, params, x), target).loss
 
     require_scalar("the loss of one example", loss, params, x, target)
     count = _outputs(spec.model, x)
@@ -664,7 +681,7 @@ def check_parameters(params: PyTree) -> None:
             state.insert(0, "the running statistics 'mean' and 'var'")
         elif ("flax", "Variable") in kinds and ("flax", "Param") not in kinds:
             state.insert(0, f"a flax.nnx.{type(node).__name__}")
-        elif kinds & {("equinox", "State"), ("equinox", "StateIndex")}:
+        elif kinds & {("equinox", "State"), ("equinox", "StateIndex")} and jax.tree.leaves(node):
             state.insert(0, f"an equinox.nn.{type(node).__name__}")
     if state:
         raise ValueError(

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxnn.mlp import MLP
 from jaxnn.search.space import readable
 from jaxnn.search.task import traced_values
 from jaxnn.spec import Spec, optimizer_at
+from jaxnn.train import logits_of_one
 from jaxnn.types import Data, PyTree
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+|\bid=\d+")
@@ -65,10 +67,10 @@ def _digest(kind: str, function: Any, spec: Spec, names: tuple[str, ...], data: 
     key = jax.eval_shape(jax.random.key, 0)  # nothing is computed
     params = jax.eval_shape(spec.model.init, key)
     if kind == "model":
-        slopes = derivative_digest(spec.model.apply, params, x)
+        slopes = derivative_digest(partial(logits_of_one, spec.model), params, x)
         return _short(program_digest(spec.model.init, key), slopes)
     if kind == "loss":
-        logits = jax.eval_shape(spec.model.apply, params, x)
+        logits = jax.eval_shape(partial(logits_of_one, spec.model), params, x)
         return derivative_digest(function, logits, target)
 
     def update(hyper: Any, params: PyTree) -> Any:

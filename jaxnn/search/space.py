@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnn.modules import Module
 from jaxnn.optimizers import OPTIMIZERS, OptaxSchedule, check_optimizer, reads
 from jaxnn.spec import check_range
 from jaxnn.types import (
@@ -201,6 +202,8 @@ def readable(value: Any) -> Any:
         return {name: readable(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):
         return [readable(entry) for entry in value]
+    if isinstance(value, Module):
+        return value.title
     if isinstance(value, OptaxSchedule):
         return repr(value)
     if callable(value):

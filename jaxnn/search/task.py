@@ -9,7 +9,7 @@ import hashlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxnn.losses import as_labels, class_count
 from jaxnn.mlp import MLP, by_name
+from jaxnn.modules import Module, as_model, is_module, network
 from jaxnn.optimizers import defaults
 from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
@@ -104,8 +105,9 @@ class Task:
         ``given(data)``.
       measure: the quantity to minimise on the validation examples: "error" (the share of wrong
         predictions) or "loss" (unregularised; cross-entropy in nats by default).
-      model: for networks beyond MLPs: from the values of ``model_parameters`` to a ``Model``,
-        such as ``lambda width: Network(...)``.
+      model: for networks beyond MLPs: a module of Flax or Equinox, see ``jaxnn.modules``; or from
+        the values of ``model_parameters`` to a ``Model`` or module, such as ``lambda width:
+        Net(width)``; the function of a module may take ``rngs`` or ``key`` beside the values.
       model_parameters: the names in the space that belong to ``model`` and not to ``Spec`` or
         ``Hyper``.
     """
@@ -116,7 +118,7 @@ class Task:
     evaluations_per_epoch: int = 1
     validation: Validation | Data = field(default_factory=holdout)
     measure: MeasureName = "error"
-    model: Callable[..., Model] | None = None
+    model: Callable[..., Model] | Any = None
     model_parameters: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -128,6 +130,14 @@ class Task:
         if wrong := [name for name in names if not isinstance(name, str) or name in Hyper._fields]:
             raise ValueError(f"model_parameters has {wrong[0]!r}, expected names not in Hyper")
         function = "a function from model_parameters to a model, such as lambda width: MLP(...)"
+        function = f"a module of Flax or Equinox, or {function}"
+        if not names:
+            object.__setattr__(self, "model", as_model(self.model))
+        elif is_module(self.model) and not hasattr(self.model, "__qualname__"):
+            raise TypeError(
+                f"model is a module and takes no {names[0]!r}, expected a function of "
+                "model_parameters, such as lambda width: Net(width)"
+            )
         require_type(self.model is None or callable(self.model), "model", self.model, function)
         by_name("measure", self.measure, dict.fromkeys(MEASURES))
         if isinstance(self.validation, Data):
@@ -203,7 +213,9 @@ class Task:
 
     def _model(self, values: dict[str, Any], loss: Any) -> Model:
         if self.model is not None:
-            return _built(self.model, tuple(values.items()))
+            model = _built(self.model, tuple(values.items()))
+            shape = self.train.inputs.shape[1:]
+            return network(model, shape) if isinstance(model, Module) else model
         hidden = values.pop("hidden", ())
         if not isinstance(hidden, tuple):
             raise TypeError(f"hidden is {hidden!r}, expected layer sizes such as (50, 50) or ()")
@@ -249,7 +261,8 @@ def spread_over(task: Task) -> str:
 @lru_cache
 def _built(model: Callable[..., Model], values: tuple[tuple[str, Any], ...]) -> Model:
     """A model for some values, built once: an equal model would be a program of its own."""
-    return model(**dict(values))
+    made = partial(model, **dict(values))
+    return as_model(made if is_module(made) else made())
 
 
 def traced_values(spec: Spec, names: tuple[str, ...], configs: list[dict[str, Any]]) -> Any:
