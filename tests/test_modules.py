@@ -357,7 +357,7 @@ IMAGES = Data(np.ones((20, 6, 6), np.float32), np.zeros(20, int))
         (
             Mixing(),
             DATA,
-            r"Mixing changes the output of .* network.module, shape, batched=False.",
+            r"Mixing changes the output of .*network.module, shape, batched=False.",
         ),
         (Noisy(), DATA, "Noisy takes neither .*: random numbers are drawn in evaluation"),
         (lambda key: plain(key), IMAGES, r"takes neither .* \[B, 6, 6\] nor an example \[6, 6\]: "),
