@@ -613,6 +613,13 @@ def _outputs(model: Model, x: jax.ShapeDtypeStruct) -> int:
     return math.prod(logits.shape)
 
 
+def logits_of(model: Model, params: PyTree, inputs: Array) -> Array:
+    """The logits [B, C] of examples [B, ...] in evaluation."""
+    if is_batched(model):
+        return _apply(model, params, inputs, EVALUATION)
+    return jax.vmap(lambda x: _apply(model, params, x, EVALUATION))(inputs)
+
+
 def _check_minibatch(model: Model, params: PyTree, inputs: jax.ShapeDtypeStruct) -> None:
     """ValueError unless a batched model returns logits [B, C], and in training new statistics."""
     key = jax.random.key(0)

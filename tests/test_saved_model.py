@@ -4,19 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 from numpy.typing import ArrayLike
 from safetensors import safe_open
 
 import jaxnn
-from jaxnn import MLP, Data, Network, Spec, files
+from jaxnn import MLP, Data, Hyper, Layer, Network, Spec, files, train
 from jaxnn.files import DamagedFileError
 from jaxnn.saved_model import MODEL, load_model, load_params, save_model
 from jaxnn.search import Task, choice, fixed, random, search
+from jaxnn.types import Names
 
 SCALE = np.float32(1 / 255)
 SPEC = Spec(model=MLP((12, 5, 3), activation="tanh"), steps=1)
@@ -434,3 +437,115 @@ def test_inputs_in_another_unit_than_the_training_inputs_are_refused(tmp_path, i
 def test_other_notes_about_inputs_are_no_range(tmp_path, notes):
     save_model(tmp_path, SPEC, several(SPEC), scale=SCALE, about=notes)
     assert len(load_model(tmp_path).predict(INPUTS / 255)) == len(INPUTS)
+
+
+FLOWERS = Data(INPUTS, np.arange(7) % 3, SCALE, -0.5, names=Names(("iris", "rose", "tulip")))
+
+
+def test_predictions_are_names_and_indices_stay_at_hand(tmp_path):
+    params = several(SPEC)
+    save_model(tmp_path, SPEC, params, data=FLOWERS)
+    model = load_model(tmp_path)
+    logits = by_hand(one(params, 0), INPUTS * float(SCALE) - 0.5, 1)
+    np.testing.assert_allclose(model.logits(INPUTS), logits, rtol=1e-4, atol=1e-5)
+    expected = logits.argmax(axis=1)
+    assert model.predict(INPUTS, indices=True).tolist() == expected.tolist()
+    assert model.predict(INPUTS).tolist() == [FLOWERS.names[c] for c in expected]
+    assert (model.about["inputs"]["low"], model.about["inputs"]["high"]) == (
+        INPUTS.min(),
+        INPUTS.max(),
+    )
+
+
+def test_a_network_with_one_output_predicts_the_second_name(tmp_path):
+    spec = Spec(MLP((12, 1)), 1, loss="logistic")
+    params = (Layer(jnp.ones((1, 12)), jnp.full(1, -3.0)),)
+    save_model(
+        tmp_path, spec, params, data=Data(INPUTS, np.arange(7) % 2, 1.0, names=Names(("a", "b")))
+    )
+    assert load_model(tmp_path).predict(np.outer([0, 9], np.ones(12))).tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "columns"),
+    [("mse", 1, None), ("huber", 2, 2), ("mae", 1, None), ("gaussian_nll", 2, None)],
+)
+def test_a_regression_predicts_real_numbers(tmp_path, loss, outputs, columns):
+    spec = Spec(MLP((12, outputs)), 1, loss=loss)
+    params = several(spec, 1)
+    targets = np.linspace(0, 1, 7 * (columns or 1)).reshape((7, columns) if columns else 7)
+    save_model(tmp_path, spec, params, data=Data(INPUTS, targets, SCALE))
+    model = load_model(tmp_path)
+    ((weight, bias),) = one(params, 0)
+    expected = INPUTS * float(SCALE) @ np.asarray(weight).T + np.asarray(bias)
+    expected = expected if columns else expected[:, 0]
+    np.testing.assert_allclose(model.predict(INPUTS), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="is a regression, which has no probabilities"):
+        model.probabilities(INPUTS)
+
+
+def test_a_custom_loss_of_real_targets_is_a_regression(tmp_path):
+    spec = Spec(MLP((12, 1)), 1, loss=lambda z, t: jnp.cosh(z[0] - t))
+    save_model(tmp_path, spec, several(spec), data=Data(INPUTS, np.linspace(0, 1, 7)))
+    model = load_model(tmp_path)
+    np.testing.assert_array_equal(model.predict(INPUTS), model.logits(INPUTS)[:, 0])
+
+
+def test_images_are_rows_for_an_mlp(tmp_path):
+    images = INPUTS.reshape(7, 3, 4)
+    shift = np.arange(12.0).reshape(3, 4)
+    save_model(tmp_path, SPEC, several(SPEC), data=Data(images, np.zeros(7, int), SCALE, shift))
+    model = load_model(tmp_path)
+    np.testing.assert_array_equal(model.logits(images), model.logits(INPUTS))
+    expected = by_hand(one(several(SPEC), 0), INPUTS * float(SCALE) + shift.ravel(), 1)
+    np.testing.assert_allclose(model.logits(INPUTS), expected, rtol=1e-4, atol=1e-5)
+
+
+class Normalised(linen.Module):
+    """Images, with running statistics."""
+
+    @linen.compact
+    def __call__(self, x, train):
+        x = linen.BatchNorm(use_running_average=not train)(linen.Conv(2, (3, 3))(x))
+        return linen.Dense(3)(x.reshape(len(x), -1))
+
+
+def test_a_module_is_saved_with_its_statistics(tmp_path):
+    data = FLOWERS._replace(inputs=INPUTS.reshape(7, 3, 4, 1))
+    spec, module = Spec(Normalised(), 3, batch_size=7), Normalised()
+    variables = train(spec, Hyper(0.1), 0, data)[0].params
+    save_model(tmp_path, spec, variables, data=data)
+    model = load_model(tmp_path, module)
+    found = {"params": variables.params, **variables.statistics}
+    expected: Any = module.apply(found, data.inputs * SCALE - 0.5, train=False)
+    np.testing.assert_allclose(model.logits(data.inputs), expected, rtol=1e-4, atol=1e-5)
+    assert {*model.predict(data.inputs)} <= {*FLOWERS.names}
+    template = jax.tree.map(lambda leaf: leaf, variables)
+    restored = load_params(tmp_path, template)
+    jax.tree.map(np.testing.assert_array_equal, one(restored, 0), variables)
+    with pytest.raises(ValueError, match=r"expected load_params.* or load_model\(folder, model\)"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match=r"inputs have the shape .*, expected \[N, 3, 4, 1\]"):
+        model.predict(INPUTS)
+
+
+def test_scale_and_data_are_not_both_given(tmp_path):
+    with pytest.raises(ValueError, match=r"scale is .* beside data, expected one of both"):
+        save_model(tmp_path, SPEC, several(SPEC), scale=SCALE, data=FLOWERS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"names": 3}, "names is 3, expected null or texts"),
+        ({"names": ["a", 3]}, "names is .*, expected null or texts"),
+        ({"shift": "a"}, "shift is .*, expected null or numbers"),
+        ({"shift": [1, 2]}, "expected sizes of floating-point weights and of the scale"),
+        ({"shape": [0]}, "shape is .*, expected null or sizes"),
+    ],
+)
+def test_a_manifest_of_wrong_shifts_and_names_is_damaged(tmp_path, changes, message):
+    save_model(tmp_path, SPEC, several(SPEC))
+    rewrite(tmp_path, **changes)
+    with pytest.raises(DamagedFileError, match=message):
+        load_model(tmp_path)

@@ -573,9 +573,7 @@ class Result:
         names = ("epochs", "validation_accuracy", "validation_loss")
         about = {name: getattr(self.best, name) for name in names}
         about |= {"config": readable(self.best.config), "retrained": retrain}
-        inputs = np.asarray(self.task.train.inputs)
-        about["inputs"] = {"low": float(inputs.min()), "high": float(inputs.max())}
-        save_model(folder, self.spec, params, scale=self.task.train.scale, about=about)
+        save_model(folder, self.spec, params, about=about, data=self.task.train)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Writes ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG.
