@@ -42,8 +42,7 @@ def load(
       data_dir: the folder of the named sets, with the folders ``mnist/``, ``fashion_mnist/`` and
         ``california_housing/``; default ``default_dir()``.
       label: the label column of a table, by name or position; default: a column of a name such as
-        "label" or "class", the only column of texts, or the first or last column of few whole
-        numbers.
+        "label" or "class", the only column of texts, or the last column, of few whole numbers.
       regression: True for real targets, False for classes; default: the targets decide.
       flatten: whether every example is a row; False keeps images [N, H, W, C].
       seed: of the split in five, stratified by class, of data without a test set.

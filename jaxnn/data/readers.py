@@ -153,26 +153,35 @@ def from_tables(parts: Mapping[str, Table], label: Label) -> dict[str, Examples]
 
 
 def label_place(table: Table, label: Label) -> tuple[int, list[str]]:
-    """The position of the label column, and a note where the column was not named."""
+    """The position of the label column, and a note where the name does not say "label"."""
     names, listed = table.names, short(", ".join(map(repr, table.names)), 200)
     if label is not None:
         return _named_place(table, label, listed), []
     known = [i for i, name in enumerate(names) if name.strip().lower() in LABELS]
-    texts = [i for i, column in enumerate(table.columns) if column.dtype == object]
-    ends = [i for i in {0, len(names) - 1} if _may_be_classes(table.columns[i])]
-    squares = math.isqrt(len(names) - 1) ** 2 == len(names) - 1 >= 64
-    if len(ends) == 2 and not texts and squares:  # pixels; the label comes first, as everywhere
-        ends = ends[:1]
-    for candidates in known, texts, [] if texts else ends:
-        if len(candidates) == 1 and len(names) > 1:
-            (place,) = candidates
-            at = "first" if place == 0 else "last" if place == len(names) - 1 else f"{place + 1}th"
-            note = f"the label is the {at} column, {names[place]!r}"
-            return place, [] if candidates is known else [note]
-        if candidates:
-            break
+    candidates = known or _label_by_content(table)
+    if len(candidates) == 1 and len(names) > 1:
+        (place,) = candidates
+        at = {0: "first", len(names) - 1: "last"}.get(place, f"{place + 1}th")
+        plain = names[place].strip().lower() in LABELS[:5]
+        return place, [] if plain else [f"the label is the {at} column, {names[place]!r}"]
     hint = "label=NAME or label=POSITION, such as label=0 or label=-1, for the column to predict"
     raise DataError(f"{table.origin} has the columns {listed}, expected {hint}")
+
+
+def _label_by_content(table: Table) -> list[int]:
+    """The columns that may be the label, without regard to names.
+
+    A single column is: the only column of texts, unless the last column has few whole numbers; the
+    last column of few whole numbers, unless the first has; or the first, before columns of bytes
+    as many as an image has pixels.
+    """
+    columns, last = table.columns, len(table.columns) - 1
+    texts = [i for i, column in enumerate(columns) if column.dtype == object]
+    ends = [i for i in {0, last} if _may_be_classes(columns[i])]
+    if texts:
+        return texts if texts == [last] else [*{*texts, *(i for i in ends if i == last)}]
+    pixels = math.isqrt(last) ** 2 == last >= 64 and _are_bytes(columns[1:])
+    return ends if ends != [0] or pixels else []
 
 
 def _named_place(table: Table, label: str | int, listed: str) -> int:
@@ -192,19 +201,27 @@ def _named_place(table: Table, label: str | int, listed: str) -> int:
 def _only_counts(table: Table, place: int) -> bool:
     """Whether a column numbers the rows, as an index that was written with the table."""
     name, column = table.names[place].strip().lower(), table.columns[place]
-    whole = name in _COUNTS and column.dtype.kind in "iu" and len(column) > 1
-    return whole and bool((np.diff(column) == 1).all())
+    numbers = name in _COUNTS and column.dtype.kind in "iu" and len(column) > 1
+    return numbers and len(np.unique(column)) == len(column)
 
 
 def _may_be_classes(column: np.ndarray) -> bool:
-    """Whether a column holds a few whole numbers."""
-    if column.dtype == object or not len(column):
-        return column.dtype == object
-    whole = bool((column == np.floor(column)).all()) if column.dtype.kind in "iuf" else False
-    return (
-        (whole or column.dtype == bool)
-        and len(np.unique(column)) > 1
-        and are_few(len(np.unique(column)), len(column))
+    """Whether a column holds a few whole numbers, of two values at least."""
+    if column.dtype.kind not in "biuf" or not _are_whole(column):
+        return False
+    values = len(np.unique(column))
+    return values > 1 and are_few(values, len(column))
+
+
+def _are_whole(column: np.ndarray) -> bool:
+    return column.dtype.kind in "biu" or bool((column % 1 == 0).all())
+
+
+def _are_bytes(columns: Sequence[np.ndarray]) -> bool:
+    """Whether all values are whole numbers 0..255."""
+    return all(
+        c.dtype.kind in "biuf" and c.size and c.min() >= 0 and c.max() <= 255 and _are_whole(c)
+        for c in columns
     )
 
 
@@ -240,24 +257,29 @@ def inputs_of(table: Table) -> np.ndarray:
 def _rows(columns: Sequence[np.ndarray], names: Sequence[str], origin: object) -> np.ndarray:
     """The columns of inputs as [N, in]; or as images [N, side, side], if they are pixels."""
     for name, column in zip(names, columns, strict=True):
-        shown = f"{origin}: the column {name!r} holds {short(repr(first_of(column)), 40)}"
+        found = f"{origin}: the column {name!r} holds {short(repr(column[:1].tolist())[1:-1], 40)}"
         numeric = "numbers: encode the texts as numbers, or name the column to predict by label"
-        expect(column.dtype.kind in "biuf", shown, numeric)
-    whole = all(column.dtype.kind in "biu" or bool((column % 1 == 0).all()) for column in columns)
-    extremes = [v for c in columns if whole and c.size for v in (int(c.min()), int(c.max()))]
-    pixels = whole and min(extremes, default=-1) >= 0 and max(extremes) <= 255
+        expect(column.dtype.kind in "biuf", found, numeric)
+    pixels = _are_bytes(columns)
     rows = np.empty((len(columns[0]), len(columns)), np.uint8 if pixels else np.float32)
-    with np.errstate(over="ignore"):
-        for place, column in enumerate(columns):
-            rows[:, place] = column
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        if not pixels:
+            _require_32_bits(name, column, origin)
+        rows[:, place] = column
     side = math.isqrt(len(names))
     square = side >= 8 and side**2 == len(names) and all(map(_PIXEL.fullmatch, names))
     return rows.reshape(-1, side, side) if pixels and square else rows
 
 
-def first_of(column: np.ndarray) -> Any:
-    """The first value, for messages."""
-    return column.tolist()[0] if len(column) else None
+def _require_32_bits(name: str, column: np.ndarray, origin: object) -> None:
+    """DataError for a column, such as of seconds since 1970, whose digits 32 bits cannot hold."""
+    if not column.size:
+        return
+    low, high = float(column.min()), float(column.max())
+    lost = max(-low, high) * float(np.finfo(np.float32).eps)
+    found = f"{origin}: the column {name!r} lies in {low:.10g}..{high:.10g}"
+    expected = "a difference that 32 bits hold: subtract the least value"
+    expect(high == low or lost < (high - low) / 1000, found, expected)
 
 
 def as_column(values: Any) -> np.ndarray:
@@ -313,9 +335,7 @@ def read_csv(path: Path) -> Table:
             io.BytesIO(content),
             arrow.ReadOptions(
                 use_threads=False,
-                block_size=max(
-                    2**20, 4 * max(map(len, content[: 2**26].splitlines()[:2] or [b""]))
-                ),
+                block_size=2**24,
                 column_names=[*map(str, range(len(first)))],
                 skip_rows=int(header),
             ),

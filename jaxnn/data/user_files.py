@@ -219,7 +219,7 @@ _SHARD = re.compile(r"[-_]\d+-of-\d+")
 def _reader(path: Path) -> Reader | None:
     """The reader for a file, by the name or by the first rows; None for other files."""
     name = path.name
-    if _NO_DATA.fullmatch(name) or refusal(name):
+    if _NO_DATA.fullmatch(name) or _IMAGE.fullmatch(name) or refusal(name):
         return None
     for pattern, reader in _FORMATS:
         if re.fullmatch(pattern, name, re.IGNORECASE) and not name.lower().endswith(".data"):
@@ -261,6 +261,7 @@ class Source(NamedTuple):
     files: list[Path]  # the first of which names the set
     trains: bool  # whether a name tells that the examples are for training
     read: Callable[[Label], dict[str, Examples]]
+    note: str = ""
 
 
 def _read(path: Path, label: Label) -> dict[str, Examples]:
@@ -269,6 +270,7 @@ def _read(path: Path, label: Label) -> dict[str, Examples]:
         source, notes = _only(path, _below(path))
     else:
         source, notes = _source_at(path), []
+    notes += [source.note] if source.note else []
     found = source.read(label)
     first = next(iter(found))
     return found | {first: found[first]._replace(notes=(*notes, *found[first].notes))}
@@ -347,22 +349,26 @@ def _sources_in(folder: Path) -> list[Source]:
 
 
 def _grouped(reader: Reader, parts: Mapping[str, list[Path]]) -> Source:
-    train = next(parts[part] for part in ("train", "", "test", "validation") if part in parts)
-    files = {"train": train}
-    if "test" in parts and parts["test"] is not train:
-        files["test"] = parts["test"]
+    """The files of a set by part; validation examples judge where there are no test examples."""
+    train, *others = (p for p in ("train", "", "test", "validation") if p in parts)
+    files, notes = {"train": parts[train]}, []
+    if judge := next((part for part in ("test", "validation") if part in others), None):
+        files["test"] = parts[judge]
+        notes += ["the validation examples are the test set"] if judge == "validation" else []
+    if left := [part for part in others if part != judge]:
+        names = ", ".join(parts[part][0].name for part in left)
+        notes.append(f"not read: {names}")
     listed = [path for paths in files.values() for path in paths]
-    return Source(listed, "train" in parts, partial(reader, files))
+    return Source(listed, train == "train", partial(reader, files), "; ".join(notes))
 
 
 def _pictures_in(folder: Path) -> list[Source]:
     """Images in a folder per class, or in a folder per part with a folder per class."""
     below = {path: _classes_in(path) for path in _entries(folder) if path.is_dir()}
-    parts = {
-        part: images
-        for path, images in below.items()
-        if images and (part := _part_and_set(path.name)[0])
-    }
+    parts: dict[str, list[Path]] = {}
+    for path, images in below.items():
+        if images and (part := _part_and_set(path.name)[0]):
+            parts.setdefault(part, []).extend(images)
     if "train" in parts:
         return [_grouped(readers.read_pictures, parts)]
     images = _classes_in(folder)

@@ -192,6 +192,64 @@ def test_a_test_table_without_labels_is_left_out_and_said(tmp_path, arrays, capl
     assert "32 training and 8 test examples, a stratified split by seed 0" in line
 
 
+def table_of(**columns) -> pd.DataFrame:
+    return pd.DataFrame({name: values * 5 for name, values in columns.items()})
+
+
+FEW, REALS, TEXTS = [0, 1, 2, 1, 0, 2], [0.5, 1.5, 2.5, 3.5, 4.5, 5.5], [*"abcabc"]
+GUESSES = {
+    "texts last": (table_of(p=FEW, q=FEW, r=TEXTS), "r"),
+    "texts first": (table_of(p=TEXTS, q=FEW, r=REALS), "p"),
+    "few whole numbers last": (table_of(p=REALS, q=FEW, r=FEW), "r"),
+    "category": (table_of(p=FEW, category=FEW, r=FEW), "category"),
+    "texts first and few whole numbers last": (table_of(p=TEXTS, q=REALS, r=FEW), None),
+    "few whole numbers first": (table_of(p=FEW, q=REALS, r=REALS), None),
+    "few whole numbers at both ends": (table_of(p=FEW, q=REALS, r=FEW), None),
+    "few whole numbers between": (table_of(p=REALS, q=FEW, r=REALS), None),
+    "two columns of texts": (table_of(p=TEXTS, q=REALS, r=TEXTS), None),
+    "two names": (table_of(y=FEW, q=REALS, species=FEW), None),
+}
+
+
+@pytest.mark.parametrize(("table", "label"), GUESSES.values(), ids=GUESSES)
+def test_a_label_is_guessed_with_a_word_or_asked_for(tmp_path, caplog, table, label):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    if label is None:
+        with pytest.raises(DataError, match="expected label=NAME or label=POSITION"):
+            load(tmp_path / "t.csv")
+        return
+    guessed, named = load(tmp_path / "t.csv"), load(tmp_path / "t.csv", label=label)
+    np.testing.assert_array_equal(guessed.train.targets, named.train.targets)
+    np.testing.assert_array_equal(guessed.train.inputs, named.train.inputs)
+    assert f"column, {label!r}" in caplog.messages[0]
+    assert f"column, {label!r}" not in caplog.messages[1]
+
+
+def test_validation_examples_are_the_test_set_where_there_is_no_other(tmp_path, arrays, caplog):
+    for part, name in (("train", "train"), ("test", "valid")):
+        table = frame(arrays[f"{part}_images"], arrays[f"{part}_labels"])
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    assert_holds(load(tmp_path), arrays)
+    assert "the validation examples are the test set" in caplog.text
+
+
+def test_validation_examples_beside_a_test_set_are_left_out_and_said(tmp_path, arrays, caplog):
+    for part, name in (("train", "train"), ("test", "test"), ("train", "valid")):
+        table = frame(arrays[f"{part}_images"], arrays[f"{part}_labels"])
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    assert_holds(load(tmp_path), arrays)
+    assert "not read: valid.csv" in caplog.text
+
+
+def test_a_column_that_32_bits_cannot_tell_apart_is_refused():
+    seconds = pd.DataFrame({"time": 1.7e9 + np.arange(20.0), "y": [0, 1] * 10})
+    with pytest.raises(
+        DataError, match=r"'time' lies in 1700000000\.\.1700000019, expected a diff"
+    ):
+        load(seconds)
+    assert load(seconds.assign(time=seconds["time"] - 1.7e9)).train.inputs.shape == (16, 1)
+
+
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Id", "index"])
 @pytest.mark.parametrize("start", [0, 1, 100])
 def test_a_column_that_numbers_the_rows_is_no_input(tmp_path, caplog, name, start):
