@@ -46,7 +46,7 @@ Reader = Callable[[Files, Label], dict[str, Examples]]
 
 
 class Table(NamedTuple):
-    """Columns of equal length: numbers, or objects that are texts."""
+    """Columns of equal length: numbers, or texts as objects."""
 
     names: tuple[str, ...]
     columns: tuple[np.ndarray, ...]
@@ -70,7 +70,7 @@ def content_of(path: Path) -> bytes:
 
 
 def each(read: Callable[[Path], Examples]) -> Reader:
-    """A reader of files that can be read one by one."""
+    """A reader of several files, from a reader of a single file."""
 
     def read_all(files: Files, label: Label) -> dict[str, Examples]:
         expect(label is None, f"label is {label!r}", f"None for {_first(files)}, which is no table")
@@ -283,7 +283,7 @@ def _require_32_bits(name: str, column: np.ndarray, origin: object) -> None:
 
 
 def as_column(values: Any) -> np.ndarray:
-    """A column [N]: numbers, booleans, or objects that are texts or None."""
+    """A column [N]: numbers, booleans, or texts and None as objects."""
     array = np.asarray(values)
     expect(array.ndim == 1, f"a column has the shape {array.shape}", "[N], and columns of one name")
     if array.dtype.kind in "US":
@@ -348,7 +348,7 @@ def read_csv(path: Path) -> Table:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """The separator with which all lines have equally many cells, more than one."""
+    """The separator that gives all lines an equal number of cells, of two at least."""
     for separator in "\t;,|":
         counts = {len(row) for row in csv.reader(lines, delimiter=separator) if row}
         if len(counts) == 1 and counts != {1}:
@@ -558,7 +558,7 @@ def _opened(name: object, read: Callable[[], Any]) -> Iterator[tuple[Any, int]]:
 
 
 def _mode(image: Any) -> str:
-    """The channels that an image needs."""
+    """The channels of an image: "L", "RGB", "RGBA", or "I;16" for 16 bits."""
     if image.mode.startswith("I"):
         return "I;16"
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:

@@ -72,75 +72,94 @@ def make_splits(
       origin: the source of the arrays, for messages.
       names: the names of the classes, if labels are positions among the names.
       scale: the network multiplies inputs by the scale; default: ``natural_scale``.
-      classes: the labels of both splits must be exactly 0..classes-1; default: any labels, which
-        become 0..C-1 in their order; the test labels are among the training labels.
+      classes: the labels of both splits must be exactly 0..classes-1; default: any labels; labels
+        become 0..C-1 in their order, and test labels are among the training labels.
       regression: whether the targets are real numbers; default: the targets decide, as few whole
         numbers, or texts, are classes.
       flatten: whether inputs are rows [N, in]; else images are [N, H, W, C].
       seed: of the split without test arrays.
-      notes: the list that decisions on behalf of the user are appended to.
+      notes: a list; decisions on behalf of the user are appended.
 
     Raises:
-      DataError: arrays that are no data set; the message names what was found and expected.
+      DataError: unfit arrays; the message names the found and the expected values.
     """
     notes = [] if notes is None else notes
-    parts = [part for part in ("train", "test") if f"{part}_images" in arrays]
+    names_of_parts = [part for part in ("train", "test") if f"{part}_images" in arrays]
     try:
-        found = [_inputs(arrays[f"{p}_images"], f"{origin}: {p}_images", flatten) for p in parts]
-        labels = [_labels(arrays[f"{p}_labels"], f"{origin}: {p}_labels") for p in parts]
-        for part, (inputs, _), targets in zip(parts, found, labels, strict=True):
-            _require_equal(part, inputs, targets, arrays, origin)
-        shapes = [inputs.shape[1:] for inputs, _ in found]
-        there, here = (" x ".join(map(str, each)) for each in (shapes[0], shapes[-1]))
-        expect(
-            shapes[0] == shapes[-1],
-            f"{origin}: test_images have {here} values each",
-            f"{there} as train_images",
-        )
-        kinds = [kind for _, kind in found]
-        tables = all(np.ndim(arrays[f"{part}_images"]) == 2 for part in parts)
+        parts = [_part(arrays, name, origin, flatten) for name in names_of_parts]
+        first, last = parts[0], parts[-1]
+        _require_same_shape(first, last, origin)
         if scale is None:
-            scale = natural_scale(origin, kinds[0], kinds[-1], must=not tables)
-        listed = [f"{origin}: {part}_labels" for part in parts]
-        for name, values in zip(listed, labels, strict=True):
-            labels_found = np.unique(values).tolist() if classes else []
-            exact = labels_found == [*range(classes or 0)]
-            wanted = f"exactly 0..{(classes or 0) - 1}"
-            expect(exact, f"{name} hold the labels {labels_found}", wanted)
-        targets, known = _as_targets(labels, listed, names, regression, notes)
+            is_table = all(part.is_table for part in parts)
+            scale = natural_scale(origin, first.kind, last.kind, must=not is_table)
+        for part in parts:
+            _require_classes(part, classes)
+        targets, known = _as_targets(parts, names, regression, notes)
     except DataError:
         raise
     except ValueError as error:
         raise DataError(str(error)) from None
-    dtype = np.result_type(*(inputs for inputs, _ in found))
-    inputs = [inputs.astype(dtype, copy=False) for inputs, _ in found]
-    if len(parts) == 1:
-        chosen = _fifth(targets[0], seed)
-        inputs, targets = ([a[0][rows] for rows in (~chosen, chosen)] for a in (inputs, targets))
-        stratified = "a stratified split" if targets[0].dtype.kind == "i" else "a split"
-        sizes = " and ".join(
-            f"{len(a)} {p}" for a, p in zip(targets, ("training", "test"), strict=True)
-        )
-        notes.append(f"no test set: {sizes} examples, {stratified} by seed {seed}")
+    dtype = np.result_type(first.inputs, last.inputs)
     # The data stay NumPy arrays, on the host, until training.
-    train, test = (
-        Data(x, y, np.float32(1 if scale is None else scale), names=known)
-        for x, y in zip(inputs, targets, strict=True)
-    )
+    pairs = [(p.inputs.astype(dtype, copy=False), y) for p, y in zip(parts, targets, strict=True)]
+    if len(pairs) == 1:
+        pairs = _divided(*pairs[0], seed, notes)
+    factor = np.float32(1 if scale is None else scale)
+    train, test = (Data(x, y, factor, names=known) for x, y in pairs)
     if scale is None:
-        low, high = (f(kind[i] for kind in kinds) for i, f in enumerate((min, max)))
+        low, high = min(p.kind.low for p in parts), max(p.kind.high for p in parts)
         notes.append(f"every column of inputs, in {low:g}..{high:g}, is standardised")
         train, test = standardized(train, test)
         _require_same_unit(test, origin)
     return Splits(train, test)
 
 
-def _require_equal(part: str, inputs: Any, targets: Any, arrays: Any, origin: object) -> None:
+class _Part(NamedTuple):
+    """Examples as found: inputs fit for training, labels as numbers or texts."""
+
+    inputs: np.ndarray
+    kind: Kind
+    labels: np.ndarray
+    name: str  # of the labels, for messages
+    is_table: bool
+
+
+def _part(arrays: Mapping[str, Any], part: str, origin: object, flatten: bool) -> _Part:
     images, labels = f"{part}_images", f"{part}_labels"
+    inputs, kind = _inputs(arrays[images], f"{origin}: {images}", flatten)
+    targets = _labels(arrays[labels], f"{origin}: {labels}")
     found = f"{origin}: {images} hold {len(inputs)} examples and {labels} {len(targets)}"
     turned = len(targets) in arrays[images].shape
     hint = f": the axis of {len(targets)} examples comes first (np.moveaxis)" if turned else ""
     expect(len(inputs) == len(targets), found, f"equal numbers{hint}")
+    return _Part(inputs, kind, targets, f"{origin}: {labels}", arrays[images].ndim == 2)
+
+
+def _require_same_shape(first: _Part, last: _Part, origin: object) -> None:
+    shapes = [part.inputs.shape[1:] for part in (first, last)]
+    there, here = (" x ".join(map(str, shape)) for shape in shapes)
+    found = f"{origin}: test_images have {here} values each"
+    expect(shapes[0] == shapes[1], found, f"{there} as train_images")
+
+
+def _require_classes(part: _Part, classes: int | None) -> None:
+    """DataError unless the labels are exactly 0..classes-1, if so many are expected."""
+    if classes is not None:
+        found = np.unique(part.labels).tolist()
+        exact = found == [*range(classes)]
+        expect(exact, f"{part.name} hold the labels {found}", f"exactly 0..{classes - 1}")
+
+
+def _divided(
+    inputs: np.ndarray, targets: np.ndarray, seed: int, notes: list[str]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and test examples."""
+    chosen = _fifth(targets, seed)
+    train, test = ((inputs[rows], targets[rows]) for rows in (~chosen, chosen))
+    kind = "a stratified split" if targets.dtype.kind == "i" else "a split"
+    sizes = f"{len(train[1])} training and {len(test[1])} test examples"
+    notes.append(f"no test set: {sizes}, {kind} by seed {seed}")
+    return [train, test]
 
 
 def _fifth(targets: np.ndarray, seed: int) -> np.ndarray:
@@ -249,7 +268,7 @@ def _are_scores(rows: np.ndarray) -> bool:
 
 
 def _labels(labels: Any, name: str) -> np.ndarray:
-    """Labels as finite numbers, [N] or [N, K], or as objects that are texts, [N]."""
+    """Labels as finite numbers, [N] or [N, K], or as texts, objects [N]."""
     array = labels if np.ma.is_masked(labels) else np.asarray(labels)
     if array.dtype.kind in "OUS" and array.size:
         array = _texts(array, name)
@@ -279,49 +298,62 @@ def _texts(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def _as_targets(
-    labels: Sequence[np.ndarray],
-    listed: Sequence[str],
-    names: Sequence[str],
-    regression: bool | None,
-    notes: list[str],
+    parts: Sequence[_Part], names: Sequence[str], regression: bool | None, notes: list[str]
 ) -> tuple[list[np.ndarray], Names]:
     """Targets of every part: class indices with the names of the classes, or real numbers."""
-    first, name = labels[0], listed[0]
-    if regression is None:
-        regression = not names and _are_real(first)
-        if regression:
-            notes.append(f"a regression: the targets are numbers from {first.min():g} to "
-                         f"{first.max():g}")  # fmt: skip
+    labels = parts[0].labels
+    if regression is None and not names and _are_real(labels):
+        low, high = labels.min(), labels.max()
+        notes.append(f"a regression: the targets are numbers from {low:g} to {high:g}")
+        regression = True
     if regression:
-        for each, values in zip(listed, labels, strict=True):
-            found = f"{each} hold {shown(values.flat[0])}"
-            expect(values.dtype != object, found, "real numbers for a regression")
-        same = {values.shape[1:] for values in labels}
-        expect(len(same) == 1, f"{listed[-1]} have the shape {labels[-1].shape}", f"{first.shape}")
-        return [values.astype(np.float32) for values in labels], Names()
-    for each, values in zip(listed, labels, strict=True):
-        expected = f"one label an example, [N]{one_hot_hint(values)}"
-        expect(values.ndim == 1, f"{each} have the shape {values.shape}", expected)
-    labels = [values if values.dtype == object else as_labels(each, values)
-              for each, values in zip(listed, labels, strict=True)]  # fmt: skip
-    classes = sorted({*labels[0].tolist()})
-    place = {label: i for i, label in enumerate(classes)}
-    expect(len(classes) > 1, f"{name} hold the class {classes[0]} alone", "at least 2 classes")
-    for each, values in zip(listed, labels, strict=True):
-        unseen = sorted({*values.tolist()} - place.keys(), key=str)
-        found = f"{each} hold {[*unseen, ''][0]}, a class without an example in {name}"
-        expect(not unseen, found, "classes of the training examples alone")
-    targets = [np.array([place[v] for v in values.tolist()], np.int32) for values in labels]
-    class_count(name, targets[0])
+        return [_real(part, parts[0]) for part in parts], Names()
+    found = [_classes(part) for part in parts]
+    known = sorted({*found[0]})
+    expect(len(known) > 1, f"{parts[0].name} hold the class {known[0]} alone", "at least 2 classes")
+    for part, values in zip(parts, found, strict=True):
+        unseen = sorted({*values}.difference(known), key=str)
+        where = f"a class without an example in {parts[0].name}"
+        wrong = f"{part.name} hold {[*unseen, ''][0]}, {where}"
+        expect(not unseen, wrong, "classes of the training examples alone")
+    place = {label: i for i, label in enumerate(known)}
+    targets = [np.array([place[label] for label in values], np.int32) for values in found]
+    class_count(parts[0].name, targets[0])
+    return targets, _class_names(known, names, parts[0].name, notes)
+
+
+def _real(part: _Part, first: _Part) -> np.ndarray:
+    """The targets of a regression."""
+    found = f"{part.name} hold {shown(part.labels.flat[0])}"
+    expect(part.labels.dtype != object, found, "real numbers for a regression")
+    here, there = part.labels.shape[1:], first.labels.shape[1:]
+    expect(
+        here == there, f"{part.name} have {here} values each", f"{there} as the training targets"
+    )
+    return part.labels.astype(np.float32)
+
+
+def _classes(part: _Part) -> list[Any]:
+    """The labels [N], whole numbers or texts."""
+    expected = f"one label an example, [N]{one_hot_hint(part.labels)}"
+    expect(part.labels.ndim == 1, f"{part.name} have the shape {part.labels.shape}", expected)
+    if part.labels.dtype == object:
+        return part.labels.tolist()
+    return as_labels(part.name, part.labels).tolist()
+
+
+def _class_names(
+    known: Sequence[Any], names: Sequence[str], origin: str, notes: list[str]
+) -> Names:
+    """The names of the classes: none for 0..C-1, unless the labels are positions among names."""
     if names:
-        low, high = classes[0], classes[-1]
-        expect(0 <= low <= high < len(names), f"{name} hold {low}..{high}", f"0..{len(names) - 1}")
-        return targets, Names(names[label] for label in classes)
-    if classes == [*range(len(classes))]:
-        return targets, Names()
-    known = Names(map(str, classes))
-    notes.append(f"{len(known)} classes: {short(', '.join(known), 100)}")
-    return targets, known
+        inside = 0 <= known[0] <= known[-1] < len(names)
+        expect(inside, f"{origin} hold {known[0]}..{known[-1]}", f"0..{len(names) - 1}")
+        return Names(names[label] for label in known)
+    if known == [*range(len(known))]:
+        return Names()
+    notes.append(f"{len(known)} classes: {short(', '.join(map(str, known)), 100)}")
+    return Names(map(str, known))
 
 
 def _are_real(labels: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""The user's data: which files at a path are a data set, and which reader takes them.
+"""The user's data: the files of a data set at a path, and their reader.
 
 NumPy's files are read here, without unpickling and without trust in a claimed size; of an archive,
 the arrays of the data set alone are decoded.
@@ -277,7 +277,7 @@ def _read(path: Path, label: Label) -> dict[str, Examples]:
 
 
 def _source_at(path: Path) -> Source:
-    """The data set of a file; of four files, of which the file is a single one."""
+    """The data set of a file; of four files, for any one file of the four."""
     arrays = [source for source in _arrays_in(path.parent) if path in source.files]
     if arrays:
         return arrays[0]

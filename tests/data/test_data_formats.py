@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ import sklearn.datasets
 from PIL import Image
 from sklearn.preprocessing import StandardScaler
 
-from jaxnn import Data
+from jaxnn import MLP, Data, Hyper, Spec, train
 from jaxnn.data import DataError, MissingDataError, load, standardized
+from jaxnn.saved_model import load_model, save_model
 
 N, M = 40, 20
 
@@ -924,6 +926,21 @@ def test_without_two_examples_of_a_class_nothing_is_left_to_test():
     x, y = pair(np.array(["a", "b", "c"]))
     with pytest.raises(DataError, match="there are 3 examples, expected 2 of a class"):
         load((x, y))
+
+
+def test_a_model_of_a_table_predicts_the_names_in_the_table(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = rng.choice(["north", "south"], 200)
+    height = np.where(kinds == "north", 1500, 300) + rng.normal(0, 100, 200)
+    table = pd.DataFrame({"height": height, "noise": rng.normal(size=200), "side": kinds})
+    table.to_csv(tmp_path / "hills.csv", index=False)
+    data = load(tmp_path / "hills.csv", label="side").train
+    spec = Spec(model=MLP((2, 2)), steps=100, batch_size=20)
+    state, _ = train(spec, Hyper(0.1), jax.random.key(0), data)
+    save_model(tmp_path / "model", spec, state.params, data=data)
+    model = load_model(tmp_path / "model")
+    inputs = table[["height", "noise"]].to_numpy(np.float32)
+    assert model.predict(inputs).tolist() == kinds.tolist()
 
 
 # Standardisation.
