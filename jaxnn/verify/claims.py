@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.types import PyTree, real, shown, whole
-from jaxnn.verify.inputs import is_input, leaves
+from jaxnn.verify.inputs import filled, is_input, leaves
 
 KINDS = ("gradient", "jacobian", "hessian", "value", "update", "vjp")
 LAYOUTS = ("transpose", "vec", "vec_rows")
@@ -376,11 +376,16 @@ def _paths(inputs: Mapping[str, PyTree]) -> str:
 
 def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:
     """The inputs with a new part, of the same structure, at a path."""
-    flat, structure = jax.tree.flatten(inputs, is_leaf=is_input)
-    places = jax.tree.leaves(at_path(structure.unflatten(range(len(flat))), path))
-    for place, leaf in zip(places, jax.tree.leaves(new, is_leaf=is_input), strict=True):
+    flat = jax.tree.leaves(inputs, is_leaf=is_input)
+    for place, leaf in zip(places(inputs, path), jax.tree.leaves(new), strict=True):
         flat[place] = leaf
-    return structure.unflatten(flat)
+    return filled(inputs, flat)
+
+
+def places(inputs: PyTree, path: str) -> list[int]:
+    """The numbers, among the flat inputs, of the leaves at a path."""
+    count = len(jax.tree.leaves(inputs, is_leaf=is_input))
+    return jax.tree.leaves(at_path(filled(inputs, range(count)), path))
 
 
 def _steps(path: str) -> list[str | int]:

@@ -7,6 +7,7 @@ names are equal sizes everywhere in a claim. NumPy draws in float64; the leading
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -148,6 +149,11 @@ def is_input(value: object) -> bool:
 def leaves(inputs: PyTree) -> list[Input]:
     """The generators in the order of the tree's leaves."""
     return jax.tree.leaves(inputs, is_leaf=is_input)
+
+
+def filled(inputs: PyTree, flat: Iterable[Any]) -> PyTree:
+    """The tree of inputs with other leaves in the place of generators or arrays."""
+    return jax.tree.unflatten(jax.tree.structure(inputs, is_leaf=is_input), flat)
 
 
 def symbols(inputs: PyTree) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import TracedClaim, Values, evaluate
 from jaxnn.verify.graph import jit, located
-from jaxnn.verify.inputs import SPREADS, adversarial, draw, is_input
+from jaxnn.verify.inputs import SPREADS, adversarial, draw, filled
 
 TRIES = 20
 """How often as many inputs as trials are drawn, to find trials in the domain."""
@@ -131,10 +131,9 @@ def satisfies(claim: Claim, points: Sequence[np.ndarray]) -> np.ndarray:
 @lru_cache(maxsize=32)
 def _condition(claim: Claim) -> jax.stages.Wrapped:
     where = claim.where or (lambda: True)
-    structure = jax.tree.structure(jax.tree.map(lambda _: 0, dict(claim.inputs), is_leaf=is_input))
 
     def holds(*flat: Any) -> jax.Array:
-        return jnp.all(jnp.asarray(call(where, jax.tree.unflatten(structure, flat))))
+        return jnp.all(jnp.asarray(call(where, filled(dict(claim.inputs), flat))))
 
     return jit(jax.vmap(holds))
 

@@ -16,6 +16,7 @@ from jaxnn.verify.inputs import (
     REAL_KINDS,
     Input,
     draw,
+    filled,
     is_input,
     leaves,
     simple,
@@ -221,8 +222,7 @@ def length(point: Sequence[np.ndarray]) -> int:
 
 
 def _described(traced: TracedClaim, point: Point) -> tuple[Worst | None, Counterexample]:
-    structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
-    found = Counterexample(traced.sizes, jax.tree.unflatten(structure, point))
+    found = Counterexample(traced.sizes, filled(dict(traced.claim.inputs), point))
     pairs = _pairs(traced, comparison.evaluate(traced, [value[None] for value in point])) or []
     claimed, true = [pair[0][0] for pair in pairs], [pair[1][0] for pair in pairs]
     return worst_entry(traced.names, claimed, true), found

@@ -14,7 +14,7 @@ from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import draw_sizes, is_input, larger_sizes
+from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes
 from jaxnn.verify.report import difference, proof
 from jaxnn.verify.sampling import DomainError, run_trials
 from jaxnn.verify.verdict import (
@@ -304,14 +304,13 @@ def _with_evidence(
     verdict: str, traced: TracedClaim, judgement: "Judgement", point: Sequence[np.ndarray], **fields
 ) -> Verdict:
     """A verdict with the input and the entry that the verdict rests on."""
-    structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
     index = tuple(map(int, judgement.index))
     values = judgement.formula, judgement.reference, judgement.one_sided, judgement.at_least
     return _verdict(
         traced.claim,
         verdict,
         worst=Worst(traced.names[judgement.leaf], index, *values),
-        counterexample=Counterexample(traced.sizes, jax.tree.unflatten(structure, point)),
+        counterexample=Counterexample(traced.sizes, filled(dict(traced.claim.inputs), point)),
         **fields,
     )
 
@@ -371,8 +370,7 @@ def _judged_in_float64(
         bits = float(np.log2(max(1.0, largest * 2.0**MANTISSA)))
         return _verdict(traced.claim, "holds", bits_lost=bits, detail=detail)
     trial = int(np.argmax(known))
-    structure = jax.tree.structure(dict(traced.claim.inputs), is_leaf=is_input)
-    inputs = jax.tree.unflatten(structure, [value[trial] for value in points])
+    inputs = filled(dict(traced.claim.inputs), [value[trial] for value in points])
     claimed = [leaf[trial] for leaf in values.formula]
     true = [
         layout.arrange(leaf[trial]) for layout, leaf in zip(layouts, values.reference, strict=True)

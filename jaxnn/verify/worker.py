@@ -178,7 +178,7 @@ def serve() -> None:
                 jax.config.update("jax_enable_x64", True)
             else:
                 file, place, *options = arguments
-                answer = json.dumps(encode(verified(files[file][place], *options)))
+                answer = encode(verified(files[file][place], *options))
         except BaseException as error:  # a file may raise KeyboardInterrupt
             answer = json.dumps(described(error))
 
@@ -238,40 +238,28 @@ def described(error: BaseException) -> str:
     return f"{message(error)} (line {frames[-1].lineno} of {source_name(frames[-1].filename)})"
 
 
-def encode(verdict: Verdict) -> dict[str, Any]:
-    """A verdict in JSON's types, without loss."""
-    worst, example = verdict.worst, verdict.counterexample
-    return verdict._asdict() | {
-        "bits_lost": None if verdict.bits_lost is None else float(verdict.bits_lost),
-        "worst": None
-        if worst is None
-        else [
-            worst.where,
-            list(map(int, worst.index)),
-            float(worst.claimed),
-            float(worst.true),
-            worst.one_sided and list(map(float, worst.one_sided)),
-            worst.at_least,
-        ],
-        "counterexample": example and [dict(example.sizes), _encode_tree(dict(example.inputs))],
-    }
+def encode(verdict: Verdict) -> str:
+    """A verdict as JSON, without loss."""
+    example = verdict.counterexample
+    tree = example and [dict(example.sizes), _encode_tree(dict(example.inputs))]
+    fields = verdict._asdict() | {"counterexample": tree}
+    return json.dumps(fields, default=np.generic.item)  # NumPy's numbers
 
 
 def decode(fields: Mapping[str, Any]) -> Verdict:
     """The encoded verdict; named tuples become named tuples of the same fields."""
     verdict = Verdict(**fields)
-    worst, example = fields["worst"], fields["counterexample"]
+    example, worst = fields["counterexample"], verdict.worst and Worst(*verdict.worst)
     if verdict.verdict not in VERDICTS:
         raise ValueError(f"{verdict.verdict!r} is no verdict")
     if worst:
-        where, index, claimed, true, one_sided, bound = worst
-        worst = Worst(where, tuple(index), claimed, true, one_sided and tuple(one_sided), bound)
-    if example:
-        example = Counterexample(example[0], _decode_tree(example[1]))
-    findings = tuple(Finding(*finding) for finding in verdict.diagnosis)
-    certificate = verdict.certificate and Certificate(*verdict.certificate)
+        sides = worst.one_sided and tuple(worst.one_sided)
+        worst = worst._replace(index=tuple(worst.index), one_sided=sides)
     return verdict._replace(
-        worst=worst, counterexample=example, diagnosis=findings, certificate=certificate
+        worst=worst,
+        counterexample=example and Counterexample(example[0], _decode_tree(example[1])),
+        diagnosis=tuple(Finding(*finding) for finding in verdict.diagnosis),
+        certificate=verdict.certificate and Certificate(*verdict.certificate),
     )
 
 
@@ -299,8 +287,6 @@ def _decode_tree(encoded: list[Any]) -> Any:
     keys, children = rest[0], map(_decode_tree, rest[1])
     if kind == "record":
         return namedtuple("record", keys, rename=True)(*children)
-    return (
-        dict(zip(keys, children, strict=True))
-        if kind == "dict"
-        else (list(children) if kind == "list" else tuple(children))
-    )
+    if kind == "dict":
+        return dict(zip(keys, children, strict=True))
+    return list(children) if kind == "list" else tuple(children)

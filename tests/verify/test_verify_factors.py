@@ -1,36 +1,36 @@
-"""Coefficients: c n^k with sizes and scalars, read off pooled trials."""
+"""Factors: c n^k with sizes and scalars, read off pooled trials."""
 
 import numpy as np
 import pytest
 
-from jaxnn.verify.diagnosis.coefficients import ONE, Coefficient, fit, recognise
+from jaxnn.verify.diagnosis.factors import ONE, Factor, fit, recognise
 
 SIZES = [{"n": 5.0, "m": 3.0, "rate": 0.37}, {"n": 3.0, "m": 7.0, "rate": 1.21},
          {"n": 7.0, "m": 5.0, "rate": 0.83}]  # fmt: skip
 
 COEFFICIENTS = {
-    "0": (lambda n, m, rate: 0.0, Coefficient(0.0)),
+    "0": (lambda n, m, rate: 0.0, Factor(0.0)),
     "1": (lambda n, m, rate: 1.0, ONE),
-    "-1": (lambda n, m, rate: -1.0, Coefficient(-1.0)),
-    "2": (lambda n, m, rate: 2.0, Coefficient(2.0)),
-    "-1/2": (lambda n, m, rate: -0.5, Coefficient(-0.5)),
-    "n": (lambda n, m, rate: n, Coefficient(1.0, (("n", 1),))),
-    "-2 n": (lambda n, m, rate: -2 * n, Coefficient(-2.0, (("n", 1),))),
-    "1/n": (lambda n, m, rate: 1 / n, Coefficient(1.0, (("n", -1),))),
-    "-2/m": (lambda n, m, rate: -2 / m, Coefficient(-2.0, (("m", -1),))),
-    "1/2 rate": (lambda n, m, rate: rate / 2, Coefficient(0.5, (("rate", 1),))),
-    "1/rate": (lambda n, m, rate: 1 / rate, Coefficient(1.0, (("rate", -1),))),
-    "n/m": (lambda n, m, rate: n / m, Coefficient(1.0, (("n", 1), ("m", -1)))),
-    "n m": (lambda n, m, rate: n * m, Coefficient(1.0, (("n", 1), ("m", 1)))),
-    "-1/(n m)": (lambda n, m, rate: -1 / (n * m), Coefficient(-1.0, (("n", -1), ("m", -1)))),
-    "rate/m": (lambda n, m, rate: rate / m, Coefficient(1.0, (("m", -1), ("rate", 1)))),
-    "n^2": (lambda n, m, rate: n**2, Coefficient(1.0, (("n", 2),))),
-    "2/n^2": (lambda n, m, rate: 2 / n**2, Coefficient(2.0, (("n", -2),))),
-    "1/sqrt(n)": (lambda n, m, rate: n**-0.5, Coefficient(1.0, (("n", -0.5),))),
-    "n^3": (lambda n, m, rate: n**3, Coefficient(1.0, (("n", 3),))),
-    "2/(3 n)": (lambda n, m, rate: 2 / 3 / n, Coefficient(2 / 3, (("n", -1),))),
-    "-7/10": (lambda n, m, rate: -0.7, Coefficient(-0.7)),
-    "0.739085": (lambda n, m, rate: 0.739085, Coefficient(0.739085)),
+    "-1": (lambda n, m, rate: -1.0, Factor(-1.0)),
+    "2": (lambda n, m, rate: 2.0, Factor(2.0)),
+    "-1/2": (lambda n, m, rate: -0.5, Factor(-0.5)),
+    "n": (lambda n, m, rate: n, Factor(1.0, (("n", 1),))),
+    "-2 n": (lambda n, m, rate: -2 * n, Factor(-2.0, (("n", 1),))),
+    "1/n": (lambda n, m, rate: 1 / n, Factor(1.0, (("n", -1),))),
+    "-2/m": (lambda n, m, rate: -2 / m, Factor(-2.0, (("m", -1),))),
+    "1/2 rate": (lambda n, m, rate: rate / 2, Factor(0.5, (("rate", 1),))),
+    "1/rate": (lambda n, m, rate: 1 / rate, Factor(1.0, (("rate", -1),))),
+    "n/m": (lambda n, m, rate: n / m, Factor(1.0, (("n", 1), ("m", -1)))),
+    "n m": (lambda n, m, rate: n * m, Factor(1.0, (("n", 1), ("m", 1)))),
+    "-1/(n m)": (lambda n, m, rate: -1 / (n * m), Factor(-1.0, (("n", -1), ("m", -1)))),
+    "rate/m": (lambda n, m, rate: rate / m, Factor(1.0, (("m", -1), ("rate", 1)))),
+    "n^2": (lambda n, m, rate: n**2, Factor(1.0, (("n", 2),))),
+    "2/n^2": (lambda n, m, rate: 2 / n**2, Factor(2.0, (("n", -2),))),
+    "1/sqrt(n)": (lambda n, m, rate: n**-0.5, Factor(1.0, (("n", -0.5),))),
+    "n^3": (lambda n, m, rate: n**3, Factor(1.0, (("n", 3),))),
+    "2/(3 n)": (lambda n, m, rate: 2 / 3 / n, Factor(2 / 3, (("n", -1),))),
+    "-7/10": (lambda n, m, rate: -0.7, Factor(-0.7)),
+    "0.739085": (lambda n, m, rate: 0.739085, Factor(0.739085)),
 }
 
 
@@ -71,7 +71,7 @@ def test_an_unknown_coefficient_is_not_recognised(name):
 
 def test_a_plain_number_is_preferred_to_a_product_with_sizes():
     contexts = [{"n": 2.0}, {"n": 2.0}]
-    assert recognise([2.0, 2.0], contexts) == Coefficient(2.0)
+    assert recognise([2.0, 2.0], contexts) == Factor(2.0)
 
 
 def columns(seed=0, trials=12):

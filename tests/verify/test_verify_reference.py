@@ -7,7 +7,7 @@ import pytest
 from samples import cubes, made, product, product_by_w, verdict_on
 
 from jaxnn.verify import positive, real
-from jaxnn.verify.reference import is_rule, reference
+from jaxnn.verify.comparison import is_rule, reference
 
 pytestmark = pytest.mark.usefixtures("x64")
 

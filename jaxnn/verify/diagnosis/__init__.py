@@ -15,27 +15,29 @@ from functools import partial
 from itertools import combinations, islice, product
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError
 from jaxnn.verify.diagnosis import hypotheses
 from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT, merged
-from jaxnn.verify.diagnosis.coefficients import (
+from jaxnn.verify.diagnosis.factors import (
     ONE,
-    Coefficients,
-    coefficients,
+    Factors,
+    columns_of,
     findings,
+    fits,
+    fitted_factors,
     joined,
     predicted,
+    scale_findings,
+    varying_factor,
 )
-from jaxnn.verify.diagnosis.factors import factor_findings, fitted_factor
 from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis, unchanged
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges, other_numbers
 from jaxnn.verify.diagnosis.trials import SPREADS, Sample, draw_sample, same
 from jaxnn.verify.graph import LINES, located
-from jaxnn.verify.inputs import is_input
+from jaxnn.verify.inputs import filled
 from jaxnn.verify.verdict import Finding
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_shapes"]
@@ -70,16 +72,16 @@ Predict = Callable[[Sample], np.ndarray | None]
 class Explanation(NamedTuple):
     """Mistakes in a leaf of the formula, and the values predicted by the mistakes."""
 
-    found: tuple[Finding, ...]  # with the mistakes behind the coefficients
+    found: tuple[Finding, ...]  # with the mistakes behind the factors
     predict: Predict = lambda sample: None
-    sized: bool = False  # whether further sizes must confirm a coefficient
-    given: tuple[Finding, ...] = ()  # without the mistakes behind the coefficients
-    coefficients: Coefficients | None = None  # of the terms of the objective
+    sized: bool = False  # whether further sizes must confirm a factor
+    given: tuple[Finding, ...] = ()  # without the mistakes behind the factors
+    factors: Factors | None = None  # of the terms of the objective
 
     @property
     def key(self) -> object:
         """Equal for one explanation of several leaves."""
-        return self.given, *sorted((self.coefficients or {}).items())
+        return self.given, *sorted((self.factors or {}).items())
 
 
 def _codes(found: Iterable[Finding]) -> tuple[str, ...]:
@@ -203,11 +205,9 @@ class _Search:
         if any(explanation.sized for explanation in new):
             (further,) = [*_samples(self.claim, self.seed, (2,))][:1] or [self.samples[0]]
             for leaf, some in self.known.items():
+                formula = further.formula[leaf]
                 self.known[leaf] = [
-                    e
-                    for e in some
-                    if not e.sized
-                    or ((value := e.predict(further)) is None or same(value, further.formula[leaf]))
+                    e for e in some if not e.sized or fits(e.predict(further), formula)
                 ]
 
     def _by_factors(self) -> None:
@@ -237,19 +237,18 @@ class _Search:
                 self.known[leaf].append(Explanation((finding,), given=(finding,)))
 
     def _consider(self, varied: Iterable[Hypothesis]) -> None:
-        """Adds the hypotheses that, with coefficients of the terms, explain leaves."""
+        """Adds the hypotheses that, with factors of the terms, explain leaves."""
         true = RIGHT.terms(self.samples[0])
         scalars = self.samples[0].program.scalars
         for hypothesis in varied:
             given, terms_at, scaled = hypothesis
-            terms = [terms_at(sample) for sample in self.samples]
-            changed = [
-                leaf for leaf in self.wrong if not given or not unchanged(terms[0], true, leaf)
-            ]
+            terms = terms_at(self.samples[0])
+            changed = [leaf for leaf in self.wrong if not given or not unchanged(terms, true, leaf)]
             if scaled:
                 self._consider_factors(hypothesis, scaled)
-            for leaf in changed if all(terms) else ():
-                some = coefficients(self.samples, terms, leaf)
+            for leaf in changed:
+                columns_at = partial(columns_of, terms_at, leaf)
+                some = fitted_factors(self.samples, leaf, columns_at)
                 if some is None:
                     continue
                 found = merged((*given, *findings(self.samples[0], {self.names[leaf]: some})))
@@ -258,7 +257,7 @@ class _Search:
                 if 0 < len(found) <= most:
                     sizes = (name for c in some.values() for name, _ in c.powers)
                     sized = not given or not {*sizes} <= {*scalars}
-                    predict = partial(predicted, terms_at, some, leaf)
+                    predict = partial(predicted, columns_at, some)
                     self.known[leaf].append(Explanation(found, predict, sized, given, some))
 
     def _consider_factors(self, hypothesis: Hypothesis, subject: str) -> None:
@@ -266,13 +265,14 @@ class _Search:
         for leaf in self.wrong:
             if any(_rank(e.found)[:2] == (False, 1) for e in self.known[leaf]):
                 continue
-            split = partial(hypotheses.split_leaf, hypothesis, leaf)
-            factor = fitted_factor(self.samples, leaf, [*map(split, self.samples)])
-            if factor is not None:
+            columns_at = partial(hypotheses.split_leaf, hypothesis, leaf)
+            known = varying_factor(self.samples, leaf, columns_at)
+            if known is not None:
                 place = hypothesis.findings[0].where if hypothesis.findings else ""
-                found = factor_findings(factor, place, subject, self.samples[0].program.scalars)
-                predict = lambda s, split=split, factor=factor: factor.applied(s, split(s))  # noqa: E731
-                sized = bool(factor.number.powers)
+                scalars = self.samples[0].program.scalars
+                found = tuple(scale_findings(known["part"], place, subject, scalars))
+                predict = partial(predicted, columns_at, known)
+                sized = bool(known["part"].powers)
                 self.known[leaf].append(Explanation(found, predict, sized, found))
 
     def _simplest(self) -> Diagnosis:
@@ -313,7 +313,7 @@ class _Search:
     def _together(self, choice: Sequence[Explanation]) -> tuple[Finding, ...]:
         """The mistakes in all leaves: a mistake in several leaves is one finding."""
         leaves: dict[Finding, list[str]] = {}
-        by_name: dict[str, Coefficients] = {}
+        by_name: dict[str, Factors] = {}
         explained = dict(zip(self.wrong, choice, strict=True))
         for leaf, name in enumerate(self.names):
             explanation = explained.get(leaf)
@@ -325,7 +325,7 @@ class _Search:
                 for t, a in zip(self.samples[0].program.terms, terms, strict=True)
                 if np.any(a)
             }
-            some = explanation.coefficients if explanation else right
+            some = explanation.factors if explanation else right
             by_name |= {} if some is None else {name: some}
         several = len(self.names) > 1
         return merged(
@@ -361,8 +361,7 @@ def _distinguishing_input(claim: Claim, choices: Sequence[Sequence[Explanation]]
         pairs = [(a.predict(sample), b.predict(sample)) for a, b in zip(one, other, strict=True)]
         if all(a is None or b is None or same(a, b) for a, b in pairs):
             continue
-        structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
         values = [np.round(value[0], 2).tolist() for value in sample.flat]
-        inputs = jax.tree.unflatten(structure, values)
+        inputs = filled(dict(claim.inputs), values)
         return f"the alternatives differ where the inputs' constraints are dropped, as at {inputs}"
     return "the alternatives give the same formula for every input of these shapes"

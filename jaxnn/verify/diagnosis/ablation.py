@@ -17,10 +17,10 @@ import numpy as np
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim
+from jaxnn.verify.comparison import reference
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, word, words
 from jaxnn.verify.diagnosis.trials import TOLERANCE, Leaves, Program
 from jaxnn.verify.graph import Graph, Name, Node, Place, apply, evaluate, jit
-from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
 CROSS_ENTROPY_GRADIENT = "the gradient by the logits is taken for the cross-entropy's, p - y"

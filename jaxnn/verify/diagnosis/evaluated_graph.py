@@ -58,8 +58,7 @@ class EvaluatedGraph:
         self.graph = graph
         values = jit(jax.vmap(partial(every_value, graph)), [graph])(*program.few_trials())
         self.values = {name: np.asarray(value) for name, value in values.items()}
-        paths = [path for path, _ in jax.tree.flatten_with_path(program.shapes)[0]]
-        self._inputs = dict(zip(graph.inputs, paths, strict=True))
+        self._inputs = dict(zip(graph.inputs, program.inputs, strict=True))
         self.producer = {name: node for node in graph.nodes for name in node.results}
         self.roots = _roots(graph)
         self.active = _on_derivative_paths(graph, program.claim)
@@ -157,7 +156,7 @@ class EvaluatedGraph:
     def described(self, name: Name) -> str:
         """A value in words."""
         if name in self._inputs:
-            return jax.tree_util.keystr(self._inputs[name], simple=True, separator=".")
+            return self._inputs[name]
         node = self.producer.get(name)
         return f"the {word(node)} of {self.line(node)}" if node else "a constant"
 

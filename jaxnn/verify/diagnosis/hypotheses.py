@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.claims import call
-from jaxnn.verify.comparison import alternative_layouts, arranged, declared_layout, same_shape
+from jaxnn.verify.comparison import (
+    alternative_layouts,
+    arranged,
+    declared_layout,
+    reference,
+    same_shape,
+)
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistakes, backward_mistakes
-from jaxnn.verify.diagnosis.coefficients import fit
-from jaxnn.verify.diagnosis.factors import Split
+from jaxnn.verify.diagnosis.factors import Columns, fit
 from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, same
 from jaxnn.verify.graph import build_graph
-from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
 Arrange = Callable[[np.ndarray, int], np.ndarray]
@@ -26,7 +30,7 @@ Arrange = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Hypothesis(NamedTuple):
-    """A wrong derivative, to be combined with coefficients of the terms."""
+    """A wrong derivative, to be combined with factors of the terms."""
 
     findings: tuple[Finding, ...]  # none: the right derivative
     terms: Callable[[Sample], list[Leaves]]  # in the claim's layout; may be empty
@@ -71,9 +75,8 @@ def rearranged(sample: Sample) -> Iterator[Hypothesis]:
     for number, layout in enumerate(layouts):
         detail = f"the formula is {layout.name}"
         yield hypothesis(layout.code, detail, partial(_in_layout, number))
-    yield hypothesis("diagonal_only", "the entries off the diagonal are dropped", _diagonal)
-    for detail, arrange in _SYMMETRIC.items():
-        yield hypothesis("symmetric_part", detail, arrange)
+    for code, detail, combine in _OF_SQUARES:
+        yield hypothesis(code, detail, partial(_of_squares, combine))
 
 
 def _in_layout(number: int, leaf: np.ndarray, rank: int) -> np.ndarray:
@@ -81,26 +84,30 @@ def _in_layout(number: int, leaf: np.ndarray, rank: int) -> np.ndarray:
     return arranged(every[number].arrange, leaf) if number < len(every) else leaf
 
 
-def _diagonal(leaf: np.ndarray, rank: int) -> np.ndarray:
-    del rank
-    square = leaf.ndim == 3 and leaf.shape[1] == leaf.shape[2]
-    return leaf * np.eye(leaf.shape[1]) if square else leaf
-
-
-def _symmetric(combine: Callable[[Any, Any], Any], leaf: np.ndarray, rank: int) -> np.ndarray:
+def _of_squares(combine: Callable[[Any, Any], Any], leaf: np.ndarray, rank: int) -> np.ndarray:
+    """A square leaf combined with the transpose."""
     del rank
     square = leaf.ndim == 3 and leaf.shape[1] == leaf.shape[2]
     return combine(leaf, np.swapaxes(leaf, 1, 2)) if square else leaf
 
 
-_SYMMETRIC: dict[str, Arrange] = {
-    "the formula is the symmetric part of the derivative": partial(
-        _symmetric, lambda a, b: (a + b) / 2
+_OF_SQUARES: tuple[tuple[str, str, Callable[[Any, Any], Any]], ...] = (
+    (
+        "diagonal_only",
+        "the entries off the diagonal are dropped",
+        lambda a, b: a * np.eye(a.shape[1]),
     ),
-    "the matrix is taken for symmetric: G + G^T - diag(G) for the derivative G": partial(
-        _symmetric, lambda a, b: (a + b) * (1 - np.eye(a.shape[1]) / 2)
+    (
+        "symmetric_part",
+        "the formula is the symmetric part of the derivative",
+        lambda a, b: (a + b) / 2,
     ),
-}
+    (
+        "symmetric_part",
+        "the matrix is taken for symmetric: G + G^T - diag(G) for the derivative G",
+        lambda a, b: (a + b) * (1 - np.eye(a.shape[1]) / 2),
+    ),
+)
 
 
 def count_problem(sample: Sample) -> Finding | None:
@@ -156,24 +163,18 @@ def conditions(samples: Sequence[Sample], parameters: bool) -> Iterator[tuple[in
     A formula that does not depend on an input, and is right where the input is 1 or 0, leaves out
     a factor or a summand. The inputs are the parameters of the derivative, or the other inputs.
     """
-    claim, shapes = samples[0].program.claim, samples[0].program.shapes
-    paths, _ = jax.tree.flatten_with_path(shapes)
-    moved = [re.split(r"[.\[]", path)[0] for path in claim.wrt]
-    for number, (path, shape) in enumerate(paths):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+    ready = samples[0].program
+    moved = [re.split(r"[.\[]", path)[0] for path in ready.claim.wrt]
+    for number, (name, shape) in enumerate(
+        zip(ready.inputs, jax.tree.leaves(ready.shapes), strict=True)
+    ):
         if not jnp.issubdtype(shape.dtype, jnp.floating):
             continue
-        left_out = f"the formula is as if {name} were 1: the factor is left out"
-        ways = [
-            (
-                _missing(samples[0].program, number),
-                f"the formula is as if {name} were 0",
-                np.zeros_like,
-            ),
-            ("factor", left_out, np.ones_like),
-        ]
-        if parameters != (name.split(".")[0] in moved):
-            ways = []
+        ways: list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = []
+        if parameters == (name.split(".")[0] in moved):
+            as_if, left_out = f"the formula is as if {name} were", ": the factor is left out"
+            ways.append((_missing(ready, number), f"{as_if} 0", np.zeros_like))
+            ways.append(("factor", f"{as_if} 1{left_out}", np.ones_like))
         if parameters and len(shape.shape) == 2 and shape.shape[0] == shape.shape[1]:
             other = f"the formula has the transpose of {name}, or {name} for the transpose"
             detail = f"{name} is taken for symmetric: right only where {name} is"
@@ -235,22 +236,18 @@ def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
         changed = [leaf for leaf in range(len(true[0])) if not unchanged(varied, true, leaf)]
         knobs = [_ablations(sample.program)[key[0]].knobs[number] for number in key[1]]
         scaled = knobs[0].scaled if len(knobs) == 1 else ""
-        fits = (
-            fit(sample.formula[leaf], [term[leaf] for term in varied], GROUPS) is not None
-            for leaf in changed
-        )
-        if changed and (scaled or any(fits)):
-            findings = tuple(knob.finding for knob in knobs)
-            yield Hypothesis(findings, partial(terms, key), scaled)
+        fitted = (fit(sample.formula[n], [term[n] for term in varied], GROUPS) for n in changed)
+        if changed and (scaled or any(found is not None for found in fitted)):
+            yield Hypothesis(tuple(knob.finding for knob in knobs), partial(terms, key), scaled)
 
 
-def split_leaf(hypothesis: Hypothesis, leaf: int, sample: Sample) -> Split:
+def split_leaf(hypothesis: Hypothesis, leaf: int, sample: Sample) -> Columns:
     """A leaf of the right derivative: the part that a hypothesis leaves out, and the rest."""
     true = right(sample)[leaf]
     if not hypothesis.findings:
-        return Split(true)
+        return {"part": true, "rest": np.zeros_like(true)}
     rest = np.sum([term[leaf] for term in hypothesis.terms(sample)], axis=0)
-    return Split(true - rest, rest)
+    return {"part": true - rest, "rest": rest}
 
 
 def unchanged(varied: Sequence[Leaves], true: Sequence[Leaves], leaf: int) -> bool:

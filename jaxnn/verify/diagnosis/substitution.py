@@ -16,14 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.claims import Claim, call
-from jaxnn.verify.comparison import FormulaError, one_trial, trace_claim
+from jaxnn.verify.comparison import FormulaError, one_trial, reference, trace_claim
 from jaxnn.verify.diagnosis.ablation import Ablation, Change, Knob, Known, knob
-from jaxnn.verify.diagnosis.coefficients import recognise
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, words
+from jaxnn.verify.diagnosis.factors import recognise
 from jaxnn.verify.diagnosis.trials import Program, Sample, same
 from jaxnn.verify.graph import Name, Node, Place, apply, build_graph, evaluate
 from jaxnn.verify.inputs import draw, symbols
-from jaxnn.verify.reference import reference
 from jaxnn.verify.verdict import Finding
 
 _FUNCTIONS = {

@@ -16,11 +16,10 @@ import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
-from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name, with_path
-from jaxnn.verify.comparison import one_trial, trace_claim
+from jaxnn.verify.claims import Claim, at_path, call, learning_rate_name, places
+from jaxnn.verify.comparison import is_rule, one_trial, reference, trace_claim
 from jaxnn.verify.graph import Graph, Name, build_graph, combined, evaluate, jit
 from jaxnn.verify.inputs import Input, draw, fixed_sizes, is_input, rotated, symbols
-from jaxnn.verify.reference import is_rule, reference
 from jaxnn.verify.sampling import draw_inside
 
 GROUPS, PER_GROUP = 4, 8
@@ -52,6 +51,7 @@ class Program:
     claim: Claim
     sizes: dict[str, int]
     shapes: dict[str, PyTree]  # the shapes of the inputs of a trial
+    inputs: tuple[str, ...]  # the paths of the flat inputs
     terms: list[Term]
     derivative: Claim  # of a term; for an update of an objective the gradient
     run: Callable[..., Any]  # flat inputs [T, ...] -> formula, derivative by term, parameters
@@ -124,7 +124,9 @@ def program(claim: Claim, choice: int) -> Program:
     )
     names, ranks = traced.names, traced.value_ranks
     run = jit(jax.vmap(run), [traced.formula, traced.reverse])
-    return Program(claim, sizes, shapes, terms, derivative, run, names, ranks, scalars)
+    paths = [path for path, _ in jax.tree.flatten_with_path(shapes)[0]]
+    inputs = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
+    return Program(claim, sizes, shapes, inputs, terms, derivative, run, names, ranks, scalars)
 
 
 SPREADS = (1.0, 0.3, 0.1, 3.0)
@@ -269,11 +271,8 @@ def _is_penalty(claim: Claim, graph: Graph) -> bool:
 
 def inputs_at(claim: Claim, graph: Graph, paths: Iterable[str]) -> set[Name]:
     """The inputs of a graph at paths into the claim's inputs."""
-    marks: Any = jax.tree.map(lambda _: False, dict(claim.inputs), is_leaf=is_input)
-    for path in paths:
-        part = jax.tree.map(lambda _: True, at_path(claim.inputs, path), is_leaf=is_input)
-        marks = with_path(marks, path, part)
-    return {name for name, on in zip(graph.inputs, jax.tree.leaves(marks), strict=True) if on}
+    inputs = dict(claim.inputs)
+    return {graph.inputs[place] for path in paths for place in places(inputs, path)}
 
 
 def ancestors(graph: Graph) -> set[Name]:

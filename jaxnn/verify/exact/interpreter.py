@@ -6,10 +6,11 @@ computed once per equation; the arithmetic only combines flat arrays entry by en
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import dtypes
 from jax.extend.core import ClosedJaxpr
@@ -159,15 +160,29 @@ def _linear_solve(eqn, arithmetic: Arithmetic) -> Run:
 def _hi_primitive(eqn, arithmetic: Arithmetic) -> Run:
     """A primitive that JAX itself expands to others, such as ``searchsorted`` from JAX 0.12 on."""
     primitive = parameter(eqn, "_prim")
-    shapes = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars]
 
-    def expanded(*operands):
+    def function(*operands):
         arguments = jax.tree.unflatten(primitive.in_tree, operands)
         return jax.tree.leaves(primitive.expand(*arguments))
 
+    return _expanded(function, eqn, arithmetic)
+
+
+def _expanded(function: Callable[..., Any], eqn, arithmetic: Arithmetic) -> Run:
+    """A primitive that is a function of other primitives."""
+    shapes = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars]
     with jax.enable_x64(True):
-        program = compile(jax.make_jaxpr(expanded)(*shapes), arithmetic)
+        program = compile(jax.make_jaxpr(function)(*shapes), arithmetic)
     return lambda *operands: program(operands)
+
+
+EXPANDED: dict[str, Callable[..., jax.Array]] = {
+    "clamp": lambda low, x, high: jnp.minimum(jnp.maximum(low, x), high),
+    "one_minus_square": lambda x: 1 - x * x,
+    "polynomial": lambda x, *terms: reduce(lambda total, term: total * x + term, terms[::-1]),
+    "square": lambda x: x * x,
+}
+"""Primitives as functions of others: a polynomial has the operands x, c_0, c_1, ..."""
 
 
 CONTROL: dict[str, Callable[..., Run]] = {
@@ -207,41 +222,9 @@ def _elementwise(eqn, arithmetic: Arithmetic) -> Run:
     return lambda *xs: [arithmetic.apply(name, *fitted(xs), **params)]
 
 
-def _polynomial(eqn, arithmetic: Arithmetic) -> Run:
-    """c_0 + c_1 x + c_2 x^2 + ... of the operands x, c_0, c_1, ..."""
-    fitted, apply = _fitted(eqn, arithmetic), arithmetic.apply
-
-    def run(*xs):
-        x, *coefficients, total = fitted(xs)
-        for coefficient in reversed(coefficients):
-            total = apply("add", apply("mul", total, x), coefficient)
-        return [total]
-
-    return run
-
-
-def _square(eqn, arithmetic: Arithmetic) -> Run:
-    return lambda x: [arithmetic.apply("mul", x, x)]
-
-
-def _one_minus_square(eqn, arithmetic: Arithmetic) -> Run:
-    one, apply = arithmetic.exactly(np.ones(eqn.outvars[0].aval.size)), arithmetic.apply
-    return lambda x: [apply("sub", one, apply("mul", x, x))]
-
-
 def _predicate(holds: Callable[[np.ndarray], np.ndarray], eqn, arithmetic: Arithmetic) -> Run:
     fitted, shape = _fitted(eqn, arithmetic), eqn.outvars[0].aval.shape
     return lambda *xs: [holds(arithmetic.compare(*fitted(xs))).reshape(shape)]
-
-
-def _clamp(eqn, arithmetic: Arithmetic) -> Run:
-    fitted, apply = _fitted(eqn, arithmetic), arithmetic.apply
-
-    def run(*xs):
-        low, x, high = fitted(xs)
-        return [apply("min", apply("max", low, x), high)]
-
-    return run
 
 
 def _is_finite(eqn, arithmetic: Arithmetic) -> Run:
@@ -476,39 +459,21 @@ RULES: dict[str, Callable[..., Run]] = {
         )
     },
     **{f"scatter-{name}": partial(scatter, name) for name in ("add", "max", "min", "mul", "sub")},
+    **{name: partial(_expanded, function) for name, function in EXPANDED.items()},
     **EXACT,
     **linear_algebra.RULES,
     **WINDOWS,
     "bitcast_convert_type": _bitcast,
-    "clamp": _clamp,
     "cumlogsumexp": partial(_cumulative, "logsumexp"),
     "dot_general": _dot_general,
-    "one_minus_square": _one_minus_square,
-    "polynomial": _polynomial,
     "reduce_precision": _reduce_precision,
     "scatter": partial(scatter, ""),
-    "square": _square,
 }
 
+_OPERATORS = ["eq", "ge", "gt", "le", "lt", "ne", "add", "and", "mul", "neg", "or", "sub", "xor"]
+
 INTEGER: dict[str, Callable[..., Any]] = {
-    **{
-        name: getattr(operator, f"__{name}__")
-        for name in (
-            "eq",
-            "ge",
-            "gt",
-            "le",
-            "lt",
-            "ne",
-            "add",
-            "and",
-            "mul",
-            "neg",
-            "or",
-            "sub",
-            "xor",
-        )
-    },
+    **{name: getattr(operator, f"__{name}__") for name in _OPERATORS},
     "max": np.maximum,
     "min": np.minimum,
     "not": np.invert,

@@ -16,14 +16,14 @@ import jax
 import numpy as np
 from flint import arb
 
-from jaxnn.verify.claims import at_path, call
+from jaxnn.verify.claims import call, places
 from jaxnn.verify.comparison import TracedClaim, refuse_large
+from jaxnn.verify.comparison import reference as autodiff_of
 from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.balls import Balls, is_infinite, precision
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.graph import Unsupported, jit, primitives
-from jaxnn.verify.inputs import NONNEGATIVE_KINDS, REAL_KINDS, Input, is_input, leaves
-from jaxnn.verify.reference import reference as autodiff_of
+from jaxnn.verify.inputs import NONNEGATIVE_KINDS, REAL_KINDS, Input, filled, leaves
 from jaxnn.verify.verdict import MANTISSA
 
 BITS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -352,22 +352,20 @@ class Judge:
 
 def _places(traced: TracedClaim) -> frozenset[int]:
     """The positions, among the flat inputs, of the parameters that a derivative is taken by."""
-    flat, structure = jax.tree.flatten(dict(traced.claim.inputs), is_leaf=is_input)
-    numbered = structure.unflatten(range(len(flat)))
+    inputs = dict(traced.claim.inputs)
     wrt = traced.claim.wrt if traced.claim.kind != "value" else ()
-    chosen = [at_path(numbered, path) for path in wrt] or [numbered]
-    return frozenset(jax.tree.leaves(chosen))
+    paths = wrt or inputs
+    return frozenset(place for path in paths for place in places(inputs, path))
 
 
 def _autodiff(traced: TracedClaim) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
     """JAX's own derivative in float64, with custom rules, of one point; compiled when needed."""
     claim = traced.claim
-    structure = jax.tree.structure(dict(claim.inputs), is_leaf=is_input)
     derivative = autodiff_of(claim, of=lambda inputs: call(claim.of, inputs))
 
     @partial(jit, programs=[traced.reverse])
     def leaves(flat):
-        return jax.tree.leaves(derivative(structure.unflatten(flat)))
+        return jax.tree.leaves(derivative(filled(dict(claim.inputs), flat)))
 
     return lambda point: [np.asarray(leaf, float) for leaf in leaves(list(point))]
 

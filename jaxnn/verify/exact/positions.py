@@ -162,11 +162,23 @@ def movement(eqn, arithmetic: Arithmetic) -> Run:
     return run
 
 
-def updated(arithmetic: Arithmetic, x: Numbers, places: np.ndarray, new: Numbers) -> Numbers:
-    """The numbers with new ones at some places."""
-    order = np.arange(len(x))
-    order[places] = len(x) + np.arange(len(places))
-    return arithmetic.joined([x, new])[order]
+def _updated(
+    arithmetic: Arithmetic, name: str, x: Numbers, targets: np.ndarray, updates: Numbers
+) -> Numbers:
+    """The numbers, each combined by a primitive with the updates at the place; "" replaces.
+
+    Updates with a negative target are dropped.
+    """
+    waiting = np.flatnonzero(targets >= 0)
+    while len(waiting):  # the first update of every target, then the second, ...
+        places, first = np.unique(targets[waiting], return_index=True)
+        new = updates[waiting[first]]
+        new = arithmetic.apply(name, x[places], new) if name else new
+        order = np.arange(len(x))
+        order[places] = len(x) + np.arange(len(places))
+        x = arithmetic.joined([x, new])[order]
+        waiting = np.delete(waiting, first)
+    return x
 
 
 def scatter(name: str, eqn, arithmetic: Arithmetic) -> Run:
@@ -189,19 +201,7 @@ def scatter(name: str, eqn, arithmetic: Arithmetic) -> Run:
             (read,) = transposed(positions(operand.shape, 1).astype(float))
             return np.asarray(read).ravel().astype(int) - 1
 
-    def run(x, where, update):
-        target = targets(where.tobytes())
-        waiting = np.flatnonzero(target >= 0)
-        while len(waiting):  # the first update of every target, then the second, ...
-            places, first = np.unique(target[waiting], return_index=True)
-            new = update[waiting[first]]
-            if name:
-                new = arithmetic.apply(name, x[places], new)
-            x = updated(arithmetic, x, places, new)
-            waiting = np.delete(waiting, first)
-        return [x]
-
-    return run
+    return lambda x, where, new: [_updated(arithmetic, name, x, targets(where.tobytes()), new)]
 
 
 def _patches(places: np.ndarray, eqn, window: str, base: str, **params: Any) -> np.ndarray:
@@ -253,21 +253,12 @@ def _selected(eqn, arithmetic: Arithmetic, x, places: np.ndarray) -> np.ndarray:
 
 
 def _select_and_scatter_add(eqn, arithmetic: Arithmetic) -> Run:
-    shape = eqn.invars[1].aval.shape
-    places = _places(eqn, shape)
+    places = _places(eqn, eqn.invars[1].aval.shape)
+    zeros = arithmetic.exactly(np.zeros(eqn.invars[1].aval.shape))
 
     def run(source, operand):
-        targets, total = (
-            _selected(eqn, arithmetic, operand, places),
-            arithmetic.exactly(np.zeros(shape)),
-        )
-        waiting = np.flatnonzero(targets >= 0)
-        while len(waiting):  # the first window of every target, then the second, ...
-            chosen, first = np.unique(targets[waiting], return_index=True)
-            new = arithmetic.apply("add", total[chosen], source[waiting[first]])
-            total = updated(arithmetic, total, chosen, new)
-            waiting = np.delete(waiting, first)
-        return [total]
+        targets = _selected(eqn, arithmetic, operand, places)
+        return [_updated(arithmetic, "add", zeros, targets, source)]
 
     return run
 

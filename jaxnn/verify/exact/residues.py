@@ -35,7 +35,6 @@ LOGARITHMS = 10
 FEWEST = 8
 """Levels of draws on which equal numbers agree; a wrong sign of a root agrees on half."""
 
-
 LARGEST = 2**17
 """The most entries of an array: 64 MB of residues of 16 draws."""
 
@@ -405,14 +404,12 @@ RULES: dict[str, Callable[..., Numbers]] = {
     "min": partial(_extreme, "min", -1),
     "mul": lambda x, y: x * y,
     "neg": lambda x: -x,
-    "one_minus_square": lambda x: 1.0 - x * x,
     "pow": _pow,
     "rem": lambda x, y: x - y * _step(np.trunc, x / y),
     "rsqrt": lambda x: 1.0 / _sqrt(x),
     "sign": _sign,
     "sinh": lambda x: (_exp(x) - _exp(-x)) / 2.0,
     "sqrt": _sqrt,
-    "square": lambda x: x * x,
     "sub": lambda x, y: x - y,
     "tan": lambda x: RULES["sin"](x) / RULES["cos"](x),
     "tanh": lambda x: 1.0 - 2.0 / (_exp(x + x) + 1.0),
