@@ -219,6 +219,8 @@ def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
         folder=run.out,
         progress=True,
     )
+    if not result.complete:
+        raise KeyboardInterrupt  # the test set is read after the whole search
     scores = result.test(retrain=config.retrain)
     present(config, run, result, scores)
     found = report.results(result)

@@ -1,7 +1,7 @@
 """Hyperparameter search: whole populations train as a program; searches are resumable."""
 
 from jaxnn.search.journal import CorruptLogError, ReproducibilityError, RunFolderError
-from jaxnn.search.loop import Status
+from jaxnn.search.loop import Evaluation, Status
 from jaxnn.search.methods import Method, Round, Scores, Trial
 from jaxnn.search.methods.pbt import population_based
 from jaxnn.search.methods.sampling import (
@@ -12,7 +12,7 @@ from jaxnn.search.methods.sampling import (
     successive_halving,
 )
 from jaxnn.search.methods.tpe import optuna
-from jaxnn.search.result import AllDivergedError, Best, FinalScores, Result
+from jaxnn.search.result import AllDivergedError, Best, FinalScores, NoDataError, Result
 from jaxnn.search.search import search
 from jaxnn.search.space import (
     Domain,
@@ -28,7 +28,8 @@ from jaxnn.search.space import (
 from jaxnn.search.task import Task, folds, given, holdout
 
 __all__ = [
-    "AllDivergedError", "Best", "CorruptLogError", "Domain", "FinalScores", "Method",
+    "AllDivergedError", "Best", "CorruptLogError", "Domain", "Evaluation", "FinalScores", "Method",
+    "NoDataError",
     "ReproducibilityError", "Result", "Round", "RunFolderError", "Scores", "Space", "SpaceError",
     "Status", "Task", "Trial", "choice", "conditional", "fixed", "folds", "given", "grid",
     "holdout", "hyperband", "integer", "log_uniform", "optuna", "population_based", "random",

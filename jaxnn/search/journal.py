@@ -4,6 +4,9 @@ The folder has ``run.db``, with the question (everything that decides the result
 of segments, digests of checkpoints, readings of the test set and notes; and the two latest states
 of the population, ``checkpoint-N.safetensors``, after N segments.
 
+A search that goes on with more trials, seeds or epochs adds the larger question, and then the
+records of the larger search as if asked for at once: the records after the last question count.
+
 Table ``records`` has one JSON object a row, on the disk before ``append`` returns. The digest of a
 row covers all earlier rows, so a changed, lost or doubled record is noticed. People read the views:
 ``sqlite3 run.db 'select * from trials'``, and ``curves``.
@@ -36,6 +39,13 @@ Record = dict[str, Any]
 DATABASE, EARLIER = "run.db", "search.log"  # the second: before version 0.2
 TRACED = "traced program of"  # begins the name of a function's digest in the question
 _KEPT = 2  # checkpoints
+_QUESTION = b'{"search":'  # begins the record of a question
+
+Grow = Callable[[list[Record], list[str]], str | None]
+"""From the records of the search in a folder, its question first, and the differences of the new
+question: None where the search goes on to the new question, else a reason, perhaps "".
+"""
+
 _CHECKPOINT = re.compile(r"checkpoint-\d+\.safetensors")
 _FILE = Check("checkpoint-N.safetensors", lambda v: TEXT.holds(v) and _CHECKPOINT.fullmatch(v))
 _FIELDS = {
@@ -57,6 +67,7 @@ _FIELDS = {
 }
 """The schema of a record with a field: another program can write rows whose digests are right."""
 
+_LAST_QUESTION = "(SELECT max(number) FROM records WHERE json_type(record, '$.search') = 'object')"
 _SCHEMA = (
     "CREATE TABLE records "
     "(number INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL, digest TEXT NOT NULL)",
@@ -68,12 +79,13 @@ SELECT trials.value AS trial, losses.key AS replicate,
   nullif(json_extract(record, '$.diverged_at[' || losses.key || '][' || trials.key || ']'),
     {NEVER}) AS diverged_at
 FROM records, json_each(record, '$.trials') AS trials, json_each(record, '$.loss') AS losses
-ORDER BY 1, 2, 3""",
-    """CREATE VIEW trials AS WITH
+WHERE number > {_LAST_QUESTION} ORDER BY 1, 2, 3""",
+    f"""CREATE VIEW trials AS WITH
 started AS (
   SELECT json_extract(value, '$.trial') AS trial, json_extract(value, '$.parent') AS copied_from,
     json_extract(value, '$.config') AS config, min(number)
-  FROM records, json_each(record, '$.trials') WHERE type = 'object' GROUP BY 1),
+  FROM records, json_each(record, '$.trials')
+  WHERE type = 'object' AND number > {_LAST_QUESTION} GROUP BY 1),
 means AS (
   SELECT trial, evaluation, avg(loss) AS loss, avg(error) AS error,
     min(diverged_at) AS diverged_at FROM curves GROUP BY 1, 2),
@@ -115,26 +127,37 @@ class Journal:
     0 alone has the database, and errors of process 0, such as a full disk, are raised everywhere.
 
     Attributes:
-      records: all records after the question.
+      records: all records after the first question.
       name: the folder, for messages.
     """
 
-    def __init__(self, folder: Path | str | None = None, question: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        question: Mapping[str, Any] | None = None,
+        grow: "Grow | None" = None,
+    ):
         """Names the folder and the search.
 
         Args:
           folder: created if missing; None keeps the records in memory, without checkpoints.
-          question: everything that decides the results, in JSON's types.
+          question: everything that decides the results, in JSON's types; None reads whatever search
+            the folder holds.
+          grow: for a folder with another question, see ``Grow``; None: such a folder is refused.
 
         Raises:
           ValueError: the processes of the job have different questions.
         """
         self._database: sqlite3.Connection | None = None
+        self._grow = grow
+        self._since = 0  # the number of records before the last question, this question included
         self.records: list[Record] = []
         self._folder = None if folder is None else files.as_path("folder", folder)
         self.name = str(folder or "the search")
         self._path = Path(":memory:") if self._folder is None else self._folder / DATABASE
+        self._reads = question is None and folder is not None
         self._question: Record = json.loads(json.dumps(question or {}))
+        self._first = self._question
         self._digest = ""  # of the last row
         for name, value in self._question.items():
             _require_alike(name, value)
@@ -148,14 +171,40 @@ class Journal:
           CorruptLogError: the database is damaged.
           OSError: the database cannot be read or written.
         """
-        _, *self.records = json.loads(distributed.from_first(self._open))
+        first, *self.records = json.loads(distributed.from_first(self._open))
+        self._first = first["search"]
+        asked = [first, *self.records]
+        self._since = max(place for place, record in enumerate(asked) if "search" in record)
+        was = asked[self._since]["search"]
+        self._question = was if self._reads else self._question
+        if self._grow and (more := differences(was, self._question)):
+            self.append({"search": self._question, "more": more})
+            self._since = len(self.records)
         return self
+
+    @property
+    def question(self) -> Record:
+        """Everything that decides the results."""
+        return self._question
+
+    @property
+    def latest(self) -> list[Record]:
+        """The records since the last question."""
+        return self.records[self._since :]
+
+    @property
+    def earlier(self) -> list[Record]:
+        """The records of a smaller search, which this search goes on with; its question first."""
+        before = [{"search": self._first}, *self.records][: self._since]
+        asked = [place for place, record in enumerate(before) if "search" in record]
+        return before[asked[-1] :] if asked else []
 
     def __exit__(self, *_: object) -> None:
         """Unlocks the folder; records in memory stay."""
         if self._folder and self._database:
-            with suppress(sqlite3.Error):  # on a full disk the records stay in the write-ahead log
-                self._database.execute("PRAGMA journal_mode=DELETE")
+            if not self._reads:
+                with suppress(sqlite3.Error):  # on a full disk records stay in the write-ahead log
+                    self._database.execute("PRAGMA journal_mode=DELETE")
             self._close()
 
     def _close(self) -> None:
@@ -169,6 +218,8 @@ class Journal:
         """A list in JSON of all records, the question first."""
         if self._folder:
             require("safetensors", "safetensors")
+            if self._reads and not self._path.exists():
+                raise RunFolderError(f"{self._folder} holds no {DATABASE}, expected a search")
             files.make_folder(self._folder, RunFolderError)
             for path in self._folder.glob(f"{DATABASE}*"):
                 if not path.is_file():  # SQLite would wait for ever for the bytes of a FIFO
@@ -177,24 +228,36 @@ class Journal:
                 _refuse_others(self._folder)
         try:
             with _explained(self._path):
-                records = self._locked()
+                records = self._found() if self._reads else self._locked()
         except BaseException:
             self._close()
             raise
-        if self._folder:
+        if self._folder and not self._reads:
             files.remove_leftovers(self._folder)
         return b"[" + b",".join(records) + b"]"
 
-    def _locked(self) -> list[bytes]:
-        """All records, from a database that is locked, intact and of the same search."""
+    def _connected(self, begin: str) -> tuple[Callable[[str], sqlite3.Cursor], list]:
+        """A function for statements, after the beginning of a transaction; and the tables."""
         if self._database is None:
             self._database = sqlite3.connect(
                 self._path, timeout=1, isolation_level=None, check_same_thread=False
             )
         execute = self._database.execute
         execute("PRAGMA locking_mode=EXCLUSIVE")
-        execute("BEGIN EXCLUSIVE")
-        schema = execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        execute(begin)
+        tables = "SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        return execute, execute(tables).fetchall()
+
+    def _found(self) -> list[bytes]:
+        """All records, from a database that is read and not changed."""
+        execute, schema = self._connected("BEGIN")
+        if schema != [(statement,) for statement in _SCHEMA]:
+            raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
+        return self._intact(execute)
+
+    def _locked(self) -> list[bytes]:
+        """All records, from a database that is locked, intact and of the same search."""
+        execute, schema = self._connected("BEGIN EXCLUSIVE")
         if not schema:
             if self._folder:
                 _refuse_others(self._folder)
@@ -207,15 +270,21 @@ class Journal:
             raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
         records = self._intact(execute)
         with decoding(f"{self._path} is damaged: record 1", CorruptLogError):
-            differing = differences(json.loads(records[0])["search"], self._question)
+            asked = [place for place, text in enumerate(records) if text.startswith(_QUESTION)]
+            earlier = [json.loads(text) for text in records[asked[-1] if asked else 0 :]]
+            differing = differences(earlier[0]["search"], self._question)
         if any(line.startswith("versions.jax") for line in differing):  # trace differently
             differing = [line for line in differing if not line.startswith(TRACED)]
             if any(name.startswith(TRACED) for name in self._question):
                 differing.append("functions cannot be compared between versions of JAX")
-        if differing:
+        reason = "" if differing else None
+        if differing and self._grow:
+            reason = self._grow(earlier, differing)
+        if reason is not None:
+            said = "; ".join(filter(None, [*differing, reason]))
             raise RunFolderError(
-                f"{self._folder} holds another search: {'; '.join(differing)}; expected the same "
-                "search or another folder"
+                f"{self._folder} holds another search: {said}; expected the same search or another "
+                "folder"
             )
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA journal_mode=WAL")
@@ -276,8 +345,8 @@ class Journal:
         self._add(partial(self._insert, record))
 
     def known(self, kind: str) -> list[Record]:
-        """The records of a kind: "round", "segment", "note", ..."""
-        return [record for record in self.records if kind in record]
+        """The records of a kind since the last question: "round", "segment", "note", ..."""
+        return [record for record in self.latest if kind in record]
 
     def confirm(self, kind: str, number: int, record: Record) -> None:
         """Adds the record with this number of a kind, or compares the known record but ``seconds``.
@@ -313,7 +382,8 @@ class Journal:
 
     def save(self, segment: int, arrays: files.Arrays) -> None:
         """Writes the population after ``segment`` segments, records the digest, keeps two files."""
-        folder, name = self._folder, f"checkpoint-{segment}.safetensors"
+        before = sum("segment" in record for record in self.records[: self._since])
+        folder, name = self._folder, f"checkpoint-{before + segment}.safetensors"
         if not folder:
             return
 
@@ -331,20 +401,33 @@ class Journal:
         self._add(write)
 
     def restore(self) -> tuple[int, files.Arrays]:
-        """The latest intact checkpoint, (segments, arrays), or (0, {}); notes damaged files."""
+        """The latest intact checkpoint, (segments, arrays), or (0, {}); notes damaged files.
+
+        A search that has just gone on with more begins with the arrays of the smaller search.
+        """
         for record in self._checkpoints():
-            path = self._path.parent / record["file"]
-            try:
-                content = distributed.from_first(partial(_content, path))
-                return record["checkpoint"], files.unpack(content, str(path), record["sha256"])[1]
-            except distributed.LostProcessError:
-                raise
-            except (OSError, files.DamagedFileError) as error:
-                note = f"{error}; the search goes on from an earlier state"
-            if distributed.is_first():
-                logger.warning(note)
-            self._add(partial(self._insert, {"note": note, "file": record["file"]}))
+            if arrays := self._arrays(record):
+                return record["checkpoint"], arrays
+        if not self.known("checkpoint"):
+            finished = [record for record in self.earlier if "checkpoint" in record][-1:]
+            return 0, self._arrays(finished[0]) if finished else {}
         return 0, {}
+
+    def _arrays(self, record: Record) -> files.Arrays:
+        """The arrays of a checkpoint; notes a damaged file, and then returns none."""
+        path = self._path.parent / record["file"]
+        try:
+            content = distributed.from_first(partial(_content, path))
+            return files.unpack(content, str(path), record["sha256"])[1]
+        except distributed.LostProcessError:
+            raise
+        except (OSError, files.DamagedFileError) as error:
+            note = f"{error}; the search goes on from an earlier state"
+        if distributed.is_first():
+            logger.warning(note)
+        if not self._reads:
+            self._add(partial(self._insert, {"note": note, "file": record["file"]}))
+        return {}
 
     def _checkpoints(self) -> list[Record]:
         """The records of the checkpoints that are kept and not known as damaged, latest first."""

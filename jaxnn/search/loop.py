@@ -5,13 +5,17 @@ A round trains bucket by bucket, a bucket from evaluation to evaluation. Each st
 resumed search repeats the uninterrupted search: the method starts again, segments before the latest
 checkpoint are read from the journal, and later segments train again and must give the bits in the
 journal.
+
+A search that goes on with more trials, seeds or epochs trains the missing members alone: scores and
+states of the others are those of the smaller search, whose blocks had the same size.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
@@ -25,12 +29,12 @@ from jaxnn import distributed, files
 from jaxnn.files import NUMBER, WHOLE, Check, decoding
 from jaxnn.search.journal import CorruptLogError, Journal, Record
 from jaxnn.search.methods import Round, Rounds, Scores, Trial, checked_round
-from jaxnn.search.result import Curve, Outcome
+from jaxnn.search.result import Curve, Outcome, recorded_curves, recorded_scores
 from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Task
 from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER, Metrics
+from jaxnn.train import NEVER, Metrics, no_scores
 from jaxnn.types import PyTree
 
 _SCORES = "loss", "error"
@@ -50,6 +54,21 @@ class Status(NamedTuple):
     read: int  # evaluations among ``done`` that were read from the journal, not trained
 
 
+class Evaluation(NamedTuple):
+    """The scores of a trial at an evaluation, for a callback."""
+
+    trial: int
+    config: Config
+    evaluation: int  # from 1
+    epoch: float
+    scores: dict[str, np.ndarray]  # by name, over replicates [R]; nan where diverged
+    read: bool  # from the record of an earlier run
+
+
+class StoppedError(Exception):
+    """A search ends before the next segment, by a time limit or Ctrl-C."""
+
+
 @dataclass
 class Bucket:
     """Trials that train together."""
@@ -59,6 +78,25 @@ class Bucket:
     trials: list[Trial]  # in the order of the rows
     evaluation: int  # the evaluation that the trials have reached
     members: Members | None  # None while segments are read from the journal
+
+
+class Earlier(NamedTuple):
+    """The finished smaller search in the folder: one round, all trials trained in full."""
+
+    curves: dict[str, Curve]  # by configuration
+    until: int  # the last evaluation
+    replicates: int
+
+    @classmethod
+    def of(cls, records: list[Record], folds: int) -> "Earlier":
+        """The search with some records, the question first."""
+        curves = {_name(c.trial.config): c for c in recorded_curves(records).values()}
+        (until,) = {curve.evaluations[-1] for curve in curves.values()}
+        return cls(curves, until, records[0]["search"]["seeds"] * folds)
+
+
+def _name(config: Config) -> str:
+    return json.dumps(readable(config))
 
 
 @dataclass
@@ -73,8 +111,17 @@ class Loop:
     report: Callable[[Status], None]  # called after every wave
     checkpoint_seconds: float  # the shortest time between two checkpoints
     spec_of: Callable[[Config], Spec]  # the checked program of a static part
+    stop: Callable[[], bool] = lambda: False  # whether to end after a segment
+    callback: Callable[[Evaluation], Any] | None = None  # gets the scores of every evaluation
 
     def __post_init__(self):
+        self._stopping = False
+        earlier = self.journal.earlier
+        self._earlier = Earlier.of(earlier, self.task.validation_split.count) if earlier else None
+        self._states: dict[int, Members] = {}
+        """Of trials of the smaller search, leaves [R, 1, ...], until their buckets are so far."""
+        self._inexact: set[int] = set()
+        """Trials whose best parameters are of another evaluation than the best of all seeds."""
         self._buckets: dict[str, Bucket] = {}
         """By the static part: this round's, and until their trials go on the last round's."""
         self._parameters: dict[int, PyTree] = {}
@@ -95,19 +142,23 @@ class Loop:
         current = first
         self._status = self._status._replace(total=total)
         self.report(self._status)
-        with ThreadPoolExecutor(1) as compiler:
+        complete = False
+        with ThreadPoolExecutor(1) as compiler, suppress(StoppedError):
             for number in count():
                 scores = self._run_round(number, current, compiler)
                 try:
                     current = checked_round(rounds.send(scores))
                 except StopIteration:
                     break
+            complete = True
+        self._curves = {n: curve for n, curve in self._curves.items() if curve.loss}
+        self._train_best()
         if self._saved != self._segment:
             self._save()
         self._end_round({})
-        compiling = sum(self._compile_seconds)
-        training = sum(record.get("seconds", 0) for record in self.journal.known("segment"))
-        return Outcome(self._curves, self._parameters, len(self._programs), compiling, training)
+        seconds = (record["seconds"] for record in self.journal.records if "segment" in record)
+        times = sum(self._compile_seconds), sum(seconds)
+        return Outcome(self._curves, self._parameters, len(self._programs), *times, complete)
 
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> Scores:
         """Trains the trials of a round, bucket by bucket."""
@@ -116,12 +167,16 @@ class Loop:
         for trial in current.trials:
             row = {"trial": trial.number, "parent": trial.parent, "config": readable(trial.config)}
             record["trials"].append(row)
-            name = json.dumps(readable(self.space.static_part(trial.config)))
+            name = _name(self.space.static_part(trial.config))
             by_name.setdefault(name, []).append(trial)
         self._check(number, current.until, by_name)
-        self.journal.confirm("round", number, record)
         self._end_round(by_name)
         programs = self._choose(current, by_name)
+        sizes = [program.block_size for program in programs]
+        record["block_sizes"] = dict(zip(by_name, sizes, strict=False))
+        self.journal.confirm("round", number, record)
+        if self._earlier and not self._restored:
+            self._recall(current.trials)
         compiling: dict[Program, Future] = {}
         for place, (name, trials) in enumerate(by_name.items()):
             self._begin_bucket(name, f"now/{place}/", programs[place], trials)
@@ -240,14 +295,19 @@ class Loop:
     def _run_segment(self, number: int, bucket: Bucket) -> None:
         """Trains a bucket to the next evaluation, or reads the scores in the journal."""
         read = len(bucket.trials) if self._replaying else 0
+        if self._stopping:
+            raise StoppedError
+        taken = set(self._states) if self._known(bucket) else set()
         if read:
             record = self.journal.recorded("segment", self._segment, self._schema(number, bucket))
         else:
             record = self._train(number, bucket)
             self.journal.confirm("segment", self._segment, record)
+            taken = taken - self._states.keys()
         bucket.evaluation += 1
         self._segment += 1
-        self._note(bucket, record)
+        self._note(bucket, record, bool(read))
+        self._inexact = {n for n in self._inexact | taken if n not in taken or self._is_moved(n)}
         if self._segment == self._restored:
             self._restore()
         curves = self._curves.values()
@@ -259,8 +319,11 @@ class Loop:
             read=self._status.read + read,
         )
         self.report(self._status)
+        if read:
+            return
         due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
-        if not read and distributed.agree(due):
+        self._stopping = distributed.agree(self.stop())
+        if self._stopping or distributed.agree(due):
             self._save()
 
     def _schema(self, number: int, bucket: Bucket) -> dict[str, Any]:
@@ -294,7 +357,11 @@ class Loop:
 
         began = time.perf_counter()
         configs = [trial.config for trial in bucket.trials]
-        metrics = self.trainer.advance(bucket.program, configs, bucket.members, start, stop, report)
+        if self._known(bucket):
+            metrics = self._train_rest(bucket, configs, start, stop)
+        else:
+            work = bucket.program, configs, bucket.members, start, stop, report
+            metrics = self.trainer.advance(*work)
         record = {
             "segment": self._segment,
             "in_round": number,
@@ -308,15 +375,107 @@ class Loop:
             record[name] = np.ma.array(values, mask=diverged).tolist()
         return record
 
-    def _note(self, bucket: Bucket, record: Record) -> None:
+    def _known(self, bucket: Bucket) -> list[int]:
+        """The rows of a bucket that the smaller search has trained further than the bucket."""
+        return [row for row, t in enumerate(bucket.trials) if t.number in self._states]
+
+    def _train_rest(self, bucket: Bucket, configs: list[Config], start: int, stop: int) -> Metrics:
+        """Trains the members of a bucket that the smaller search has not, and takes the others."""
+        assert self._earlier
+        assert bucket.members is not None
+        members, spec, known = bucket.members, bucket.program.spec, self._known(bucket)
+        shape, old = members.diverged_at.shape, slice(self._earlier.replicates)
+        metrics = jax.tree.map(lambda zero: np.zeros(shape, zero.dtype), no_scores(spec))
+        rows = np.arange(len(configs))
+        for some, replicates in ((np.setdiff1d(rows, known), old), (rows, slice(old.stop, None))):
+            trainer = self.trainer.part(replicates)
+            if not len(some) or not trainer.replicates:
+                continue
+            part = jax.tree.map(lambda x, r=replicates, some=some: x[r][:, some], members)
+            work = bucket.program, [configs[row] for row in some], part, start, stop
+            found = trainer.advance(*work, lambda _: None)
+            part = trainer.gather(bucket.program, part)
+            _put((members, metrics), (part, found), replicates, some)
+        for row in known:
+            number = bucket.trials[row].number
+            curve = self._earlier.curves[_name(configs[row])]
+            scores, members.diverged_at[old, row] = curve.scores(bucket.evaluation)
+            for name, values in metrics.by_name().items():
+                values[old, row] = scores[name]
+            if bucket.evaluation + 1 == self._earlier.until:
+                _put(members, self._states.pop(number), old, np.array([row]))
+        return metrics
+
+    def _recall(self, trials: Sequence[Trial]) -> None:
+        """Takes the states of the smaller search from its last checkpoint."""
+        assert self._earlier
+        arrays, self._arrays = self._arrays, {}
+        numbers = {_name(trial.config): trial.number for trial in trials}
+        names = {c.trial.number: name for name, c in self._earlier.curves.items()}
+        trainer = self.trainer.part(slice(self._earlier.replicates))
+        for label in [name.removesuffix("trials") for name in arrays if name.endswith("/trials")]:
+            rows = [names[number] for number in arrays[f"{label}trials"].tolist()]
+            trial = trials[[trial.number for trial in trials].index(numbers[rows[0]])]
+            template = trainer.empty(self._spec_of(trial), len(rows))
+            members = files.restore(label, template, arrays)
+            for row, name in enumerate(rows):
+                self._states[numbers[name]] = members.take([row])
+        self._inexact = {numbers[names[int(number)]] for number in arrays.get("inexact", ())}
+
+    def _train_best(self) -> None:
+        """Trains again where more seeds have moved the best evaluation of a trial to keep.
+
+        The smaller search kept the parameters of the best evaluation by the mean over fewer seeds.
+        """
+        if not self._earlier:
+            return
+        kept, old = self.keep(self._curves), slice(self._earlier.replicates)
+        for bucket in self._buckets.values():
+            for row, trial in enumerate(bucket.trials):
+                inexact = trial.number in self._inexact or trial.number in self._states
+                if trial.number in kept and inexact:
+                    assert bucket.members is not None
+                    again = self._trained_again(bucket, trial, self.trainer.part(old))
+                    _put(bucket.members.best, again, old, np.array([row]))
+                    self._inexact.discard(trial.number)
+
+    def _trained_again(self, bucket: Bucket, trial: Trial, trainer: Trainer) -> PyTree:
+        """The parameters of a trial at the best evaluation, leaves [R, 1, ...]."""
+        curve, spec = self._curves[trial.number], bucket.program.spec
+        best, members = curve.evaluations[curve.best(self.task.measure)], trainer.empty(spec, 1)
+        ends = [self._iteration(evaluation, spec) for evaluation in range(best + 1)]
+        for start, stop in pairwise(ends):
+            work = bucket.program, [trial.config], members, start, stop
+            trainer.advance(*work, lambda _: None)
+        return trainer.gather(bucket.program, members).params
+
+    def _is_moved(self, number: int) -> bool:
+        """Whether a state, taken just now, lacks the parameters of the best evaluation.
+
+        More seeds may move the best evaluation; or an earlier step to more seeds has moved it.
+        """
+        assert self._earlier
+        now, measure = self._curves[number], self.task.measure
+        old = self._earlier.curves[_name(now.trial.config)]
+        best, before = (c.evaluations[c.best(measure)] for c in (now, old))
+        return best < self._earlier.until and (best != before or number in self._inexact)
+
+    def _note(self, bucket: Bucket, record: Record, read: bool) -> None:
         """Adds a segment's scores to the curves, and keeps the best parameters."""
-        metrics = [np.array(record[name], np.float64) for name in _SCORES]
-        diverged_at, better = np.array(record["diverged_at"], np.int32), []
-        for row, trial in enumerate(bucket.trials):
+        better = []
+        for trial, (metrics, diverged_at) in zip(
+            bucket.trials, recorded_scores(record), strict=True
+        ):
             curve = self._curves[trial.number]
             before = curve.score(self.task.measure)
-            curve.add(Metrics(*(values[:, row] for values in metrics)), diverged_at[:, row])
+            curve.add(metrics, diverged_at)
             better.append(curve.last(self.task.measure) < before)
+            if better[-1] and trial.number not in self._states:
+                self._inexact.discard(trial.number)
+            if self.callback:
+                epoch = bucket.evaluation / self.task.evaluations_per_epoch
+                about = trial.number, trial.config, bucket.evaluation, epoch
+                self.callback(Evaluation(*about, metrics.by_name(), read))
         if bucket.members is not None:
             pairs = map(jax.tree.leaves, (bucket.members.best, bucket.members.params))
             for best, params in zip(*pairs, strict=True):
@@ -329,8 +488,13 @@ class Loop:
             assert bucket.members is not None
             members = self.trainer.gather(bucket.program, bucket.members)
             arrays |= files.named_leaves(bucket.label, members)
+            arrays[f"{bucket.label}trials"] = np.array([trial.number for trial in bucket.trials])
         for number, params in self._parameters.items():
             arrays |= files.named_leaves(f"parameters/{number}/", params)
+        for number, state in self._states.items():
+            arrays |= files.named_leaves(f"known/{number}/", state)
+        if self._inexact:
+            arrays["inexact"] = np.array(sorted(self._inexact))
         self.journal.save(self._segment, arrays)
         self._saved, self._saved_at = self._segment, time.monotonic()
 
@@ -345,3 +509,34 @@ class Loop:
                 template = self.trainer.empty(self._spec_of(self._curves[number].trial), 1).best
                 template = jax.tree.map(lambda leaf: leaf[:, 0], template)
                 self._parameters[number] = files.restore(f"parameters/{number}/", template, arrays)
+            for number in {int(n.split("/")[1]) for n in arrays if n.startswith("known/")}:
+                assert self._earlier
+                trainer = self.trainer.part(slice(self._earlier.replicates))
+                template = trainer.empty(self._spec_of(self._curves[number].trial), 1)
+                self._states[number] = files.restore(f"known/{number}/", template, arrays)
+            self._inexact = set(map(int, arrays.get("inexact", ())))
+
+
+def _put(whole: PyTree, part: PyTree, replicates: slice, rows: np.ndarray) -> None:
+    """Copies leaves of a part [r, k, ...] into leaves [R, K, ...], in place."""
+    for leaf, piece in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        leaf[replicates, rows] = piece
+
+
+def block_sizes(
+    task: Task,
+    space: Space,
+    trainer: Trainer,
+    spec_of: Callable[[Config], Spec],
+    first: Round,
+) -> dict[str, int]:
+    """The block sizes of a search of one round, by static part."""
+    by_name: dict[str, list[Trial]] = {}
+    for trial in first.trials:
+        by_name.setdefault(_name(space.static_part(trial.config)), []).append(trial)
+    programs: list[Program] = []
+    for some in by_name.values():
+        spec = spec_of(space.static_part(some[0].config))
+        updates = task.iteration(first.until, spec.batch_size, trainer.arranged.trained_on)
+        programs.append(trainer.program(spec, [Work(len(some), updates)], programs))
+    return {name: each.block_size for name, each in zip(by_name, programs, strict=True)}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxnn.reporting import console, no_better, plain, print_table, printable
-from jaxnn.search.space import Space, cell, readable
+from jaxnn.search.space import BATCH_SIZE, Space, cell, readable
 from jaxnn.search.task import spread_over
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def results(result: "Result") -> dict[str, Any]:
         },
         **({"test": {"reads": result.test_reads, **tests[0]}} if tests else {}),
         **({"later_tests": tests[1:]} if tests[1:] else {}),
+        "complete": result.complete,
         "trials": len(result.table),
         "diverged": result.diverged,
         "programs": result.programs,
@@ -131,21 +132,26 @@ def results(result: "Result") -> dict[str, Any]:
     }
 
 
+INCOMPLETE = (
+    "the search is incomplete, stopped before the end: the same call with the same folder goes on"
+)
+
+
 def warnings(result: "Result") -> list[str]:
-    """A line if the chosen trial is no better than always saying the commonest class."""
+    """A line if the search is incomplete, and one if the choice always says the commonest class."""
+    lines = [] if result.complete else [INCOMPLETE]
     targets = result.validated
-    if targets.ndim == 1 and targets.dtype.kind == "f":  # no classes
-        return []
+    if targets is None or (targets.ndim == 1 and targets.dtype.kind == "f"):  # no classes
+        return lines
     chosen = {f"trial {result.best.trial}": result.best.validation_accuracy}
-    return no_better(chosen, targets, "validation")
+    return lines + no_better(chosen, targets, "validation")
 
 
 def history(result: "Result") -> "list[Row]":
     """One row per trial, replicate and evaluation; None where a replicate has diverged."""
     task, rows = result.task, []
     for number, curve in sorted(result.curves.items()):
-        static = result.space.static_part(curve.trial.config)
-        batch_size = task.spec(static, result.examples).batch_size
+        batch_size = curve.trial.config.get("batch_size", BATCH_SIZE)
         accuracy, loss = 1 - curve.values("error"), curve.values("loss")  # [evaluations, R]
         for replicate in range(accuracy.shape[1]):
             seed, fold = divmod(replicate, task.validation_split.count)

@@ -1,9 +1,11 @@
 """The result of a search: learning curves, the choice, the table of trials, the test set."""
 
+import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -17,20 +19,26 @@ from jaxnn import distributed
 from jaxnn.extras import require
 from jaxnn.files import as_path, make_folder
 from jaxnn.minibatch import as_float
-from jaxnn.search.journal import Journal, RunFolderError
+from jaxnn.search.journal import Journal, Record, RunFolderError
 from jaxnn.search.methods import Trial
-from jaxnn.search.space import Config, Space, readable
-from jaxnn.search.task import Arranged, Task, digest
+from jaxnn.search.space import Config, Space, option, readable
+from jaxnn.search.task import Arranged, Task, digest, recorded_task
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, Metrics, fitted, map_blocks, over_rows
-from jaxnn.types import Array, Data, Key, PyTree, require_count
+from jaxnn.types import Array, Data, Key, Layer, PyTree, require_count
 
 RULES = ("mean", "one_standard_error")
+NO_DATA = "no data"
+"""Takes the place of the devices in a result that was loaded without the data."""
 
 Row = dict[str, Any]
 
 logger = logging.getLogger("jaxnn.search")
+
+
+class NoDataError(ValueError):
+    """A result that was loaded without the data is asked for what needs the data."""
 
 
 class AllDivergedError(ValueError):
@@ -48,6 +56,7 @@ class Curve:
     loss: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
     error: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
     diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [R]
+    divergence: list[np.ndarray] = field(default_factory=list)  # ``diverged_at`` per evaluation
     means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
     """Over replicates, per evaluation; inf where a replicate is not finite."""
 
@@ -58,6 +67,12 @@ class Curve:
             getattr(self, name).append(np.asarray(values))
             self.means[name].append(mean if math.isfinite(mean) else math.inf)
         self.diverged_at = diverged_at
+        self.divergence.append(diverged_at)
+
+    def scores(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The scores of an evaluation by name, and the divergence so far, [R] each."""
+        scores = {name: getattr(self, name)[index] for name in self.means}
+        return scores, self.divergence[index]
 
     @property
     def evaluations(self) -> range:
@@ -86,6 +101,30 @@ class Curve:
         return int(np.argmin(self.means[measure]))
 
 
+def recorded_scores(record: Record) -> Iterator[tuple[Metrics, np.ndarray]]:
+    """The metrics and the divergence of every trial of a segment's record, fields [R]."""
+    columns = [np.array(record[name], np.float64).T for name in ("loss", "error")]
+    diverged_at = np.array(record["diverged_at"], np.int32).T
+    return zip(itertools.starmap(Metrics, zip(*columns, strict=True)), diverged_at, strict=True)
+
+
+def recorded_curves(records: Iterable[Record]) -> dict[int, Curve]:
+    """The curves of the trials in a record, by number; trials without a score are left out."""
+    curves: dict[int, Curve] = {}
+    for record in records:
+        if "round" in record:
+            for row in record["trials"]:
+                trial = Trial(row["trial"], row["config"], row["parent"])
+                curves.setdefault(trial.number, Curve(trial, trial.parent, 0, 0))
+        elif "segment" in record:
+            scores = recorded_scores(record)
+            for number, each in zip(record["trials"], scores, strict=True):
+                curve = curves[number]
+                curve.start = curve.start if curve.loss else record["evaluation"] - 1
+                curve.add(*each)
+    return {number: curve for number, curve in curves.items() if curve.loss}
+
+
 class Outcome(NamedTuple):
     """The curves and parameters that the loop of a search leaves."""
 
@@ -94,6 +133,7 @@ class Outcome(NamedTuple):
     programs: int
     compile_seconds: float
     train_seconds: float
+    complete: bool = True  # not stopped before the end
 
 
 def chosen(
@@ -282,6 +322,29 @@ class Best(NamedTuple):
     stages: list[Stage]  # more than one if hyperparameters changed in training
 
 
+_LAYER = re.compile(r"\[(\d+)\]\.(weight|bias)")
+
+
+def _kept(arrays: Mapping[str, Any], number: int) -> PyTree:
+    """The best parameters of a trial in a checkpoint, leaves [R, ...]; None where there are none.
+
+    The layers of an MLP; of another model the arrays by place.
+    """
+    found = {n.removeprefix(f"parameters/{number}/"): a for n, a in arrays.items()}
+    found = {name: array for name, array in found.items() if name not in arrays}
+    for label in [name.removesuffix("trials") for name in arrays if name.endswith("/trials")]:
+        trials = arrays[f"{label}trials"].tolist()
+        if number in trials:
+            prefix, row = f"{label}.best", trials.index(number)
+            several = [name for name in arrays if name.startswith(prefix)]
+            found = {name.removeprefix(prefix): arrays[name][:, row] for name in several}
+    parts = {name: _LAYER.fullmatch(name) for name in found}
+    if not found or not all(parts.values()):
+        return found or None
+    count = max(int(part[1]) for part in parts.values() if part) + 1
+    return tuple(Layer(found[f"[{i}].weight"], found[f"[{i}].bias"]) for i in range(count))
+
+
 @dataclass(eq=False, repr=False)
 class Result:
     """The result of a search.
@@ -299,6 +362,7 @@ class Result:
         which a replicate's loss was not finite. Unknown entries are None.
       params: the chosen trial's parameters at the best evaluation, leaves [R, ...], one row per
         replicate: the folds of the first seed, of the second seed, ...
+      complete: whether the search was not stopped before the end, by ``timeout`` or Ctrl-C.
       curves: every trial's validation scores.
       programs: the number of compiled programs.
       compile_seconds: the time of compilation; compilation and training overlap.
@@ -323,16 +387,18 @@ class Result:
     _: KW_ONLY
     method: Mapping[str, Any]
     rule: str
-    key: Key
+    key: Key | None
     seeds: int
     examples: int
-    validated: np.ndarray
+    validated: np.ndarray | None
     mesh: Any
     validation: InitVar[Data | None] = None  # the examples of one split, for one standard error
+    recorded: InitVar[Record | None] = None  # the choice of a loaded result
 
-    def __post_init__(self, outcome: Outcome, validation: Data | None):
+    def __post_init__(self, outcome: Outcome, validation: Data | None, recorded: Record | None):
         self.curves, self.programs = outcome.curves, outcome.programs
         self.compile_seconds, self.train_seconds = outcome.compile_seconds, outcome.train_seconds
+        self.complete = outcome.complete
         self._retrained: PyTree = None
         self._digest = ""  # of the test examples, once known
         self.standard_error: float | None = None
@@ -342,8 +408,12 @@ class Result:
             return self.standard_error
 
         one = error if self.rule == "one_standard_error" else None
-        self.best = self._best(chosen(self.curves, self.task.measure, one))
-        self.params: PyTree = outcome.parameters[self.best.trial]
+        if recorded:
+            self.standard_error, number = recorded["standard_error"], recorded["chosen"]
+        else:
+            number = chosen(self.curves, self.task.measure, one)
+        self.best = self._best(number)
+        self.params: PyTree = outcome.parameters.get(number)
         self.table = self._table()
         if isinstance(self.task.test, Data):
             self._check_test_set()
@@ -391,6 +461,94 @@ class Result:
             row |= zip(columns, (None if math.isnan(v) else float(v) for v in values), strict=True)
         return rows
 
+    @classmethod
+    def load(cls, folder: Path | str) -> "Result":
+        """The result in a folder, without the data: table, curves, choice, figures, study.
+
+        ``params`` is None where the folder holds no parameters of the choice: an MLP's are layers,
+        of another model the arrays by place. ``test``, ``retrained``, ``save_model`` and ``spec``
+        need the data: call ``search`` again.
+
+        Raises:
+          RunFolderError: the folder holds no search, or a search at work.
+          CorruptLogError: the database is damaged.
+          NoDataError: the choice needs the data: an unfinished search by the rule
+            "one_standard_error" over validation examples.
+        """
+        with Journal(folder) as journal:
+            segments, arrays = journal.restore()
+        asked, latest = journal.question, journal.latest
+        curves = recorded_curves(latest)
+        for curve in curves.values():
+            config = {name: option(value) for name, value in curve.trial.config.items()}
+            curve.trial = curve.trial._replace(config=config)
+        ends = journal.known("chosen")[-1:]
+        recorded = next((record for record in ends if record["complete"]), None)
+        rule, folds = asked["rule"].split()[0], asked["task"]["validation"].get("count", 1)
+        if rule != "mean" and folds == 1 and not recorded:
+            raise NoDataError(
+                f"{folder} holds an unfinished search by the rule {rule}, whose choice needs the "
+                "validation examples: expected search(task, ..., folder=...)"
+            )
+        seconds = sum(record["seconds"] for record in journal.records if "segment" in record)
+        programs = ends[0]["programs"] if ends else 0
+        result = cls(
+            recorded_task(asked["task"]),
+            Space.recorded(asked["space"], asked["names"], asked["traced"]),
+            Outcome(curves, {}, programs, 0.0, seconds, bool(recorded)),
+            journal,
+            method=asked["method"],
+            rule=rule,
+            key=None,
+            seeds=asked["seeds"],
+            examples=asked["examples"],
+            validated=None,
+            mesh=NO_DATA,
+            recorded=recorded,
+        )
+        exact = recorded or not journal.earlier
+        if exact and segments == len(journal.known("segment")):
+            result.params = _kept(arrays, result.best.trial)
+        return result
+
+    def _require_data(self, name: str) -> None:
+        if self.mesh is NO_DATA:
+            raise NoDataError(
+                f"{self.journal.name} was loaded without the data, which {name} needs: expected "
+                "search(task, ..., folder=...), which trains nothing again"
+            )
+
+    def record_choice(self) -> None:
+        """Records the choice, for ``load``; within ``with journal``."""
+        chosen = {
+            "chosen": self.best.trial,
+            "standard_error": self.standard_error,
+            "programs": self.programs,
+            "complete": self.complete,
+        }
+        if self.journal.known("chosen")[-1:] != [chosen]:
+            self.journal.append(chosen)
+
+    def study(self, storage: Any = None, *, name: str = "search") -> Any:
+        """All trials as an ``optuna.Study``, for optuna-dashboard and ``optuna.visualization``.
+
+        A trial's value is the best mean over replicates, lower is better; the intermediate values
+        are the means by the number of the evaluation. Stopped trials are PRUNED, diverged trials
+        FAIL. Parameters are the searched names; options such as layer sizes are texts.
+
+        Args:
+          storage: Optuna's: None for memory, a URL such as "sqlite:///study.db", or a storage.
+          name: of the study in the storage.
+
+        Raises:
+          ValueError: the storage holds a study of this name.
+          ModuleNotFoundError: Optuna is not installed.
+        """
+        from jaxnn.search.methods.tpe import study
+
+        task = self.task
+        return study(self.curves, self.space, task.measure, task.evaluations, storage, name)
+
     @property
     def diverged(self) -> int:
         """The number of diverged trials."""
@@ -399,13 +557,14 @@ class Result:
     @property
     def spec(self) -> Spec:
         """The spec of the chosen trial, trained on all examples."""
+        self._require_data("spec")
         static = self.space.static_part(self.best.config)
         return self.task.spec(static, len(self.task.train.targets))
 
     @property
     def loss_name(self) -> str:
         """The name of the chosen trial's loss in reports; custom losses are called "loss"."""
-        loss = self.spec.loss
+        loss = self.best.config.get("loss", "cross_entropy")
         return {"logistic": "cross_entropy"}.get(loss, loss) if isinstance(loss, str) else "loss"
 
     @property
@@ -420,9 +579,20 @@ class Result:
 
     @property
     def test_scores(self) -> list[FinalScores]:
-        """The scores of all readings of the test set, the first reading first."""
-        recorded = [record["test_scores"] for record in self.journal.known("test_scores")]
-        return [FinalScores(**scores) for scores in recorded]
+        """The scores of the choice at all readings of the test set, the first reading first.
+
+        A search that went on may have made another choice since a reading.
+        """
+        of = self._choice
+        readings = [record for record in self.journal.records if "test_scores" in record]
+        chosen = [reading["test_scores"] for reading in readings if reading.get("of", of) == of]
+        return [FinalScores(**scores) for scores in chosen]
+
+    @property
+    def _choice(self) -> Record:
+        """The models that a test score belongs to, in JSON's types."""
+        stages = [[readable(stage.config), stage.until] for stage in self.best.stages]
+        return {"stages": stages, "seeds": self.seeds}
 
     def test(self, *, retrain: bool = False) -> FinalScores:
         """Reads the test set, and records the reading; a repeated call returns the recorded scores.
@@ -439,7 +609,9 @@ class Result:
         Raises:
           ValueError: the task has no test set, or the configuration diverges when trained again.
           RunFolderError: the folder holds the score of another test set.
+          NoDataError: the result was loaded without the data.
         """
+        self._require_data("test")
         if self.task.test is None:
             raise ValueError("the task has no test set, expected Task(..., test=data)")
         with self.journal as journal:  # another process may have tested in the meantime
@@ -450,7 +622,7 @@ class Result:
             params = self.retrained() if retrain else self.params
             journal.append({"test_read": self.test_reads + 1})
             content = distributed.from_first(lambda: self._final_scores(params, retrain))
-            journal.append({"test_scores": json.loads(content)})
+            journal.append({"test_scores": json.loads(content), "of": self._choice})
         scores = FinalScores(**json.loads(content))
         self._digest = scores.digest
         return scores
@@ -460,7 +632,8 @@ class Result:
 
         A function for the test examples is called, but no model sees the examples.
         """
-        recorded = self.test_scores
+        readings = [record for record in self.journal.records if "test_scores" in record]
+        recorded = [FinalScores(**reading["test_scores"]) for reading in readings]
         if not recorded or self._digest:
             return
         found = distributed.from_first(lambda: digest(self.task.read_test()).encode()).decode()
@@ -535,7 +708,9 @@ class Result:
 
         Raises:
           ValueError: the training diverges.
+          NoDataError: the result was loaded without the data.
         """
+        self._require_data("retrained")
         if self._retrained is not None:
             return self._retrained
         task, stages = self.task, self.best.stages
@@ -567,6 +742,7 @@ class Result:
         """
         from jaxnn.saved_model import save_model
 
+        self._require_data("save_model")
         params = self.retrained() if retrain else self.params
         if not distributed.is_first():
             return

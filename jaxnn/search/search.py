@@ -1,13 +1,19 @@
 """``search``: from a task, a space and a method to a result."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 import jax
@@ -19,10 +25,19 @@ import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.mlp import by_name
+from jaxnn.optimizers import schedule
 from jaxnn.population import check_mesh
-from jaxnn.search.journal import TRACED, Journal
-from jaxnn.search.loop import Loop, Status
-from jaxnn.search.methods import BuiltIn, Method, Round, Rounds, checked_round
+from jaxnn.search.journal import TRACED, Journal, Record
+from jaxnn.search.loop import Evaluation, Loop, Status, block_sizes
+from jaxnn.search.methods import (
+    BuiltIn,
+    Method,
+    Round,
+    Rounds,
+    beginning,
+    checked_round,
+    learns,
+)
 from jaxnn.search.methods.pbt import population_based
 from jaxnn.search.methods.sampling import (
     grid,
@@ -32,7 +47,7 @@ from jaxnn.search.methods.sampling import (
     successive_halving,
 )
 from jaxnn.search.methods.tpe import optuna
-from jaxnn.search.result import RULES, Result, may_be_chosen
+from jaxnn.search.result import RULES, Result, may_be_chosen, recorded_curves
 from jaxnn.search.space import Config, Domain, Space, SpaceError, readable
 from jaxnn.search.task import Arranged, Task, arrange, digest, spread_over
 from jaxnn.search.trainer import Trainer, seed_keys
@@ -49,6 +64,8 @@ from jaxnn.types import (
 )
 
 _METHODS = grid, hyperband, optuna, population_based, random, sobol, successive_halving
+logger = logging.getLogger("jaxnn.search")
+
 METHODS: dict[str, Callable[..., Method]] = {make.__name__: make for make in _METHODS}
 
 
@@ -65,11 +82,19 @@ def search(
     block_size: int | None = None,
     progress: bool | Callable[[Status], None] | None = None,
     checkpoint_seconds: float = 30.0,
+    timeout: float | None = None,
+    enqueue: Sequence[Config] = (),
+    warm_start: Path | str | None = None,
+    callback: Callable[[Evaluation], Any] | None = None,
 ) -> Result:
     """Searches hyperparameters: whole populations train as one program, the validation set chooses.
 
     A search with a folder survives the end of the process: an equal call resumes the search where
-    the process stopped, and gives the bits of an uninterrupted search.
+    the process stopped, and gives the bits of an uninterrupted search. A finished search goes on
+    with more: a call with more trials, seeds or epochs of ``random``, ``sobol`` or ``grid`` trains
+    the missing models alone, and gives the bits of a search that asks for everything at once.
+    Ctrl-C ends the search after the evaluation in progress; a second Ctrl-C ends at once, without a
+    result.
 
     A search on several processes (``jaxnn.distributed``) is collective: make equal calls on all
     processes; every process gets the result.
@@ -106,9 +131,13 @@ def search(
         number diverged; a function gets every ``Status``; default: silence. Process 0 reports.
       checkpoint_seconds: the shortest time between two checkpoints in the folder; a crash loses the
         training since the last checkpoint.
+      timeout: seconds after which the search ends, at the end of the evaluation in progress.
+      enqueue: configurations to train first, besides those of the method.
+      warm_start: the folder of another search, whose scores ``optuna`` begins with.
+      callback: called with every ``Evaluation``, those read from the folder included; process 0.
 
     Returns:
-      A ``Result``.
+      A ``Result``; ``complete`` is False after ``timeout`` or Ctrl-C.
 
     Raises:
       SpaceError: a space that cannot be searched, or not by the method.
@@ -120,10 +149,15 @@ def search(
     seeds = require_count("seeds", seeds)
     expected = "seconds of at least 0"
     require_number("checkpoint_seconds", checkpoint_seconds, expected, lambda value: value >= 0)
+    if timeout is not None:
+        require_number("timeout", timeout, expected, lambda value: value >= 0)
+    fits = callback is None or callable(callback)
+    require_type(fits, "callback", callback, "a function of an Evaluation")
     by_name("rule", rule, dict.fromkeys(RULES))
     if block_size is not None:
         block_size = require_count("block_size", block_size)
     method = method_of(method)
+    began = time.monotonic()
     # Optax takes a tenth of a second to import: in the background while keys are drawn.
     Thread(target=import_module, args=("optax",), daemon=True).start()
     mesh = population_mesh() if mesh is None else mesh
@@ -133,6 +167,11 @@ def search(
     seed = int(bits)
     arranged = arrange(task.validation_split, task.train, seed)
     checked = Space(space, task.model_parameters)
+    asked = method
+    given = checked_configurations(checked, enqueue)
+    known, notes = warm(warm_start, checked, task, method)
+    if given or known:
+        method = beginning(method, given, known)
     rounds, first = start(method, checked, task.evaluations, seed)
     spec_of = partial(checked_spec, task, arranged=arranged, mesh=mesh, seen=set())
     used = [checked.static_part(trial.config) for trial in first.trials]
@@ -149,13 +188,36 @@ def search(
     trainer = Trainer(arranged, checked.traced, keys, mesh, block_size)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
-        question = describe(task, checked, method, key, seeds, rule, mesh, specs)
+        question = describe(task, checked, asked, key, seeds, rule, mesh, specs)
+        scores = [[config, score if math.isfinite(score) else None] for config, score in known]
+        begin = {"enqueue": given, "warm_start": scores}
         question |= {} if block_size is None else {"block_size": block_size}
-    journal = Journal(folder, question)
+        question |= {"traced": checked.traced, "examples": arranged.trained_on}
+        question |= {name: readable(value) for name, value in begin.items() if value}
+
+    def grow(records: list[Record], differing: list[str]) -> str | None:
+        sizes = block_sizes(task, checked, trainer, spec_of, first)
+        larger = task, checked, first, seeds, arranged.trained_on, sizes
+        return cannot_grow(records, differing, *larger)
+
+    journal = Journal(folder, question, grow)
     from jaxnn.search.report import reporting
 
     shown = progress if distributed.is_first() else None
-    with journal, reporting(shown, checked, task.measure) as report:
+    with (
+        journal,
+        reporting(shown, checked, task.measure) as report,
+        interruptible() as interrupted,
+    ):
+        for note in notes:
+            if note not in (record["note"] for record in journal.known("note")):
+                journal.append({"note": note})
+
+        def stop() -> bool:
+            return interrupted.is_set() or (
+                timeout is not None and time.monotonic() - began >= timeout
+            )
+
         loop = Loop(
             replace(task, test=None),  # no code that trains can reach the test examples
             checked,
@@ -165,22 +227,168 @@ def search(
             report=report,
             checkpoint_seconds=checkpoint_seconds,
             spec_of=spec_of,
+            stop=stop,
+            callback=callback if distributed.is_first() else None,
         )
         outcome = loop.run(rounds, first, method.work(checked, task.evaluations))
-    return Result(
-        task,
-        checked,
-        outcome,
-        journal,
-        method=method.describe(),
-        rule=rule,
-        key=replicate_key,
-        seeds=seeds,
-        examples=arranged.trained_on,
-        validated=arranged.validated,
-        mesh=mesh,
-        validation=validation,
-    )
+        result = Result(
+            task,
+            checked,
+            outcome,
+            journal,
+            method=asked.describe(),
+            rule=rule,
+            key=replicate_key,
+            seeds=seeds,
+            examples=arranged.trained_on,
+            validated=arranged.validated,
+            mesh=mesh,
+            validation=validation,
+        )
+        result.record_choice()
+    return result
+
+
+@contextmanager
+def interruptible() -> Iterator[Event]:
+    """An event that the first Ctrl-C sets; the second is a ``KeyboardInterrupt`` as usual.
+
+    Nothing changes outside of the main thread, or where the program handles Ctrl-C otherwise.
+    """
+    pressed = Event()
+    before = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or before is not signal.default_int_handler:
+        yield pressed
+        return
+
+    def press(*_: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+        logger.warning("Ctrl-C: the search ends after this evaluation; again: at once")
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+_GROWING = ("grid", "random", "sobol")
+
+
+def cannot_grow(
+    records: list[Record],
+    differing: list[str],
+    task: Task,
+    space: Space,
+    first: Round,
+    seeds: int,
+    examples: int,
+    sizes: Mapping[str, int],
+) -> str | None:
+    """The reason why a search with other trials, seeds or epochs is no continuation; None: it is.
+
+    Every member of the smaller search has to be a member of the larger search, with the same bits:
+    the same configuration, schedule and block size.
+
+    Args:
+      records: of the search in the folder, the question first.
+      differing: the differences of the questions.
+      task: of the larger search.
+      space: of both.
+      first: the round of the larger search.
+      seeds: of the larger search.
+      examples: the number of training examples of every model.
+      sizes: the block sizes of the larger search, by static part.
+    """
+    was, names = records[0]["search"], {line.partition(" is ")[0] for line in differing}
+    name, epochs = was["method"]["method"], was["task"]["epochs"]
+    fewer = seeds < was["seeds"] or task.epochs < epochs
+    growing = ("seeds", "task.epochs", "block_size")
+    if fewer or any(n not in growing and not n.startswith("method.") for n in names):
+        return ""
+    if name not in _GROWING or "method.method" in names:
+        return "" if "method.method" in names else f"{', '.join(_GROWING)} alone go on with more"
+    rounds = [record for record in records if "round" in record]
+    until, curves = epochs * was["task"]["evaluations_per_epoch"], recorded_curves(records)
+    ends = [curve.evaluations[-1] for curve in curves.values()]
+    asked = [row["config"] for record in rounds for row in record["trials"]]
+    if not ends or len(ends) < len(asked) or min(ends) < until:
+        return "the search in the folder is unfinished, expected the same call before more"
+    trials = {json.dumps(readable(trial.config)): trial for trial in first.trials}
+    if not trials.keys() >= set(map(json.dumps, asked)):
+        return "the configurations in the folder are no part of the new configurations"
+    for part, size in rounds[0]["block_sizes"].items():
+        if sizes[part] != size:
+            return (
+                f"the block size is {sizes[part]}, in the folder {size}, and changes bits: "
+                f"block_size={size} goes on"
+            )
+    smaller = replace(task, test=None, epochs=epochs)
+    for trial in first.trials if task.epochs > epochs else ():
+        static = space.static_part(trial.config)
+        short, long = (each.spec(static, examples) for each in (smaller, task))
+        if _factors(short) != _factors(long):
+            return (
+                f"the schedule {readable(long.schedule)} depends on the number of steps: "
+                "'constant' goes on with more epochs"
+            )
+    return None
+
+
+def _factors(spec: Spec) -> str:
+    """The digest of a program's schedule."""
+    from jaxnn.search.custom import program_digest
+
+    return program_digest(schedule(spec.schedule)(spec.steps), jnp.int32(0))
+
+
+def warm(
+    folder: Path | str | None, space: Space, task: Task, method: Method
+) -> tuple[list[tuple[Config, float]], list[str]]:
+    """The scores of another search for a method to begin with, and notes on what is left out.
+
+    Raises:
+      ValueError: the method does not learn from scores, or no trial of the folder fits the space.
+      RunFolderError, CorruptLogError: the folder holds no search, or a damaged search.
+    """
+    if folder is None:
+        return [], []
+    if not learns(method):
+        said = f"the method {method.describe().get('method', 'given')}"
+        raise ValueError(f"warm_start is given with {said}, expected optuna(...)")
+    with Journal(folder) as journal:
+        was, curves = journal.question, recorded_curves(journal.latest)
+    if was["task"]["measure"] != task.measure:
+        raise ValueError(
+            f"warm_start is a search by {was['task']['measure']}, expected by {task.measure}"
+        )
+    known: list[tuple[Config, float]] = []
+    for curve in curves.values():
+        with suppress(SpaceError):
+            known.append((space.checked(curve.trial.config), curve.score(task.measure)))
+    if not known:
+        raise ValueError(
+            f"warm_start is {folder} with {len(curves)} trials, expected a trial within the space"
+        )
+    notes = []
+    if len(known) < len(curves):
+        missing = len(curves) - len(known)
+        notes.append(f"warm_start: {missing} of {len(curves)} trials are outside of the space")
+    if was["task"]["train"] != digest(task.train):
+        notes.append("warm_start: the scores are those of other examples")
+    return known, notes
+
+
+def checked_configurations(space: Space, configs: Any) -> list[Config]:
+    """The configurations to train first, in the values of the space.
+
+    Raises:
+      SpaceError: a configuration is not in the space.
+    """
+    expected = "a list of configurations, such as [{'learning_rate': 0.1}]"
+    require_type(isinstance(configs, list | tuple), "enqueue", configs, expected)
+    return [space.checked(config, f"enqueue[{place}]") for place, config in enumerate(configs)]
 
 
 @partial(jax.jit, static_argnames="seeds")  # outside of jit every operation would be a program

@@ -36,6 +36,9 @@ STATIC = ("batch_size", "hidden", "activation", "initializer", "optimizer", "sch
 SEARCH_OPTIMIZER = "momentum"
 """The optimizer of a search whose space names none; ``Spec`` by itself is plain SGD."""
 
+BATCH_SIZE = 100
+"""The batch size of a search whose space has none."""
+
 LARGEST_GRID = 100_000
 """The most combinations that a grid lists."""
 
@@ -88,6 +91,20 @@ class Domain:
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.kind == "log_uniform" else value
+
+    def checked(self, value: Any, name: str) -> Any:
+        """A value of the domain, also given in JSON's types; SpaceError for any other."""
+        if self.is_interval:
+            number = real(value)
+            inside = number is not None and self.low <= number <= self.high
+            expect(inside, f"{name} is {shown(value)}, expected from {self.low:g} to {self.high:g}")
+            return number
+        for known in self.values if self.options or whole(value) is not None else ():
+            if readable(known) == readable(value):
+                return known
+        ends = f"{self.low:g} to {self.high:g}"
+        expected = f"one of {readable(self.options)}" if self.options else f"an integer from {ends}"
+        raise SpaceError(f"{name} is {shown(value)}, expected {expected}")
 
     @property
     def is_interval(self) -> bool:
@@ -158,7 +175,7 @@ def choice(*options: Any) -> Domain:
     'adam'
     """
     expect(bool(options), "choice(): expected at least one option")
-    kept = tuple(map(_option, options))
+    kept = tuple(map(option, options))
     names = list(map(readable, kept))
     if twice := [name for name in names if names.count(name) > 1]:
         raise SpaceError(
@@ -170,7 +187,7 @@ def choice(*options: Any) -> Domain:
 
 def fixed(value: Any) -> Domain:
     """A single value."""
-    return Domain("fixed", options=(_option(value),))
+    return Domain("fixed", options=(option(value),))
 
 
 def conditional(domain: Domain, **conditions: Any) -> Domain:
@@ -191,7 +208,7 @@ def conditional(domain: Domain, **conditions: Any) -> Domain:
         f"conditional({shown(domain)}): expected a domain, such as uniform(0.5, 0.99)",
     )
     expect(bool(conditions), "conditional(): expected a condition, such as optimizer='momentum'")
-    kept = {name: _option(values) for name, values in conditions.items()}
+    kept = {name: option(values) for name, values in conditions.items()}
     allowed = [(name, v if isinstance(v, tuple) else (v,)) for name, v in kept.items()]
     return replace(domain, conditions=(*domain.conditions, *allowed))
 
@@ -260,11 +277,24 @@ class Space(Mapping[str, Domain]):
         self._traceable = _traceable(domains)
         _check_domains(domains, self._traceable, model_parameters)
         self._domains = _in_order(domains)
-        items, traceable = self.items(), self._traceable
-        self.searched = tuple(n for n, d in items if d.is_interval or len(d.values) > 1)
-        self.traced = tuple(name for name in self if name in traceable)
-        self.static = tuple(name for name in self if name not in traceable)
+        self._sort_names()
         self._check_readers()
+
+    @classmethod
+    def recorded(
+        cls, described: Mapping[str, Any], names: Sequence[str], traced: Sequence[str]
+    ) -> "Space":
+        """The space in the record of a search, unchecked: functions are known by name alone."""
+        space = cls.__new__(cls)
+        space._domains = {name: _domain(described[name]) for name in names}
+        space._traceable = tuple(traced)
+        space._sort_names()
+        return space
+
+    def _sort_names(self) -> None:
+        self.searched = tuple(n for n, d in self.items() if d.is_interval or len(d.values) > 1)
+        self.traced = tuple(name for name in self if name in self._traceable)
+        self.static = tuple(name for name in self if name not in self._traceable)
 
     def __getitem__(self, name: str) -> Domain:
         return self._domains[name]
@@ -291,6 +321,31 @@ class Space(Mapping[str, Domain]):
             if name in values and applies(domain, config):
                 config[name] = values[name]
         return config
+
+    def checked(self, config: Any, name: str = "the configuration") -> Config:
+        """A configuration in the values of the space; fixed values may be left out.
+
+        Args:
+          config: values by name, also in JSON's types.
+          name: for messages.
+
+        Raises:
+          SpaceError: a name or value that is not in the space, or a missing value.
+        """
+        fits = isinstance(config, Mapping)
+        expect(fits, f"{name} is {shown(config)}, expected values by name")
+        found: Config = {}
+        for key, domain in self.items():
+            if applies(domain, found):
+                if key not in config and key in self.searched:
+                    raise SpaceError(f"{name} has no {key}, expected a value")
+                value = config[key] if key in config else domain.at(0.0)
+                found[key] = domain.checked(value, f"{name}: {key}")
+        for key in config:
+            hint = did_you_mean(key, tuple(self))
+            expect(key in self, f"{name} has {key!r}, expected one of {', '.join(self)}{hint}")
+            expect(key in found, f"{name} has {key}, which does not apply beside the other values")
+        return found
 
     def grid(
         self, points: Mapping[str, int | None], names: Iterable[str] | None = None
@@ -381,18 +436,27 @@ class Space(Mapping[str, Domain]):
                     )
 
 
-def _option(value: Any) -> Any:
-    """An option in a hashable form that the record of a run can name."""
+def option(value: Any) -> Any:
+    """An option in a hashable form that the record of a run can name, also from JSON's types."""
     if hasattr(value, "tolist"):  # of NumPy, JAX, pandas, ...
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return tuple(map(_option, value))
+        return tuple(map(option, value))
     named = callable(value) and isinstance(value, Hashable)
     if not named and not isinstance(value, str | int | float | None):
         raise SpaceError(
             f"an option is {shown(value)}, expected a number, a text, a function, a tuple"
         )
     return value
+
+
+def _domain(described: Mapping[str, Any]) -> Domain:
+    """The domain with a description by ``Domain.describe``."""
+    options = option(described.get("options", ()))
+    where = described.get("where", {}).items()
+    conditions = tuple((name, option(values)) for name, values in where)
+    low, high = (described.get(end, math.nan) for end in ("low", "high"))
+    return Domain(described["kind"], low, high, options, conditions)
 
 
 def _interval(name: str, low: float, high: float) -> tuple[float, float]:

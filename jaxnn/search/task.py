@@ -8,7 +8,7 @@ so a fold is a number, and cross-validation an axis of the population.
 import hashlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from jaxnn.losses import as_labels, class_count
 from jaxnn.mlp import MLP, by_name
 from jaxnn.modules import Module, as_model, is_module, network
 from jaxnn.optimizers import defaults
-from jaxnn.search.space import SEARCH_OPTIMIZER, SpaceError
+from jaxnn.search.space import BATCH_SIZE, SEARCH_OPTIMIZER, SpaceError
 from jaxnn.spec import Spec, require_count
 from jaxnn.types import (
     Data,
@@ -196,7 +196,7 @@ class Task:
         Raises:
           SpaceError: a value that ``Spec`` or the model refuses.
         """
-        values = {"batch_size": 100, "optimizer": SEARCH_OPTIMIZER, **static}
+        values = {"batch_size": BATCH_SIZE, "optimizer": SEARCH_OPTIMIZER, **static}
         names = ("batch_size", "optimizer", "loss", "schedule")
         training = {name: values.pop(name) for name in names if name in values}
         batch_size = training["batch_size"]
@@ -250,6 +250,19 @@ class Task:
         several = (data for data in (self.train, self.validation_split.data) if data is not None)
         targets = [np.asarray(data.targets) for data in several]
         return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in targets)
+
+
+def recorded_task(described: Mapping[str, Any]) -> Task:
+    """The task in the record of a search, without examples and model."""
+    task, known = object.__new__(Task), {entry.name for entry in fields(Validation)}
+    split = {n: v for n, v in described["validation"].items() if n in known}
+    values = {**described, "validation": Validation(**split)}
+    for entry in fields(Task):
+        usual = None if entry.default is MISSING else entry.default
+        unknown = entry.name in ("train", "test", "model")
+        value = usual if unknown else values.get(entry.name, usual)
+        object.__setattr__(task, entry.name, value)
+    return task
 
 
 def spread_over(task: Task) -> str:

@@ -10,6 +10,7 @@ short search share a program even if another block size would train some rungs f
 """
 
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -108,6 +109,12 @@ class Trainer:
     def replicates(self) -> int:
         """R, seeds x folds."""
         return len(self._folds)
+
+    def part(self, replicates: slice) -> "Trainer":
+        """The trainer of some replicates; programs are shared."""
+        part = copy(self)
+        part._words, part._folds = self._words[replicates], self._folds[replicates]
+        return part
 
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
         """The program of a round; see ``cheapest``."""

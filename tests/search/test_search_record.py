@@ -81,7 +81,7 @@ def described(kind, function):
     """The question's traced programs."""
     question = {}
 
-    def journal(_, asked):
+    def journal(_, asked, *_more):
         question.update(asked)
         raise InterruptedError
 

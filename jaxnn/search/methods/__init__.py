@@ -6,7 +6,8 @@ in its journal.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from jaxnn.search.space import Config, Space, readable
@@ -77,6 +78,8 @@ class BuiltIn:
     settings: Mapping[str, Any]  # the arguments of the function
     rounds: Callable[[Space, int, int], Rounds] = field(repr=False, compare=False)
     work: Callable[[Space, int], int] = field(repr=False, compare=False)
+    learns: bool = False
+    """Whether ``rounds`` takes configurations to begin with, and known scores, by ``beginning``."""
 
     def describe(self) -> dict[str, Any]:
         """The method in JSON's types."""
@@ -93,3 +96,54 @@ def checked_round(yielded: Any) -> Round:
     if not isinstance(yielded, Round) or not all(isinstance(t, Trial) for t in yielded.trials):
         raise TypeError(f"method yielded {yielded!r}, expected Round(trials, until)")
     return yielded
+
+
+def learns(method: Method) -> bool:
+    """Whether a method can begin with known scores."""
+    return isinstance(method, BuiltIn) and method.learns
+
+
+def beginning(
+    method: Method, configs: Sequence[Config], known: Sequence[tuple[Config, float]] = ()
+) -> Method:
+    """A method that trains given configurations first, in full, besides those of the method.
+
+    Args:
+      method: the rest of the search; its trials are numbered after the given configurations.
+      configs: in the values of the space.
+      known: configurations and scores that a method which ``learns`` begins with.
+    """
+
+    def work(space: Space, evaluations: int) -> int:
+        return method.work(space, evaluations) + len(configs) * evaluations
+
+    if isinstance(method, BuiltIn) and method.learns:
+        rounds_of: Any = method.rounds
+        return replace(method, rounds=partial(rounds_of, configs=configs, known=known), work=work)
+
+    def rounds(space: Space, evaluations: int, seed: int) -> Rounds:
+        first, inner = fresh(configs), method.rounds(space, evaluations, seed)
+        current = checked_round(next(inner))
+        if current.until != evaluations:  # otherwise a single round trains all
+            yield Round(first, evaluations)
+            first = ()
+        while True:
+            trials = (*first, *(_shifted(trial, len(configs)) for trial in current.trials))
+            scores = yield current._replace(trials=trials)
+            best, last = (
+                {number - len(configs): score for number, score in values.items()}
+                for values in scores
+            )
+            first = ()
+            try:
+                current = checked_round(inner.send(Scores(best, last)))
+            except StopIteration:
+                return
+
+    return BuiltIn("beginning", method.describe(), rounds, work)
+
+
+def _shifted(trial: Trial, count: int) -> Trial:
+    """The trial with numbers that are larger by ``count``."""
+    parent = None if trial.parent is None else trial.parent + count
+    return trial._replace(number=trial.number + count, parent=parent)

@@ -6,7 +6,7 @@ study again, in memory, from the search's seed and the scores in the journal.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxnn.search.methods import BuiltIn, Round, Rounds, fresh
-from jaxnn.search.space import Config, Domain, Space, applies, expect
+from jaxnn.search.space import Config, Domain, Space, applies, cell, expect, readable
 from jaxnn.spec import require_count
 from jaxnn.types import did_you_mean
 
 if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
     from optuna.trial import Trial as Proposal
+
+    from jaxnn.search.result import Curve
 
 SamplerName = Literal["tpe", "gp", "random"]
 
@@ -65,20 +71,31 @@ def optuna(
     require("benchmark" if "torch" in packages else "optuna", *packages)
     count, batch = require_count("count", count), require_count("batch", batch)
 
-    def rounds(space: Space, evaluations: int, seed: int) -> Rounds:
+    def rounds(
+        space: Space,
+        evaluations: int,
+        seed: int,
+        configs: Sequence[Config] = (),
+        known: Sequence[tuple[Config, float]] = (),
+    ) -> Rounds:
         import optuna
         from optuna.trial import TrialState
 
-        with _silenced():
+        with silenced():
             study = optuna.create_study(sampler=_sampler(sampler, space, seed))
-        worst = -math.inf
-        for first in range(0, count, batch):
-            with _silenced():
-                proposals = [study.ask() for _ in range(min(batch, count - first))]
+            worst = max(filter(math.isfinite, (score for _, score in known)), default=-math.inf)
+            for config, score in known:
+                study.add_trial(frozen(space, config, min(score, worst)))
+            for config in configs:
+                study.enqueue_trial(parameters(space, config))
+        total = count + len(configs)
+        for first in range(0, total, batch):
+            with silenced():
+                proposals = [study.ask() for _ in range(min(batch, total - first))]
                 trials = fresh([_configuration(space, each) for each in proposals], first)
             scores = (yield Round(trials, evaluations)).best
             worst = max([worst, *filter(math.isfinite, scores.values())])
-            with _silenced():
+            with silenced():
                 for proposal, trial in zip(proposals, trials, strict=True):
                     score = min(scores[trial.number], worst)
                     if math.isfinite(score):
@@ -88,7 +105,7 @@ def optuna(
 
     versions = {package: version(package) for package in packages}
     settings = {"count": count, "batch": batch, "sampler": sampler, "versions": versions}
-    return BuiltIn("optuna", settings, rounds, lambda _, evaluations: count * evaluations)
+    return BuiltIn("optuna", settings, rounds, lambda _, evaluations: count * evaluations, True)
 
 
 def _sampler(
@@ -130,8 +147,102 @@ def _suggestion(proposal: "Proposal", name: str, domain: Domain) -> Any:
     return domain.options[proposal.suggest_categorical(name, range(len(domain.options)))]
 
 
+def parameters(space: Space, config: Config) -> dict[str, Any]:
+    """The searched values of a configuration as Optuna knows them: of a choice the index."""
+    return {
+        name: space[name].options.index(value) if space[name].options else value
+        for name, value in config.items()
+        if name in space.searched
+    }
+
+
+def frozen(space: Space, config: Config, score: float) -> "FrozenTrial":
+    """A finished trial for a study; failed, if the score is not finite."""
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import TrialState, create_trial
+
+    params, finite = parameters(space, config), math.isfinite(score)
+    distributions = {
+        name: distribution(space[name])
+        if not space[name].options
+        else CategoricalDistribution(range(len(space[name].options)))
+        for name in params
+    }
+    return create_trial(
+        params=params,
+        distributions=distributions,
+        value=score if finite else None,
+        state=TrialState.COMPLETE if finite else TrialState.FAIL,
+    )
+
+
+def distribution(domain: Domain) -> "BaseDistribution":
+    """A domain for Optuna, whose options are texts, numbers or None."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if domain.is_interval:
+        return FloatDistribution(domain.low, domain.high, log=domain.kind == "log_uniform")
+    if domain.kind == "integer":
+        return IntDistribution(int(domain.low), int(domain.high))
+    return CategoricalDistribution(list(map(option, domain.options)))
+
+
+def study(
+    curves: "Mapping[int, Curve]",
+    space: Space,
+    measure: str,
+    evaluations: int,
+    storage: "str | BaseStorage | None",
+    name: str,
+) -> "Study":
+    """All trials as an Optuna study, see ``Result.study``."""
+    from jaxnn.extras import require
+
+    require("optuna", "optuna")
+    from optuna import create_study, exceptions
+    from optuna.trial import TrialState, create_trial
+
+    trials = []
+    for number, curve in sorted(curves.items()):
+        config = curve.trial.config
+        names = [name for name in space.searched if name in config]
+        whole = curve.evaluations[-1] == evaluations
+        ended = TrialState.COMPLETE if whole else TrialState.PRUNED
+        means = zip(curve.evaluations, curve.means[measure], strict=True)
+        about = {"trial": number, "copied_from": curve.copied_from}
+        trials.append(
+            create_trial(
+                params={name: option(config[name]) for name in names},
+                distributions={name: distribution(space[name]) for name in names},
+                state=TrialState.FAIL if curve.diverged else ended,
+                value=None if curve.diverged else curve.score(measure),
+                intermediate_values={e: mean for e, mean in means if math.isfinite(mean)},
+                user_attrs=about,
+            )
+        )
+    with silenced():
+        try:
+            made = create_study(storage=storage, study_name=name, direction="minimize")
+        except exceptions.DuplicatedStudyError:
+            raise ValueError(
+                f"name is {name!r}, and the storage holds a study of this name, expected another"
+            ) from None
+        made.set_metric_names([f"validation {measure}"])
+        made.add_trials(trials)
+    return made
+
+
+def option(value: Any) -> Any:
+    """An option of a choice for Optuna, whose options are texts, numbers or None."""
+    return value if isinstance(value, str | int | float | None) else cell(readable(value))
+
+
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Silences Optuna's lines about studies and trials, and warnings of experimental samplers."""
     from optuna import exceptions, logging
 
