@@ -3,10 +3,10 @@
 from jaxnn.search.journal import CorruptLogError, ReproducibilityError, RunFolderError
 from jaxnn.search.loop import Evaluation, Status
 from jaxnn.search.methods import Method, Round, Scores, Trial
-from jaxnn.search.methods.pbt import population_based
 from jaxnn.search.methods.sampling import (
     grid,
     hyperband,
+    population_based,
     random,
     sobol,
     successive_halving,

@@ -38,10 +38,10 @@ from jaxnn.search.methods import (
     checked_round,
     learns,
 )
-from jaxnn.search.methods.pbt import population_based
 from jaxnn.search.methods.sampling import (
     grid,
     hyperband,
+    population_based,
     random,
     sobol,
     successive_halving,

@@ -20,8 +20,7 @@ from jaxnn.search import (
     population_based,
     uniform,
 )
-from jaxnn.search.methods.pbt import explore
-from jaxnn.search.methods.sampling import random_configuration
+from jaxnn.search.methods.sampling import explore, random_configuration
 
 SPACE = Space(
     {
