@@ -328,7 +328,11 @@ def read_csv(path: Path) -> Table:
             content = re.sub(rb"[ \t]+", b",", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", content))
             lines, separator = [",".join(line.split()) for line in lines], ","
         first, *others = [*csv.reader(lines[:2], delimiter=separator)] or [[]]
-        expect(len(first) <= _MOST_COLUMNS, f"{len(first)} columns", f"at most {_MOST_COLUMNS}")
+        expect(
+            len(first) <= _MOST_COLUMNS,
+            f"{path} has {len(first)} columns",
+            f"at most {_MOST_COLUMNS}",
+        )
         header = _is_header(first, others[0] if others else [])
         commas = separator == ";" and not re.search(r"\d\.\d", "".join(lines))
         table = arrow.read_csv(
@@ -386,7 +390,9 @@ def _of_arrow(column: Any) -> np.ndarray:
             column = column.chunk(0)
         texts = as_column([*column.dictionary.to_pylist(), None])
         return texts[column.indices.fill_null(len(texts) - 1).to_numpy()]
-    return as_column(column.to_numpy())
+    found = as_column(column.to_numpy())
+    small = found.dtype == np.int64 and found.size and 0 <= found.min() <= found.max() <= 255
+    return found.astype(np.uint8) if small else found
 
 
 def read_arff(path: Path) -> Table:
@@ -420,8 +426,9 @@ def read_parquet(files: Files, label: Label) -> dict[str, Examples]:
         return from_tables(tables, label)
     train = next(iter(tables.values()))
     place, notes = (0, []) if len(train.names) == 1 else label_place(train, label)
-    for table in tables.values():
-        expect(table.names == train.names, f"{table.origin} has other columns", f"{train.names}")
+    for part, table in tables.items():
+        alike = table.names == train.names and image in arrow[part][0].column_names
+        expect(alike, f"{table.origin} has other columns", f"those of {train.origin}")
         _complete([train.names[place]], [table.columns[place]], table.origin)
     sources = {
         part: [
@@ -432,6 +439,7 @@ def read_parquet(files: Files, label: Label) -> dict[str, Examples]:
         for part, some in arrow.items()
     }
     images, names = _decoded(sources), _feature_names(schema, train.names[place])
+    names = names if train.columns[place].dtype.kind in "iu" else ()
     return {
         part: Examples(images[part], table.columns[place], names, tuple(notes))
         for part, table in tables.items()
@@ -456,7 +464,8 @@ def _arrow_table(path: Path) -> Any:
         known = parquet.ParquetFile(file)
         found = known.metadata
         claimed = 8 * found.num_rows * found.num_columns
-        expect(claimed <= limit, f"{found.num_rows} x {found.num_columns} values", f"{limit} bytes")
+        claim = f"{path}: claims {found.num_rows} x {found.num_columns} values"
+        expect(claimed <= limit, claim, f"at most {limit} bytes")
         is_text = arrow.types.is_string, arrow.types.is_large_string
         texts = [f.name for f in known.schema_arrow if any(test(f.type) for test in is_text)]
         batches, size = [], 0
@@ -621,8 +630,8 @@ def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview
         start = at + 8
         if kind >> 16:  # a small element: the size and the bytes are within the first 8 bytes
             kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
-        found = f"an element of {size} bytes at {at} of {len(content)}"
-        expect(start + size <= len(content), found, "a whole file")
+        if start + size > len(content):
+            raise ValueError(f"truncated: {size} bytes at {at} of {len(content)}")
         yield kind, content[start : start + size]
         at = start + size if kind == _COMPRESSED else start + size + -(start + size) % 8
 
@@ -635,8 +644,8 @@ def _matrix(content: memoryview, order: str) -> dict[str, np.ndarray]:
         return {}
     shape = np.frombuffer(sizes, f"{order}i4").tolist()
     found = np.frombuffer(values[0][1], order + _MATLAB[values[0][0]])
-    claimed = f"{bytes(name).decode()} holds {found.size} values"
-    expect(min(shape) >= 0 and math.prod(shape) == found.size, claimed, f"the shape {shape}")
+    if min(shape) < 0 or math.prod(shape) != found.size:
+        raise ValueError(f"{bytes(name).decode()} holds {found.size} values for the shape {shape}")
     return {bytes(name).decode(): found.reshape(shape, order="F")}
 
 

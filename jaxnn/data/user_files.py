@@ -175,7 +175,7 @@ def _by_part(arrays: Mapping[str, Any]) -> dict[str, Examples]:
 
 
 _FORMATS: tuple[tuple[str, Reader], ...] = (
-    (r".*\.(csv|tsv|tab|data)(\.gz)?", readers.tables(readers.read_csv)),
+    (r".*\.(csv|tsv|tab|data|dat|tra|tes)(\.gz)?", readers.tables(readers.read_csv)),
     (r".*\.(parquet|pq)", readers.read_parquet),
     (r".*\.arff(\.gz)?", readers.tables(readers.read_arff)),
     (r".*\.(npz|mat)", _archives),
@@ -301,7 +301,8 @@ def _only(folder: Path, sources: Sequence[Source]) -> tuple[Source, list[str]]:
         why = "".join(f": {refusal(os.path.basename(file))}" for file in files[:1]).rstrip(": ")
         listed = f"; found {', '.join(files[:3])}{', ...' * (len(files) > 3)}{why}" if files else ""
         raise MissingDataError(f"{folder} holds no data set, expected {_EXPECTED}{listed}")
-    named = [source for source in sources if source.trains] or [*sources]
+    sets = [*filter(_is_no_text, sources)] or sources
+    named = [source for source in sets if source.trains] or [*sets]
     found = f"{folder} holds {len(named)} data sets: {short(' and '.join(map(name, named)), 300)}"
     expect(len(named) == 1, found, "one data set, or the path of one of the files")
     others = [name(source) for source in sources if source is not named[0]]
@@ -325,13 +326,22 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Source]:
-    """The data sets in a folder; without any, in the folders below, up to three levels deep."""
-    level = [folder]
+    """The data sets in a folder; without any, in the folders below, up to three levels deep.
+
+    A text, which may be notes, is a table where there is no other data set.
+    """
+    level, texts = [folder], []
     for _ in range(4):
-        if sources := [source for each in level for source in _sources_in(each)]:
-            return sources
+        sources = [source for each in level for source in _sources_in(each)]
+        if any(map(_is_no_text, sources)):
+            return texts + sources
+        texts += sources
         level = [path for each in level for path in _entries(each) if path.is_dir()][:1000]
-    return []
+    return texts
+
+
+def _is_no_text(source: Source) -> bool:
+    return source.files[0].suffix.lower() != ".txt"
 
 
 def _sources_in(folder: Path) -> list[Source]:
@@ -345,7 +355,7 @@ def _sources_in(folder: Path) -> list[Source]:
             groups.setdefault((reader, name), {}).setdefault(part, []).append(path)
     for (reader, _), parts in groups.items():
         sources.append(_grouped(reader, parts))
-    return sources or _pictures_in(folder)
+    return sources if any(map(_is_no_text, sources)) else sources + _pictures_in(folder)
 
 
 def _grouped(reader: Reader, parts: Mapping[str, list[Path]]) -> Source:
@@ -369,16 +379,28 @@ def _pictures_in(folder: Path) -> list[Source]:
     for path, images in below.items():
         if images and (part := _part_and_set(path.name)[0]):
             parts.setdefault(part, []).extend(images)
-    if "train" in parts:
-        return [_grouped(readers.read_pictures, parts)]
-    images = _classes_in(folder)
-    return [_grouped(readers.read_pictures, {"": images})] if images else []
+    if "train" not in parts:
+        parts = {"": _classes_in(folder)}
+    images = [path for some in parts.values() for path in some]
+    if not images:
+        return []
+    source = _grouped(readers.read_pictures, parts)
+    folders = dict.fromkeys(path.parent for path in images)
+    others = [path for each in folders for path in _entries(each) if not _is_picture(path)]
+    if others:
+        left = f"not read: {len(others)} files such as {others[0].name}, no PNG or JPEG"
+        source = source._replace(note="; ".join(filter(None, (source.note, left))))
+    return [source]
+
+
+def _is_picture(path: Path) -> bool:
+    return bool(_IMAGE.fullmatch(path.name))
 
 
 def _classes_in(folder: Path) -> list[Path]:
     """The images in the folders of a folder."""
     folders = [path for path in _entries(folder) if path.is_dir()]
-    return [image for each in folders for image in _entries(each) if _IMAGE.fullmatch(image.name)]
+    return [*filter(_is_picture, (path for each in folders for path in _entries(each)))]
 
 
 # Files of four arrays.

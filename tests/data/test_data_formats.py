@@ -261,6 +261,13 @@ def test_a_column_that_numbers_the_rows_is_no_input(tmp_path, caplog, name, star
     assert f"without the column {name!r}, which numbers the rows" in caplog.text
 
 
+def test_a_text_beside_a_table_is_no_second_data_set(tmp_path, caplog):
+    (tmp_path / "iris.csv").write_text(FLOWERS)
+    (tmp_path / "notes.txt").write_text("measured by hand\nin the garden\n")
+    assert load(tmp_path).train.inputs.shape == (3, 4)
+    assert "not read: notes.txt" in caplog.text
+
+
 def test_shards_are_read_one_after_another(tmp_path, arrays):
     for i, rows in enumerate((slice(25), slice(25, N))):
         table = frame(arrays["train_images"][rows], arrays["train_labels"][rows])
@@ -569,6 +576,15 @@ def test_images_of_classes_without_parts_are_divided(tmp_path, arrays):
     assert splits.train.names == ()
 
 
+def test_files_of_another_kind_among_images_are_said(tmp_path, caplog):
+    for i in range(4):
+        save(tmp_path / "ab"[i % 2] / f"{i}.png", np.full((4, 4), 60 * i + 75, np.uint8))
+    (tmp_path / "b" / "5.webp").write_bytes(b"RIFF")
+    (tmp_path / "notes.txt").write_text("of the images")
+    load(tmp_path)
+    assert "not read: 1 files such as 5.webp, no PNG or JPEG" in caplog.text
+
+
 @pytest.mark.parametrize("quality", [95, 60])
 def test_a_jpeg_has_the_pixels_that_pillow_decodes(tmp_path, arrays, quality):
     for i, image in enumerate(arrays["train_images"][:10]):
@@ -661,6 +677,14 @@ def hugging_face(path, images, labels, names=None):
         info = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
     pyarrow.parquet.write_table(table, path)
+
+
+def test_a_test_file_of_hugging_face_without_images_is_one_clear_line(tmp_path, arrays):
+    path = tmp_path / "train.parquet"
+    hugging_face(path, arrays["train_images"], arrays["train_labels"])
+    pd.DataFrame({"label": [0, 1]}).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"test.parquet has other columns, expected those of"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("names", [None, ["ant", "cat", "bee", "dog"]])
