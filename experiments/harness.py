@@ -66,8 +66,12 @@ class Run:
         self._printing: list[Callable[[], object]] = []
         self._drawing: list[Callable[[], Mapping[str, Figure]]] = []
 
-    def load(self, *, regression: bool = False) -> Splits:
+    def load(self, *, regression: bool = False, flatten: bool = True) -> Splits:
         """The data set of the flags --dataset, --label and --data-dir, downloaded if necessary.
+
+        Args:
+          regression: whether the experiment takes real targets; else classes.
+          flatten: whether every example is a row; else images are [N, H, W, C].
 
         Raises:
           ValueError: real targets for an experiment on classes.
@@ -79,6 +83,7 @@ class Run:
                 self.config.data_dir,
                 label=self.config.label,
                 regression=regression or None,
+                flatten=flatten,
                 progress=downloaded.report,
             )
         if not regression and splits.train.targets.dtype.kind == "f":
