@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import os
 import struct
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -660,8 +662,8 @@ def test_an_image_cut_short_is_named(tmp_path):
 
 def test_an_image_that_claims_many_pixels_is_refused(tmp_path):
     for name in "ab":
-        save(tmp_path / name / "0.png", np.zeros((9000, 9000), np.uint8))
-    with pytest.raises(DataError, match=r"2 images of \(9000, 9000, 1\) take \d+ bytes, expected"):
+        save(tmp_path / name / "0.png", np.zeros((7000, 7000), np.uint8))
+    with pytest.raises(DataError, match=r"2 images of \(7000, 7000, 1\) take \d+ bytes, expected"):
         load(tmp_path)
 
 
@@ -696,6 +698,73 @@ def test_images_of_hugging_face_are_read(tmp_path, arrays, names):
     assert_holds(load(tmp_path), arrays, names=tuple(names or ()))
 
 
+# Packages, and files that are none.
+
+
+def a_file(path: Path) -> Path:
+    """A small data set of the format that the suffix names."""
+    table = pd.DataFrame({"a": np.linspace(0, 1, 10), "label": [0, 1] * 5})
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    elif path.suffix == ".arff":
+        rows = "\n".join(f"{a},{b}" for a, b in table.to_numpy())
+        path.write_text(f"@relation r\n@attribute a real\n@attribute label real\n@data\n{rows}")
+    elif path.suffix == ".svm":
+        path.write_text("".join(f"{b:.0f} 1:{a}\n" for a, b in table.to_numpy()))
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {"x": table[["a"]].to_numpy(), "y": table["label"].to_numpy()})
+    else:
+        for i in range(4):
+            save(path.with_name("ab"[i % 2]) / f"{i}.png", np.full((4, 4), 60 * i + 75, np.uint8))
+        return path.parent
+    return path
+
+
+PACKAGES = {
+    ".csv": "pyarrow",
+    ".parquet": "pyarrow",
+    ".arff": "scipy",
+    ".svm": "sklearn",
+    "": "PIL",
+}
+
+
+@pytest.mark.parametrize(("suffix", "package"), PACKAGES.items())
+def test_a_missing_package_is_a_line_with_the_command(tmp_path, monkeypatch, suffix, package):
+    path = a_file(tmp_path / f"t{suffix}")
+    assert len(load(path).train.targets) > 1
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"{package} is not installed, expected the extra 'data': pip install 'jaxnn-b"
+    with pytest.raises(ModuleNotFoundError, match=message):
+        load(path)
+
+
+def test_a_set_of_scikit_learn_without_scikit_learn_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingDataError, match=r"iris is part of .*'jaxnn-basics\[data\]'"):
+        load("iris")
+
+
+@pytest.mark.parametrize("replace", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arff", ".svm", ".mat", ".npz"])
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path, suffix, replace):
+    replace(tmp_path / f"t{suffix}")
+    for path in (tmp_path, tmp_path / f"t{suffix}"):
+        with pytest.raises(DataError, match="regular file") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arff", ".svm", ".mat"])
+def test_a_name_in_upper_case_is_the_same_format(tmp_path, suffix):
+    path = a_file(tmp_path / f"t{suffix}")
+    expected = load(path)
+    found = load(path.rename(tmp_path / f"T{suffix.upper()}"))
+    np.testing.assert_array_equal(found.train.inputs, expected.train.inputs)
+
+
 # Shapes.
 
 
@@ -723,10 +792,9 @@ def test_digits_keep_their_shape_on_request():
     np.testing.assert_array_equal(train.inputs.reshape(1437, 64), load("digits").train.inputs)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_the_named_images_keep_their_shape_on_request(real_data, name):
-    rows = load(name, real_data, download=False)
-    images = load(name, real_data, flatten=False, download=False)
+def test_the_named_images_keep_their_shape_on_request(real_data):
+    rows = load("mnist", real_data, download=False)
+    images = load("mnist", real_data, flatten=False, download=False)
     assert images.train.inputs.shape == (60000, 28, 28, 1)
     np.testing.assert_array_equal(images.test.inputs.reshape(10000, 784), rows.test.inputs)
 
