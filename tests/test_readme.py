@@ -1,18 +1,24 @@
 """Every page of the repository: its examples run and print what the page prints, its links lead."""
 
 import contextlib
+import functools
+import importlib.util
 import io
 import os
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import jaxnn.search
+from jaxnn import Data
+from jaxnn.search import Task, fixed, uniform
 from jaxnn.verify.claims import KINDS
 from jaxnn.verify.verdict import CODES, VERDICTS
 
@@ -130,10 +136,78 @@ def fractions(line: str) -> list[float]:
     return [float(text.replace(",", "")) for text in NUMBER.findall(line)]
 
 
+class StandIn(types.ModuleType):
+    """A package of a dashboard that is not installed: every call is kept with its arguments."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.calls: list[tuple[str, tuple, dict]] = []
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return functools.partial(self._call, name)
+
+    def _call(self, name: str, *arguments, **options):
+        self.calls.append((name, arguments, options))
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    @property
+    def info(self):
+        return types.SimpleNamespace(run_id=str(len(self.calls)))
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Packages of dashboards, where they are not installed."""
+    made = {name: StandIn(name) for name in ("mlflow", "tensorboardX")}
+    for name, module in made.items():
+        if importlib.util.find_spec(name) is None:
+            monkeypatch.setitem(sys.modules, name, module)
+    return made
+
+
+def test_dashboards_get_every_score_of_every_trial(tmp_path, stand_ins):
+    """Whether the packages are installed or not: stand-ins hear the calls of the page."""
+    rng = np.random.default_rng(0)
+    names: dict[str, Any] = {
+        "task": Task(Data(rng.random((24, 4)), np.arange(24) % 2), epochs=3),
+        "space": {"learning_rate": uniform(0.1, 1.0), "batch_size": fixed(5)},
+        "search": jaxnn.search.search,
+        "random": jaxnn.search.random,
+        "key": 0,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in stand_ins.items():
+            patch.setitem(sys.modules, name, module)
+        for block in blocks("jaxnn/search/README.md"):
+            if "callback=" in block.text and block.language == "python":
+                with contextlib.chdir(tmp_path):
+                    exec(block.text, names)
+                assert len([line for line in block.text.splitlines() if line]) <= 16
+    board = [arguments for name, arguments, _ in stand_ins["tensorboardX"].calls if "add" in name]
+    calls = stand_ins["mlflow"].calls
+    flow = [(*arguments, options["step"]) for n, arguments, options in calls if n == "log_metric"]
+    assert len(board) == len(flow) == 4 * 3 * 2  # trials, evaluations, loss and error
+    assert [(f"validation/{name}", *rest) for name, *rest in flow] == board
+    configs = [arguments[0] for name, arguments, _ in calls if name == "log_params"]
+    result = names["search"](names["task"], names["space"], method=names["random"](4), key=0)
+    curves = result.curves
+    assert configs == [curves[number].trial.config for number in range(4)]
+    losses = [value for name, value, step in flow if (name, step) == ("loss", 3)]
+    assert losses == [curves[number].means["loss"][-1] for number in range(4)]
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language in ("python", "sh") for b in blocks(page))]
 )
-def test_every_block_of_a_page_runs_and_prints_as_the_page_says(page, tmp_path):
+def test_every_block_of_a_page_runs_and_prints_as_the_page_says(page, tmp_path, stand_ins):
     for block, printed in run(page, tmp_path):
         if block.printed is not None:
             assert_printed(printed, block.printed)

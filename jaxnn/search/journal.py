@@ -194,7 +194,7 @@ class Journal:
 
     @property
     def earlier(self) -> list[Record]:
-        """The records of a smaller search, which this search goes on with; its question first."""
+        """The records of the smaller search in the folder, the question first."""
         before = [{"search": self._first}, *self.records][: self._since]
         asked = [place for place, record in enumerate(before) if "search" in record]
         return before[asked[-1] :] if asked else []

@@ -6,8 +6,8 @@ resumed search repeats the uninterrupted search: the method starts again, segmen
 checkpoint are read from the journal, and later segments train again and must give the bits in the
 journal.
 
-A search that goes on with more trials, seeds or epochs trains the missing members alone: scores and
-states of the others are those of the smaller search, whose blocks had the same size.
+A search that goes on with more trials, seeds or epochs trains the missing members alone: the
+smaller search has the scores and states of the other members, trained in blocks of the same size.
 """
 
 import json
@@ -322,8 +322,9 @@ class Loop:
         if read:
             return
         due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
-        self._stopping = distributed.agree(self.stop())
-        if self._stopping or distributed.agree(due):
+        stop, due = distributed.from_first(lambda: bytes([self.stop(), due]))
+        self._stopping = bool(stop)
+        if stop or due:
             self._save()
 
     def _schema(self, number: int, bucket: Bucket) -> dict[str, Any]:

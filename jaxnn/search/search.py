@@ -133,7 +133,7 @@ def search(
         training since the last checkpoint.
       timeout: seconds after which the search ends, at the end of the evaluation in progress.
       enqueue: configurations to train first, besides those of the method.
-      warm_start: the folder of another search, whose scores ``optuna`` begins with.
+      warm_start: the folder of another search; ``optuna`` begins with the scores of the search.
       callback: called with every ``Evaluation``, those read from the folder included; process 0.
 
     Returns:

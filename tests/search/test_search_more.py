@@ -34,6 +34,7 @@ def run(
         "key": KEY,
         "seeds": seeds,
         "checkpoint_seconds": 0,
+        "block_size": 4,  # for any number of devices
     }
     return s.search(**asked | changes, folder=folder)
 
@@ -102,6 +103,7 @@ def test_a_finished_search_goes_on_with_more_to_the_bits_of_asking_for_all_at_on
     assert missing <= work <= missing + 2  # the choice again, to another best evaluation
 
 
+@pytest.mark.slow
 def test_a_search_of_several_programs_goes_on(tmp_path):
     run(tmp_path, space=TWO)
     assert outcome(run(tmp_path, epochs=3, space=TWO)) == outcome(run(None, epochs=3, space=TWO))
@@ -145,7 +147,7 @@ def test_without_the_checkpoint_everything_trains_again_to_the_same_bits(tmp_pat
 
 @pytest.mark.parametrize(
     ("method", "larger"),
-    [(s.sobol(3), s.sobol(4)), (s.grid(), s.grid())],
+    [pytest.param(s.sobol(5), s.sobol(7), marks=pytest.mark.slow), (s.grid(), s.grid())],
     ids=["sobol", "grid"],
 )
 def test_other_methods_of_drawn_configurations_go_on(tmp_path, method, larger):
@@ -174,7 +176,7 @@ REFUSED = {
     ),
     "other blocks": (
         {"count": 2},
-        {"count": 40},
+        {"count": 9, "block_size": 8},
         r"block size is \d+, in the folder \d.*changes b",
     ),
 }
@@ -192,9 +194,9 @@ def test_what_is_no_continuation_is_refused_in_one_line(tmp_path, case):
 
 
 def test_the_block_size_of_the_folder_goes_on(tmp_path):
-    run(tmp_path / "more", 2, epochs=1)
+    run(tmp_path / "more", 2, epochs=1, block_size=None)
     with pytest.raises(s.RunFolderError, match=r"block_size=(\d+) goes on") as raised:
-        run(tmp_path / "more", 40, epochs=1)
+        run(tmp_path / "more", 40, epochs=1, block_size=None)
     size = int(re.findall(r"block_size=(\d+) goes on", str(raised.value))[0])
     grown = run(tmp_path / "more", 40, epochs=1, block_size=size)
     assert outcome(grown) == outcome(run(None, 40, epochs=1, block_size=size))
@@ -426,6 +428,7 @@ class TestLoaded:
         assert jax.tree.structure(loaded.params) == jax.tree.structure(result.params)
         jax.tree.map(np.testing.assert_array_equal, loaded.params, result.params)
 
+    @pytest.mark.slow
     def test_what_is_written_is_what_the_search_writes(self, tmp_path):
         result = run(tmp_path / "run")
         loaded = s.Result.load(tmp_path / "run")
@@ -479,10 +482,7 @@ class TestLoaded:
 
 @pytest.fixture(scope="module")
 def halved():
-    space = TWO | {
-        "optimizer": s.choice("sgd", "momentum"),
-        "momentum": s.conditional(s.uniform(0.5, 0.9), optimizer="momentum"),
-    }
+    space = TWO | {"momentum": s.conditional(s.uniform(0.5, 0.9), hidden=((6,),))}
     return run(None, method=s.successive_halving(9), epochs=3, space=space)
 
 

@@ -111,7 +111,7 @@ def beginning(
     Args:
       method: the rest of the search; its trials are numbered after the given configurations.
       configs: in the values of the space.
-      known: configurations and scores that a method which ``learns`` begins with.
+      known: configurations with scores, for a method that ``learns``.
     """
 
     def work(space: Space, evaluations: int) -> int:
