@@ -23,17 +23,21 @@ def shuffle_key(key: Key) -> Array:
     return jax.random.bits(key, (_ROUNDS,), jnp.uint32)
 
 
-def minibatch_indices(shuffle: Array, iteration: Array, batch_size: int, n: int) -> Array:
+def minibatch_indices(
+    shuffle: Array, iteration: Array, batch_size: int, n: int | Array, grid: Array | None = None
+) -> Array:
     """The examples of minibatch number ``iteration``: indices below n, int32 [B].
 
     Minibatches are consecutive pieces of the sequence of all epochs. A minibatch may contain the
     end of an epoch and the beginning of the next, so every example is visited exactly once per
-    epoch whether or not the batch size divides n. ``shuffle`` is from ``shuffle_key``.
+    epoch whether or not the batch size divides n. ``shuffle`` is from ``shuffle_key``. A traced n
+    comes with the array of ``permutation_grid``.
     """
     first = jnp.asarray(iteration, jnp.uint32) * jnp.uint32(batch_size)
     position = first + jnp.arange(batch_size, dtype=jnp.uint32)
     epoch, place = position // jnp.uint32(n), position % jnp.uint32(n)
-    return permutation(shuffle[:, None] + epoch * jnp.uint32(_GOLDEN), place, n).astype(jnp.int32)
+    keys = shuffle[:, None] + epoch * jnp.uint32(_GOLDEN)
+    return permutation(keys, place, n, grid).astype(jnp.int32)
 
 
 def take(data: Data, indices: Array) -> Batch:
@@ -70,7 +74,7 @@ def as_float(inputs: Array, data: Data) -> Array:
     return scaled if data.shift is None else scaled + jnp.asarray(data.shift, dtype)
 
 
-def permutation(keys: Array, place: Array, n: int) -> Array:
+def permutation(keys: Array, place: Array, n: int | Array, grid: Array | None = None) -> Array:
     """The images of places under a keyed pseudorandom permutation of 0 .. n-1.
 
     A generalised Feistel network (Black and Rogaway, 2002): places are pairs (l, r) on a
@@ -83,8 +87,9 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
       keys: one uint32 per round, [rounds, ...], broadcast against place.
       place: uint32 [...], each below n, as the images.
       n: the size of the permuted set.
+      grid: the array of ``permutation_grid(n)`` for a traced n, with the same images.
     """
-    rows, columns = _grid(n)
+    rows, columns = permutation_grid(int(n)) if grid is None else grid
 
     def walk(place: Array) -> Array:
         left, right = place % rows, place // rows
@@ -96,12 +101,12 @@ def permutation(keys: Array, place: Array, n: int) -> Array:
     def walk_on(place: Array) -> Array:
         return jnp.where(place < n, place, walk(place))
 
-    if rows * columns == n:
+    if grid is None and rows * columns == n:
         return walk(place)
     return jax.lax.while_loop(lambda place: jnp.any(place >= n), walk_on, walk(place))
 
 
-def _grid(n: int) -> tuple[int, int]:
+def permutation_grid(n: int) -> tuple[int, int]:
     """The sides of a near-square grid for n places: divisors of n where n has suitable divisors."""
     side = math.isqrt(n)
     divisor = next(d for d in range(side, 0, -1) if n % d == 0)

@@ -48,7 +48,15 @@ def _are_texts(value: Any) -> bool:
     return type(value) is list and all(isinstance(entry, str) for entry in value)
 
 
-_FACTORS = Check("numbers", lambda v: not misfit(v if type(v) is list else [v], [NUMBER], ""))
+def _are_factors(value: Any) -> bool:
+    """Whether a number, or a list of numbers; or lists of one shape, of several models."""
+    if type(value) is not list or not any(type(entry) is list for entry in value):
+        return not misfit(value if type(value) is list else [value], [NUMBER], "")
+    alike = all(type(entry) is list and len(entry) == len(value[0]) for entry in value)
+    return alike and all(map(_are_factors, value))
+
+
+_FACTORS = Check("numbers", _are_factors)
 _SCHEMA = {
     "model": {"kind": Check("a kind of model", lambda v: v in ("mlp", "other"))},
     "loss": Check(f"null or one of {sorted(LOSSES)}", lambda v: v is None or v in [*LOSSES]),
@@ -73,7 +81,8 @@ class SavedModel:
       model: sizes and activation; or the model given to ``load_model``.
       params: leaves [R, ...].
       loss: the name of the loss; None for a custom loss.
-      scale: the network sees inputs * scale + shift.
+      scale: the network sees inputs * scale + shift: a number or [in]; [R, in] of models with a
+        standardisation each.
       about: notes given to ``save_model``, such as hyperparameters; "inputs", the "low" and "high"
         of the training inputs, lets the model refuse inputs in another unit.
       shift: None adds nothing.
@@ -176,8 +185,10 @@ class SavedModel:
                 f"{ends[0]:g}..{ends[-1]:g}"
             )
         params = jax.tree.map(lambda leaf: leaf[replicate], self.params)
+        factors: tuple[Any, Any] = self.scale, self.shift
+        scale, shift = (x[replicate] if np.ndim(x) == inputs.ndim else x for x in factors)
         return map_blocks(
-            lambda block: program(self.model, params, block, self.scale, self.shift),
+            lambda block: program(self.model, params, block, scale, shift),
             inputs,
             fill=True,
         )
@@ -225,7 +236,8 @@ def save_model(
       params: parameters of a single model, or of R models, leaves [R, ...], or ``Variables``.
       scale: the factor of the training inputs, a number or [in].
       about: notes, such as hyperparameters.
-      data: the training examples, in place of the scale: scale, shift and names are saved, the
+      data: the training examples, in place of the scale: scale, shift ([R, in] for R models that
+        have a standardisation each) and names are saved, the
         shape of an example, and the range of the inputs. Needed for a module of Flax or Equinox.
 
     Raises:
@@ -326,7 +338,8 @@ def load_model(folder: Path | str, model: Any = None) -> SavedModel:
     sizes, scale = manifest["model"]["sizes"], np.asarray(manifest["scale"])
     shapes = [np.shape(arrays.get(f"params[{i}].weight", ()))[1:] for i in range(len(sizes) - 1)]
     floating = all(jnp.issubdtype(array.dtype, jnp.floating) for array in arrays.values())
-    scaled = {scale.shape, np.shape(manifest.get("shift") or 0.0)} <= {(), (sizes[0],)}
+    each = (), (sizes[0],), (manifest["replicates"], sizes[0])
+    scaled = {scale.shape, np.shape(manifest.get("shift") or 0.0)} <= {*each}
     if not (floating and scaled and shapes == [*zip(sizes[1:], sizes, strict=False)]):
         raise DamagedFileError(
             f"{Path(folder) / MODEL} is damaged: the sizes are {files.short(str(sizes))}, expected "

@@ -80,6 +80,14 @@ class Withheld(NamedTuple):
     count: int = 0  # static
 
 
+class Rows(NamedTuple):
+    """The examples to train on, by their rows; all traced."""
+
+    index: Any  # [n] int32, filled up behind the first ``count``
+    count: Any  # [] int32
+    grid: Any  # [2] uint32, of ``permutation_grid(count)``
+
+
 class Layout(NamedTuple):
     """The layout of a program on devices and in memory; populations choose one for speed."""
 
@@ -253,9 +261,15 @@ def _checked_step(
 
 @partial(jax.jit, static_argnames=("spec", "layout"))
 def _step(
-    spec: Spec, hyper: Any, state: State, batch: Batch, layout: Layout, key: Key | None = None
+    spec: Spec,
+    hyper: Any,
+    state: State,
+    batch: Batch,
+    layout: Layout,
+    key: Key | None = None,
+    scheduled: Array | None = None,
 ) -> tuple[State, Array]:
-    """``train_step`` without the checks."""
+    """``train_step`` without the checks; scheduled: the iteration of the schedule, if another."""
     import optax
 
     before, variables = _trained(state.params), state.params
@@ -271,7 +285,8 @@ def _step(
     if getattr(hyper, "clip", None) is not None:
         clip = optax.clip_by_global_norm(hyper.clip)
         gradient, _ = clip.update(gradient, optax.EmptyState())
-    optimizer = optimizer_at(spec, hyper, state.iteration)
+    scheduled = state.iteration if scheduled is None else scheduled
+    optimizer = optimizer_at(spec, hyper, scheduled)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, before)
     params: Any = optax.apply_updates(before, updates)
     params = params if before is variables else Variables(params, statistics)
@@ -518,40 +533,53 @@ def advance(
     state: State,
     steps: ArrayLike,
     data: Data,
-    withheld: Withheld,
+    part: Withheld | Rows,
     layout: Layout,
+    horizon: Array | None = None,
 ) -> State:
-    """``run`` piece by piece: a traced number of updates, without the withheld examples.
+    """``run`` piece by piece: a traced number of updates, on a part of the examples.
 
     A state of iteration 0 is drawn first; only the shapes of the given state count. No bit of the
-    result depends on the division of the updates into calls, which share a key.
+    result depends on the division of the updates into calls, which share a key. A schedule is
+    stretched from the steps of the spec to ``horizon``, the traced number of updates in all.
     """
-    draw, step = _start_and_step(spec, hyper, key, data, withheld, layout)
+    draw, step = _start_and_step(spec, hyper, key, data, part, layout, horizon)
     state = jax.lax.cond(state.iteration == 0, draw, lambda: state)
     return jax.lax.fori_loop(0, steps, lambda _, state: step(state), state)
 
 
 def _start_and_step(
-    spec: Spec, hyper: Any, key: Key, data: Data, withheld: Withheld, layout: Layout
+    spec: Spec,
+    hyper: Any,
+    key: Key,
+    data: Data,
+    part: Withheld | Rows,
+    layout: Layout,
+    horizon: Array | None = None,
 ) -> tuple[Callable[[], State], Callable[[State], State]]:
     """The first state, and the update of a state by the minibatch of the state's iteration."""
     init_key, order_key = jax.random.split(key)
     shuffle = shuffle_key(order_key)
     noisy = "key" in keywords(spec.model.apply)
-    n = len(data.targets) - withheld.count
+    n, grid = len(data.targets) - part.count, None
+    if isinstance(part, Rows):
+        n, grid = jnp.uint32(part.count), part.grid
 
     def step(state: State) -> State:
-        indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n)
+        indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n, grid)
         if layout.batch_axis:
             share = spec.batch_size // jax.lax.axis_size(layout.batch_axis)
             first = jax.lax.axis_index(layout.batch_axis) * share
             indices = jax.lax.dynamic_slice_in_dim(indices, first, share)
-        if withheld.count:
-            indices += withheld.count * (indices >= withheld.first)
+        if isinstance(part, Rows):
+            indices = part.index[indices]
+        elif part.count:
+            indices += part.count * (indices >= part.first)
         noise = jax.random.fold_in(order_key, state.iteration) if noisy else None
         if noise is not None and layout.batch_axis:
             noise = jax.random.fold_in(noise, jax.lax.axis_index(layout.batch_axis))
-        return _step(spec, hyper, state, take(data, indices), layout, noise)[0]
+        scheduled = None if horizon is None else state.iteration * (spec.steps / horizon)
+        return _step(spec, hyper, state, take(data, indices), layout, noise, scheduled)[0]
 
     return partial(init_state, spec, hyper, init_key), step
 

@@ -25,7 +25,7 @@ from jaxnn.search.space import (
     log_uniform,
     uniform,
 )
-from jaxnn.search.task import Task, folds, given, holdout
+from jaxnn.search.task import Task, folds, given, holdout, splits
 
 __all__ = [
     "AllDivergedError", "Best", "CorruptLogError", "Domain", "Evaluation", "FinalScores", "Method",
@@ -33,5 +33,5 @@ __all__ = [
     "ReproducibilityError", "Result", "Round", "RunFolderError", "Scores", "Space", "SpaceError",
     "Status", "Task", "Trial", "choice", "conditional", "fixed", "folds", "given", "grid",
     "holdout", "hyperband", "integer", "log_uniform", "optuna", "population_based", "random",
-    "search", "sobol", "successive_halving", "uniform",
+    "search", "sobol", "splits", "successive_halving", "uniform",
 ]  # fmt: skip

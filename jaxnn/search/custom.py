@@ -19,7 +19,7 @@ from jax.extend import core
 from jaxnn.minibatch import as_float
 from jaxnn.mlp import MLP
 from jaxnn.search.space import readable
-from jaxnn.search.task import traced_values
+from jaxnn.search.task import Task, traced_values
 from jaxnn.spec import Spec, optimizer_at
 from jaxnn.train import logits_of_one
 from jaxnn.types import Data, PyTree
@@ -28,22 +28,20 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+|\bid=\d+")
 _NAMES = ("name", "debug_info", "jaxpr_debug_info", "source_info", "callback")  # of no effect
 
 
-def digests(
-    specs: Iterable[Spec], model: Any, names: tuple[str, ...], data: Data
-) -> dict[str, str]:
+def digests(specs: Iterable[Spec], task: Task, names: tuple[str, ...]) -> dict[str, str]:
     """The digest of every function that no table of jaxnn has: ``{"loss my_module.hinge": ...}``.
 
     Args:
       specs: programs of a search.
-      model: the function that makes the models, or None for MLPs.
+      task: with the examples, and the function that makes the models, or None for MLPs.
       names: the traced names of the space.
-      data: examples.
     """
+    data = task.train
     found: dict[str, dict[Any, str]] = {}
     for spec in specs:
         activation = spec.model.activation if isinstance(spec.model, MLP) else None
         own = {  # with the other parts of a spec that enter the digest
-            "model": (model, spec.model),
+            "model": (task.model, spec.model),
             "loss": (spec.loss, spec.model),
             "activation": (activation, None),
             "optimizer": (spec.optimizer, spec.model),
@@ -53,11 +51,15 @@ def digests(
             if callable(function):
                 several = found.setdefault(f"{kind} {readable(function)}", {})
                 if (function, parts) not in several:
-                    several[function, parts] = _digest(kind, function, spec, names, data)
+                    several[function, parts] = _digest(
+                        kind, function, spec, names, data, task.hyper
+                    )
     return {name: _short(*sorted({*several.values()})) for name, several in sorted(found.items())}
 
 
-def _digest(kind: str, function: Any, spec: Spec, names: tuple[str, ...], data: Data) -> str:
+def _digest(
+    kind: str, function: Any, spec: Spec, names: tuple[str, ...], data: Data, made: Any
+) -> str:
     """The digest of a function of a program, for the shapes and types of the program."""
     if kind == "schedule":
         return program_digest(function(spec.steps), jnp.int32(0))
@@ -78,7 +80,7 @@ def _digest(kind: str, function: Any, spec: Spec, names: tuple[str, ...], data: 
         state = optimizer.init(params)
         return state, optimizer.update(params, state, params)
 
-    hyper = jax.tree.map(lambda column: column[0], traced_values(spec, names, [{}]))
+    hyper = jax.tree.map(lambda column: column[0], traced_values(spec, names, [{}], made))
     return program_digest(update, hyper, params)
 
 

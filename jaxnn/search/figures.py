@@ -86,7 +86,7 @@ def learning_curves(result: "Result") -> Figure:
 
     The curve of a copy, in population-based training, begins with the curves of its ancestors.
     """
-    measure, percent = result.task.measure, " %" if result.task.measure == "error" else ""
+    measure, percent = result.task.objective, " %" if result.task.objective == "error" else ""
     lines = {number: _whole_curve(result, number) for number in result.curves}
     means = {number: line.mean(axis=0) for number, line in lines.items()}
     epochs = np.arange(1, result.task.evaluations + 1) / result.task.evaluations_per_epoch
@@ -328,7 +328,7 @@ def importance(
 
 def _points(result: "Result") -> list[Point]:
     """All trials, in the order of their numbers."""
-    measure, chosen = result.task.measure, result.best.trial
+    measure, chosen = result.task.objective, result.best.trial
     limit = _FAR * result.curves[chosen].score(measure) or math.inf
     points = []
     for number, curve in sorted(result.curves.items()):
@@ -346,12 +346,12 @@ def _finite(points: Sequence[Point]) -> np.ndarray:
 
 def _unit(result: "Result") -> float:
     """The factor of shown scores: errors are in percent."""
-    return 100.0 if result.task.measure == "error" else 1.0
+    return 100.0 if result.task.objective == "error" else 1.0
 
 
 def _measure(result: "Result") -> str:
     """The minimised measure, with a unit."""
-    if result.task.measure == "error":
+    if result.task.objective == "error":
         return "validation error (%)"
     name = "loss" if "loss" in result.space.searched else result.loss_name
     nats = " (nats)" if name == "cross_entropy" else ""
@@ -361,7 +361,7 @@ def _measure(result: "Result") -> str:
 def _whole_curve(result: "Result", number: int) -> np.ndarray:
     """A trial's scores from the first evaluation on, with the scores of ancestors: [R, E]."""
     curve = result.curves[number]
-    values = _unit(result) * curve.values(result.task.measure).T
+    values = _unit(result) * curve.values(result.task.objective).T
     if curve.copied_from is None:
         return values
     return np.hstack([_whole_curve(result, curve.copied_from)[:, : curve.start], values])

@@ -55,8 +55,10 @@ _FIELDS = {
     "seconds": {"seconds": NUMBER},
     "test_scores": {
         "test_scores": {
-            **dict.fromkeys(("accuracy", "loss"), NUMBER),
-            **dict.fromkeys(("accuracy_interval", "loss_interval"), (NUMBER, NUMBER)),
+            "accuracy": Check("a number or null", lambda v: v is None or NUMBER.holds(v)),
+            "loss": NUMBER,
+            "accuracy_interval": Check("two numbers or null", lambda v: v is None or _is_pair(v)),
+            "loss_interval": (NUMBER, NUMBER),
             "accuracies": [NUMBER],
             "losses": [NUMBER],
             "retrained": Check("true or false", lambda v: type(v) is bool),
@@ -67,11 +69,17 @@ _FIELDS = {
 }
 """The schema of a record with a field: another program can write rows whose digests are right."""
 
+
+def _is_pair(value: Any) -> bool:
+    return not misfit(value, (NUMBER, NUMBER), "")
+
+
 _LAST_QUESTION = "(SELECT max(number) FROM records WHERE json_type(record, '$.search') = 'object')"
-_SCHEMA = (
+_RECORDS = (
     "CREATE TABLE records "
-    "(number INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL, digest TEXT NOT NULL)",
-    f"""CREATE VIEW curves AS
+    "(number INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL, digest TEXT NOT NULL)"
+)
+_CURVES = f"""CREATE VIEW curves AS
 SELECT trials.value AS trial, losses.key AS replicate,
   json_extract(record, '$.evaluation') AS evaluation,
   json_extract(losses.value, '$[' || trials.key || ']') AS loss,
@@ -79,8 +87,8 @@ SELECT trials.value AS trial, losses.key AS replicate,
   nullif(json_extract(record, '$.diverged_at[' || losses.key || '][' || trials.key || ']'),
     {NEVER}) AS diverged_at
 FROM records, json_each(record, '$.trials') AS trials, json_each(record, '$.loss') AS losses
-WHERE number > {_LAST_QUESTION} ORDER BY 1, 2, 3""",
-    f"""CREATE VIEW trials AS WITH
+WHERE number > {_LAST_QUESTION} ORDER BY 1, 2, 3"""
+_TRIALS = f"""CREATE VIEW trials AS WITH
 started AS (
   SELECT json_extract(value, '$.trial') AS trial, json_extract(value, '$.parent') AS copied_from,
     json_extract(value, '$.config') AS config, min(number)
@@ -99,8 +107,25 @@ ranked AS (
 SELECT started.trial, copied_from, config, evaluations, ranked.evaluation AS best_evaluation,
   ranked.loss, ranked.error, ended.diverged_at
 FROM started LEFT JOIN ended USING (trial) LEFT JOIN ranked
-  ON ranked.trial = started.trial AND place = 1 AND ended.diverged_at IS NULL ORDER BY 1""",
-)
+  ON ranked.trial = started.trial AND place = 1 AND ended.diverged_at IS NULL ORDER BY 1"""
+
+
+def _schema(question: Record) -> list[str]:
+    """The table and the views of a search, with a column for every metric."""
+    task, cells, costs = question.get("task", {}), [], []
+    metrics, maximised = (task.get(name, ()) for name in ("metrics", "maximised"))
+    for name in metrics:
+        place = f"'$.metrics.{name}[' || losses.key || '][' || trials.key || ']'"
+        cells.append(f"  json_extract(record, {place}) AS {name},\n")
+        sign = "-" if name in maximised else ""
+        costs.append(f" WHEN '{name}' THEN ifnull({sign}{name}, 9e999)")
+    curves = _CURVES.replace("  nullif(", f"{''.join(cells)}  nullif(")
+    trials = _TRIALS.replace("THEN loss", f"THEN loss{''.join(costs)}")
+    means = "".join(f" avg({name}) AS {name}," for name in metrics)
+    trials = trials.replace("AS error,", f"AS error,{means}")
+    shown = "".join(f" ranked.{name}," for name in metrics)
+    return [_RECORDS, curves, trials.replace("ranked.error,", f"ranked.error,{shown}")]
+
 
 logger = logging.getLogger("jaxnn.search")
 
@@ -251,22 +276,28 @@ class Journal:
     def _found(self) -> list[bytes]:
         """All records, from a database that is read and not changed."""
         execute, schema = self._connected("BEGIN")
-        if schema != [(statement,) for statement in _SCHEMA]:
+        if schema[:1] != [(_RECORDS,)]:
             raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
-        return self._intact(execute)
+        records = self._intact(execute)
+        question = json.loads(records[0]).get("search", {})
+        if schema != [(statement,) for statement in _schema(question)]:
+            raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
+        return records
 
     def _locked(self) -> list[bytes]:
         """All records, from a database that is locked, intact and of the same search."""
         execute, schema = self._connected("BEGIN EXCLUSIVE")
+        expected = _schema(self._question)
         if not schema:
             if self._folder:
                 _refuse_others(self._folder)
-            for statement in _SCHEMA:
+            for statement in expected:
                 execute(statement)
             self._digest = ""
             self._insert({"search": self._question})
         execute("COMMIT")
-        if schema and schema != [(statement,) for statement in _SCHEMA]:
+        unknown = schema and schema != [(statement,) for statement in expected]
+        if unknown and [name for (name,) in schema[:1]] != [_RECORDS]:
             raise sqlite3.DatabaseError("unknown tables, or no search of this version of jaxnn")
         records = self._intact(execute)
         with decoding(f"{self._path} is damaged: record 1", CorruptLogError):
@@ -286,6 +317,8 @@ class Journal:
                 f"{self._folder} holds another search: {said}; expected the same search or another "
                 "folder"
             )
+        if unknown:
+            raise sqlite3.DatabaseError("unknown views")
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA journal_mode=WAL")
         return records

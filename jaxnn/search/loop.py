@@ -34,10 +34,8 @@ from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Task
 from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER, Metrics, no_scores
+from jaxnn.train import NEVER, ExtendedMetrics, Metrics, no_scores
 from jaxnn.types import PyTree
-
-_SCORES = "loss", "error"
 
 Keep = Callable[[Mapping[int, Curve]], set[int]]
 """From the curves of finished trials to the candidates for the choice."""
@@ -48,7 +46,7 @@ class Status(NamedTuple):
 
     done: float  # evaluations, summed over trials
     total: int  # the most evaluations, summed over trials
-    best: float  # the lowest mean score so far; inf before the first
+    best: float  # the best mean score so far; inf before the first, of a greatest score -inf
     diverged: int  # trials
     programs: int  # so far
     read: int  # evaluations among ``done`` that were read from the journal, not trained
@@ -90,7 +88,9 @@ class Earlier(NamedTuple):
     @classmethod
     def of(cls, records: list[Record], folds: int) -> "Earlier":
         """The search with some records, the question first."""
-        curves = {_name(c.trial.config): c for c in recorded_curves(records).values()}
+        task = records[0]["search"]["task"]
+        found = recorded_curves(records, task).values()
+        curves = {_name(curve.trial.config): curve for curve in found}
         (until,) = {curve.evaluations[-1] for curve in curves.values()}
         return cls(curves, until, records[0]["search"]["seeds"] * folds)
 
@@ -130,7 +130,7 @@ class Loop:
         self._programs: set[Program] = set()
         self._compile_seconds: list[float] = []
         self._segment = 0
-        self._status = Status(0, 0, math.inf, 0, 0, 0)
+        self._status = Status(0, 0, self.task.natural(math.inf), 0, 0, 0)
         self._restored, self._arrays = self.journal.restore()
         self._saved, self._saved_at = self._restored, time.monotonic()
 
@@ -189,8 +189,8 @@ class Loop:
                 self._run_segment(number, self._buckets[name])
         curves = {trial.number: self._curves[trial.number] for trial in current.trials}
         return Scores(
-            {number: curve.score(self.task.measure) for number, curve in curves.items()},
-            {number: curve.last(self.task.measure) for number, curve in curves.items()},
+            {number: curve.score(self.task.objective) for number, curve in curves.items()},
+            {number: curve.last(self.task.objective) for number, curve in curves.items()},
         )
 
     def _check(self, number: int, until: int, by_name: Mapping[str, list[Trial]]) -> None:
@@ -260,6 +260,15 @@ class Loop:
         examples = self.trainer.arranged.trained_on
         return evaluation and self.task.iteration(evaluation, spec.batch_size, examples)
 
+    def _moments(self, evaluation: int, spec: Spec) -> int | np.ndarray:
+        """The number of updates before an evaluation; of each fold, for splits of unequal sizes."""
+        arranged = self.trainer.arranged
+        if arranged.by_fold.rows is None:
+            return self._iteration(evaluation, spec)
+        sizes = arranged.sizes if evaluation else [0]
+        ends = [self.task.iteration(evaluation, spec.batch_size, n) for n in sizes if n]
+        return np.array(ends or 0)
+
     def _begin_bucket(self, name: str, label: str, program: Program, trials: list[Trial]) -> None:
         """A bucket of new trials, or of copies of the last round's rows."""
         source, members = self._buckets.get(name), None
@@ -271,7 +280,8 @@ class Loop:
         start, size = source.evaluation if source else 0, parameter_count(program.spec)
         self._buckets[name] = Bucket(label, program, trials, start, members)
         for trial in trials:
-            self._curves.setdefault(trial.number, Curve(trial, trial.parent, start, size))
+            curve = Curve(trial, trial.parent, start, size, greater=self.task.greater)
+            self._curves.setdefault(trial.number, curve)
 
     @property
     def _replaying(self) -> bool:
@@ -313,7 +323,7 @@ class Loop:
         curves = self._curves.values()
         self._status = self._status._replace(
             done=self._status.done + len(bucket.trials),
-            best=min(curve.score(self.task.measure) for curve in curves),
+            best=self.task.natural(min(curve.score(self.task.objective) for curve in curves)),
             diverged=sum(curve.diverged for curve in curves),
             programs=len(self._programs),
             read=self._status.read + read,
@@ -342,14 +352,23 @@ class Loop:
             **{name: Check(str(value), partial(eq, value)) for name, value in known.items()},
             "seconds": NUMBER,
             "diverged_at": ((moment,) * trials,) * replicates,
-            **dict.fromkeys(_SCORES, ((score,) * trials,) * replicates),
+            **self._scores(bucket, ((score,) * trials,) * replicates),
         }
+
+    def _scores(self, bucket: Bucket, value: Any) -> dict[str, Any]:
+        """A value for every score in the record of a segment; metrics are under "metrics"."""
+        zero = no_scores(bucket.program.spec)
+        found = dict.fromkeys(Metrics(zero.loss, zero.error).by_name(), value)
+        if isinstance(zero, ExtendedMetrics):
+            found["metrics"] = dict.fromkeys(zero.others, value)
+        return found
 
     def _train(self, number: int, bucket: Bucket) -> Record:
         """The record of a segment: the metrics [R, K]; None for diverged replicates."""
         assert bucket.members is not None
         evaluation, spec = bucket.evaluation + 1, bucket.program.spec
-        start, stop = (self._iteration(e, spec) for e in (bucket.evaluation, evaluation))
+        ends = bucket.evaluation, evaluation, self.task.evaluations
+        start, stop, horizon = (self._moments(e, spec) for e in ends)
 
         def report(share: float) -> None:
             if share < 1:
@@ -358,10 +377,10 @@ class Loop:
 
         began = time.perf_counter()
         configs = [trial.config for trial in bucket.trials]
+        work = bucket.program, configs, bucket.members, start, stop, report, horizon
         if self._known(bucket):
-            metrics = self._train_rest(bucket, configs, start, stop)
+            metrics = self._train_rest(bucket, configs, start, stop, horizon)
         else:
-            work = bucket.program, configs, bucket.members, start, stop, report
             metrics = self.trainer.advance(*work)
         record = {
             "segment": self._segment,
@@ -371,16 +390,21 @@ class Loop:
             "diverged_at": bucket.members.diverged_at.tolist(),
             "seconds": time.perf_counter() - began,
         }
+        others = {"metrics": {}} if isinstance(metrics, ExtendedMetrics) else {}
+        record |= others
         for name, values in metrics.by_name().items():
             diverged = (bucket.members.diverged_at != NEVER) | ~np.isfinite(values)
-            record[name] = np.ma.array(values, mask=diverged).tolist()
+            place = record if name in Metrics._fields else others["metrics"]
+            place[name] = np.ma.array(values, mask=diverged).tolist()
         return record
 
     def _known(self, bucket: Bucket) -> list[int]:
         """The rows of a bucket that the smaller search has trained further than the bucket."""
         return [row for row, t in enumerate(bucket.trials) if t.number in self._states]
 
-    def _train_rest(self, bucket: Bucket, configs: list[Config], start: int, stop: int) -> Metrics:
+    def _train_rest(
+        self, bucket: Bucket, configs: list[Config], start: Any, stop: Any, horizon: Any
+    ) -> Metrics | ExtendedMetrics:
         """Trains the members of a bucket that the smaller search has not, and takes the others."""
         assert self._earlier
         assert bucket.members is not None
@@ -394,7 +418,7 @@ class Loop:
                 continue
             part = jax.tree.map(lambda x, r=replicates, some=some: x[r][:, some], members)
             work = bucket.program, [configs[row] for row in some], part, start, stop
-            found = trainer.advance(*work, lambda _: None)
+            found = trainer.advance(*work, lambda _: None, horizon)
             part = trainer.gather(bucket.program, part)
             _put((members, metrics), (part, found), replicates, some)
         for row in known:
@@ -443,11 +467,12 @@ class Loop:
     def _trained_again(self, bucket: Bucket, trial: Trial, trainer: Trainer) -> PyTree:
         """The parameters of a trial at the best evaluation, leaves [R, 1, ...]."""
         curve, spec = self._curves[trial.number], bucket.program.spec
-        best, members = curve.evaluations[curve.best(self.task.measure)], trainer.empty(spec, 1)
-        ends = [self._iteration(evaluation, spec) for evaluation in range(best + 1)]
+        best, members = curve.evaluations[curve.best(self.task.objective)], trainer.empty(spec, 1)
+        ends = [self._moments(evaluation, spec) for evaluation in range(best + 1)]
+        horizon = self._moments(self.task.evaluations, spec)
         for start, stop in pairwise(ends):
             work = bucket.program, [trial.config], members, start, stop
-            trainer.advance(*work, lambda _: None)
+            trainer.advance(*work, lambda _: None, horizon)
         return trainer.gather(bucket.program, members).params
 
     def _is_moved(self, number: int) -> bool:
@@ -456,7 +481,7 @@ class Loop:
         More seeds may move the best evaluation; or an earlier step to more seeds has moved it.
         """
         assert self._earlier
-        now, measure = self._curves[number], self.task.measure
+        now, measure = self._curves[number], self.task.objective
         old = self._earlier.curves[_name(now.trial.config)]
         best, before = (c.evaluations[c.best(measure)] for c in (now, old))
         return best < self._earlier.until and (best != before or number in self._inexact)
@@ -468,9 +493,9 @@ class Loop:
             bucket.trials, recorded_scores(record), strict=True
         ):
             curve = self._curves[trial.number]
-            before = curve.score(self.task.measure)
+            before = curve.score(self.task.objective)
             curve.add(metrics, diverged_at)
-            better.append(curve.last(self.task.measure) < before)
+            better.append(curve.last(self.task.objective) < before)
             if better[-1] and trial.number not in self._states:
                 self._inexact.discard(trial.number)
             if self.callback:

@@ -13,7 +13,7 @@ from jaxnn.search.task import spread_over
 
 if TYPE_CHECKING:
     from jaxnn.search.loop import Status
-    from jaxnn.search.result import Result, Row
+    from jaxnn.search.result import Best, Result, Row
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def reporting(
       progress: True shows a bar, or lines where there is no terminal; a function gets every
         ``Status``; None and False are silence.
       space: the searched space; the number of programs is printed at the start.
-      measure: the minimised measure, "error" or "loss".
+      measure: the score that chooses: "error", "loss" or the name of a metric.
       stream: default: standard error.
       clock: seconds.
 
@@ -60,7 +60,8 @@ def reporting(
 
 def _best_so_far(status: "Status", measure: str) -> str:
     """The best score and the number diverged: ``best accuracy 92.20%, 3 diverged``."""
-    best = f"accuracy {1 - status.best:.2%}" if measure == "error" else f"loss {status.best:.4f}"
+    shown = f"{measure} {status.best:.4f}"
+    best = f"accuracy {1 - status.best:.2%}" if measure == "error" else shown
     known = f"best {best}, " if math.isfinite(status.best) else ""
     return f"{known}{status.diverged} diverged"
 
@@ -99,7 +100,11 @@ def results(result: "Result") -> dict[str, Any]:
         "losses": f"{loss}_values",
     }
     tests = [
-        {names.get(name, name): plain(value) for name, value in scores._asdict().items()}
+        {
+            names.get(name, name): plain(v)
+            for name, v in scores._asdict().items()
+            if v not in (None, [])
+        }
         for scores in result.test_scores
     ]
     return {
@@ -107,8 +112,7 @@ def results(result: "Result") -> dict[str, Any]:
             "trial": best.trial,
             "config": readable(best.config),
             "epochs": best.epochs,
-            "validation_accuracy": best.validation_accuracy,
-            f"validation_{loss}": best.validation_loss,
+            **_by_shown_name(result, best),
             **({"stages": stages} if len(stages) > 1 else {}),
         },
         **({"test": {"reads": result.test_reads, **tests[0]}} if tests else {}),
@@ -121,7 +125,7 @@ def results(result: "Result") -> dict[str, Any]:
         "method": dict(result.method),
         "space": result.space.describe(),
         "validation": result.task.validation_split.describe(),
-        "measure": result.task.measure,
+        "measure": result.task.objective,
         "rule": result.rule,
         "standard_error": result.standard_error
         and {"value": result.standard_error, "spread": spread_over(result.task)},
@@ -130,6 +134,15 @@ def results(result: "Result") -> dict[str, Any]:
         "notes": result.notes,
         "warnings": warnings(result),
     }
+
+
+def _by_shown_name(result: "Result", best: "Best") -> "Row":
+    """The validation scores of the chosen trial."""
+    loss = {f"validation_{result.loss_name}": best.validation_loss}
+    metrics = {f"validation_{name}": value for name, value in best.validation_metrics.items()}
+    if result.task.regression:
+        return loss | metrics
+    return {"validation_accuracy": best.validation_accuracy} | loss | metrics
 
 
 INCOMPLETE = (
@@ -141,7 +154,11 @@ def warnings(result: "Result") -> list[str]:
     """A line if the search is incomplete, and one if the choice always says the commonest class."""
     lines = [] if result.complete else [INCOMPLETE]
     targets = result.validated
-    if targets is None or (targets.ndim == 1 and targets.dtype.kind == "f"):  # no classes
+    if (
+        targets is None
+        or result.task.regression
+        or (targets.ndim == 1 and targets.dtype.kind == "f")
+    ):  # no classes
         return lines
     chosen = {f"trial {result.best.trial}": result.best.validation_accuracy}
     return lines + no_better(chosen, targets, "validation")
@@ -149,21 +166,25 @@ def warnings(result: "Result") -> list[str]:
 
 def history(result: "Result") -> "list[Row]":
     """One row per trial, replicate and evaluation; None where a replicate has diverged."""
+    from jaxnn.search.result import shown_score
+
     task, rows = result.task, []
     for number, curve in sorted(result.curves.items()):
         batch_size = curve.trial.config.get("batch_size", BATCH_SIZE)
-        accuracy, loss = 1 - curve.values("error"), curve.values("loss")  # [evaluations, R]
-        for replicate in range(accuracy.shape[1]):
+        scores = {
+            f"validation_{name}": shown_score(curve, key) for key, name in task.shown.items()
+        }  # [evaluations, R] each
+        for replicate in range(curve.values("loss").shape[1]):
             seed, fold = divmod(replicate, task.validation_split.count)
+            examples = result.sizes[fold] if result.sizes else result.examples
             rows += [
                 {
                     "trial": number,
                     "seed": seed,
                     "fold": fold,
                     "epoch": evaluation / task.evaluations_per_epoch,
-                    "iteration": task.iteration(evaluation, batch_size, result.examples),
-                    "validation_accuracy": plain(accuracy[row, replicate]),
-                    "validation_loss": plain(loss[row, replicate]),
+                    "iteration": task.iteration(evaluation, batch_size, examples),
+                    **{name: plain(values[row, replicate]) for name, values in scores.items()},
                 }
                 for row, evaluation in enumerate(curve.evaluations)
             ]
@@ -200,24 +221,29 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_HEADINGS = {"accuracy": "accuracy (%)"}
+
+
 def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> None:
     """Prints some trials, the best first."""
     searched, table = result.space.searched, {row["trial"]: row for row in result.table}
-    rows = [table[number] for number in numbers]
+    rows, shown = [table[number] for number in numbers], result.task.shown.values()
     replicates = len(result.curves[result.best.trial].diverged_at)
     spread = f", ± 1 standard deviation of {replicates}" if replicates > 1 else ""
     if result.standard_error is not None:
         spread += f"; 1 standard error {spread_over(result.task)}: {result.standard_error:.2g}"
     print_table(
         f"the best {len(rows)} of {len(table)} trials, {result.diverged} diverged{spread}",
-        ["trial", *searched, "epochs", "accuracy (%)", "loss"],
+        ["trial", *searched, "epochs", *(_HEADINGS.get(name, name) for name in shown)],
         [
             [
                 f"{row['trial']}{' (chosen)' if row['trial'] == result.best.trial else ''}",
                 *(cell(row[name]) for name in searched),
                 f"{row['best_epoch']:g}",
-                _measured(row, "validation_accuracy", 100, 2),
-                _measured(row, "validation_loss", 1, 4),
+                *(
+                    _measured(row, f"validation_{name}", *((100, 2) if key == "error" else (1, 4)))
+                    for key, name in result.task.shown.items()
+                ),
             ]
             for row in rows
         ],

@@ -1,6 +1,5 @@
 """The result of a search: learning curves, the choice, the table of trials, the test set."""
 
-import itertools
 import json
 import logging
 import math
@@ -10,22 +9,41 @@ from dataclasses import KW_ONLY, InitVar, dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import distributed
 from jaxnn.extras import require
 from jaxnn.files import as_path, make_folder
+from jaxnn.losses import predictions
 from jaxnn.minibatch import as_float
 from jaxnn.search.journal import Journal, Record, RunFolderError
 from jaxnn.search.methods import Trial
 from jaxnn.search.space import Config, Space, option, readable
-from jaxnn.search.task import Arranged, Task, digest, recorded_task
+from jaxnn.search.task import (
+    Arranged,
+    ByFold,
+    Task,
+    digest,
+    recorded_task,
+    standard,
+    traced_values,
+)
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
-from jaxnn.train import NEVER, Metrics, fitted, map_blocks, over_rows
+from jaxnn.train import (
+    NEVER,
+    ExtendedMetrics,
+    Metrics,
+    Mode,
+    fitted,
+    map_blocks,
+    over_rows,
+)
 from jaxnn.types import Array, Data, Key, Layer, PyTree, require_count
 
 RULES = ("mean", "one_standard_error")
@@ -55,24 +73,31 @@ class Curve:
     parameter_count: int
     loss: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
     error: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
+    others: dict[str, list[np.ndarray]] = field(default_factory=dict)  # metrics by name
     diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [R]
     divergence: list[np.ndarray] = field(default_factory=list)  # ``diverged_at`` per evaluation
     means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
-    """Over replicates, per evaluation; inf where a replicate is not finite."""
+    """Over replicates, per evaluation, negative of ``greater`` scores; inf where not finite."""
+    greater: frozenset[str] = frozenset()  # the names of scores whose highest value is the best
 
-    def add(self, metrics: Metrics, diverged_at: np.ndarray) -> None:
+    def add(self, metrics: Metrics | ExtendedMetrics, diverged_at: np.ndarray) -> None:
         """Adds an evaluation: fields [R], NaN where a replicate has diverged."""
         for name, values in metrics.by_name().items():
-            mean = float(np.mean(values))
-            getattr(self, name).append(np.asarray(values))
-            self.means[name].append(mean if math.isfinite(mean) else math.inf)
+            mean = float(np.mean(values)) * (-1 if name in self.greater else 1)
+            self._scores(name).append(np.asarray(values))
+            known = self.means.setdefault(name, [])
+            known.append(mean if math.isfinite(mean) else math.inf)
         self.diverged_at = diverged_at
         self.divergence.append(diverged_at)
 
     def scores(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The scores of an evaluation by name, and the divergence so far, [R] each."""
-        scores = {name: getattr(self, name)[index] for name in self.means}
+        scores = {name: self._scores(name)[index] for name in self.means if self._scores(name)}
         return scores, self.divergence[index]
+
+    def _scores(self, name: str) -> list[np.ndarray]:
+        known = {"loss": self.loss, "error": self.error}
+        return known[name] if name in known else self.others.setdefault(name, [])
 
     @property
     def evaluations(self) -> range:
@@ -86,14 +111,14 @@ class Curve:
 
     def values(self, measure: str) -> np.ndarray:
         """A measure, [evaluations, R] in float64."""
-        return np.array(getattr(self, measure), np.float64)
+        return np.array(self._scores(measure), np.float64)
 
     def score(self, measure: str) -> float:
-        """The mean at the best evaluation; inf for a diverged trial."""
-        return math.inf if self.diverged else min(self.means[measure], default=math.inf)
+        """The lowest of ``means``; inf for a diverged trial."""
+        return math.inf if self.diverged else min(self.means.get(measure, ()), default=math.inf)
 
     def last(self, measure: str) -> float:
-        """The mean at the latest evaluation; inf for a diverged trial."""
+        """The last of ``means``; inf for a diverged trial."""
         return math.inf if self.diverged or not self.loss else self.means[measure][-1]
 
     def best(self, measure: str) -> int:
@@ -101,21 +126,31 @@ class Curve:
         return int(np.argmin(self.means[measure]))
 
 
-def recorded_scores(record: Record) -> Iterator[tuple[Metrics, np.ndarray]]:
+def recorded_scores(record: Record) -> Iterator[tuple[Metrics | ExtendedMetrics, np.ndarray]]:
     """The metrics and the divergence of every trial of a segment's record, fields [R]."""
-    columns = [np.array(record[name], np.float64).T for name in ("loss", "error")]
-    diverged_at = np.array(record["diverged_at"], np.int32).T
-    return zip(itertools.starmap(Metrics, zip(*columns, strict=True)), diverged_at, strict=True)
+    known = {n: record[n] for n in Metrics._fields if n in record} | record.get("metrics", {})
+    columns = {name: np.array(values, np.float64).T for name, values in known.items()}
+    for row, diverged_at in enumerate(np.array(record["diverged_at"], np.int32).T):
+        found = {name: values[row] for name, values in columns.items()}
+        loss, error = found.pop("loss"), found.pop("error", None)
+        yield (ExtendedMetrics(loss, error, found) if found else Metrics(loss, error)), diverged_at
 
 
-def recorded_curves(records: Iterable[Record]) -> dict[int, Curve]:
-    """The curves of the trials in a record, by number; trials without a score are left out."""
+def recorded_curves(
+    records: Iterable[Record], task: Mapping[str, Any] | None = None
+) -> dict[int, Curve]:
+    """The curves of the trials in a record, by number; trials without a score are left out.
+
+    ``task`` is the task in the question of the record.
+    """
     curves: dict[int, Curve] = {}
+    greater = frozenset((task or {}).get("maximised", ()))
     for record in records:
         if "round" in record:
             for row in record["trials"]:
                 trial = Trial(row["trial"], row["config"], row["parent"])
-                curves.setdefault(trial.number, Curve(trial, trial.parent, 0, 0))
+                curve = Curve(trial, trial.parent, 0, 0, greater=greater)
+                curves.setdefault(trial.number, curve)
         elif "segment" in record:
             scores = recorded_scores(record)
             for number, each in zip(record["trials"], scores, strict=True):
@@ -143,7 +178,7 @@ def chosen(
 
     Args:
       curves: all trials.
-      measure: the minimised measure, "loss" or "error".
+      measure: the score that chooses, such as "loss", "error" or a metric's name.
       error: for the rule "one_standard_error", from a trial's number to the standard error of the
         trial's score: the most parsimonious trial within one standard error of the lowest mean has
         the fewest parameters, then the strongest L2, then the earliest stop. None, for the rule
@@ -273,18 +308,28 @@ def skewed_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[fl
     return float(low), float(high)
 
 
-class FinalScores(NamedTuple):
-    """The scores of the chosen models on the test examples: means over replicates."""
+def _finite(value: float) -> float | None:
+    """The value; None for nan, such as the score of a class without examples."""
+    return value if math.isfinite(value) else None
 
-    accuracy: float
+
+class FinalScores(NamedTuple):
+    """The scores of the chosen models on the test examples: means over replicates.
+
+    A regression has no accuracy: None.
+    """
+
+    accuracy: Any  # float
     loss: float
-    accuracy_interval: Sequence[float]  # [low, high]: 95 %, over test examples
+    accuracy_interval: Any  # [low, high]: 95 %, over test examples
     loss_interval: Sequence[float]  # as well
-    accuracies: list[float]  # per model
+    accuracies: list[float]  # per model; none of a regression
     losses: list[float]
     retrained: bool  # on training and validation examples together
     examples: int
     digest: str = ""  # of the test examples; "" in a record of an earlier version
+    metrics: dict[str, float | None] | None = None  # of the task by name, if any; None: nan
+    metric_values: dict[str, list[float | None]] | None = None  # per model
 
 
 class Stage(NamedTuple):
@@ -303,12 +348,17 @@ def lineage(curves: Mapping[int, Curve], number: int, evaluation: int) -> list[S
 
 @partial(jax.jit, static_argnames="spec")
 def _block_scores(
-    spec: Spec, params: PyTree, scale: Array, inputs: Array, targets: Array
-) -> tuple[Array, Array | None]:
-    """Loss and error of every example of a block, [B] each."""
-    inputs = as_float(inputs, Data(inputs, targets, scale))
-    found = over_rows(spec, params, inputs, targets)
-    return found.loss, found.error
+    spec: Spec, params: PyTree, hyper: Any, scaling: tuple, inputs: Array, targets: Array
+) -> tuple[Array, Array | None, Array | None]:
+    """Loss [B] and error [B] of every example of a block, and the outputs for metrics."""
+    inputs = as_float(inputs, Data(inputs, targets, *scaling))
+    found = over_rows(spec, params, inputs, targets, Mode(hyper))
+    return found.loss, found.error, found.logits
+
+
+def shown_score(curve: Curve, name: str) -> np.ndarray:
+    """A score as people read it, [evaluations, R]: the accuracy in place of the error."""
+    return 1 - curve.values(name) if name == "error" else curve.values(name)
 
 
 class Best(NamedTuple):
@@ -317,9 +367,10 @@ class Best(NamedTuple):
     trial: int
     config: Config
     epochs: float  # up to the best evaluation, whose parameters are kept
-    validation_accuracy: float  # mean over replicates
+    validation_accuracy: Any  # mean over replicates; None of a regression
     validation_loss: float
     stages: list[Stage]  # more than one if hyperparameters changed in training
+    validation_metrics: Mapping[str, float] = MappingProxyType({})  # of the task, by name
 
 
 _LAYER = re.compile(r"\[(\d+)\]\.(weight|bias)")
@@ -356,10 +407,11 @@ class Result:
       best: the chosen trial.
       table: one row per trial, in the order of the numbers: ``trial``, ``copied_from``, the names
         of the space (None where a hyperparameter does not apply), ``epochs`` (trained),
-        ``best_epoch``; for ``validation_accuracy`` and ``validation_loss`` at the best epoch the
-        mean over replicates, ``_std``, and the ends ``_low`` and ``_high`` of a 95 % interval by
-        Student's t (of an accuracy: within 0 and 1); ``diverged_at``, the first iteration at
-        which a replicate's loss was not finite. Unknown entries are None.
+        ``best_epoch``; for ``validation_accuracy``, ``validation_loss`` and ``validation_NAME`` of
+        the task's metrics at the best epoch the mean over replicates, ``_std``, and the ends
+        ``_low`` and ``_high`` of a 95 % interval by Student's t (of an accuracy: within 0 and 1);
+        ``diverged_at``, the first iteration at which a replicate's loss was not finite. Unknown
+        entries are None.
       params: the chosen trial's parameters at the best evaluation, leaves [R, ...], one row per
         replicate: the folds of the first seed, of the second seed, ...
       complete: whether the search was not stopped before the end, by ``timeout`` or Ctrl-C.
@@ -394,6 +446,10 @@ class Result:
     mesh: Any
     validation: InitVar[Data | None] = None  # the examples of one split, for one standard error
     recorded: InitVar[Record | None] = None  # the choice of a loaded result
+    sizes: Sequence[int] = ()  # the number of training examples of every fold, for splits
+    by_fold: ByFold = field(
+        default_factory=ByFold
+    )  # with scale and shift of every fold, if standardised
 
     def __post_init__(self, outcome: Outcome, validation: Data | None, recorded: Record | None):
         self.curves, self.programs = outcome.curves, outcome.programs
@@ -411,7 +467,7 @@ class Result:
         if recorded:
             self.standard_error, number = recorded["standard_error"], recorded["chosen"]
         else:
-            number = chosen(self.curves, self.task.measure, one)
+            number = chosen(self.curves, self.task.objective, one)
         self.best = self._best(number)
         self.params: PyTree = outcome.parameters.get(number)
         self.table = self._table()
@@ -420,19 +476,20 @@ class Result:
 
     def _best(self, number: int) -> Best:
         curve = self.curves[number]
-        index = curve.best(self.task.measure)
-        evaluation = curve.evaluations[index]
+        index = curve.best(self.task.objective)
+        evaluation, shown = curve.evaluations[index], self.task.shown
         return Best(
             number,
             curve.trial.config,
             evaluation / self.task.evaluations_per_epoch,
-            1 - curve.means["error"][index],
+            1 - curve.means["error"][index] if "error" in shown else None,
             curve.means["loss"][index],
             lineage(self.curves, number, evaluation),
+            {m.name: float(curve.values(m.name)[index].mean()) for m in self.task.metrics},
         )
 
     def _table(self) -> list[Row]:
-        per_epoch, measure = self.task.evaluations_per_epoch, self.task.measure
+        per_epoch, measure = self.task.evaluations_per_epoch, self.task.objective
         rows, scores = [], []
         for number, curve in sorted(self.curves.items()):
             config, best = readable(curve.trial.config), curve.best(measure)
@@ -447,10 +504,10 @@ class Result:
                     "diverged_at": int(diverged.min()) if len(diverged) else None,
                 }
             )
-            at_best = [1 - curve.values("error")[best], curve.values("loss")[best]]
+            at_best = [shown_score(curve, name)[best] for name in self.task.shown]
             scores.append(np.full_like(at_best, np.nan) if curve.diverged else at_best)
         columns = {}
-        for name, values in zip(("accuracy", "loss"), np.stack(scores, axis=1), strict=True):
+        for name, values in zip(self.task.shown.values(), np.stack(scores, axis=1), strict=True):
             low, high = confidence_intervals(values)
             if name == "accuracy":
                 low, high = np.clip((low, high), 0, 1)
@@ -478,7 +535,7 @@ class Result:
         with Journal(folder) as journal:
             segments, arrays = journal.restore()
         asked, latest = journal.question, journal.latest
-        curves = recorded_curves(latest)
+        curves = recorded_curves(latest, asked["task"])
         for curve in curves.values():
             config = {name: option(value) for name, value in curve.trial.config.items()}
             curve.trial = curve.trial._replace(config=config)
@@ -504,6 +561,7 @@ class Result:
             examples=asked["examples"],
             validated=None,
             mesh=NO_DATA,
+            sizes=asked.get("sizes", ()),
             recorded=recorded,
         )
         exact = recorded or not journal.earlier
@@ -547,7 +605,7 @@ class Result:
         from jaxnn.search.methods.tpe import study
 
         task = self.task
-        return study(self.curves, self.space, task.measure, task.evaluations, storage, name)
+        return study(self.curves, self.space, task.objective, task.evaluations, storage, name)
 
     @property
     def diverged(self) -> int:
@@ -564,7 +622,7 @@ class Result:
     @property
     def loss_name(self) -> str:
         """The name of the chosen trial's loss in reports; custom losses are called "loss"."""
-        loss = self.best.config.get("loss", "cross_entropy")
+        loss = self.best.config.get("loss", self.task.loss or "cross_entropy")
         return {"logistic": "cross_entropy"}.get(loss, loss) if isinstance(loss, str) else "loss"
 
     @property
@@ -651,36 +709,65 @@ class Result:
             )
         self._digest = found
 
-    def _each(self, spec: Spec, params: PyTree, data: Data) -> tuple[np.ndarray, np.ndarray]:
-        """Losses and errors [R, N] of models, leaves [R, ...], on examples."""
-        each = [
-            map_blocks(
-                partial(_block_scores, spec, jax.tree.map(itemgetter(r), params), data.scale),
-                data.inputs,
-                data.targets,
-            )
-            for r in range(len(jax.tree.leaves(params)[0]))
-        ]
-        losses, errors = (np.array(column, np.float64) for column in zip(*each, strict=True))
-        return losses, errors
+    def scaling(self, *, retrained: bool = False) -> tuple[Any, Any]:
+        """The scale and the shift of the inputs; of standardised inputs of every model, [R, in]."""
+        if not self.task.standardize:
+            return self.task.train.scale, self.task.train.shift
+        if retrained:
+            data = self.task.all_examples()
+            several = [standard(data, np.arange(len(data.targets)))] * self.seeds
+            scale, shift = (np.stack(each) for each in zip(*several, strict=True))
+            return scale, shift
+        times = (self.seeds, *(1,) * (np.ndim(self.by_fold.scale) - 1))
+        return np.tile(self.by_fold.scale, times), np.tile(self.by_fold.shift, times)
+
+    def _each(
+        self, spec: Spec, params: PyTree, data: Data, config: Config, *, retrained: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray]]:
+        """Losses and errors [R, N] of models, leaves [R, ...], on examples; outputs for metrics."""
+        hyper = traced_values(spec, self.space.traced, [config], self.task.hyper)
+        hyper, scaling, each = jax.tree.map(itemgetter(0), hyper), self.scaling, []
+        whole = data.scale, data.shift
+        for r in range(len(jax.tree.leaves(params)[0])):
+            own = scaling(retrained=retrained) if self.task.standardize else None
+            here = whole if own is None else tuple(x[r] for x in own)
+            model = jax.tree.map(itemgetter(r), params)
+            scores = partial(_block_scores, spec, model, hyper, here)
+            each.append(map_blocks(scores, data.inputs, data.targets))
+        losses, errors, outputs = zip(*each, strict=True)
+        wrong = None if errors[0] is None else np.array(errors, np.float64)
+        return np.array(losses, np.float64), wrong, [*outputs]
 
     def _final_scores(self, params: PyTree, retrained: bool) -> bytes:
         """The ``FinalScores`` of models, leaves [R, ...], in JSON."""
-        data = fitted(self.spec, "test", self.task.read_test())
-        losses, errors = self._each(self.spec, params, data)
-        correct, loss = 1 - errors.mean(axis=0), losses.mean(axis=0)  # [N]: means over models
+        spec, config = self.spec, self.best.config
+        data = fitted(spec, "test", self.task.read_test())
+        losses, errors, outputs = self._each(spec, params, data, config, retrained=retrained)
+        loss, shares = losses.mean(axis=0), {}  # [N]: means over models
+        if errors is not None and "error" in self.task.shown:
+            correct = 1 - errors.mean(axis=0)
+            interval = proportion_interval(correct, len(errors))
+            shares = {"accuracy": float(correct.mean()), "accuracy_interval": interval}
+            shares["accuracies"] = (1 - errors.mean(axis=1)).tolist()
+        values = {
+            m.name: [
+                float(m(predictions(spec.loss, jnp.asarray(z)), data.targets)) for z in outputs
+            ]
+            for m in self.task.metrics
+        }
         scores = FinalScores(
-            float(correct.mean()),
-            float(loss.mean()),
-            proportion_interval(correct, len(errors)),
-            skewed_interval(loss),
-            accuracies=(1 - errors.mean(axis=1)).tolist(),
+            **{"accuracy": None, "accuracy_interval": None, "accuracies": [], **shares},
+            loss=float(loss.mean()),
+            loss_interval=skewed_interval(loss),
             losses=losses.mean(axis=1).tolist(),
             retrained=retrained,
             examples=len(data.targets),
             digest=digest(data),
+            metrics={name: _finite(float(np.mean(each))) for name, each in values.items()},
+            metric_values={name: [*map(_finite, each)] for name, each in values.items()},
         )
-        return json.dumps(scores._asdict()).encode()
+        record = {name: value for name, value in scores._asdict().items() if value != {}}
+        return json.dumps(record).encode()
 
     def _standard_error(
         self, number: int, parameters: Mapping[int, PyTree], validation: Data | None
@@ -688,7 +775,7 @@ class Result:
         """The standard error of a trial's score: over folds, or examples; seeds averaged first."""
         curve, measure, folds = (
             self.curves[number],
-            self.task.measure,
+            self.task.objective,
             self.task.validation_split.count,
         )
         if validation is None:
@@ -697,9 +784,9 @@ class Result:
         spec = self.task.spec(self.space.static_part(curve.trial.config), self.examples)
 
         def error() -> bytes:
-            losses, errors = self._each(spec, parameters[number], validation)
-            values = {"loss": losses, "error": errors}[measure].mean(axis=0)
-            return json.dumps(standard_error(values)).encode()
+            found = self._each(spec, parameters[number], validation, curve.trial.config)
+            values: Any = found[0] if measure == "loss" else found[1]
+            return json.dumps(standard_error(values.mean(axis=0))).encode()
 
         return json.loads(distributed.from_first(error))
 
@@ -715,8 +802,9 @@ class Result:
             return self._retrained
         task, stages = self.task, self.best.stages
         arranged = Arranged(task.all_examples(), 0, 1)
+        arranged = arranged.standardized() if task.standardize else arranged
         keys = seed_keys(self.key, self.seeds)
-        trainer = Trainer(arranged, self.space.traced, keys, self.mesh)
+        trainer = Trainer(arranged, self.space.traced, keys, self.mesh, made=task.hyper)
         spec = task.spec(self.space.static_part(stages[0].config), arranged.trained_on)
         ends = [task.iteration(s.until, spec.batch_size, arranged.trained_on) for s in stages]
         program = trainer.program(spec, [Work(1, ends[-1])], had=())
@@ -746,10 +834,13 @@ class Result:
         params = self.retrained() if retrain else self.params
         if not distributed.is_first():
             return
-        names = ("epochs", "validation_accuracy", "validation_loss")
+        names = ("epochs", "validation_accuracy", "validation_loss", "validation_metrics")
         about = {name: getattr(self.best, name) for name in names}
+        about = {name: value for name, value in about.items() if value not in (None, {})}
         about |= {"config": readable(self.best.config), "retrained": retrain}
-        save_model(folder, self.spec, params, about=about, data=self.task.train)
+        scale, shift = self.scaling(retrained=retrain)
+        data = self.task.train._replace(scale=scale, shift=shift)
+        save_model(folder, self.spec, params, about=about, data=data)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Writes ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG.
@@ -786,7 +877,7 @@ class Result:
         """Prints the best trials, the best first: at most ``count``, by default to stdout."""
         from jaxnn.search import report
 
-        best = ranked(self.curves, self.task.measure)[: require_count("count", count)]
+        best = ranked(self.curves, self.task.objective)[: require_count("count", count)]
         if distributed.is_first():
             report.show(self, best, stream)
 

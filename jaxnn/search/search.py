@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
+from jaxnn.metrics import METRICS, TWO_CLASSES
 from jaxnn.mlp import by_name
 from jaxnn.optimizers import schedule
 from jaxnn.population import check_mesh
@@ -48,7 +49,7 @@ from jaxnn.search.methods.sampling import (
 )
 from jaxnn.search.methods.tpe import optuna
 from jaxnn.search.result import RULES, Result, may_be_chosen, recorded_curves
-from jaxnn.search.space import Config, Domain, Space, SpaceError, readable
+from jaxnn.search.space import Config, Domain, Space, SpaceError, expect, readable
 from jaxnn.search.task import Arranged, Task, arrange, digest, spread_over
 from jaxnn.search.trainer import Trainer, seed_keys
 from jaxnn.spec import Spec, require_count
@@ -164,9 +165,11 @@ def search(
     check_mesh(mesh)
     key = as_key(key)
     bits, replicate_key, keys = _draw(key, seeds)
-    seed = int(bits)
+    seed, task = int(bits), task.searching(space)
     arranged = arrange(task.validation_split, task.train, seed)
-    checked = Space(space, task.model_parameters)
+    check_metrics(task, arranged)
+    arranged = arranged.standardized() if task.standardize else arranged
+    checked = Space(space, task.model_parameters, task.own_names(space), task.hyper)
     asked = method
     given = checked_configurations(checked, enqueue)
     known, notes = warm(warm_start, checked, task, method)
@@ -179,13 +182,14 @@ def search(
     specs = list(map(spec_of, distinct.values()))
     validation = None
     if rule == "one_standard_error" and arranged.folds == 1:
-        held_out, data = arranged.held_out, arranged.data
-        if held_out < 2:
-            raise ValueError(
-                "rule is 'one_standard_error', expected at least 2 validation examples"
-            )
-        validation = data.rows(slice(held_out))
-    trainer = Trainer(arranged, checked.traced, keys, mesh, block_size)
+        (_, rows), scores = arranged.rows(0), task.objective not in ("error", "loss")
+        if len(rows) < 2 or scores or task.weighted_validation:
+            weighted = "weighted scores" if task.weighted_validation else task.objective
+            found = f"the standard error of {weighted} is over folds: folds(5)"
+            expected = found if len(rows) > 1 else "at least 2 validation examples"
+            raise ValueError(f"rule is 'one_standard_error', expected {expected}")
+        validation = arranged.data.rows(rows)
+    trainer = Trainer(arranged, checked.traced, keys, mesh, block_size, task.hyper)
     question = {}  # in the memory of one process nobody asks whether the search is the same
     if folder is not None or distributed.process_count() > 1:
         question = describe(task, checked, asked, key, seeds, rule, mesh, specs)
@@ -194,6 +198,7 @@ def search(
         question |= {} if block_size is None else {"block_size": block_size}
         question |= {"traced": checked.traced, "examples": arranged.trained_on}
         question |= {name: readable(value) for name, value in begin.items() if value}
+        question |= {"sizes": arranged.sizes} if arranged.by_fold.rows is not None else {}
 
     def grow(records: list[Record], differing: list[str]) -> str | None:
         sizes = block_sizes(task, checked, trainer, spec_of, first)
@@ -206,7 +211,7 @@ def search(
     shown = progress if distributed.is_first() else None
     with (
         journal,
-        reporting(shown, checked, task.measure) as report,
+        reporting(shown, checked, task.objective) as report,
         interruptible() as interrupted,
     ):
         for note in notes:
@@ -223,7 +228,7 @@ def search(
             checked,
             trainer,
             journal,
-            keep=lambda curves: may_be_chosen(curves, task.measure, rule),
+            keep=lambda curves: may_be_chosen(curves, task.objective, rule),
             report=report,
             checkpoint_seconds=checkpoint_seconds,
             spec_of=spec_of,
@@ -244,6 +249,8 @@ def search(
             validated=arranged.validated,
             mesh=mesh,
             validation=validation,
+            sizes=arranged.sizes,
+            by_fold=arranged.by_fold,
         )
         result.record_choice()
     return result
@@ -358,15 +365,16 @@ def warm(
         said = f"the method {method.describe().get('method', 'given')}"
         raise ValueError(f"warm_start is given with {said}, expected optuna(...)")
     with Journal(folder) as journal:
-        was, curves = journal.question, recorded_curves(journal.latest)
-    if was["task"]["measure"] != task.measure:
+        was, records = journal.question, journal.latest
+    curves = recorded_curves(records, was["task"])
+    if was["task"]["measure"] != task.objective:
         raise ValueError(
-            f"warm_start is a search by {was['task']['measure']}, expected by {task.measure}"
+            f"warm_start is a search by {was['task']['measure']}, expected by {task.objective}"
         )
     known: list[tuple[Config, float]] = []
     for curve in curves.values():
         with suppress(SpaceError):
-            known.append((space.checked(curve.trial.config), curve.score(task.measure)))
+            known.append((space.checked(curve.trial.config), curve.score(task.objective)))
     if not known:
         raise ValueError(
             f"warm_start is {folder} with {len(curves)} trials, expected a trial within the space"
@@ -463,6 +471,12 @@ def checked_spec(task: Task, static: Config, arranged: Arranged, mesh: Mesh, see
       SpaceError: the program does not fit the examples or the devices.
     """
     spec = task.spec(static, arranged.trained_on)
+    smallest = min(arranged.sizes)
+    expect(
+        spec.batch_size <= smallest,
+        f"the configuration {static}: batch_size is {spec.batch_size}, expected at most the "
+        f"{smallest} examples that the smallest fold trains on",
+    )
     try:
         check_mesh(mesh, spec.batch_size)
         if (spec.model, spec.loss) not in seen:
@@ -471,6 +485,31 @@ def checked_spec(task: Task, static: Config, arranged: Arranged, mesh: Mesh, see
     except (TypeError, ValueError) as error:
         raise SpaceError(f"the configuration {static}: {error}") from error
     return spec
+
+
+def check_metrics(task: Task, arranged: Arranged) -> None:
+    """ValueError for a metric without a value in a fold, such as of a class without examples."""
+    for metric in task.metrics:
+        if METRICS.get(metric.name) is not metric:
+            continue
+        for fold in range(arranged.folds):
+            targets = np.asarray(arranged.data.targets)[arranged.rows(fold)[1]]
+            shape = len(targets), targets.shape[1] if targets.ndim > 1 else 1
+            if not task.regression and targets.ndim == 1:
+                shape = len(targets), max(task.outputs, 2)
+            outputs = jnp.asarray(np.random.default_rng(0).normal(size=shape), float)
+            if metric.of == TWO_CLASSES and shape[1] > 2:
+                continue  # the check of the program tells
+            try:
+                value = float(metric(outputs, jnp.asarray(targets)))
+            except (TypeError, ValueError):  # as well
+                continue
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"the metric {metric.name} is {value} for the {len(targets)} validation "
+                    f"examples of fold {fold}, expected examples of every class in each fold: "
+                    "folds(5, stratified=True), holdout(stratified=True), or another metric"
+                )
 
 
 def describe(
@@ -490,7 +529,17 @@ def describe(
     """
     from jaxnn.search.custom import digests
 
-    programs = digests(specs, task.model, space.traced, task.train)
+    programs = digests(specs, task, space.traced)
+    given = {
+        "metrics": [metric.name for metric in task.metrics],
+        "maximised": sorted(task.greater),
+        "loss": task.loss and readable(task.loss),
+        "weighted_validation": task.weighted_validation,
+        "standardize": task.standardize,
+        "regression": callable(task.loss) and task.regression,
+        "hyper": task.hyper and [*task.hyper._fields],
+    }
+    own = {name: value for name, value in given.items() if value}
     device = mesh.devices.flat[0]
     return {
         "task": {
@@ -499,8 +548,9 @@ def describe(
             "given": task.validation_split.data and digest(task.validation_split.data),
             "epochs": task.epochs,
             "evaluations_per_epoch": task.evaluations_per_epoch,
-            "measure": task.measure,
+            "measure": task.objective,
             "model": task.model and readable(task.model),
+            **own,
         },
         "space": space.describe(),
         "names": list(space),  # samplers draw values in the order of the names

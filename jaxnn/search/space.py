@@ -258,13 +258,26 @@ class Space(Mapping[str, Domain]):
       traced: the names of traced hyperparameters, of which no value causes a compilation.
       static: the names of compiled hyperparameters.
 
+    Args:
+      domains: by name.
+      model_parameters: the names that build the model.
+      own: the traced hyperparameters of every loss of the space, by the loss, and of the model, by
+        "", as of ``Task.own_names``.
+      made: the NamedTuple class of the traced hyperparameters, if the task has one.
+
     Raises:
       SpaceError: no domains, an unknown name, no learning rate, a value that the trainer refuses, a
         compiled hyperparameter with an interval of values, a condition that never holds, or a
         hyperparameter that an optimizer does not read.
     """
 
-    def __init__(self, domains: Mapping[str, Domain], model_parameters: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        domains: Mapping[str, Domain],
+        model_parameters: tuple[str, ...] = (),
+        own: Mapping[Any, Mapping[str, float]] | None = None,
+        made: Any = None,
+    ):
         expect(
             isinstance(domains, Mapping),
             f"the space is {shown(domains)}, expected a dict of domains by name",
@@ -274,7 +287,9 @@ class Space(Mapping[str, Domain]):
                 isinstance(domain, Domain),
                 f"{name} is {shown(domain)}, expected uniform(...), choice(...), ...",
             )
-        self._traceable = _traceable(domains)
+        self._own = own or {}
+        names = _traceable(domains, self._own, made)
+        self._traceable = tuple(name for name in names if name not in model_parameters)
         _check_domains(domains, self._traceable, model_parameters)
         self._domains = _in_order(domains)
         self._sort_names()
@@ -424,10 +439,23 @@ class Space(Mapping[str, Domain]):
 
     def _check_readers(self) -> None:
         decides = self._with_conditions(["optimizer"])  # a name that chooses the optimizer is read
+        losses = [loss for loss in self._own if loss != ""]
         for name in (name for name in self.traced if name not in decides):
-            for config in self.grid({}, [*dict(self[name].conditions), "optimizer"]):
+            if name in self._own.get("", ()):
+                continue
+            of_losses = [loss for loss in losses if name in self._own[loss]]
+            for config in self.grid({}, [*dict(self[name].conditions), "optimizer", "loss"]):
                 optimizer = config.get("optimizer", SEARCH_OPTIMIZER)
-                if applies(self[name], config) and not _is_read(name, optimizer):
+                if not applies(self[name], config):
+                    continue
+                loss = config.get("loss", *losses[:1])
+                if of_losses:
+                    expect(
+                        loss in of_losses,
+                        f"{name} means nothing to the loss {loss!r}, expected conditional(..., "
+                        f"loss={tuple(of_losses)})",
+                    )
+                elif not _is_read(name, optimizer):
                     candidates = dict.fromkeys((*OPTIMIZERS, *_optimizers(self)))
                     readers = tuple(o for o in candidates if _is_read(name, o))
                     raise SpaceError(
@@ -475,17 +503,27 @@ def _optimizers(domains: Mapping[str, Domain]) -> Sequence[Any]:
     return domains["optimizer"].values if "optimizer" in domains else (SEARCH_OPTIMIZER,)
 
 
-def _traceable(domains: Mapping[str, Domain]) -> tuple[str, ...]:
-    """The names of traced hyperparameters, with all that the optimizers of the space read."""
-    names = dict.fromkeys(Hyper._fields)
+def _traceable(
+    domains: Mapping[str, Domain], own: Mapping[Any, Mapping[str, float]], made: Any
+) -> tuple[str, ...]:
+    """The names of traced hyperparameters, with all that optimizers, losses and model read."""
+    names = dict.fromkeys(made._fields if made else Hyper._fields)
+    others = dict.fromkeys(name for each in own.values() for name in each)
     for value in _optimizers(domains):
         try:
             check_optimizer(value)
         except ValueError as error:
             reason = str(error).partition(", expected ")[2]
             raise SpaceError(f"optimizer can be {value!r}, expected {reason}") from None
-        names |= dict.fromkeys(reads(value) or ())
-    return tuple(names)
+        read = reads(value) or ()
+        for name in domains:
+            expect(
+                name not in read or name not in others,
+                f"{name} is a parameter of the optimizer and of the loss or the model, expected "
+                "another name there",
+            )
+        names |= {} if made else dict.fromkeys(read)
+    return (*names, *(() if made else (name for name in others if name not in names)))
 
 
 def _check_domains(

@@ -2,25 +2,31 @@
 
 Held-out examples, given examples and folds share a layout: the validation examples of every fold
 are neighbours. Fold f validates on the rows from ``f * held_out`` on and trains on all other rows,
-so a fold is a number, and cross-validation an axis of the population.
+so a fold is a number, and cross-validation an axis of the population. ``splits`` are folds of any
+sizes, by the rows of each in an array: a fold is a number there too.
 """
 
 import hashlib
+import re
 from collections import namedtuple
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.losses import as_labels, class_count
-from jaxnn.mlp import MLP, by_name
+from jaxnn.losses import LOSSES, REGRESSIONS, as_labels, class_count
+from jaxnn.metrics import REALS, Metric, get_metric
+from jaxnn.minibatch import permutation_grid
+from jaxnn.mlp import MLP, by_name, get_loss
 from jaxnn.modules import Module, as_model, is_module, network
 from jaxnn.optimizers import defaults
-from jaxnn.search.space import BATCH_SIZE, SEARCH_OPTIMIZER, SpaceError
-from jaxnn.spec import Spec, require_count
+from jaxnn.search.space import BATCH_SIZE, SEARCH_OPTIMIZER, Domain, SpaceError, expect
+from jaxnn.spec import Spec, keywords, own_hyper, require_count
+from jaxnn.train import Rows, flattened
 from jaxnn.types import (
     Data,
     Hyper,
@@ -35,21 +41,78 @@ from jaxnn.types import (
 
 MEASURES = ("error", "loss")
 
+_TAKEN = (
+    "accuracy", "best_evaluation", "config", "copied_from", "diverged_at", "evaluation",
+    "evaluations", "record", "replicate", "trial"
+)  # fmt: skip
+"""Columns of tables and views, no names of metrics."""
+
+_BLOCK = 1000  # examples that are standardised at once
+
 
 @dataclass(frozen=True)
 class Validation:
-    """How validation examples are chosen; made by ``holdout``, ``given`` or ``folds``."""
+    """How validation examples are chosen: by ``holdout``, ``given``, ``folds`` or ``splits``."""
 
     kind: str
     fraction: float = 0.0
     count: int = 1
     stratified: bool = False
     data: Data | None = None
+    pairs: Any = None  # of splits: ((training rows, validation rows), ...)
+    splitter: Any = None  # of scikit-learn, and its groups
+    groups: Any = None
 
     def describe(self) -> dict[str, Any]:
         """The choice in JSON's types, for the record of a run."""
         settings = {"holdout": ("fraction", "stratified"), "folds": ("count", "stratified")}
-        return {name: getattr(self, name) for name in ("kind", *settings.get(self.kind, ()))}
+        told = {name: getattr(self, name) for name in ("kind", *settings.get(self.kind, ()))}
+        if self.pairs is not None:
+            rows = [Data(train, valid) for train, valid in self.pairs]
+            told |= {"count": self.count, "rows": [digest(each) for each in rows]}
+        return told
+
+    def of(self, train: Data) -> "Validation":
+        """The rows of ``splits``, checked, where a splitter chooses them by the examples."""
+        if self.kind != "splits":
+            return self
+        pairs = self.pairs
+        if self.splitter is not None:
+            arguments = np.asarray(train.inputs), np.asarray(train.targets), self.groups
+            try:
+                pairs = tuple(self.splitter.split(*arguments))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"validation is {shown(self.splitter)}: {error}") from None
+        n = len(train.targets)
+        pairs = tuple(_pair(number, pair, n) for number, pair in enumerate(pairs))
+        if not pairs:
+            raise ValueError("splits holds no pair, expected at least one (train, valid)")
+        return replace(self, pairs=pairs, count=len(pairs), splitter=None, groups=None)
+
+
+def _pair(number: int, pair: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to train on and to validate on; ValueError unless both are rows of n examples."""
+    fits: Any = isinstance(pair, tuple | list) and len(pair) == 2
+    require_type(fits, f"split {number}", pair, "(rows to train on, rows to validate on)")
+    found: list[Any] = []
+    for name, rows in zip(("training", "validation"), list(pair), strict=True):
+        values = np.asarray(rows)
+        if values.dtype == bool and values.shape == (n,):
+            values = np.flatnonzero(values)
+        fits = values.ndim == 1 and values.size and values.dtype.kind in "iu"
+        if not fits or values.min() < 0 or values.max() >= n:
+            outside = values[(values < 0) | (values >= n)] if fits else values
+            held = f"hold {outside.min()}" if fits and outside.size else f"are {shown(rows)}"
+            raise ValueError(
+                f"the {name} rows of split {number} {held}, expected at least one number in "
+                f"0..{n - 1}"
+            )
+        found.append(values.astype(np.int32))
+    if both := np.intersect1d(found[0], found[1]).tolist():
+        raise ValueError(
+            f"split {number} trains and validates on the example {both[0]}, expected disjoint rows"
+        )
+    return found[0], found[1]
 
 
 def holdout(fraction: float = 1 / 6, *, stratified: bool = False) -> Validation:
@@ -84,6 +147,37 @@ def folds(count: int = 5, *, stratified: bool = False) -> Validation:
     return Validation("folds", count=require_count("folds", count, 2), stratified=bool(stratified))
 
 
+def _is_splitter(value: Any) -> bool:
+    """Whether an object splits examples, as those of scikit-learn do."""
+    kinds: Any = (str, bytes, type, np.ndarray)
+    return callable(getattr(value, "split", None)) and not isinstance(value, kinds)
+
+
+def splits(pairs: Any, groups: Any = None) -> Validation:
+    """Folds by their rows: for groups, for time series, and of any splitter of scikit-learn.
+
+    The folds may have unequal sizes and may overlap: every fold trains for the epochs of the task
+    on its own training rows.
+
+    >>> splits([([0, 1], [2]), ([0, 1, 2], [3])]).count
+    2
+
+    Args:
+      pairs: (rows to train on, rows to validate on) of every fold, as indices or masks; or an
+        object with ``split(inputs, targets, groups)``, such as ``TimeSeriesSplit(5)``.
+      groups: of the examples [N], for splitters such as ``GroupKFold``.
+    """
+    if _is_splitter(pairs):
+        return Validation("splits", splitter=pairs, groups=groups)
+    kinds: Any = (str, bytes, Mapping, Data)
+    fits = isinstance(pairs, Iterable) and not isinstance(pairs, kinds)
+    require_type(fits, "splits", pairs, "[(train, valid), ...] or a splitter of scikit-learn")
+    if groups is not None:
+        raise ValueError("splits has pairs and groups, expected groups with a splitter alone")
+    pairs = tuple(pairs)
+    return Validation("splits", count=len(pairs), pairs=pairs)
+
+
 @dataclass(frozen=True)
 class Task:
     """A data set, and the budget to train a configuration with.
@@ -101,25 +195,42 @@ class Task:
       epochs: the most epochs of a configuration; every evaluation before the end is a
         candidate for stopping.
       evaluations_per_epoch: how often a configuration is evaluated.
-      validation: ``holdout(fraction)``, ``folds(count)``, or the validation examples: ``Data`` or
-        ``given(data)``.
+      validation: ``holdout(fraction)``, ``folds(count)``, ``splits(pairs)``, a splitter of
+        scikit-learn, or the validation examples: ``Data`` or ``given(data)``.
       measure: the quantity to minimise on the validation examples: "error" (the share of wrong
-        predictions) or "loss" (unregularised; cross-entropy in nats by default).
+        predictions) or "loss" (unregularised; cross-entropy in nats by default). Without
+        ``measure`` and ``metric``, the error; of a regression "rmse".
       model: for networks beyond MLPs: a module of Flax or Equinox, see ``jaxnn.modules``; or from
         the values of ``model_parameters`` to a ``Model`` or module, such as ``lambda width:
         Net(width)``; the function of a module may take ``rngs`` or ``key`` beside the values.
       model_parameters: the names in the space that belong to ``model`` and not to ``Spec`` or
         ``Hyper``.
+      metric: in place of ``measure``, a metric by the name of scikit-learn, a
+        ``jaxnn.metrics.Metric``, "loss" or "error"; or several, all recorded, of which the first
+        chooses.
+      loss: of all configurations; a space may have the name ``loss`` instead. The losses "mse",
+        "mae", "huber" and "gaussian_nll" make a regression.
+      weighted_validation: whether validation scores weight the examples as the training does.
+      standardize: whether the network sees inputs of mean 0 and standard deviation 1, fitted on
+        the training examples of each fold alone.
+      hyper: the NamedTuple of the traced hyperparameters, with ``learning_rate`` and ``l2``, for
+        an optimizer, a loss or a model that reads names of their own; by default ``Hyper`` and
+        what the optimizers of the space read.
     """
 
     train: Data
     test: Data | Callable[[], Data] | None = None
     epochs: int = 12
     evaluations_per_epoch: int = 1
-    validation: Validation | Data = field(default_factory=holdout)
-    measure: MeasureName = "error"
+    validation: Any = field(default_factory=holdout)  # a Validation, once checked
+    measure: MeasureName | None = None
     model: Callable[..., Model] | Any = None
     model_parameters: tuple[str, ...] = ()
+    metric: Any = ()  # a name, a Metric, or several; once checked, a tuple
+    loss: Any = None  # LossName, or a Loss
+    weighted_validation: bool = False
+    standardize: bool = False
+    hyper: Any = None
 
     def __post_init__(self):
         for name in ("epochs", "evaluations_per_epoch"):
@@ -139,17 +250,142 @@ class Task:
                 "model_parameters, such as lambda width: Net(width)"
             )
         require_type(self.model is None or callable(self.model), "model", self.model, function)
-        by_name("measure", self.measure, dict.fromkeys(MEASURES))
+        self._check_scores()
+        if self.hyper is not None:
+            fits = {"learning_rate", "l2"} <= {*getattr(self.hyper, "_fields", ())}
+            expected = "a NamedTuple class with learning_rate and l2"
+            require_type(fits and isinstance(self.hyper, type), "hyper", self.hyper, expected)
         if isinstance(self.validation, Data):
             object.__setattr__(self, "validation", given(self.validation))
+        if _is_splitter(self.validation):
+            object.__setattr__(self, "validation", splits(self.validation))
         if not isinstance(self.validation, Validation):
             raise TypeError(
-                f"validation is {shown(self.validation)}, expected holdout(0.2), folds(5) or "
-                "Data(inputs, targets)"
+                f"validation is {shown(self.validation)}, expected holdout(0.2), folds(5), "
+                "splits(pairs) or Data(inputs, targets)"
             )
         if self.model_parameters and self.model is None:
             raise ValueError("model_parameters are given, expected a model that takes them")
         self._check_examples()
+        object.__setattr__(self, "validation", self.validation_split.of(self.train))
+
+    def _check_scores(self) -> None:
+        """Checks loss, measure and metrics; the metrics become a tuple."""
+        for name in ("weighted_validation", "standardize"):
+            value = getattr(self, name)
+            require_type(isinstance(value, bool | np.bool_), name, value, "True or False")
+        if self.loss is not None:
+            get_loss(self.loss)
+        several = isinstance(self.metric, tuple | list)
+        named = tuple(self.metric if several else (self.metric,))
+        named = tuple("error" if m == "accuracy" else m for m in named)
+        metric = tuple(m if m in MEASURES else get_metric(m) for m in named)
+        object.__setattr__(self, "metric", metric)
+        names = [m.name if isinstance(m, Metric) else str(m) for m in metric]
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]{0,63}", name) or name in _TAKEN:
+                raise ValueError(
+                    f"metric has the name {shown(name)}, expected a word of letters, digits and _, "
+                    f"and none of {', '.join(_TAKEN)}"
+                )
+        if twice := [n for n in names if names.count(n) > 1]:
+            raise ValueError(f"metric holds {twice[0]!r} twice, expected different names")
+        if self.measure is None:
+            return
+        by_name("measure", self.measure, dict.fromkeys(MEASURES))
+        if self.metric:
+            raise ValueError(
+                f"measure is {self.measure!r} and metric is {names[0]!r}, expected one of the two: "
+                f"metric={(self.measure, *names)} chooses by the first"
+            )
+        if self.regression and self.measure == "error":
+            raise ValueError("measure is 'error', expected 'loss' or metric='rmse' of a regression")
+
+    @property
+    def regression(self) -> bool:
+        """Whether the targets are real numbers, so that there is no accuracy."""
+        if callable(self.loss):
+            return any(isinstance(m, Metric) and m.of == REALS for m in self.metric)
+        return self.loss in REGRESSIONS
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that evaluations record, besides loss and error."""
+        if self.regression and self.measure is None and not self.metric:
+            return (get_metric("rmse"),)
+        return tuple(m for m in self.metric if isinstance(m, Metric))
+
+    @property
+    def objective(self) -> str:
+        """The name of the score that chooses: "error", "loss" or the name of a metric."""
+        first = self.metric[0] if self.metric else "rmse" if self.regression else "error"
+        return self.measure or (first if isinstance(first, str) else first.name)
+
+    @property
+    def greater(self) -> frozenset[str]:
+        """The names of the scores whose highest value is the best."""
+        return frozenset(m.name for m in self.metrics if m.greater_is_better)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The scores in tables and records, and the names for people: "error" as "accuracy"."""
+        error = {} if self.regression else {"error": "accuracy"}
+        return {**error, "loss": "loss", **{m.name: m.name for m in self.metrics}}
+
+    def natural(self, cost: float) -> float:
+        """The score that chooses, of the number that a search minimises."""
+        return -cost if self.objective in self.greater else cost
+
+    def searching(self, space: Mapping[str, Any]) -> "Task":
+        """The task, with a loss of real targets that a space names.
+
+        Raises:
+          SpaceError: losses of classes and of real targets, or a loss in both space and task.
+        """
+        domain = space.get("loss") if isinstance(space, Mapping) else None
+        values = domain.values if isinstance(domain, Domain) and not domain.is_interval else ()
+        expect(
+            not values or self.loss is None, "loss is in the space and in the task, expected one"
+        )
+        real = [value for value in values if value in REGRESSIONS]
+        expect(
+            len(real) in (0, len(values)),
+            f"loss can be one of {[*values]}, expected losses of classes or of real targets alone",
+        )
+        try:
+            return replace(self, loss=real[0]) if real else self
+        except ValueError as error:
+            raise SpaceError(f"the loss {real[0]}: {error}") from None
+
+    def own_names(self, space: Mapping[str, Any]) -> dict[Any, dict[str, float]]:
+        """The traced hyperparameters of losses and model: {"": ..., "cross_entropy": ...}.
+
+        The names of the model stand for "".
+        """
+        domain = space.get("loss") if isinstance(space, Mapping) else None
+        values = domain.values if isinstance(domain, Domain) and not domain.is_interval else ()
+        found: dict[Any, dict[str, float]] = {"": self._model_names(space)}
+        losses: list[Any] = [*values] or [self.loss or "cross_entropy"]
+        for loss in losses:
+            if callable(loss) or loss in LOSSES:
+                named: Any = loss
+                found[loss] = _numbers(keywords(get_loss(named)))
+        return found
+
+    def _model_names(self, space: Mapping[str, Any]) -> dict[str, float]:
+        """The traced hyperparameters of the first model of a space."""
+        if self.model is None or not isinstance(space, Mapping):
+            return {}
+        first = {
+            n: d.at(0.0)
+            for n, d in space.items()
+            if n in self.model_parameters and isinstance(d, Domain)
+        }
+        try:
+            apply = getattr(self._model(first, None), "apply", None)
+        except Exception:  # of the user's function; every configuration is checked later
+            return {}
+        return _numbers(keywords(apply)) if callable(apply) else {}
 
     def _check_examples(self) -> None:
         """Makes arrays of all examples, and checks that labels name the classes of a network."""
@@ -158,8 +394,13 @@ class Task:
             n: data for n, data in named.items() if data is not None and not callable(data)
         }
         sets = dict(zip(given_now, checked_data([*given_now.items()]), strict=True))
+        if self.model is None:
+            sets = {n: flattened(d) if d.inputs.ndim > 2 else d for n, d in sets.items()}
+        if self.regression:
+            sets = {name: _real(data) for name, data in sets.items()}
         targets = [on_host(data.targets) for data in sets.values()]
-        if all(t is not None and t.ndim == 1 and np.all(t == np.floor(t)) for t in targets):
+        whole = (t is not None and t.ndim == 1 and np.all(t == np.floor(t)) for t in targets)
+        if not self.regression and all(whole):
             for name, data in sets.items():
                 labels = as_labels(name, data.targets)
                 sets[name] = data if labels is data.targets else data._replace(targets=labels)
@@ -167,7 +408,13 @@ class Task:
                 known = [np.asarray(sets[n].targets) for n in ("train", "validation") if n in sets]
                 others = sets["test"].targets if "test" in sets else ()
                 names = "the train targets", "the test targets"
-                class_count(names[0], np.concatenate(known), names[1], others)
+                try:
+                    class_count(names[0], np.concatenate(known), names[1], others)
+                except ValueError as error:
+                    if self.loss is not None:
+                        raise
+                    hint = "; of a regression Task(..., loss='mse')"
+                    raise ValueError(f"{error}{hint}") from None
         object.__setattr__(self, "train", sets["train"])
         if "test" in sets:
             object.__setattr__(self, "test", sets["test"])
@@ -199,6 +446,9 @@ class Task:
         values = {"batch_size": BATCH_SIZE, "optimizer": SEARCH_OPTIMIZER, **static}
         names = ("batch_size", "optimizer", "loss", "schedule")
         training = {name: values.pop(name) for name in names if name in values}
+        if self.loss is not None:
+            training.setdefault("loss", self.loss)
+        training |= {"metrics": self.metrics, "weighted": self.weighted_validation}
         batch_size = training["batch_size"]
         try:
             if require_count("batch_size", batch_size) > examples:
@@ -219,7 +469,7 @@ class Task:
         hidden = values.pop("hidden", ())
         if not isinstance(hidden, tuple):
             raise TypeError(f"hidden is {hidden!r}, expected layer sizes such as (50, 50) or ()")
-        outputs = self.outputs
+        outputs = self.outputs * (2 if loss == "gaussian_nll" else 1)
         if loss == "logistic":
             if outputs > 2:
                 raise ValueError(f"logistic takes the targets 0 and 1, got {outputs} classes")
@@ -231,6 +481,7 @@ class Task:
         test: Any = self.test
         if not isinstance(test, Data):
             _, test = checked_data([("train", self.train), ("test", test())])
+            test = flattened(test) if self.model is None and test.inputs.ndim > 2 else test
         if len(test.targets) < 2:
             raise ValueError("the test set holds 1 example, expected at least 2 for an interval")
         return test
@@ -246,17 +497,30 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """The number of classes; a network with the logistic loss has one output instead."""
+        """The number of classes, or of real targets; one for a network with the logistic loss."""
         several = (data for data in (self.train, self.validation_split.data) if data is not None)
         targets = [np.asarray(data.targets) for data in several]
+        if self.regression:
+            return targets[0].shape[1] if targets[0].ndim > 1 else 1
         return max(t.shape[1] if t.ndim > 1 else int(t.max()) + 1 for t in targets)
+
+
+def _unknown(outputs: Any, targets: Any) -> Any:
+    """The function of a metric in a record, which has names alone."""
+    raise ValueError("the metric is known by name alone, expected search(task, ..., folder=...)")
 
 
 def recorded_task(described: Mapping[str, Any]) -> Task:
     """The task in the record of a search, without examples and model."""
     task, known = object.__new__(Task), {entry.name for entry in fields(Validation)}
     split = {n: v for n, v in described["validation"].items() if n in known}
-    values = {**described, "validation": Validation(**split)}
+    maximised = described.get("maximised", ())
+    metric = tuple(
+        Metric(name, _unknown, greater_is_better=name in maximised)
+        for name in described.get("metrics", ())
+    )
+    values = {**described, "validation": Validation(**split), "metric": metric}
+    values |= {"loss": "mse"} if described.get("regression") else {}
     for entry in fields(Task):
         usual = None if entry.default is MISSING else entry.default
         unknown = entry.name in ("train", "test", "model")
@@ -278,13 +542,29 @@ def _built(model: Callable[..., Model], values: tuple[tuple[str, Any], ...]) -> 
     return as_model(made if is_module(made) else made())
 
 
-def traced_values(spec: Spec, names: tuple[str, ...], configs: list[dict[str, Any]]) -> Any:
+def _numbers(named: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in named.items() if type(value) in (int, float)}
+
+
+def _real(data: Data) -> Data:
+    """The examples, with whole numbers as floats."""
+    targets = np.asarray(data.targets)
+    if targets.dtype.kind not in "iu":
+        return data
+    return data._replace(targets=targets.astype(jax.dtypes.canonicalize_dtype(float)))
+
+
+def traced_values(
+    spec: Spec, names: tuple[str, ...], configs: list[dict[str, Any]], made: Any = None
+) -> Any:
     """The traced hyperparameters of configurations that share a program.
 
     Args:
       spec: the program.
       names: the traced names of the space.
-      configs: K configurations; the optimizer's default takes the place of a missing value.
+      configs: K configurations; the optimizer's, the loss's or the model's default takes the place
+        of a missing value.
+      made: the NamedTuple class of the task, if any.
 
     Returns:
       A NamedTuple of arrays [K], None for a field that the program does not read.
@@ -292,13 +572,18 @@ def traced_values(spec: Spec, names: tuple[str, ...], configs: list[dict[str, An
     known = {"learning_rate": np.nan, "l2": 0.0, "clip": np.inf} | dict(defaults(spec.optimizer))
     if callable(spec.optimizer):
         known = dict.fromkeys(names) | known
-    always = set(Hyper._fields) - {"clip"}
+    if made is not None:
+        known |= {name: made._field_defaults.get(name, known.get(name)) for name in made._fields}
+    known |= {name: value for name, value in own_hyper(spec).items() if name in names}
+    always = (set(Hyper._fields) | set(getattr(made, "_fields", ()))) - {"clip"}
     dtype = jnp.result_type(float)
     columns = {
         name: np.array([config.get(name, default or 0.0) for config in configs], dtype)
         for name, default in known.items()
         if name in names or (name in always and default is not None)
     }
+    if made is not None:
+        return made(**{name: columns.get(name) for name in made._fields})
     fields = tuple(dict.fromkeys((*Hyper._fields, *columns)))
     return _hyper_class(fields)(**columns)
 
@@ -309,22 +594,77 @@ def _hyper_class(fields: tuple[str, ...]) -> Any:
     return namedtuple("SearchedHyper", fields, defaults=[None] * len(fields))
 
 
+class ByFold(NamedTuple):
+    """The differences between the folds of a program, as data; leaves [F, ...]."""
+
+    rows: Rows | None = None  # to train on
+    valid: Any = None  # [F, V] int32 rows to validate on, filled up with zeros
+    scale: Any = None  # [F, in] of standardised inputs
+    shift: Any = None
+
+
 class Arranged(NamedTuple):
     """Examples, ordered: the validation examples of every fold are neighbours."""
 
     data: Data
-    held_out: int  # validation examples of a fold
+    held_out: int | tuple[int, ...]  # validation examples of a fold; of each fold of splits
     folds: int
+    pairs: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # of splits
+    by_fold: ByFold = ByFold()
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of training examples of every fold."""
+        if isinstance(self.held_out, tuple):
+            return [len(train) for train, _ in self.pairs]
+        return [len(self.data.targets) - self.held_out] * self.folds
 
     @property
     def trained_on(self) -> int:
-        """The number of training examples of a fold."""
-        return len(self.data.targets) - self.held_out
+        """The number of training examples of a fold; of the largest fold of splits."""
+        return max(self.sizes)
+
+    def rows(self, fold: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that a fold trains on, and validates on."""
+        if isinstance(self.held_out, tuple):
+            return self.pairs[fold]
+        every, first = np.arange(len(self.data.targets)), fold * self.held_out
+        valid = every[first : first + self.held_out]
+        return np.delete(every, valid), valid
 
     @property
     def validated(self) -> np.ndarray:
         """The targets of the validation examples of all folds."""
-        return self.data.targets[: self.held_out * self.folds]
+        return self.data.targets[np.concatenate([self.rows(f)[1] for f in range(self.folds)])]
+
+    def standardized(self) -> "Arranged":
+        """The examples with a scale and a shift of every fold's training inputs."""
+        several = [standard(self.data, self.rows(fold)[0]) for fold in range(self.folds)]
+        scale, shift = (np.stack(each) for each in zip(*several, strict=True))
+        return self._replace(by_fold=self.by_fold._replace(scale=scale, shift=shift))
+
+
+def standard(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and shift [in] with which some rows have mean 0 and standard deviation 1.
+
+    As in scikit-learn, an input that is constant in the rows is shifted alone.
+    """
+    blocks = [rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK)]
+    inputs = np.asarray(data.inputs)
+
+    def mean(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        parts = (function(inputs[block].astype(float)).sum(axis=0) for block in blocks)
+        return np.sum([*parts], axis=0) / len(rows)
+
+    scale, shift = (np.asarray(0.0 if x is None else x, float) for x in (data.scale, data.shift))
+    centre = mean(lambda x: x)
+    deviation = np.sqrt(mean(lambda x: (x - centre) ** 2)) * np.abs(scale)
+    first = inputs[rows[0]]
+    constant = np.all([(inputs[block] == first).all(axis=0) for block in blocks], axis=0)
+    deviation = np.where(constant | (deviation == 0), 1.0, deviation)
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    found = scale / deviation, (shift - (centre * scale + shift)) / deviation
+    return np.broadcast_to(found[0], centre.shape).astype(dtype), found[1].astype(dtype)
 
 
 def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
@@ -342,6 +682,8 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
       ValueError: no example would be left to train or to validate on, given examples do not fit
         the training examples, or stratification by targets other than class indices.
     """
+    if validation.pairs is not None:
+        return _by_rows(train, validation.pairs)
     if validation.data is not None:
         return Arranged(_joined(validation.data, train), len(validation.data.targets), 1)
     n = len(train.targets)
@@ -360,6 +702,22 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
     if validation.stratified:
         order = _stratified(order, np.asarray(train.targets), held_out, validation.count)
     return Arranged(train.rows(order), held_out, validation.count)
+
+
+def _by_rows(train: Data, pairs: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Arranged:
+    """The examples as they are, and the rows of every fold, filled up to the longest."""
+    trained, valid = (_filled(rows) for rows in zip(*pairs, strict=True))
+    counts = np.array([len(rows) for rows, _ in pairs])
+    grids = np.array([permutation_grid(int(n)) for n in counts], np.uint32)
+    rows = Rows(trained, counts.astype(np.int32), grids)
+    held_out = tuple(len(rows) for _, rows in pairs)
+    data = train.rows(slice(None))
+    return Arranged(data, held_out, len(pairs), pairs, ByFold(rows, valid))
+
+
+def _filled(several: tuple[np.ndarray, ...]) -> np.ndarray:
+    longest = max(map(len, several))
+    return np.stack([np.pad(rows, (0, longest - len(rows))) for rows in several])
 
 
 def _stratified(order: np.ndarray, targets: np.ndarray, held_out: int, count: int) -> np.ndarray:

@@ -23,10 +23,11 @@ from jax.sharding import Mesh
 from jaxnn import population
 from jaxnn.population import SPLIT, WHOLE, Traced, Wave, batch_axis, default_block_size
 from jaxnn.search.space import Config
-from jaxnn.search.task import Arranged, traced_values
+from jaxnn.search.task import Arranged, ByFold, traced_values
 from jaxnn.spec import Spec
 from jaxnn.train import (
     NEVER,
+    ExtendedMetrics,
     Layout,
     Metrics,
     State,
@@ -86,6 +87,7 @@ class Trainer:
         keys: Key,
         mesh: Mesh,
         block_size: int | None = None,
+        made: Any = None,
     ):
         """Copies the examples to every device.
 
@@ -95,14 +97,15 @@ class Trainer:
           keys: the key of each seed, from ``seed_keys``; members of a seed share minibatches.
           mesh: the devices.
           block_size: of every program; by default ``cheapest`` chooses.
+          made: the NamedTuple class of the traced hyperparameters, if the task has one.
         """
         words = np.asarray(jax.random.key_data(keys))
         self.arranged = arranged
         self._names, self._key_kind, self._mesh = names, jax.random.key_impl(keys), mesh
-        self._block_size = block_size
+        self._block_size, self._made = block_size, made
         self._words = np.repeat(words, arranged.folds, axis=0)  # [R, ...] uint32
         self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))  # [R]
-        self._data = population.place(mesh, WHOLE, arranged.data)
+        self._data = population.place(mesh, WHOLE, (arranged.data, arranged.by_fold))
         self._traced: dict[Program, Traced] = {}
 
     @property
@@ -123,9 +126,13 @@ class Trainer:
         devices, platform = self._mesh.shape["population"], self._mesh.devices.flat[0].platform
         return cheapest(spec, planned, had, len(self._folds), devices, platform)
 
+    def hyper(self, spec: Spec, configs: list[Config]) -> Any:
+        """The traced hyperparameters of configurations: a NamedTuple of arrays [K]."""
+        return traced_values(spec, self._names, configs, self._made)
+
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members whose parameters are not yet drawn: zeros of the right shapes."""
-        hyper = jax.tree.map(lambda column: column[0], traced_values(spec, self._names, [{}]))
+        hyper = jax.tree.map(lambda column: column[0], self.hyper(spec, [{}]))
         state = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
         shape = len(self._folds), trials
         params, optimizer_state, best = jax.tree.map(
@@ -138,8 +145,8 @@ class Trainer:
         """The program for the trainer's examples, replicates and devices; traced once."""
         if program not in self._traced:
             spec, members = program.spec, self.empty(program.spec, 1)
-            hyper = traced_values(spec, self._names, [{}])
-            arguments = self._arguments(hyper, members, self._waves(program, members)[0], 0, 0)
+            hyper, first = self.hyper(spec, [{}]), self._waves(program, members)[0]
+            arguments = self._arguments(hyper, members, first, self._moments(0, 0, 0))
             static = spec, self._mesh, self._key_kind, self.arranged.held_out
             signature = population.signature(arguments)
             self._traced[program] = population.trace_once(segment_program, static, signature)
@@ -150,31 +157,33 @@ class Trainer:
         program: Program,
         configs: list[Config],
         members: Members,
-        start: int,
-        stop: int,
+        start: int | np.ndarray,
+        stop: int | np.ndarray,
         report: Callable[[float], None],
-    ) -> Metrics:
+        horizon: int | np.ndarray = 0,
+    ) -> Metrics | ExtendedMetrics:
         """Trains and evaluates the members, from iteration ``start`` to ``stop``, in place.
 
         Args:
           program: trains the members.
           configs: K configurations.
           members: changed in place, apart from ``best``.
-          start: the iteration that the members have reached.
-          stop: the iteration to reach.
+          start: the iteration that the members have reached; of each fold, for splits.
+          stop: the iteration to reach, as well.
           report: called after every wave with the share of the work that is done.
+          horizon: the iterations of a whole training of each fold, for splits.
 
         Returns:
-          Validation loss and error, [R, K] each.
+          The validation scores, [R, K] each.
         """
         run, waves = self.traced(program).compiled, self._waves(program, members)
-        hyper = traced_values(program.spec, self._names, configs)
+        hyper, moments = self.hyper(program.spec, configs), self._moments(start, stop, horizon)
         shape = members.diverged_at.shape
         metrics = jax.tree.map(lambda zero: np.zeros(shape, zero.dtype), no_scores(program.spec))
         results = (members.params, members.optimizer_state, members.diverged_at, metrics)
 
         def launch(wave: Wave) -> Any:
-            return run(*self._arguments(hyper, members, wave, start, stop - start))
+            return run(*self._arguments(hyper, members, wave, moments))
 
         for done, (wave, output) in enumerate(population.one_ahead(waves, launch), start=1):
             population.store(results, output, wave)
@@ -192,7 +201,15 @@ class Trainer:
         devices = self._mesh.shape["population"]
         return population.deal(replicates, trials, program.block_size, devices)
 
-    def _arguments(self, hyper: Any, members: Members, wave: Wave, start: int, steps: int) -> tuple:
+    def _moments(self, start: Any, stop: Any, horizon: Any) -> tuple:
+        """The iteration, the number of updates to come, and in all; of each fold, for splits."""
+        moments = np.int32(start), np.int32(np.subtract(stop, start))
+        if self.arranged.by_fold.rows is None:
+            return *moments, None
+        folds = self.arranged.folds
+        return tuple(np.broadcast_to(m, folds) for m in (*moments, np.int32(horizon)))
+
+    def _arguments(self, hyper: Any, members: Members, wave: Wave, moments: tuple) -> tuple:
         states = members.params, members.optimizer_state, members.diverged_at
         per_device = (
             jax.tree.map(lambda column: column[wave.rows], hyper),
@@ -201,15 +218,17 @@ class Trainer:
             self._folds[wave.replicate],
             wave.count > 0,
         )
-        scalars = population.place(self._mesh, WHOLE, (np.int32(start), np.int32(steps)))
-        return (*population.place(self._mesh, SPLIT, per_device), *scalars, self._data)
+        whole = population.place(self._mesh, WHOLE, moments)
+        return (*population.place(self._mesh, SPLIT, per_device), whole, *self._data)
 
 
-def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Callable:
+def segment_program(
+    spec: Spec, mesh: Mesh, key_kind: Any, held_out: int | tuple[int, ...]
+) -> Callable:
     """Every device trains and evaluates the device's block of a wave; padding blocks are skipped.
 
     (hyper [D, block], (params, optimizer state, divergence) [D, block, ...], key words [D, 2],
-    folds [D], active [D], iteration, steps, data)
+    folds [D], active [D], (iteration, steps, horizon), data, by fold)
       -> (params, optimizer state, divergence, metrics) [D, block, ...]
     """
 
@@ -219,31 +238,55 @@ def segment_program(spec: Spec, mesh: Mesh, key_kind: Any, held_out: int) -> Cal
         words: Array,
         fold: Array,
         active: Array,
-        iteration: Array,
-        steps: Array,
+        moments: tuple[Array, Array, Array | None],
         data: Data,
+        by_fold: ByFold,
     ) -> Any:
         key = jax.random.wrap_key_data(words[0], impl=key_kind)
-        withheld = Withheld(fold[0] * held_out, held_out)
-        zero = no_scores(spec)
+        zero, (iteration, steps, horizon) = no_scores(spec), moments
         hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
-        inputs, targets, weights = (
-            jax.lax.dynamic_slice_in_dim(jnp.asarray(x), withheld.first, held_out)
-            if x is not None
-            else None
-            for x in (data.inputs, data.targets, data.weights)
-        )
-        validation = data._replace(inputs=inputs, targets=targets, weights=weights)
+        here: ByFold = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fold[0]], by_fold)
+        if here.scale is not None:
+            data = data._replace(scale=here.scale, shift=here.shift)
+        place, counts = None, [0]
+        if isinstance(held_out, tuple):
+            iteration, steps, horizon = (jnp.asarray(moment)[fold[0]] for moment in moments)
+            part: Any = here.rows
+            counts = sorted({*held_out})
+            place = jnp.array([counts.index(count) for count in held_out])[fold[0]]
+        else:
+            part, counts = Withheld(fold[0] * held_out, held_out), [held_out]
+
+        def validation(count: int) -> Data:
+            """The validation examples of the fold."""
+            chosen = {}
+            for name in ("inputs", "targets", "weights"):
+                if (x := getattr(data, name)) is None:
+                    continue
+                chosen[name] = (
+                    jax.lax.dynamic_slice_in_dim(jnp.asarray(x), part.first, count)
+                    if isinstance(part, Withheld)
+                    else jnp.asarray(x)[here.valid[:count]]
+                )
+            return data._replace(**chosen)
+
+        known = validation(counts[0]) if len(counts) == 1 else None
 
         def member(
             hyper: Any, params: PyTree, memory: PyTree, diverged_at: Array, *, columns: bool
         ) -> Any:
             layout = Layout(batch_axis(mesh), columns)
             state = State(params, memory, iteration, diverged_at)
-            state = advance(spec, hyper, key, state, steps, data, withheld, layout)
+            state = advance(spec, hyper, key, state, steps, data, part, layout, horizon)
             if not held_out:
                 return state.params, state.optimizer_state, state.diverged_at, zero
-            metrics = evaluate(spec, state.params, validation, layout, hyper=hyper)
+
+            def judge(count: int) -> Any:
+                examples = validation(count) if known is None else known
+                return evaluate(spec, state.params, examples, layout, hyper=hyper)
+
+            judges = [partial(judge, count) for count in counts]
+            metrics = judges[0]() if len(judges) == 1 else jax.lax.switch(place, judges)
             state = mark_divergence(state, jnp.isfinite(metrics.loss))
             return state.params, state.optimizer_state, state.diverged_at, metrics
 

@@ -90,9 +90,9 @@ def test_a_finished_search_goes_on_with_more_to_the_bits_of_asking_for_all_at_on
     trained = []
     advance = Trainer.advance
 
-    def counting(trainer, program, configs, members, start, stop, report):
+    def counting(trainer, program, configs, members, *rest):
         trained.append(members.diverged_at.size)
-        return advance(trainer, program, configs, members, start, stop, report)
+        return advance(trainer, program, configs, members, *rest)
 
     monkeypatch.setattr(Trainer, "advance", counting)
     grown = outcome(run(tmp_path, *MORE[what]))

@@ -410,5 +410,7 @@ def test_examples_are_a_validation():
 
 @pytest.mark.parametrize("validation", [0.2, 5, (TEST.inputs, TEST.targets), "holdout"])
 def test_another_validation_is_one_line(validation):
-    with pytest.raises(TypeError, match=r"expected holdout\(0\.2\), folds\(5\) or Data"):
+    with pytest.raises(
+        TypeError, match=r"expected holdout\(0\.2\), folds\(5\), splits\(pairs\) or Data"
+    ):
         Task(TEST, validation=validation)

@@ -206,9 +206,10 @@ def study(
     from optuna import create_study, exceptions
     from optuna.trial import TrialState, create_trial
 
-    trials = []
+    trials, greater = [], any(measure in curve.greater for curve in curves.values())
+    sign = -1 if greater else 1
     for number, curve in sorted(curves.items()):
-        config = curve.trial.config
+        config, lost = curve.trial.config, not math.isfinite(curve.score(measure))
         names = [name for name in space.searched if name in config]
         whole = curve.evaluations[-1] == evaluations
         ended = TrialState.COMPLETE if whole else TrialState.PRUNED
@@ -218,15 +219,16 @@ def study(
             create_trial(
                 params={name: option(config[name]) for name in names},
                 distributions={name: distribution(space[name]) for name in names},
-                state=TrialState.FAIL if curve.diverged else ended,
-                value=None if curve.diverged else curve.score(measure),
-                intermediate_values={e: mean for e, mean in means if math.isfinite(mean)},
+                state=TrialState.FAIL if lost else ended,
+                value=None if lost else sign * curve.score(measure),
+                intermediate_values={e: sign * mean for e, mean in means if math.isfinite(mean)},
                 user_attrs=about,
             )
         )
     with silenced():
         try:
-            made = create_study(storage=storage, study_name=name, direction="minimize")
+            direction = "maximize" if greater else "minimize"
+            made = create_study(storage=storage, study_name=name, direction=direction)
         except exceptions.DuplicatedStudyError:
             raise ValueError(
                 f"name is {name!r}, and the storage holds a study of this name, expected another"
