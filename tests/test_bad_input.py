@@ -1148,6 +1148,10 @@ DATA_SETS = [
     ((TWO, (np.zeros((4, 3)), TWO[1])), {}, "test_images have 3 values each, expected 2 as train"),
     ((TWO[0], np.ma.masked_equal([0, 1, 3, 1], 3)), {}, "train_labels are masked, expected a num"),
     ((np.ma.masked_equal(TWO[0], 0), TWO[1]), {}, "train_images are masked, expected a number"),
+    (TWO, {"label": "a"}, "label is 'a', expected None: the arrays are inputs and targets"),
+    ({"x": TWO[0], "y": TWO[1]}, {"label": 0}, "label is 0, expected None: the arrays are inputs"),
+    ((FRAME, FRAME), {"label": "d"}, "label is 'd', expected a column of the data frame"),
+    ((FRAME, FRAME[["a", "b"]]), {"label": "b"}, "the data frame lacks the column 'c', expected"),
     # targets
     (rows_and(["a", "b"] * 9), {"regression": True}, "hold 'a', expected real numbers for a regre"),
     (

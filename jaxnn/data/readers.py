@@ -138,15 +138,17 @@ def from_tables(parts: Mapping[str, Table], label: Label) -> dict[str, Examples]
         columns = dict(zip(table.names, table.columns, strict=True))
         if table.names == train.names:
             inputs, targets = [table.columns[i] for i in kept], table.columns[place]
+        elif train.names[place] not in columns:
+            found[part] = Examples(np.empty(0), None)
+            continue
         else:
             lacking = [train.names[i] for i in kept if train.names[i] not in columns]
             expect(not lacking, f"{table.origin} lacks the column {[*lacking, 0][0]!r}", "columns "
                    f"as in {train.origin}")  # fmt: skip
             inputs = [columns[train.names[i]] for i in kept]
-            targets = columns.get(train.names[place])
+            targets = columns[train.names[place]]
         names = [train.names[i] for i in kept]
-        if targets is not None:
-            _complete([train.names[place]], [targets], table.origin)
+        _complete([train.names[place]], [targets], table.origin)
         rows = inputs_of(Table(tuple(names), tuple(inputs), table.origin))
         found[part] = Examples(rows, targets, notes=tuple(notes if table is train else ()))
     return found

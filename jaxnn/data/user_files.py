@@ -99,21 +99,23 @@ def load(
 
 
 def _of(source: Any, label: Label) -> dict[str, Examples]:
-    """The examples in a data frame, an array of columns, a pair of arrays, or a pair of pairs."""
+    """The examples in data frames, an array of columns, a pair of arrays, or a pair of pairs."""
     with decoding(f"{shown(source)} is no data set", DataError):
+        pair = isinstance(source, tuple | list)
+        if not pair and not isinstance(source, Mapping):
+            return readers.from_tables({"train": _table_of(source)}, label)
+        if pair and label is not None and all(map(_columns, source)):
+            frames = zip(("train", "test"), source, strict=True)
+            return readers.from_tables({part: _table_of(frame) for part, frame in frames}, label)
+        expect(label is None, f"label is {label!r}", "None: the arrays are inputs and targets")
         if isinstance(source, Mapping):
             found = {str(name): value for name, value in source.items()}
             return _by_part({key: found[name] for key, name in four_of("the data", found).items()})
-        pair = isinstance(source, tuple | list)
-        if pair and all(
-            isinstance(part, tuple | list) and len(part) == 2 and np.ndim(part[0]) > 1
-            for part in source
-        ):
-            parts = zip(("train", "test"), source, strict=True)
-            return {part: Examples(_inputs(x), _array(y)) for part, (x, y) in parts}
-        if pair:
-            return {"train": Examples(_inputs(source[0]), _array(source[1]))}
-        return readers.from_tables({"train": _table_of(source)}, label)
+        pairs = [source]
+        if all(isinstance(p, tuple | list) and len(p) == 2 and np.ndim(p[0]) > 1 for p in source):
+            pairs = source
+        parts = zip(("train", "test"), pairs, strict=False)
+        return {part: Examples(_inputs(x), _array(y)) for part, (x, y) in parts}
 
 
 def _array(values: Any) -> np.ndarray:

@@ -188,7 +188,8 @@ def test_a_test_table_without_labels_is_left_out_and_said(tmp_path, arrays, capl
     frame(arrays["train_images"], arrays["train_labels"]).to_csv(
         tmp_path / "train.csv", index=False
     )
-    frame(arrays["test_images"], 0).drop(columns="label").to_csv(tmp_path / "test.csv", index=False)
+    rest = frame(arrays["test_images"], 0).drop(columns="label")
+    rest.assign(pixel3=np.nan).to_csv(tmp_path / "test.csv", index=False)
     pd.DataFrame({"id": [1]}).to_csv(tmp_path / "sample_submission.csv", index=False)
     assert_split(load(tmp_path), arrays["train_images"], arrays["train_labels"].tolist())
     (line,) = caplog.messages
@@ -914,6 +915,14 @@ def test_a_data_frame_has_a_label_column(kind):
         assert train.names == ("blue", "red")
         for data in (train, test):
             assert (data.targets == (np.round(data.inputs[:, 0] * 19) % 2 == 0)).all()
+
+
+def test_two_frames_with_a_label_are_a_training_and_a_test_set():
+    table = pd.DataFrame({"a": np.linspace(0, 1, 20), "colour": ["red", "blue"] * 10})
+    train, test = load((table, table[::-1][["colour", "a"]]), label="colour")
+    np.testing.assert_array_equal(test.inputs, train.inputs[::-1])
+    assert train.targets.tolist() == [1, 0] * 10
+    assert test.targets.tolist() == [0, 1] * 10
 
 
 def test_a_frame_and_a_series_are_a_pair():
