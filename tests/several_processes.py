@@ -31,6 +31,7 @@ from jaxnn.search import (
     fixed,
     log_uniform,
     population_based,
+    random,
     search,
     successive_halving,
 )
@@ -89,6 +90,13 @@ def searched(mesh: jax.sharding.Mesh, folder: Path | None = None, **options: Any
     return found
 
 
+def grown(mesh: jax.sharding.Mesh, folder: Path) -> dict[str, Any]:
+    """A search that goes on with more trials and seeds."""
+    asked = {"task": Task(TRAIN, epochs=2), "block_size": 2, "checkpoint_seconds": 0.0}
+    searched(mesh, folder, method=random(3), **asked | {"seeds": 1})
+    return searched(mesh, folder, method=random(5), **asked)
+
+
 def halving(mesh: jax.sharding.Mesh, folder: Path) -> dict[str, Any]:
     """A search of two rungs, with a checkpoint after every segment."""
     task = Task(TRAIN, epochs=2)
@@ -129,6 +137,7 @@ def together(folder: Path) -> dict[str, Any]:
     found["searched"] = searched(
         mesh, folder / "search", task=replace(TASK, test=load_test), progress=reports.append
     )
+    found["grown"] = grown(mesh, folder / "grown")
     found |= {"test_loads": len(reads), "reports": len(reports)}
     with jax.enable_x64(True):
         found["along batch"] = population(population_mesh(batch=2))["population"]

@@ -21,6 +21,7 @@ from several_processes import (
     LENGTHS,
     TIMEOUT,
     free_port,
+    grown,
     halving,
     outcomes,
     population,
@@ -45,10 +46,11 @@ def together(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone():
+def alone(tmp_path_factory):
     """What one process with two devices finds."""
-    mesh = population_mesh(2)
-    return population(mesh, block_size=2) | {"searched": searched(mesh)}
+    mesh, folder = population_mesh(2), tmp_path_factory.mktemp("alone")
+    found = {"searched": searched(mesh), "grown": grown(mesh, folder)}
+    return population(mesh, block_size=2) | found
 
 
 def same_bits(found, expected) -> bool:
@@ -57,7 +59,7 @@ def same_bits(found, expected) -> bool:
 
 @needs_two
 @each_process
-@pytest.mark.parametrize("work", ["population", "searched"])
+@pytest.mark.parametrize("work", ["population", "searched", "grown"])
 def test_every_process_has_the_bits_of_one_process_with_as_many_devices(
     together, alone, process, work
 ):
@@ -101,7 +103,7 @@ def test_progress_is_reported_by_the_first_process_alone(together, process):
         ("file not found", "FileNotFoundError", "No such file or directory"),
         ("other data", "ValueError", "process 1 has another task than process 0, expected the"),
         ("other record", "ValueError", "process 1 has another number than process 0, expected"),
-        ("other configuration", "RunFolderError", "seeds is 3, in the folder 2; expected the"),
+        ("other configuration", "RunFolderError", "seeds is 3, in the folder 2; grid, random, sob"),
         ("in use", "RunFolderError", "is in use by another search, expected to be the only one"),
         ("full disk", "OSError", "disk I/O error: "),
         ("own mesh", "ValueError", "mesh has devices of the processes [{0}], expected of all 2"),
