@@ -336,7 +336,7 @@ def read_csv(path: Path) -> Table:
             f"at most {_MOST_COLUMNS}",
         )
         header = _is_header(first, others[0] if others else [])
-        commas = separator == ";" and not re.search(r"\d\.\d", "".join(lines))
+        commas = separator in (";", "\t") and not re.search(r"\d\.\d", "".join(lines))
         table = arrow.read_csv(
             io.BytesIO(content),
             arrow.ReadOptions(

@@ -132,6 +132,7 @@ SEPARATED = {
     "blanks after commas": FLOWERS.replace(",", ", "),
     "semicolons": FLOWERS.replace(",", ";"),
     "decimal commas": FLOWERS.replace(",", ";").replace(".", ","),
+    "decimal commas and tabs": FLOWERS.replace(",", "\t").replace(".", ","),
     "bars": FLOWERS.replace(",", "|"),
     "tabs": FLOWERS.replace(",", "\t"),
     "runs of blanks": "  " + FLOWERS.replace(",", "   "),
