@@ -208,6 +208,7 @@ def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
         epochs=config.most_epochs,
         validation=config.split,
         measure=MEASURES[config.measure],
+        standardize=splits.train.shift is not None,
     )
     result = search(
         task,

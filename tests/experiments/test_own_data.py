@@ -109,6 +109,22 @@ def test_columns_of_several_units_are_standardised_and_said(tmp_path):
     assert max(results(out)["results"]["test_error"]["values"]) < 0.1
 
 
+def test_a_search_standardises_inside_every_fold(tmp_path, monkeypatch):
+    tasks = []
+    searched = softmax_search.search
+    monkeypatch.setattr(
+        softmax_search,
+        "search",
+        lambda task, *rest, **named: tasks.append(task) or searched(task, *rest, **named),
+    )
+    flags = ["--dataset", "wine", "--configurations", "2", "--seeds", "1", "--epochs", "10"]
+    flags += ["--batch-size", "20", "--folds", "3", "--no-figures", "--no-retrain"]
+    assert softmax_search.main([*flags, "--out", str(tmp_path / "out")]) == 0
+    (task,) = tasks
+    assert task.standardize
+    assert results(tmp_path / "out")["data"]["scale"] is None
+
+
 def test_real_targets_are_refused_by_an_experiment_on_classes(tmp_path, capsys):
     flags = ["--dataset", "diabetes", "--out", str(tmp_path / "out"), "--seeds", "1"]
     assert loss_curves.main(flags) == 2
