@@ -529,6 +529,7 @@ def _decoded(sources: Sources) -> dict[str, np.ndarray]:
             expect(image.size == size, f"{name} has {here} pixels", f"{there} as {pairs[0][0]}")
             modes.add(_mode(image))
             total += held
+            image.verify()  # the checksums of PNG, which decoding leaves aside
     mixed = len({"I;16"} & modes) and len(modes) > 1
     expect(not mixed, f"{pairs[0][0]}, ...: images of 8 and of 16 bits", "one kind of pixels")
     mode = "I;16" if modes == {"I;16"} else max(modes, key=_MODES.index)

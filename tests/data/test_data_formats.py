@@ -662,6 +662,17 @@ def test_an_image_cut_short_is_named(tmp_path):
         load(tmp_path)
 
 
+def test_a_wrong_checksum_of_an_image_is_named(tmp_path):
+    for i in range(2):
+        save(tmp_path / "ab"[i] / "0.png", np.full((4, 4), 90 * i + 75, np.uint8))
+    path = tmp_path / "b" / "0.png"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IEND") - 5] ^= 1  # the last byte of the checksum of the pixels
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"b/0.png: not a readable PNG or JPEG image"):
+        load(tmp_path)
+
+
 def test_an_image_that_claims_many_pixels_is_refused(tmp_path):
     for name in "ab":
         save(tmp_path / name / "0.png", np.zeros((7000, 7000), np.uint8))
