@@ -111,7 +111,7 @@ def test_a_block_on_a_cpu_has_no_grouped_convolutions(monkeypatch):
         return programs[-1]
 
     monkeypatch.setattr(population, "trace_once", traced)
-    train_population(SPEC, Hyper([0.1, 0.2]), [0], IMAGES, block_size=2)
+    train_population(SPEC, Hyper(np.array([0.1, 0.2])), [0], IMAGES, block_size=2)
     text = programs[0].lowered.as_text()
     assert "feature_group_count = 1 " in text
     assert "feature_group_count = 2 " not in text
@@ -125,9 +125,12 @@ def test_a_device_trains_one_model_at_a_time_on_a_cpu_alone():
 @pytest.mark.parametrize("block_size", [None, 2])
 def test_members_are_what_they_are_when_trained_alone_whatever_the_block(block_size):
     rates = [0.05, 0.2, 0.4]
-    found = train_population(SPEC, Hyper(rates), [0], IMAGES, block_size=block_size).params
+    found = train_population(
+        SPEC, Hyper(np.array(rates)), [0], IMAGES, block_size=block_size
+    ).params
     alone = [
-        train_population(SPEC, Hyper([rate]), [0], IMAGES, block_size=1).params for rate in rates
+        train_population(SPEC, Hyper(np.array([rate])), [0], IMAGES, block_size=1).params
+        for rate in rates
     ]
     for k, each in enumerate(alone):
         for a, b in zip(*map(jax.tree.leaves, (found, each)), strict=True):

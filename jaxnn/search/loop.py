@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, pairwise
 from operator import eq
@@ -27,12 +27,23 @@ import numpy as np
 
 from jaxnn import distributed, files
 from jaxnn.files import NUMBER, WHOLE, Check, decoding
+from jaxnn.mlp import PaddedMLP, cut
 from jaxnn.search.journal import CorruptLogError, Journal, Record
 from jaxnn.search.methods import Round, Rounds, Scores, Trial, checked_round
 from jaxnn.search.result import Curve, Outcome, recorded_curves, recorded_scores
 from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Task
-from jaxnn.search.trainer import Members, Program, Trainer, Work, parameter_count
+from jaxnn.search.trainer import (
+    FEW,
+    Members,
+    Program,
+    Trainer,
+    Work,
+    fits,
+    padded,
+    parameter_count,
+    together,
+)
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, ExtendedMetrics, Metrics, no_scores
 from jaxnn.types import PyTree
@@ -100,6 +111,65 @@ def _name(config: Config) -> str:
 
 
 @dataclass
+class Naming:
+    """Decides which trials train together: with a common static part, or padded networks."""
+
+    task: Task
+    space: Space
+    trainer: Trainer
+    spec_of: Callable[[Config], Spec]
+    names: dict[int, str] = field(default_factory=dict)
+    """The bucket of every trial."""
+    padded: dict[str, Spec] = field(default_factory=dict)
+    """The programs of padded networks, by bucket."""
+    _own: dict[int, str] = field(default_factory=dict)
+    """The static part of every trial."""
+
+    def buckets(self, trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+        """The trials of a round by bucket; new networks of many sizes are padded together."""
+        sized: dict[str, dict[int, Spec]] = {}  # by the static part without the sizes
+        before = {trial.parent for trial in trials}
+        going_on = {name for number, name in self.names.items() if number in before}
+        for trial in trials:
+            static = self.space.static_part(trial.config)
+            self.names[trial.number] = own = _name(static)
+            if trial.parent is not None and self._own.get(trial.parent) == own:
+                self.names[trial.number] = self.names[trial.parent]
+            self._own[trial.number] = own
+            if trial.parent is None and self.task.model is None and static.get("hidden"):
+                rest = _name({n: value for n, value in static.items() if n != "hidden"})
+                sized.setdefault(rest, {})[trial.number] = self.spec_of(static)
+        for rest, specs in sized.items():
+            self._pad(rest, specs, going_on)
+        by_name: dict[str, list[Trial]] = {}
+        for trial in trials:
+            by_name.setdefault(self.names[trial.number], []).append(trial)
+        return by_name
+
+    def _pad(self, rest: str, specs: dict[int, Spec], going_on: set[str]) -> None:
+        """Pads new networks, by trial, to known programs, and the rest to a few new programs."""
+        ready = {name: spec for name, spec in self.padded.items() if name not in going_on}
+        for number, spec in specs.items():
+            known = [name for name, into in ready.items() if fits(spec, into)]
+            self.names[number] = (*known, self.names[number])[0]
+        left = {n: spec for n, spec in specs.items() if self.names[n] not in self.padded}
+        if len({*left.values()}) <= FEW or not self.trainer.can_pad(next(iter(left.values()))):
+            return
+        for group in together([*left.values()]):
+            spec = padded(group)
+            name = f"{rest} in {spec.model}"
+            if len({*group}) > 1 and name not in going_on:
+                self.padded[name] = spec
+                own = [number for number, each in left.items() if each in group]
+                self.names |= dict.fromkeys(own, name)
+
+    def spec(self, trial: Trial) -> Spec:
+        """The program of a trial."""
+        own = self.spec_of(self.space.static_part(trial.config))
+        return self.padded.get(self.names[trial.number], own)
+
+
+@dataclass
 class Loop:
     """A search in progress."""
 
@@ -123,7 +193,8 @@ class Loop:
         self._inexact: set[int] = set()
         """Trials whose best parameters are of another evaluation than the best of all seeds."""
         self._buckets: dict[str, Bucket] = {}
-        """By the static part: this round's, and until their trials go on the last round's."""
+        """By name: this round's, and until their trials go on the last round's."""
+        self._naming = Naming(self.task, self.space, self.trainer, self.spec_of)
         self._parameters: dict[int, PyTree] = {}
         """Leaves [R, ...], of trials that train no more."""
         self._curves: dict[int, Curve] = {}
@@ -163,12 +234,10 @@ class Loop:
     def _run_round(self, number: int, current: Round, compiler: ThreadPoolExecutor) -> Scores:
         """Trains the trials of a round, bucket by bucket."""
         record = {"round": number, "until": current.until, "trials": []}
-        by_name: dict[str, list[Trial]] = {}
+        by_name = self._naming.buckets(current.trials)
         for trial in current.trials:
             row = {"trial": trial.number, "parent": trial.parent, "config": readable(trial.config)}
             record["trials"].append(row)
-            name = _name(self.space.static_part(trial.config))
-            by_name.setdefault(name, []).append(trial)
         self._check(number, current.until, by_name)
         self._end_round(by_name)
         programs = self._choose(current, by_name)
@@ -228,6 +297,8 @@ class Loop:
             for row, trial in enumerate(bucket.trials):
                 if trial.number in kept:
                     best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
+                    if isinstance(bucket.program.spec.model, PaddedMLP):
+                        best = cut(best, trial.config["hidden"])
                     self._parameters[trial.number] = best
         self._parameters = {n: p for n, p in self._parameters.items() if n in kept}
         self._buckets = {
@@ -240,7 +311,8 @@ class Loop:
         """The programs of a round's buckets and then, if known, of the next round."""
         programs: list[Program] = []
         for name, trials in by_name.items():
-            spec, planned = self._spec_of(trials[0]), [(len(trials), current.until)]
+            spec = self._naming.spec(trials[0])
+            planned = [(len(trials), current.until)]
             if len(by_name) == 1:  # with several buckets the survivors are unknown
                 planned += current.following
             reached = self._buckets[name].evaluation if name in self._buckets else 0
@@ -280,7 +352,8 @@ class Loop:
         start, size = source.evaluation if source else 0, parameter_count(program.spec)
         self._buckets[name] = Bucket(label, program, trials, start, members)
         for trial in trials:
-            curve = Curve(trial, trial.parent, start, size, greater=self.task.greater)
+            own = parameter_count(self._spec_of(trial)) if name in self._naming.padded else size
+            curve = Curve(trial, trial.parent, start, own, greater=self.task.greater)
             self._curves.setdefault(trial.number, curve)
 
     @property
@@ -441,7 +514,7 @@ class Loop:
         for label in [name.removesuffix("trials") for name in arrays if name.endswith("/trials")]:
             rows = [names[number] for number in arrays[f"{label}trials"].tolist()]
             trial = trials[[trial.number for trial in trials].index(numbers[rows[0]])]
-            template = trainer.empty(self._spec_of(trial), len(rows))
+            template = trainer.empty(self._naming.spec(trial), len(rows))
             members = files.restore(label, template, arrays)
             for row, name in enumerate(rows):
                 self._states[numbers[name]] = members.take([row])
@@ -538,7 +611,7 @@ class Loop:
             for number in {int(n.split("/")[1]) for n in arrays if n.startswith("known/")}:
                 assert self._earlier
                 trainer = self.trainer.part(slice(self._earlier.replicates))
-                template = trainer.empty(self._spec_of(self._curves[number].trial), 1)
+                template = trainer.empty(self._naming.spec(self._curves[number].trial), 1)
                 self._states[number] = files.restore(f"known/{number}/", template, arrays)
             self._inexact = set(map(int, arrays.get("inexact", ())))
 
@@ -556,13 +629,11 @@ def block_sizes(
     spec_of: Callable[[Config], Spec],
     first: Round,
 ) -> dict[str, int]:
-    """The block sizes of a search of one round, by static part."""
-    by_name: dict[str, list[Trial]] = {}
-    for trial in first.trials:
-        by_name.setdefault(_name(space.static_part(trial.config)), []).append(trial)
-    programs: list[Program] = []
+    """The block sizes of a search of one round, by bucket."""
+    naming, programs = Naming(task, space, trainer, spec_of), []
+    by_name = naming.buckets(first.trials)
     for some in by_name.values():
-        spec = spec_of(space.static_part(some[0].config))
+        spec = naming.spec(some[0])
         updates = task.iteration(first.until, spec.batch_size, trainer.arranged.trained_on)
         programs.append(trainer.program(spec, [Work(len(some), updates)], programs))
     return {name: each.block_size for name, each in zip(by_name, programs, strict=True)}

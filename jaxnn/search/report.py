@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from jaxnn.reporting import console, no_better, plain, print_table, printable
 from jaxnn.search.space import BATCH_SIZE, Space, cell, readable
 from jaxnn.search.task import spread_over
+from jaxnn.search.trainer import FEW
 
 if TYPE_CHECKING:
     from jaxnn.search.loop import Status
@@ -74,9 +75,11 @@ def programs(space: Space) -> str:
     if count is None:
         return "the space needs a program for each combination of compiled hyperparameters"
     static = [name for name in space.searched if name in space.static]
+    shared = "hidden" in static and len(space["hidden"].values) > FEW
     return (
         f"the space needs {count} programs, one for each combination of {', '.join(static)}; "
         "combinations without a trial are not compiled"
+        f"{', and networks of many sizes are padded to share programs' if shared else ''}"
     )
 
 

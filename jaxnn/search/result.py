@@ -21,6 +21,7 @@ from jaxnn.extras import require
 from jaxnn.files import as_path, make_folder
 from jaxnn.losses import predictions
 from jaxnn.minibatch import as_float
+from jaxnn.mlp import cut
 from jaxnn.search.journal import Journal, Record, RunFolderError
 from jaxnn.search.methods import Trial
 from jaxnn.search.space import Config, Space, option, readable
@@ -376,10 +377,11 @@ class Best(NamedTuple):
 _LAYER = re.compile(r"\[(\d+)\]\.(weight|bias)")
 
 
-def _kept(arrays: Mapping[str, Any], number: int) -> PyTree:
+def _kept(arrays: Mapping[str, Any], number: int, hidden: Any = None) -> PyTree:
     """The best parameters of a trial in a checkpoint, leaves [R, ...]; None where there are none.
 
-    The layers of an MLP; of another model the arrays by place.
+    The layers of an MLP, without padding around the hidden sizes; of another model the arrays by
+    place.
     """
     found = {n.removeprefix(f"parameters/{number}/"): a for n, a in arrays.items()}
     found = {name: array for name, array in found.items() if name not in arrays}
@@ -393,7 +395,8 @@ def _kept(arrays: Mapping[str, Any], number: int) -> PyTree:
     if not found or not all(parts.values()):
         return found or None
     count = max(int(part[1]) for part in parts.values() if part) + 1
-    return tuple(Layer(found[f"[{i}].weight"], found[f"[{i}].bias"]) for i in range(count))
+    layers = tuple(Layer(found[f"[{i}].weight"], found[f"[{i}].bias"]) for i in range(count))
+    return cut(layers, hidden) if hidden and count > len(hidden) else layers
 
 
 @dataclass(eq=False, repr=False)
@@ -566,7 +569,7 @@ class Result:
         )
         exact = recorded or not journal.earlier
         if exact and segments == len(journal.known("segment")):
-            result.params = _kept(arrays, result.best.trial)
+            result.params = _kept(arrays, result.best.trial, result.best.config.get("hidden"))
         return result
 
     def _require_data(self, name: str) -> None:

@@ -25,7 +25,7 @@ import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.metrics import METRICS, TWO_CLASSES
-from jaxnn.mlp import by_name
+from jaxnn.mlp import MLP, by_name
 from jaxnn.optimizers import schedule
 from jaxnn.population import check_mesh
 from jaxnn.search.journal import TRACED, Journal, Record
@@ -306,7 +306,7 @@ def cannot_grow(
       first: the round of the larger search.
       seeds: of the larger search.
       examples: the number of training examples of every model.
-      sizes: the block sizes of the larger search, by static part.
+      sizes: the block sizes of the larger search, by bucket.
     """
     was, names = records[0]["search"], {line.partition(" is ")[0] for line in differing}
     name, epochs = was["method"]["method"], was["task"]["epochs"]
@@ -325,7 +325,15 @@ def cannot_grow(
     trials = {json.dumps(readable(trial.config)): trial for trial in first.trials}
     if not trials.keys() >= set(map(json.dumps, asked)):
         return "the configurations in the folder are no part of the new configurations"
-    for part, size in rounds[0]["block_sizes"].items():
+    before = rounds[0]["block_sizes"]
+    if trials.keys() > set(map(json.dumps, asked)) and any(
+        "PaddedMLP" in part for part in {*before, *sizes}
+    ):
+        return (
+            "networks of many sizes are padded together, and more networks to other sizes, which "
+            "changes bits: more seeds or epochs of the same configurations go on"
+        )
+    for part, size in before.items():
         if sizes[part] != size:
             return (
                 f"the block size is {sizes[part]}, in the folder {size}, and changes bits: "
@@ -479,9 +487,13 @@ def checked_spec(task: Task, static: Config, arranged: Arranged, mesh: Mesh, see
     )
     try:
         check_mesh(mesh, spec.batch_size)
-        if (spec.model, spec.loss) not in seen:
+        model: Any = spec.model
+        if isinstance(model, MLP):  # the widths of hidden layers decide nothing
+            into, *hidden, out = model.sizes
+            model = replace(model, sizes=(into, *[1][: len(hidden)], out))
+        if (model, spec.loss) not in seen:
             fitted(spec, "training", arranged.data)
-            seen.add((spec.model, spec.loss))
+            seen.add((model, spec.loss))
     except (TypeError, ValueError) as error:
         raise SpaceError(f"the configuration {static}: {error}") from error
     return spec

@@ -21,7 +21,7 @@ import numpy as np
 from jaxnn.losses import LOSSES, REGRESSIONS, as_labels, class_count
 from jaxnn.metrics import REALS, Metric, get_metric
 from jaxnn.minibatch import permutation_grid
-from jaxnn.mlp import MLP, by_name, get_loss
+from jaxnn.mlp import MLP, PaddedMLP, by_name, get_loss
 from jaxnn.modules import Module, as_model, is_module, network
 from jaxnn.optimizers import defaults
 from jaxnn.search.space import BATCH_SIZE, SEARCH_OPTIMIZER, Domain, SpaceError, expect
@@ -584,6 +584,9 @@ def traced_values(
     }
     if made is not None:
         return made(**{name: columns.get(name) for name in made._fields})
+    if isinstance(spec.model, PaddedMLP):
+        largest = spec.model.sizes[1:-1]
+        columns |= spec.model.traced([config.get("hidden", largest) for config in configs])
     fields = tuple(dict.fromkeys((*Hyper._fields, *columns)))
     return _hyper_class(fields)(**columns)
 

@@ -11,20 +11,22 @@ short search share a program even if another block size would train some rungs f
 
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
-from functools import partial
-from itertools import combinations
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import combinations, pairwise
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnn import population
+from jaxnn import mlp, population
+from jaxnn.mlp import MLP, PaddedMLP, get_activation
 from jaxnn.population import SPLIT, WHOLE, Traced, Wave, batch_axis, default_block_size
 from jaxnn.search.space import Config
 from jaxnn.search.task import Arranged, ByFold, traced_values
-from jaxnn.spec import Spec
+from jaxnn.spec import Spec, optimizer_at
 from jaxnn.train import (
     NEVER,
     ExtendedMetrics,
@@ -38,7 +40,10 @@ from jaxnn.train import (
     mark_divergence,
     no_scores,
 )
-from jaxnn.types import Array, Data, Key, PyTree
+from jaxnn.types import Array, Data, Key, Layer, PyTree
+
+FEW = 4
+"""So few sizes of networks are a program each: padding would save little compilation."""
 
 _OVERHEAD = 1.7  # cost of a block beyond its members, in members
 _COMPILING = 40e9  # cost of a program for a search that starts cold, in operations of training
@@ -130,10 +135,17 @@ class Trainer:
         """The traced hyperparameters of configurations: a NamedTuple of arrays [K]."""
         return traced_values(spec, self._names, configs, self._made)
 
+    def can_pad(self, spec: Spec) -> bool:
+        """Whether networks of other sizes can train in the program of a larger network."""
+        partitionable = jax.config.values["jax_threefry_partitionable"]
+        threefry = partitionable and "threefry" in str(self._key_kind)
+        activation = getattr(spec.model, "activation", None)
+        own = self._made is not None  # a NamedTuple of the user's own has no field for widths
+        return threefry and not own and _keeps_zeros(spec.optimizer, activation, self._names)
+
     def empty(self, spec: Spec, trials: int) -> Members:
         """Members whose parameters are not yet drawn: zeros of the right shapes."""
-        hyper = jax.tree.map(lambda column: column[0], self.hyper(spec, [{}]))
-        state = jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
+        state = _first_state(spec, self._names, self._made, jnp.result_type(float))
         shape = len(self._folds), trials
         params, optimizer_state, best = jax.tree.map(
             lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype),
@@ -340,5 +352,110 @@ def cheapest(
 
 def parameter_count(spec: Spec) -> int:
     """The number of a model's parameters."""
+    if isinstance(spec.model, MLP):
+        return mlp.parameter_count(spec.model.sizes)
     params = jax.eval_shape(spec.model.init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def padded(specs: Sequence[Spec]) -> Spec:
+    """The program of networks of several sizes, that differ in nothing else."""
+    models: list[Any] = [spec.model for spec in specs]
+    hidden = [model.sizes[1:-1] for model in models]
+    into, *_, out = models[0].sizes
+    depth = max(map(len, hidden))
+    # A layer beyond a network's depth hands on the last layer.
+    columns = zip(*(sizes + sizes[-1:] * (depth - len(sizes)) for sizes in hidden), strict=True)
+    sizes = (into, *map(max, columns), out)
+    model = PaddedMLP(sizes, min(map(len, hidden)), models[0].activation, models[0].initializer)
+    return replace(specs[0], model=model)
+
+
+def fits(spec: Spec, into: Spec) -> bool:
+    """Whether a network is padded to a program's sizes for less than the network's own work."""
+    small, large = cast(MLP, spec.model), cast(PaddedMLP, into.model)
+    if replace(spec, model=large) != into or len(small.sizes) < large.shallowest + 2:
+        return False
+    both = padded([spec, replace(spec, model=replace(small, sizes=large.sizes))])
+    common = replace(cast(PaddedMLP, both.model), shallowest=large.shallowest)
+    return common == large and 2 * _products(small.sizes) > _products(large.sizes)
+
+
+def together(specs: Sequence[Spec]) -> list[list[Spec]]:
+    """Programs' networks in few groups: less than half of the work is padding.
+
+    The group with the most padding is divided, in the order of work or of depth, where the least
+    padding is left, until the padding of all groups together is small enough.
+    """
+
+    def work(group: Sequence[Spec]) -> int:
+        return len(group) * _products(cast(PaddedMLP, padded(group).model).sizes)
+
+    def halves(group: list[Spec]) -> list[list[Spec]]:
+        orders = [sorted(group, key=key) for key in (own.__getitem__, depth)]
+        parts = [[each[:n], each[n:]] for each in orders for n in range(1, len(group))]
+        return min(parts, key=lambda part: sum(map(work, part)))
+
+    def depth(spec: Spec) -> tuple[int, int]:
+        return len(cast(MLP, spec.model).sizes), own[spec]
+
+    own = {spec: _products(cast(MLP, spec.model).sizes) for spec in specs}
+    groups = [[*specs]]
+    while sum(map(work, groups)) >= 2 * sum(own[spec] for spec in specs):
+        worst = max(groups, key=lambda group: work(group) - sum(own[spec] for spec in group))
+        groups = [*(group for group in groups if group is not worst), *halves(worst)]
+    return groups
+
+
+def _products(sizes: Sequence[int]) -> int:
+    """The multiplications of a network's matrix products, for an example."""
+    return sum(into * out for into, out in pairwise(sizes))
+
+
+@lru_cache
+def _first_state(spec: Spec, names: tuple[str, ...], made: Any, _: Any) -> State:
+    """The shapes of a model in training, in the current floating-point type."""
+    hyper = jax.tree.map(lambda column: column[0], traced_values(spec, names, [{}], made))
+    return jax.eval_shape(partial(init_state, spec), hyper, jax.random.key(0))
+
+
+@lru_cache
+def _keeps_zeros(optimizer: Any, activation: Any, names: tuple[str, ...]) -> bool:
+    """Whether zeros beside a network change no update, stay zeros, and change no activation.
+
+    An optimizer that looks at several parameters at once, such as adafactor, is seen by two updates
+    of a layer with and without zeros around; the layer is as large as optax asks for the factors of
+    adafactor.
+    """
+    spec = Spec(MLP((1, 1), activation=activation), 1, optimizer=optimizer)
+    hyper = jax.tree.map(lambda _: jnp.asarray(0.5), traced_values(spec, names, [{}]))
+    draw = np.random.default_rng(0).standard_normal
+    start, *gradients = (Layer(*map(jnp.asarray, (draw((130, 140)), draw(130)))) for _ in range(3))
+    numbers = jnp.asarray(draw(130))
+
+    def around(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jnp.pad(x, [(0, 20)] * x.ndim), tree)
+
+    def updated(params: PyTree, gradients: Sequence[PyTree]) -> PyTree:
+        made = optimizer_at(spec, hyper, jnp.int32(0))
+        memory: Any = made.init(params)
+        for gradient in gradients:
+            changes, memory = made.update(gradient, memory, params)
+            params = jax.tree.map(jnp.add, params, changes)
+        return params
+
+    def activated(x: Array) -> tuple[Array, Array]:
+        function = get_activation(activation)
+        return jax.value_and_grad(lambda x: jnp.sum(function(x)[:130] ** 2))(x)
+
+    @jax.jit
+    def both() -> tuple[PyTree, PyTree]:
+        value, slope = activated(numbers)
+        plain = around(updated(start, gradients)), value, around(slope)
+        return plain, (updated(*around((start, gradients))), *activated(around(numbers)))
+
+    try:
+        pairs = zip(*map(jax.tree.leaves, both()), strict=True)
+    except Exception:  # of a function of any author
+        return False
+    return all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs)
