@@ -1,14 +1,19 @@
-"""A small convolutional network of Flax: hyperparameters searched, then tested once.
+"""A small convolutional network of Flax, or your own module: searched, then tested once.
 
 Two convolutions of 3 x 3 with 8 and 16 channels, each with max-pooling, and a dense layer. The
 module goes into the search as the module is written; learning rate and L2 are searched on
 validation examples, and the choice is trained again on all training examples before the test.
+``--module FILE:NAME`` trains a module of Flax or Equinox from a Python file instead.
 """
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +22,7 @@ from experiments import harness
 from experiments.config import DataConfig, Whole
 from experiments.softmax_search import draw, interval, models, times
 from jaxnn.search import Task, fixed, holdout, report, search, sobol
-from jaxnn.types import Array
+from jaxnn.types import Array, Data
 
 
 class ConvNet(nn.Module):
@@ -46,6 +51,10 @@ class ConvolutionConfig(DataConfig):
 
     channels: tuple[Whole, ...] = (8, 16)
     """Channels of the convolutions; every convolution halves height and width."""
+
+    module: str | None = None
+    """FILE:NAME, your own network: NAME in a Python file, a function or class that makes a module
+    of Flax linen, Flax nnx or Equinox from the number of classes."""
 
     configurations: Whole = 8
     """Number of configurations."""
@@ -82,16 +91,11 @@ def experiment(config: ConvolutionConfig, run: harness.Run) -> Mapping[str, Any]
     """Searches, tests the choice, and shows search and test."""
     began = time.perf_counter()
     splits = run.load(flatten=False)
-    images = splits.train.inputs
-    least = 2 ** len(config.channels)
-    if images.ndim < 4 or min(images.shape[1:3]) < least:
-        shape = " x ".join(map(str, images.shape[1:]))
-        raise config.refusal("dataset", f"images of at least {least} x {least}, found {shape}")
     task = Task(
         *splits,
         epochs=config.epochs or (20 if config.dataset == "digits" else 4),
         validation=holdout(1 / 6),
-        model=ConvNet(int(splits.train.targets.max()) + 1, config.channels),
+        model=network(config, splits.train),
     )
     space = {
         "learning_rate": interval(config.learning_rate),
@@ -136,6 +140,34 @@ def experiment(config: ConvolutionConfig, run: harness.Run) -> Mapping[str, Any]
     found = report.results(result)
     total = time.perf_counter() - began
     return found | {"seconds": found["seconds"] | {"search": searched, "total": total}}
+
+
+def network(config: ConvolutionConfig, train: Data) -> Any:
+    """The module for a data set: of --module, or a convolutional network."""
+    classes = int(train.targets.max()) + 1
+    if config.module is not None:
+        file, _, name = config.module.rpartition(":")
+        try:
+            make: Any = getattr(own_code(Path(file)), name)
+        except (OSError, ImportError, AttributeError, SyntaxError) as error:
+            raise config.refusal("module", f"FILE.py:NAME ({error})") from error
+        return make(classes)
+    images, least = train.inputs, 2 ** len(config.channels)
+    if images.ndim < 4 or min(images.shape[1:3]) < least:
+        shape = " x ".join(map(str, images.shape[1:]))
+        raise config.refusal("dataset", f"images of at least {least} x {least}, found {shape}")
+    return ConvNet(classes, config.channels)
+
+
+def own_code(path: Path) -> ModuleType:
+    """The module of a Python file, imported from the path."""
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ import jax
 
 from experiments import harness
 from experiments.config import DistributedConfig, Whole
+from jaxnn.metrics import METRICS
 from jaxnn.search import (
     Domain,
     FinalScores,
@@ -38,7 +39,6 @@ from jaxnn.search import (
 )
 from jaxnn.search.result import RULES
 from jaxnn.search.space import cell, readable
-from jaxnn.search.task import Validation
 from jaxnn.types import MeasureName, RuleName
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class SearchConfig(DistributedConfig):
     warmup_cosine, linear, ..."""
 
     measure: str = "cross_entropy"
-    """The validation measure that chooses: cross_entropy or accuracy."""
+    """The validation measure that chooses: cross_entropy, accuracy, or a metric of scikit-learn:
+    balanced_accuracy, f1, roc_auc, ..."""
 
     rule: str = "mean"
     """The rule of choice: mean, or one_standard_error (the simplest configuration within one
@@ -119,6 +120,12 @@ class SearchConfig(DistributedConfig):
 
     stratified: bool = False
     """Keep the proportions of the classes in the split."""
+
+    ordered: bool = False
+    """The rows are in the order of time: every fold validates on rows after the training rows."""
+
+    balanced: bool = False
+    """Weight the training examples so that all classes count alike, for imbalanced data."""
 
     retrain: bool = True
     """Train the choice again, on training and validation examples together, before the test."""
@@ -147,7 +154,9 @@ class SearchConfig(DistributedConfig):
         self.one_of((*HIDDEN, "all"), "architecture")
         self.one_of(tuple(METHODS), "method")
         self.optax_names()
-        self.one_of(tuple(MEASURES), "measure")
+        self.one_of((*MEASURES, *METRICS), "measure")
+        self.only_with(not (self.ordered and self.folds == 1), "--folds of at least 2", "ordered")
+        self.only_with(not (self.ordered and self.stratified), "--stratified off", "ordered")
         self.one_of(RULES, "rule")
         for name in ("learning_rate", "l2"):
             low, high = getattr(self, name)
@@ -172,8 +181,12 @@ class SearchConfig(DistributedConfig):
         return self.epochs or (50 if self.dataset == "digits" else 12)
 
     @property
-    def split(self) -> Validation:
+    def split(self) -> Any:
         """The validation examples."""
+        if self.ordered:
+            from sklearn.model_selection import TimeSeriesSplit
+
+            return TimeSeriesSplit(self.folds)
         if self.folds > 1:
             return folds(self.folds, stratified=self.stratified)
         return holdout(self.validation or 1 / 6, stratified=self.stratified)
@@ -202,12 +215,14 @@ def experiment(config: SearchConfig, run: harness.Run) -> Mapping[str, Any]:
     """Searches, tests the choice, and shows search and test."""
     began = time.perf_counter()
     splits = run.load()
+    train = splits.train._replace(weights="balanced") if config.balanced else splits.train
     task = Task(
-        splits.train,
+        train,
         splits.test,
         epochs=config.most_epochs,
         validation=config.split,
-        measure=MEASURES[config.measure],
+        measure=MEASURES.get(config.measure),
+        metric=() if config.measure in MEASURES else config.measure,
         standardize=splits.train.shift is not None,
     )
     result = search(
@@ -240,6 +255,7 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
             "correct (%)",
             "95 % interval",
             "cross-entropy (nats)",
+            *(scores.metrics or {}),
             "after epochs",
             "learning rate",
             "L2",
@@ -251,6 +267,7 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
                 f"{100 * scores.accuracy:.2f}",
                 f"{100 * low:.2f} to {100 * high:.2f}",
                 f"{scores.loss:.4f}",
+                *(cell(value) for value in (scores.metrics or {}).values()),
                 f"{result.best.epochs:g}",
                 *(
                     cell(readable(result.best.config[name]))

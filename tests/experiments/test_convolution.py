@@ -17,6 +17,7 @@ def run(out, *flags):
     return status, json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_results_say_what_was_chosen_and_the_module_is_saved(tmp_path):
     status, written = run(tmp_path, *SMALL)
     assert status == 0
