@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from jaxnn.figures import COLOURS, Curve, curves_figure, framed, literal, log_scale
@@ -50,7 +50,8 @@ class Point(NamedTuple):
 
     number: int
     config: Config
-    score: float  # in percent or nats; inf for a diverged or far worse trial
+    score: float  # as shown, such as percent or nats; inf for a diverged or far worse trial
+    cost: float  # lower is better
     complete: bool  # trained to the end
     diverged: bool
     chosen: bool
@@ -90,7 +91,7 @@ def learning_curves(result: "Result") -> Figure:
     lines = {number: _whole_curve(result, number) for number in result.curves}
     means = {number: line.mean(axis=0) for number, line in lines.items()}
     epochs = np.arange(1, result.task.evaluations + 1) / result.task.evaluations_per_epoch
-    ranking = sorted(_points(result), key=lambda point: point.score)[:_SHOWN]
+    ranking = sorted(_points(result), key=lambda point: point.cost)[:_SHOWN]
     curves, stops = {}, {}
     for n in (point.number for point in ranking if not point.lost):
         stop = result.curves[n].start + result.curves[n].best(measure)
@@ -116,7 +117,12 @@ def learning_curves(result: "Result") -> Figure:
     values = np.concatenate(list(means.values()))
     values = values[np.isfinite(values)]
     most = max(np.quantile(values, 0.9), *(np.nanmax(means[number]) for number in curves))
-    low, top = values.min(), min(most, _FAR * ranking[0].score or math.inf)
+    low, top = values.min(), most
+    if measure in result.task.greater:
+        worst = min(np.quantile(values, 0.1), *(np.nanmin(means[number]) for number in curves))
+        low, top = worst, values.max()
+    elif ranking[0].cost > 0:
+        top = min(most, _FAR * ranking[0].cost)
     _measure_scale(axes.yaxis, values[values <= top])
     _stretch(axes.yaxis, (low, top), 0.1 if low else 0, 0.1)
     axes.xaxis.set_major_formatter("{x:g}")
@@ -172,7 +178,7 @@ def learning_rate_l2(result: "Result") -> Figure | None:
     """The score by learning rate and L2 strength; None unless both were searched."""
     names = ("learning_rate", "l2")
     points = [point for point in _points(result) if all(name in point.config for name in names)]
-    finite = _finite(points)
+    finite = _finite(points, costs=True)
     if not set(names) <= set(result.space.searched) or not len(finite):
         return None
     figure, ((axes,),) = framed((7, 5.2))
@@ -184,9 +190,9 @@ def learning_rate_l2(result: "Result") -> Figure | None:
         if group[0].lost or style is _CHOSEN:
             axes.plot(*where, **style)
         else:
-            tints = [colormaps[_COLOUR_MAP](norm(point.score)) for point in group]
+            tints = [colormaps[_COLOUR_MAP](norm(point.cost)) for point in group]
             axes.scatter(*where, edgecolors=tints, facecolors="none" if style is _EARLY else tints)
-    _colour_bar(figure, axes, norm, finite, _measure(result))
+    _colour_bar(figure, axes, norm, finite, result)
     _legend(figure, points, color="0.4")
     return figure
 
@@ -200,15 +206,15 @@ def parallel_coordinates(result: "Result") -> Figure | None:
     space, names, points = result.space, result.space.searched, _points(result)
     if len(names) < 2:
         return None
-    finite = _finite(points)
+    finite = _finite(points, costs=True)
     norm, tint, (low, high) = _colours(finite), colormaps[_COLOUR_MAP], (finite.min(), finite.max())
     kind = "log_uniform" if 0 < 3 * low < high else "uniform"
     scale = Domain(kind, low, high if high > low else low + 1)
     figure, ((axes,),) = framed((4 + 1.5 * len(names), 5))
-    for point in sorted(points, key=lambda point: -point.score):  # the best on top
+    for point in sorted(points, key=lambda point: -point.cost):  # the best on top
         line = [_height(space[name], name, point) for name in names]
-        line.append(_BELOW if point.lost else 1 - scale.where(point.score))
-        colour = COLOURS[1] if point.lost else tint(norm(point.score))
+        line.append(_BELOW if point.lost else 1 - scale.where(point.cost))
+        colour = COLOURS[1] if point.lost else tint(norm(point.cost))
         axes.plot(line, color=colour, linestyle=":" if point.lost else "-", linewidth=1.0)
         if point.chosen:
             chosen = axes.plot(line, color=COLOURS[4], linewidth=3.0, zorder=3)
@@ -218,28 +224,29 @@ def parallel_coordinates(result: "Result") -> Figure | None:
     for place, name in enumerate(names):
         absent = any(name not in point.config for point in points)
         _draw_axis(axes, place, _ticks(space[name]), "not used" if absent else "")
-    ticks = [(1 - height, label) for height, label in _ticks(scale)]
+    sign = result.task.natural(1)
+    ticks = [(1 - height, f"{sign * float(label):g}") for height, label in _ticks(scale)]
     _draw_axis(axes, len(names), ticks, _lost_label(points).replace(" ", "\n", 1))
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.legend(chosen, ["chosen"], loc="lower left", frameon=False)
-    _colour_bar(figure, axes, norm, finite, _measure(result))
+    _colour_bar(figure, axes, norm, finite, result)
     return figure
 
 
 def _colour_bar(
-    figure: Figure, axes: Axes, norm: Normalize, scores: np.ndarray, label: str
+    figure: Figure, axes: Axes, norm: Normalize, costs: np.ndarray, result: "Result"
 ) -> None:
     """The scores that the colours stand for."""
     bar = figure.colorbar(
         ScalarMappable(norm, _COLOUR_MAP),
         ax=axes,
-        label=label,
-        extend="max" if norm.vmax is not None and scores.max() > norm.vmax else "neither",
+        label=_measure(result),
+        extend="max" if norm.vmax is not None and costs.max() > norm.vmax else "neither",
         ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(5),
-        format="{x:g}",
+        format=FuncFormatter(lambda cost, _: f"{result.task.natural(cost):g}"),
     )
     bar.minorticks_off()
 
@@ -248,7 +255,7 @@ def importances(result: "Result") -> Figure | None:
     """The importance of every hyperparameter, see ``importance``; None for too few trials."""
     points, space = _points(result), result.space
     configs = {point.number: point.config for point in points}
-    scores = {point.number: point.score for point in points}
+    scores = {point.number: point.cost for point in points}
     found = importance(space, configs, scores) if len(space.searched) > 1 else None
     if found is None:
         return None
@@ -329,19 +336,22 @@ def importance(
 def _points(result: "Result") -> list[Point]:
     """All trials, in the order of their numbers."""
     measure, chosen = result.task.objective, result.best.trial
-    limit = _FAR * result.curves[chosen].score(measure) or math.inf
+    best = result.curves[chosen].score(measure)
+    limit = _FAR * best if best > 0 else math.inf
     points = []
     for number, curve in sorted(result.curves.items()):
         score = curve.score(measure)
-        shown = _unit(result) * score if score <= limit else math.inf
+        cost = abs(_unit(result)) * score if score <= limit and math.isfinite(score) else math.inf
+        shown = result.task.natural(cost) if math.isfinite(cost) else math.inf
         complete = curve.evaluations[-1] == result.task.evaluations
         config = curve.trial.config
-        points.append(Point(number, config, shown, complete, curve.diverged, number == chosen))
+        about = complete, curve.diverged, number == chosen
+        points.append(Point(number, config, shown, cost, *about))
     return points
 
 
-def _finite(points: Sequence[Point]) -> np.ndarray:
-    return np.array([point.score for point in points if not point.lost])
+def _finite(points: Sequence[Point], *, costs: bool = False) -> np.ndarray:
+    return np.array([p.cost if costs else p.score for p in points if not p.lost])
 
 
 def _unit(result: "Result") -> float:
@@ -353,6 +363,8 @@ def _measure(result: "Result") -> str:
     """The minimised measure, with a unit."""
     if result.task.objective == "error":
         return "validation error (%)"
+    if result.task.objective != "loss":
+        return literal(f"validation {result.task.objective}")
     name = "loss" if "loss" in result.space.searched else result.loss_name
     nats = " (nats)" if name == "cross_entropy" else ""
     return literal(f"validation {name.replace('cross_', 'cross-').replace('_', ' ')}{nats}")
