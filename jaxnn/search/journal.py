@@ -413,10 +413,18 @@ class Journal:
                 raise CorruptLogError(f"{self._path} is damaged: {fault}")
         return record
 
-    def save(self, segment: int, arrays: files.Arrays) -> None:
-        """Writes the population after ``segment`` segments, records the digest, keeps two files."""
-        before = sum("segment" in record for record in self.records[: self._since])
-        folder, name = self._folder, f"checkpoint-{before + segment}.safetensors"
+    def save(self, segment: int, arrays: files.Arrays, *, again: bool = False) -> None:
+        """Writes the population after ``segment`` segments, records the digest, keeps two files.
+
+        Args:
+          segment: the number of segments.
+          arrays: the population.
+          again: whether a file holds the population after as many segments, with other parameters
+            to keep.
+        """
+        smaller = self.records[: self._since]  # searches; a name belongs to a single population
+        before = sum("segment" in record or "search" in record for record in smaller)
+        folder, name = self._folder, f"checkpoint-{before + segment + again}.safetensors"
         if not folder:
             return
 

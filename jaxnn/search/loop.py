@@ -223,9 +223,9 @@ class Loop:
                     break
             complete = True
         self._curves = {n: curve for n, curve in self._curves.items() if curve.loss}
-        self._train_best()
-        if self._saved != self._segment:
-            self._save()
+        again = self._train_best() and complete
+        if again or self._saved != self._segment:
+            self._save(again=again and self._saved == self._segment)
         self._end_round({})
         seconds = (record["seconds"] for record in self.journal.records if "segment" in record)
         times = sum(self._compile_seconds), sum(seconds)
@@ -520,14 +520,18 @@ class Loop:
                 self._states[numbers[name]] = members.take([row])
         self._inexact = {numbers[names[int(number)]] for number in arrays.get("inexact", ())}
 
-    def _train_best(self) -> None:
+    def _train_best(self) -> bool:
         """Trains again where more seeds have moved the best evaluation of a trial to keep.
 
         The smaller search kept the parameters of the best evaluation by the mean over fewer seeds.
+
+        Returns:
+          Whether any trial was trained again.
         """
         if not self._earlier:
-            return
-        kept, old = self.keep(self._curves), slice(self._earlier.replicates)
+            return False
+        kept, old, before = self.keep(self._curves), slice(self._earlier.replicates), self._inexact
+        self._inexact = set(before)
         for bucket in self._buckets.values():
             for row, trial in enumerate(bucket.trials):
                 inexact = trial.number in self._inexact or trial.number in self._states
@@ -536,6 +540,7 @@ class Loop:
                     again = self._trained_again(bucket, trial, self.trainer.part(old))
                     _put(bucket.members.best, again, old, np.array([row]))
                     self._inexact.discard(trial.number)
+        return self._inexact != before
 
     def _trained_again(self, bucket: Bucket, trial: Trial, trainer: Trainer) -> PyTree:
         """The parameters of a trial at the best evaluation, leaves [R, 1, ...]."""
@@ -580,7 +585,7 @@ class Loop:
             for best, params in zip(*pairs, strict=True):
                 best[:, better] = params[:, better]
 
-    def _save(self) -> None:
+    def _save(self, *, again: bool = False) -> None:
         """Writes a checkpoint of the buckets and the kept parameters."""
         arrays = {}
         for bucket in self._buckets.values():
@@ -594,7 +599,7 @@ class Loop:
             arrays |= files.named_leaves(f"known/{number}/", state)
         if self._inexact:
             arrays["inexact"] = np.array(sorted(self._inexact))
-        self.journal.save(self._segment, arrays)
+        self.journal.save(self._segment, arrays, again=again)
         self._saved, self._saved_at = self._segment, time.monotonic()
 
     def _restore(self) -> None:

@@ -36,8 +36,8 @@ from jaxnn.search.methods import (
     Round,
     Rounds,
     beginning,
-    checked_round,
     learns,
+    start,
 )
 from jaxnn.search.methods.sampling import (
     grid,
@@ -445,24 +445,6 @@ def method_of(method: Any) -> Method:
         f"method is {method!r}, expected random(64), grid(5), ..., or a generator function "
         "(space, evaluations, seed) of rounds"
     )
-
-
-def start(method: Method, space: Space, evaluations: int, seed: int) -> tuple[Rounds, Round]:
-    """The rounds of a method, and the first round.
-
-    Raises:
-      TypeError: the method makes no generator.
-      ValueError: the generator has no rounds, or none left.
-    """
-    rounds = method.rounds(space, evaluations, seed)
-    if not isinstance(rounds, Generator):
-        raise TypeError(f"method returned {rounds!r}, expected a generator of rounds: yield Round")
-    try:
-        return rounds, checked_round(next(rounds))
-    except StopIteration:
-        raise ValueError(
-            "method yields no round, expected at least one; a generator searches once"
-        ) from None
 
 
 def checked_spec(task: Task, static: Config, arranged: Arranged, mesh: Mesh, seen: set) -> Spec:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ def latest(folder: Path) -> list[dict[str, Any]]:
     records = stored(folder)
     first = max(place for place, record in enumerate(records) if "search" in record)
     ignored = ("seconds", "more", "file", "sha256")
-    return [
+    kept = [
         {name: value for name, value in record.items() if name not in ignored}
         for record in records[first:]
         if not {"test_read", "test_scores"} & record.keys()
     ]
+    # A second checkpoint at the end has parameters that were trained again.
+    return [now for before, now in pairwise([{}, *kept]) if now != before]
 
 
 class CrashError(Exception):
@@ -97,6 +100,8 @@ def test_a_finished_search_goes_on_with_more_to_the_bits_of_asking_for_all_at_on
     monkeypatch.setattr(Trainer, "advance", counting)
     grown = outcome(run(tmp_path, *MORE[what]))
     work = sum(trained)
+    loaded, again = s.Result.load(tmp_path), run(tmp_path, *MORE[what])
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, again.params)
     assert (grown, latest(tmp_path)) == at_once(*MORE[what])
     count, seeds, epochs = MORE[what]
     missing = count * seeds * epochs - 5 * 1 * 2
@@ -221,14 +226,28 @@ def test_a_test_score_belongs_to_the_choice_at_the_reading(tmp_path):
 class TestStopped:
     """A search that ends before the end."""
 
-    def test_a_time_limit_gives_what_there_is_and_the_same_call_goes_on(self, tmp_path):
-        expected = outcome(run(None, epochs=4))
-        moments = 0
-        while not (result := run(tmp_path, epochs=4, timeout=0)).complete:
-            moments += 1
-            assert sum(len(curve.loss) for curve in result.curves.values()) > 0
-        assert moments == 3  # of 4 evaluations
-        assert outcome(result) == expected
+    @pytest.mark.parametrize(
+        "method",
+        [
+            s.random(5),
+            s.population_based(4),
+            pytest.param(s.hyperband(), marks=pytest.mark.slow),
+            pytest.param(s.optuna(4, batch=2), marks=pytest.mark.slow),
+        ],
+        ids=["random", "population_based", "hyperband", "optuna"],
+    )
+    def test_a_time_limit_gives_what_there_is_and_the_same_call_goes_on(self, tmp_path, method):
+        asked: dict[str, Any] = {"method": method, "epochs": 4, "space": SPACE}
+        moment = 0
+        while not (result := run(tmp_path, **asked, timeout=0)).complete:
+            moment += 1
+            known = sum("segment" in record for record in stored(tmp_path))
+            assert known == moment  # an evaluation more in every call
+            loaded = s.Result.load(tmp_path)
+            assert loaded.table == result.table
+            jax.tree.map(np.testing.assert_array_equal, loaded.params, result.params)
+        assert moment + 1 == sum("segment" in record for record in stored(tmp_path)) >= 4
+        assert outcome(result) == outcome(run(None, **asked))
 
     def test_the_parameters_are_those_of_the_best_evaluation_so_far(self, tmp_path):
         stopped = run(tmp_path, timeout=0)
@@ -300,6 +319,16 @@ class TestEnqueued:
         for number, curve in plain.curves.items():
             assert result.curves[number + 1].trial.config == curve.trial.config
             assert result.curves[number + 1].evaluations == curve.evaluations
+
+    def test_a_generator_trains_after_the_given_configurations(self):
+        def three(space, evaluations, seed):
+            trials = [s.Trial(n, space.configuration({"learning_rate": n / 9})) for n in range(3)]
+            scores = yield s.Round(tuple(trials), 1)
+            assert sorted(scores.best) == [0, 1, 2]
+            yield s.Round((trials[0]._replace(parent=0),), evaluations)
+
+        result = run(None, method=three, enqueue=[GIVEN])
+        assert [len(curve.loss) for _, curve in sorted(result.curves.items())] == [2, 2, 1, 1]
 
     def test_a_search_with_given_configurations_goes_on(self, tmp_path):
         with pytest.raises(CrashError):
@@ -579,6 +608,11 @@ class TestCallback:
             ({"callback": 3}, TypeError, "callback is 3, expected a function of an Evaluation"),
             ({"timeout": -1}, ValueError, "timeout is -1, expected seconds of at least 0"),
             ({"timeout": "a"}, ValueError, "timeout is 'a', expected seconds of at least 0"),
+            (
+                {"method": lambda *_: 3, "enqueue": [GIVEN]},
+                TypeError,
+                "method returned 3, expected",
+            ),
             ({"warm_start": 3}, TypeError, "folder is 3, expected a path"),
         ],
     )

@@ -98,6 +98,24 @@ def checked_round(yielded: Any) -> Round:
     return yielded
 
 
+def start(method: Method, space: Space, evaluations: int, seed: int) -> tuple[Rounds, Round]:
+    """The rounds of a method, and the first round.
+
+    Raises:
+      TypeError: the method makes no generator.
+      ValueError: the generator has no rounds, or none left.
+    """
+    rounds = method.rounds(space, evaluations, seed)
+    if not isinstance(rounds, Generator):
+        raise TypeError(f"method returned {rounds!r}, expected a generator of rounds: yield Round")
+    try:
+        return rounds, checked_round(next(rounds))
+    except StopIteration:
+        raise ValueError(
+            "method yields no round, expected at least one; a generator searches once"
+        ) from None
+
+
 def learns(method: Method) -> bool:
     """Whether a method can begin with known scores."""
     return isinstance(method, BuiltIn) and method.learns
@@ -122,8 +140,7 @@ def beginning(
         return replace(method, rounds=partial(rounds_of, configs=configs, known=known), work=work)
 
     def rounds(space: Space, evaluations: int, seed: int) -> Rounds:
-        first, inner = fresh(configs), method.rounds(space, evaluations, seed)
-        current = checked_round(next(inner))
+        first, (inner, current) = fresh(configs), start(method, space, evaluations, seed)
         if current.until != evaluations:  # otherwise a single round trains all
             yield Round(first, evaluations)
             first = ()
