@@ -138,15 +138,15 @@ def from_tables(parts: Mapping[str, Table], label: Label) -> dict[str, Examples]
         columns = dict(zip(table.names, table.columns, strict=True))
         if table.names == train.names:
             inputs, targets = [table.columns[i] for i in kept], table.columns[place]
-        elif train.names[place] not in columns:
-            found[part] = Examples(np.empty(0), None)
-            continue
         else:
             lacking = [train.names[i] for i in kept if train.names[i] not in columns]
-            expect(not lacking, f"{table.origin} lacks the column {[*lacking, 0][0]!r}", "columns "
-                   f"as in {train.origin}")  # fmt: skip
+            fault = f"{table.origin} lacks the column {[*lacking, 0][0]!r}"
+            expect(not lacking, fault, f"columns as in {train.origin}")
             inputs = [columns[train.names[i]] for i in kept]
-            targets = columns[train.names[place]]
+            targets = columns.get(train.names[place])
+        if targets is None:
+            found[part] = Examples(np.empty(0), None)
+            continue
         names = [train.names[i] for i in kept]
         _complete([train.names[place]], [targets], table.origin)
         rows = inputs_of(Table(tuple(names), tuple(inputs), table.origin))

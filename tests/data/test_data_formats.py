@@ -185,6 +185,15 @@ def test_the_columns_of_the_test_table_are_found_by_name(tmp_path):
     np.testing.assert_array_equal(test.inputs, train.inputs)
 
 
+def test_a_test_table_of_other_columns_is_one_clear_line(tmp_path, arrays):
+    frame(arrays["train_images"], arrays["train_labels"]).to_csv(
+        tmp_path / "train.csv", index=False
+    )
+    (tmp_path / "test.csv").write_text("pixel0,pixel1\n1,2\n")
+    with pytest.raises(DataError, match=r"test.csv lacks the column 'pixel2', expected columns as"):
+        load(tmp_path)
+
+
 def test_a_test_table_without_labels_is_left_out_and_said(tmp_path, arrays, caplog):
     frame(arrays["train_images"], arrays["train_labels"]).to_csv(
         tmp_path / "train.csv", index=False
