@@ -6,7 +6,7 @@ function draw the parameters anew for every seed; an instance starts every seed 
 own parameters. Random numbers and statistics need no further word: ``call`` is given the module's
 own arguments for training, and collections beside the parameters become ``Variables.statistics``.
 
-Flax and Equinox are imported for their modules alone.
+Modules alone cause an import of Flax or Equinox.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ def as_model(model: Any) -> Any:
     Every other value passes unchanged.
 
     Raises:
-      ValueError: a linen module with a field that has no hash, such as an array.
+      ValueError: a linen module with a field without a hash, such as an array.
     """
     library = _library(model)
     if library is None:
@@ -152,7 +152,7 @@ def _library(model: Any) -> str | None:
 
 
 def _draws(model: Any) -> bool:
-    """Whether a function draws a module: a parameter ``rngs`` or ``key``, and no other needed."""
+    """Whether a function draws a module: from ``rngs`` or ``key``, all other parameters optional."""
     if not callable(model) or all(hasattr(model, name) for name in ("init", "apply")):
         return False
     try:
