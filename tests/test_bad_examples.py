@@ -185,7 +185,7 @@ def test_one_extreme_input_is_no_other_unit():
     inputs[4, 2] = 1000.0
     outlier = Data(inputs, LABELS)
     tame = outlier._replace(inputs=np.clip(inputs, -9, 9))
-    assert checked(spec(), Hyper(0.1), tame, {"test": outlier})[2]["test"] is outlier
+    assert checked(spec(), Hyper(0.1), tame, {"test": outlier})[3]["test"] is outlier
 
 
 SAME = {
@@ -204,7 +204,7 @@ SAME = {
 
 @pytest.mark.parametrize("data", SAME.values(), ids=SAME)
 def test_examples_whose_meaning_is_plain_are_taken(data):
-    _, trained_on, evaluated = checked(spec(), Hyper(0.1), data, None)
+    _, _, trained_on, evaluated = checked(spec(), Hyper(0.1), data, None)
     for taken in (trained_on, evaluated["train"], Task(data).train):
         np.testing.assert_array_equal(taken.inputs, PIXELS)
         np.testing.assert_array_equal(taken.targets, LABELS)
@@ -227,7 +227,7 @@ def test_lists_train_as_arrays_do(enter):
 )
 def test_columns_booleans_and_floats_of_0_and_1_are_labels_of_the_logistic_loss(targets):
     task = spec(model=MLP((4, 1)), loss="logistic")
-    _, taken, _ = checked(task, Hyper(0.1), BINARY._replace(targets=targets), None)
+    _, _, taken, _ = checked(task, Hyper(0.1), BINARY._replace(targets=targets), None)
     np.testing.assert_array_equal(taken.targets, BINARY.targets)
 
 

@@ -828,7 +828,7 @@ DOORS = [
     (
         lambda: task(model=MLP((4, 2))),
         TypeError,
-        r"model is MLP\(.*, expected a function from model_",
+        r"model is MLP\(.*, expected a module of Flax or Equinox, or a function from",
     ),
     (
         lambda: task(model=lambda l2: MLP((4, 2)), model_parameters="l2"),
