@@ -226,6 +226,10 @@ def space(**domains):
     return search.Space({"learning_rate": log_uniform(1e-3, 1.0), **domains})
 
 
+RATE = {"learning_rate": 0.5}
+RATES = {"learning_rate": uniform(0.1, 1.0), "batch_size": fixed(2)}
+
+
 def task(**changes):
     return search.Task(Data(np.ones((6, 4)), np.arange(6) % 2), **changes)
 
@@ -858,7 +862,90 @@ DOORS = [
                 ValueError,
                 "checkpoint_seconds is nan, expected seconds",
             ),
+            ({"timeout": -1}, ValueError, "timeout is -1, expected seconds of at least 0$"),
+            ({"timeout": "a"}, ValueError, "timeout is 'a', expected seconds of at least 0$"),
+            ({"timeout": NAN}, ValueError, "timeout is nan, expected seconds of at least 0$"),
+            ({"timeout": True}, ValueError, "timeout is True, expected seconds of at least 0$"),
+            ({"callback": 3}, TypeError, "callback is 3, expected a function of an Evaluation$"),
         ]
+    ),
+    *(
+        (
+            lambda changes=changes: search.search(
+                task(), RATES, **{"method": search.random(1), "key": KEY, **changes}
+            ),
+            error,
+            message,
+        )
+        for changes, error, message in [
+            (
+                {"enqueue": "a"},
+                TypeError,
+                "enqueue is 'a', expected a list of configurations",
+            ),
+            (
+                {"enqueue": RATE},
+                TypeError,
+                r"enqueue is \{.*, expected a list of configurations, s",
+            ),
+            ({"enqueue": [3]}, search.SpaceError, r"enqueue\[0\] is 3, expected values by name$"),
+            (
+                {"enqueue": [{}]},
+                search.SpaceError,
+                r"has no learning_rate, expected a value$",
+            ),
+            (
+                {"enqueue": [RATE, RATE | {"learning_rates": 1}]},
+                search.SpaceError,
+                r"enqueue\[1\] has 'learning_rates', expected one of .*mean 'learning_rate'\?$",
+            ),
+            (
+                {"enqueue": [{"learning_rate": 2}]},
+                search.SpaceError,
+                r"enqueue\[0\]: learning_rate is 2, expected from 0\.1 to 1$",
+            ),
+            (
+                {"enqueue": [{"learning_rate": NAN}]},
+                search.SpaceError,
+                r"enqueue\[0\]: learning_rate is nan, expected from 0\.1 to 1$",
+            ),
+            (
+                {"enqueue": [{"learning_rate": "a"}]},
+                search.SpaceError,
+                r"enqueue\[0\]: learning_rate is 'a', expected from 0\.1 to 1$",
+            ),
+            (
+                {"enqueue": [RATE | {"batch_size": 3}]},
+                search.SpaceError,
+                r"enqueue\[0\]: batch_size is 3, expected one of \[2\]$",
+            ),
+            (
+                {"warm_start": "a"},
+                ValueError,
+                r"warm_start is given with the method random, expected optuna\(...\)$",
+            ),
+            (
+                {"warm_start": 3, "method": search.optuna(2)},
+                TypeError,
+                "folder is 3, expected a path$",
+            ),
+            (
+                {"method": lambda *_: 3, "enqueue": [RATE]},
+                TypeError,
+                "method returned 3, expected a generator of rounds: yield Round$",
+            ),
+        ]
+    ),
+    (lambda: search.Result.load(3), TypeError, "folder is 3, expected a path$"),
+    (
+        lambda: search.Result.load("a\0b"),
+        ValueError,
+        r"folder is 'a\\x00b', expected a path without",
+    ),
+    (
+        lambda: search.Result.load(Path(__file__).parent),
+        search.RunFolderError,
+        r"tests holds no run\.db, expected a search$",
     ),
     # files
     (lambda: saved_model.load_model(None), TypeError, "folder is None, expected a path$"),
