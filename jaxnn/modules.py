@@ -152,7 +152,7 @@ def _library(model: Any) -> str | None:
 
 
 def _draws(model: Any) -> bool:
-    """Whether a function draws a module: from ``rngs`` or ``key``, all other parameters optional."""
+    """Whether a function draws a module: from ``rngs`` or ``key``, all else optional."""
     if not callable(model) or all(hasattr(model, name) for name in ("init", "apply")):
         return False
     try:
