@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
-from jaxnn.metrics import METRICS, TWO_CLASSES
+from jaxnn.metrics import METRICS, REALS, TWO_CLASSES
 from jaxnn.mlp import MLP, by_name
 from jaxnn.optimizers import schedule
 from jaxnn.population import check_mesh
@@ -484,8 +484,8 @@ def checked_spec(task: Task, static: Config, arranged: Arranged, mesh: Mesh, see
 def check_metrics(task: Task, arranged: Arranged) -> None:
     """ValueError for a metric without a value in a fold, such as of a class without examples."""
     for metric in task.metrics:
-        if METRICS.get(metric.name) is not metric:
-            continue
+        if METRICS.get(metric.name) is not metric or task.regression != (metric.of == REALS):
+            continue  # the check of the program tells a metric of other targets
         for fold in range(arranged.folds):
             targets = np.asarray(arranged.data.targets)[arranged.rows(fold)[1]]
             shape = len(targets), targets.shape[1] if targets.ndim > 1 else 1
@@ -493,7 +493,7 @@ def check_metrics(task: Task, arranged: Arranged) -> None:
                 shape = len(targets), max(task.outputs, 2)
             outputs = jnp.asarray(np.random.default_rng(0).normal(size=shape), float)
             if metric.of == TWO_CLASSES and shape[1] > 2:
-                continue  # the check of the program tells
+                continue
             try:
                 value = float(metric(outputs, jnp.asarray(targets)))
             except (TypeError, ValueError):  # as well
