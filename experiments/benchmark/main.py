@@ -22,7 +22,7 @@ from jaxnn.reporting import plain
 
 PARTS = {  # and their modules, in the order of the tables
     **dict.fromkeys(("one_model", "population"), "training"),
-    **{n: n for n in ("search", "startup", "verification", "scale", "roofline")},
+    **{n: n for n in ("search", "shapes", "startup", "verification", "scale", "roofline")},
 }
 EXAMPLES, QUICK_EXAMPLES = 60_000, 1_200
 PEERS = "optuna keras-tuner chex"  # beside the packages of the contenders
@@ -45,7 +45,7 @@ class BenchmarkConfig(DataConfig):
     """Number of interleaved repetitions, each from another seed; medians are reported."""
 
     parts: tuple[str, ...] = tuple(PARTS)
-    """Which to measure: one_model, population, search, startup, verification, scale, roofline."""
+    """Which to measure: one_model population search shapes startup verification scale roofline."""
 
     keep: bool = False
     """Keep the parts of the results.json in --out, if machine and versions are the same."""

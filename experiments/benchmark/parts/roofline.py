@@ -87,7 +87,10 @@ def bounded(row: Results, ceilings: Results) -> dict[str, Any]:
     share = min(1.0, row["cores"] / ceilings["devices"]) if platform == "cpu" else 1.0
     sharing = in_hand = 1  # models that share a reading of the minibatch; that a core has in hand
     if row["contender"] == "jaxnn":
-        spec, block = Spec(MLP(sizes), 1, BATCH_SIZE), row.get("models_on_a_core")
+        spec, block = (
+            Spec(MLP(sizes), 1, BATCH_SIZE),
+            row.get("models_on_a_core", row.get("block_size")),
+        )
         sharing = in_hand = min(block or default_block_size(spec, platform, models), models)
     elif CONTENDERS[row["contender"]].whole_population:
         sharing, in_hand = models, -(-models // row["cores"])
