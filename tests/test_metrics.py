@@ -210,7 +210,7 @@ def test_evaluation_in_blocks_scores_all_examples_together():
 
 def test_metrics_of_a_minibatch_spread_over_devices_are_those_of_one(pixels):
     spec = Spec(MLP((12, 3)), steps=4, batch_size=10, metrics=("f1_macro", "roc_auc"))
-    hyper, devices = Hyper([0.1, 0.3]), jax.device_count()
+    hyper, devices = Hyper(np.array([0.1, 0.3])), jax.device_count()
     meshes = population_mesh(batch=1), population_mesh(batch=devices)
     one, spread = (train_population(spec, hyper, [0], pixels, mesh=mesh) for mesh in meshes)
     for name, values in one.metrics["train"].by_name().items():

@@ -169,13 +169,11 @@ def warnings(result: "Result") -> list[str]:
 
 def history(result: "Result") -> "list[Row]":
     """One row per trial, replicate and evaluation; None where a replicate has diverged."""
-    from jaxnn.search.result import shown_score
-
     task, rows = result.task, []
     for number, curve in sorted(result.curves.items()):
         batch_size = curve.trial.config.get("batch_size", BATCH_SIZE)
         scores = {
-            f"validation_{name}": shown_score(curve, key) for key, name in task.shown.items()
+            f"validation_{name}": curve.shown(key) for key, name in task.shown.items()
         }  # [evaluations, R] each
         for replicate in range(curve.values("loss").shape[1]):
             seed, fold = divmod(replicate, task.validation_split.count)

@@ -114,6 +114,10 @@ class Curve:
         """A measure, [evaluations, R] in float64."""
         return np.array(self._scores(measure), np.float64)
 
+    def shown(self, name: str) -> np.ndarray:
+        """A score as people read it, [evaluations, R]: the accuracy in place of the error."""
+        return 1 - self.values(name) if name == "error" else self.values(name)
+
     def score(self, measure: str) -> float:
         """The lowest of ``means``; inf for a diverged trial."""
         return math.inf if self.diverged else min(self.means.get(measure, ()), default=math.inf)
@@ -357,11 +361,6 @@ def _block_scores(
     return found.loss, found.error, found.logits
 
 
-def shown_score(curve: Curve, name: str) -> np.ndarray:
-    """A score as people read it, [evaluations, R]: the accuracy in place of the error."""
-    return 1 - curve.values(name) if name == "error" else curve.values(name)
-
-
 class Best(NamedTuple):
     """The chosen trial."""
 
@@ -507,7 +506,7 @@ class Result:
                     "diverged_at": int(diverged.min()) if len(diverged) else None,
                 }
             )
-            at_best = [shown_score(curve, name)[best] for name in self.task.shown]
+            at_best = [curve.shown(name)[best] for name in self.task.shown]
             scores.append(np.full_like(at_best, np.nan) if curve.diverged else at_best)
         columns = {}
         for name, values in zip(self.task.shown.values(), np.stack(scores, axis=1), strict=True):

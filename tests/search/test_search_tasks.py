@@ -118,8 +118,9 @@ class TestRegression:
 
     def test_outputs_are_the_targets(self):
         two = Data(X, np.stack([T, -T], axis=1))
-        assert Task(two, loss="huber").spec({"batch_size": 8}, 80).model.sizes == (3, 2)
-        assert Task(two, loss="gaussian_nll").spec({"batch_size": 8}, 80).model.sizes == (3, 4)
+        for loss, outputs in (("huber", 2), ("gaussian_nll", 4)):
+            model: Any = Task(two, loss=loss).spec({"batch_size": 8}, 80).model
+            assert model.sizes == (3, outputs)
 
     def test_whole_numbers_are_real_targets(self):
         task = Task(Data(X, np.arange(N)), loss="mae")
@@ -254,8 +255,8 @@ def test_inputs_are_standardised_by_what_each_fold_trains_on(tmp_path):
     result.save_model(tmp_path)
     model = load_model(tmp_path)
     for fold, (train, valid) in enumerate(task.validation.pairs):
-        scaler = StandardScaler().fit(X[train])
-        scaled = Data(scaler.transform(X).astype(np.float32), T)
+        scaler: Any = StandardScaler().fit(X[train])
+        scaled = Data(np.asarray(scaler.transform(X), np.float32), T)
         for curve in result.curves.values():
             config = curve.trial.config
             expected, _ = by_hand(plain, config, scaled.rows(train), scaled.rows(valid))
@@ -264,7 +265,8 @@ def test_inputs_are_standardised_by_what_each_fold_trains_on(tmp_path):
         outputs = scaled.inputs @ layer.weight.T + layer.bias
         np.testing.assert_allclose(model.logits(X, replicate=fold), outputs, rtol=1e-3, atol=1e-3)
         rmse = root_mean_squared_error(T, outputs[:, 0])
-        assert result.test().metric_values["rmse"][fold] == pytest.approx(rmse, rel=1e-4)
+        values: Any = result.test().metric_values
+        assert values["rmse"][fold] == pytest.approx(rmse, rel=1e-4)
 
 
 def test_constant_input_is_shifted_alone():
@@ -272,7 +274,7 @@ def test_constant_input_is_shifted_alone():
     task = Task(data, epochs=1, loss="mse", standardize=True)
     arranged = arrange(task.validation, task.train, 0).standardized()
     rows = arranged.rows(0)[0]
-    scaler = StandardScaler().fit(arranged.data.inputs[rows])
+    scaler: Any = StandardScaler().fit(arranged.data.inputs[rows])
     np.testing.assert_allclose(arranged.by_fold.scale[0], 1 / scaler.scale_, rtol=1e-6)
     np.testing.assert_allclose(arranged.by_fold.shift[0], -scaler.mean_ / scaler.scale_, rtol=1e-6)
 
