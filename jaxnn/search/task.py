@@ -303,7 +303,7 @@ class Task:
 
     @property
     def regression(self) -> bool:
-        """Whether the targets are real numbers, so that there is no accuracy."""
+        """Whether the targets are real numbers, without an accuracy."""
         if callable(self.loss):
             return any(isinstance(m, Metric) and m.of == REALS for m in self.metric)
         return self.loss in REGRESSIONS
@@ -317,7 +317,7 @@ class Task:
 
     @property
     def objective(self) -> str:
-        """The name of the score that chooses: "error", "loss" or the name of a metric."""
+        """The name of the choosing score: "error", "loss" or the name of a metric."""
         first = self.metric[0] if self.metric else "rmse" if self.regression else "error"
         return self.measure or (first if isinstance(first, str) else first.name)
 
@@ -333,7 +333,7 @@ class Task:
         return {**error, "loss": "loss", **{m.name: m.name for m in self.metrics}}
 
     def natural(self, cost: float) -> float:
-        """The score that chooses, of the number that a search minimises."""
+        """The score of a cost: a search minimises costs, the negative of a greater score."""
         return -cost if self.objective in self.greater else cost
 
     def searching(self, space: Mapping[str, Any]) -> "Task":
