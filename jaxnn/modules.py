@@ -105,6 +105,7 @@ def as_model(model: Any) -> Any:
     if library is None:
         return Module(model, _title(model)) if _draws(model) else model
     if library == "linen":
+        model = _frozen(model)
         try:
             hash(model)
         except TypeError as error:
@@ -121,6 +122,18 @@ def as_model(model: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     content = tuple(map(_content, leaves))
     return Module(Own((graph, structure), content, tuple(leaves)), _title(model))
+
+
+def _frozen(value: Any) -> Any:
+    """A linen module, or a field's value, with tuples in place of lists, which have no hash."""
+    if isinstance(value, list):
+        return tuple(map(_frozen, value))
+    if _library(value) != "linen":
+        return value
+    fields = [name for name in value.__dataclass_fields__ if name not in ("parent", "name")]
+    changed = {name: _frozen(getattr(value, name, None)) for name in fields}
+    changed = {n: v for n, v in changed.items() if v is not getattr(value, n, None)}
+    return value.clone(**changed) if changed else value
 
 
 def _content(leaf: Any) -> Hashable:

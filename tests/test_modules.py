@@ -245,6 +245,17 @@ def test_a_number_for_an_example_is_a_row_of_a_number():
     assert model.apply(model.init(KEY), INPUTS, training=False).shape == (40, 1)
 
 
+def test_a_list_of_layers_is_a_part_of_equal_modules():
+    def make():
+        return linen.Sequential([linen.Sequential([linen.Dense(3)]), linen.relu, linen.Dense(2)])
+
+    model = network(make(), 5)
+    assert model is network(make(), 5)
+    params = model.init(KEY)
+    expected = make().apply({"params": params}, INPUTS)
+    np.testing.assert_array_equal(model.apply(params, INPUTS, training=False), expected)
+
+
 def test_a_module_of_one_example_may_be_named_as_such():
     model = network(Mixing(), 5, batched=False)
     params = model.init(KEY)
