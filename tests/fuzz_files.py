@@ -487,7 +487,7 @@ def read_model(folder: Path) -> Any:
 
     from jaxnn.saved_model import load_model
 
-    model = load_model(folder)
+    model: Any = load_model(folder)
     inputs = arrays()["test_images"].reshape(20, 20)
     width = model.model.sizes[0]
     logits = model.logits(np.resize(inputs, (3, width)))

@@ -138,7 +138,7 @@ def test_the_defaults_of_optax_are_in_range():
     data = Data(np.zeros((20, 4)), np.arange(20) % 3)
     for name in get_args(OptimizerName):
         hyper = hyper_class(name)(0.1)
-        kept, _, _ = checked(Spec(MLP((4, 3)), 1, 5, optimizer=name), hyper, data, None)
+        _, kept, _, _ = checked(Spec(MLP((4, 3)), 1, 5, optimizer=name), hyper, data, None)
         assert kept == hyper
         values = hyper._asdict().items()
         Space({"optimizer": fixed(name)} | {n: fixed(v) for n, v in values if v is not None})
