@@ -316,7 +316,7 @@ def test_shapes_that_do_not_fit_apply_are_a_value_error(params, x, message):
         (lambda: mlp.MLP((3, 2), initializer="lecun"), "initializer is 'lecun'"),  # pyright: ignore[reportArgumentType]
         (
             lambda: mlp.loss(random_params((3, 2)), zeros(3), 0, loss="hinge"),  # pyright: ignore[reportArgumentType]
-            r"loss is 'hinge', expected one of \['cross_entropy', 'logistic', 'squared_error'\]",
+            r"loss is 'hinge', expected one of \['cross_entropy', 'focal', .*'squared_error'\]",
         ),
         (
             lambda: mlp.loss(random_params((3, 2)), zeros(3), zeros(3)),

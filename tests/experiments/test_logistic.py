@@ -182,7 +182,12 @@ def test_own_data_accelerates_by_default_and_has_no_image(user_data, tmp_path):
         ("--positive-class", "-1", "at least 0"),
         ("--positive-class", "2", "a class of some training examples, not all"),
         ("--positive-class", "12", "a class of some training examples, not all"),
-        ("--dataset", "letters", "digits, mnist, fashion_mnist or the path of your own data"),
+        (
+            "--dataset",
+            "letters",
+            "digits, mnist, fashion_mnist, iris, wine, breast_cancer, diabetes, "
+            "california_housing or the path of your own data",
+        ),
     ],
 )
 def test_bad_input_names_the_flag(flag, value, expected, user_data, tmp_path, capsys):
