@@ -1,6 +1,8 @@
 """The experiment on convolutional networks: the contract, refusals, and MNIST."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from experiments import convolution
 from jaxnn.data import load
 from jaxnn.saved_model import load_model
 
+REAL = os.environ.get("JAXNN_DATA") or "(not set)"
 SMALL = ["--configurations", "2", "--epochs", "2", "--channels", "4", "--batch-size", "50"]
 
 
@@ -56,9 +59,20 @@ def test_bad_flags_are_refused_in_a_line(tmp_path, capsys, flags, message):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (Path(REAL) / "mnist").is_dir(), reason=f"JAXNN_DATA is {REAL!r}, no mnist")
 def test_a_small_network_reads_mnist_with_an_accuracy_of_985(tmp_path):
     rate = "0.004"  # the best of the eight configurations of `python -m experiments.convolution`
-    given = ("--dataset", "mnist", "--configurations", "1", "--learning-rate", rate, rate)
+    given = (
+        "--dataset",
+        "mnist",
+        "--data-dir",
+        REAL,
+        "--configurations",
+        "1",
+        "--learning-rate",
+        rate,
+        rate,
+    )
     status, written = run(tmp_path, *given)
     assert status == 0
     assert written["results"]["test"]["accuracy"] >= 0.985
