@@ -190,9 +190,14 @@ def chosen(
         "mean": the lowest mean over replicates.
 
     Raises:
-      AllDivergedError: every trial has diverged.
+      AllDivergedError: every trial has diverged, or no trial has a finite score.
     """
     ranking = ranked(curves, measure)
+    if not ranking and not all(curve.diverged for curve in curves.values()):
+        raise AllDivergedError(
+            f"{measure} is not finite for any of {len(curves)} configurations, though the losses "
+            "are, expected a score with finite values"
+        )
     if not ranking:
         raise AllDivergedError(
             f"all {len(curves)} configurations diverged, expected at least 1 finite: try smaller "

@@ -290,6 +290,11 @@ class Task:
                 )
         if twice := [n for n in names if names.count(n) > 1]:
             raise ValueError(f"metric holds {twice[0]!r} twice, expected different names")
+        if self.regression and "error" in names:
+            raise ValueError(
+                f"metric is {shown(self.metric[names.index('error')])} and the targets of the loss "
+                f"{shown(self.loss)} are real numbers, expected a metric such as 'rmse'"
+            )
         if self.measure is None:
             return
         by_name("measure", self.measure, dict.fromkeys(MEASURES))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -25,6 +26,7 @@ from jaxnn.losses import cross_entropy
 from jaxnn.metrics import Metric
 from jaxnn.saved_model import load_model
 from jaxnn.search import (
+    AllDivergedError,
     Result,
     Space,
     SpaceError,
@@ -37,6 +39,7 @@ from jaxnn.search import (
     grid,
     holdout,
     log_uniform,
+    random,
     search,
     splits,
     uniform,
@@ -470,3 +473,19 @@ def test_r2_of_a_search_is_scikit_learns():
     outputs = X * np.float32(0.3) @ layer.weight.T + layer.bias
     expected = r2_score(T, outputs[:, 0])
     assert result.best.validation_metrics["r2"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", ("rmse", "accuracy"), "error"])
+def test_a_regression_has_no_accuracy_to_choose_by(metric):
+    real = Data(np.arange(40.0).reshape(20, 2) / 40, np.linspace(0, 1, 20))
+    with pytest.raises(ValueError, match=r"loss 'mse' are real numbers, expected .* 'rmse'"):
+        Task(real, loss="mse", metric=metric)
+
+
+def test_a_metric_without_finite_values_is_no_divergence_of_the_losses():
+    examples = Data(np.arange(40.0).reshape(20, 2) / 40, np.arange(20) % 2)
+    nowhere = Metric("nowhere", lambda outputs, targets: jnp.nan * jnp.sum(outputs), True)
+    task = Task(examples, epochs=1, metric=nowhere)
+    space = {"learning_rate": fixed(0.1), "batch_size": fixed(5)}
+    with pytest.raises(AllDivergedError, match=r"nowhere is not finite for any of 1 config.* loss"):
+        search(task, space, method=random(1), key=0).best  # noqa: B018
