@@ -9,6 +9,7 @@ learning rate and L2 share a compiled program.
 # ruff: noqa: N803, N806
 
 from contextlib import AbstractContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import jax
@@ -42,32 +43,44 @@ def _precision(inputs: np.ndarray) -> AbstractContextManager:
     return jax.enable_x64(inputs.dtype == np.float64)
 
 
+@dataclass(eq=False, repr=False)
 class _Network(BaseEstimator):
     """The common part of both estimators: a multilayer perceptron trained by ``jaxnn.train``."""
 
+    hidden_layer_sizes: Any = (100,)
+    _: KW_ONLY
+    activation: Any = "relu"
+    loss: Any = "cross_entropy"
+    optimizer: Any = "adam"
+    learning_rate: float = 1e-3
+    schedule: Any = "constant"
+    l2: float = 1e-4
+    epochs: int = 200
+    batch_size: Any = "auto"
+    random_state: Any = None
+
     def _fitted(self, inputs: np.ndarray, targets: np.ndarray, weights: Any, outputs: int) -> None:
         """Trains the network on checked arrays."""
-        parameters: Any = self.get_params()
-        hidden = np.atleast_1d(np.asarray(parameters["hidden_layer_sizes"], dtype=object))
-        epochs, size = require_count("epochs", parameters["epochs"]), parameters["batch_size"]
+        hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
+        epochs, size = require_count("epochs", self.epochs), self.batch_size
         size = min(_LARGEST_BATCH if size == "auto" else size, len(inputs))
         spec = Spec(
-            MLP((inputs.shape[1], *hidden, outputs), activation=parameters["activation"]),
+            MLP((inputs.shape[1], *hidden, outputs), activation=self.activation),
             steps=epochs * -(-len(inputs) // max(size, 1)),
             batch_size=size,
-            loss=parameters["loss"],
-            optimizer=parameters["optimizer"],
-            schedule=parameters["schedule"],
+            loss=self.loss,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
         )
-        hyper = Hyper(parameters["learning_rate"], parameters["l2"])
-        seed = int(check_random_state(parameters["random_state"]).randint(2**31 - 1))
+        hyper = Hyper(self.learning_rate, self.l2)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with _precision(inputs):
             state, history = train(spec, hyper, seed, Data(inputs, targets, weights=weights))
             params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], state.params)
         if (first := int(state.diverged_at)) != NEVER:
             raise ValueError(
                 f"the loss is not finite from iteration {first}, expected a learning_rate below "
-                f"{parameters['learning_rate']}, or inputs of smaller scale"
+                f"{self.learning_rate}, or inputs of smaller scale"
             )
         self.n_iter_ = epochs
         self.loss_ = float(history.metrics["train"].loss[-1])
@@ -83,6 +96,7 @@ class _Network(BaseEstimator):
             return getattr(self.model_, method)(inputs, **options)
 
 
+@dataclass(eq=False, repr=False)
 class JaxnnClassifier(ClassifierMixin, _Network):
     """A multilayer perceptron as a classifier of scikit-learn.
 
@@ -114,32 +128,7 @@ class JaxnnClassifier(ClassifierMixin, _Network):
       True
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        *,
-        activation: Any = "relu",
-        loss: Any = "cross_entropy",
-        optimizer: Any = "adam",
-        learning_rate: float = 1e-3,
-        schedule: Any = "constant",
-        l2: float = 1e-4,
-        epochs: int = 200,
-        batch_size: Any = "auto",
-        class_weight: Any = None,
-        random_state: Any = None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.loss = loss
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.l2 = l2
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.class_weight = class_weight
-        self.random_state = random_state
+    class_weight: Any = field(default=None, kw_only=True)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "JaxnnClassifier":
         """Trains a network from inputs [N, in], labels [N] and perhaps weights [N].
@@ -172,6 +161,7 @@ class JaxnnClassifier(ClassifierMixin, _Network):
         return self._answers("probabilities", X)
 
 
+@dataclass(eq=False, repr=False)
 class JaxnnRegressor(RegressorMixin, _Network):
     """A multilayer perceptron as a regressor of scikit-learn.
 
@@ -195,30 +185,7 @@ class JaxnnRegressor(RegressorMixin, _Network):
       [2.5]
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        *,
-        activation: Any = "relu",
-        loss: Any = "mse",
-        optimizer: Any = "adam",
-        learning_rate: float = 1e-3,
-        schedule: Any = "constant",
-        l2: float = 1e-4,
-        epochs: int = 200,
-        batch_size: Any = "auto",
-        random_state: Any = None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.loss = loss
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.l2 = l2
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.random_state = random_state
+    loss: Any = field(default="mse", kw_only=True)
 
     def __sklearn_tags__(self) -> Any:
         """The abilities of the estimator: several targets at once."""

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LARGEST = 24920
+LARGEST = 24887
 """Lines of the package: lower the number with every line that goes; 12,500 is the goal."""
 
 
