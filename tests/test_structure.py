@@ -1,8 +1,10 @@
 """The layout of the package: how much a reader opens, what the wheel holds."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -83,3 +85,24 @@ def test_the_wheel_holds_jaxnn_alone(tmp_path):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxnn", "jaxnn_basics"}
     assert "jaxnn/py.typed" in names
     assert any(name.endswith("report.html.jinja") for name in names)
+
+
+def required(extra: str) -> set[str]:
+    """The distributions of an extra, of the extras within, and of the package itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found, waiting = set(project["dependencies"]), [extra]
+    while waiting:
+        for requirement in project["optional-dependencies"][waiting.pop()]:
+            inner = re.fullmatch(r"jaxnn-basics\[(.*)\]", requirement)
+            waiting += inner[1].split(",") if inner else []
+            found.add(requirement)
+    return {re.split(r"[\[<>=]", requirement)[0] for requirement in found}
+
+
+def test_the_extra_experiments_has_every_package_that_an_experiment_imports():
+    distributions = {"sklearn": "scikit-learn", "flint": "python-flint", "PIL": "pillow"}
+    folders = ("", "claims", "mutants")
+    files = [file for name in folders for file in (ROOT / "experiments" / name).glob("*.py")]
+    packages = {name.partition(".")[0] for file in files for name in imported(file)}
+    packages -= {"jaxnn", "experiments", *sys.stdlib_module_names}
+    assert {distributions.get(name, name) for name in packages} <= required("experiments")
