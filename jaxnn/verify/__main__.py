@@ -1,4 +1,4 @@
-"""``python -m jaxnn.verify FILE.py ...``: every claim of the files, and the mistakes in them."""
+"""``python -m jaxnn.verify FILE ...``: every claim of the files, and the mistakes in the claims."""
 
 import math
 import sys
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxnn.veri
 
     Returns:
       The exit status: 0 all claims hold; 1 a claim is refuted or could not be judged, or a file
-      could not be loaded; 2 bad usage, a name of no Python file or a missing package, with one line
-      on standard error; 130 interrupted.
+      could not be loaded; 2 bad usage, a name of no Python file or notebook, or a missing package,
+      with one line on standard error; 130 interrupted.
     """
     try:
         require("verify", *EXTRA)
@@ -79,13 +79,13 @@ def _app(program: str) -> "App":
         workers: Annotated[int | None, whole] = None,
         certify: Annotated[bool, Parameter(negative="--no-certify")] = True,
     ) -> int:
-        """Verify the claims of Python files, and name the mistakes in claims that do not hold.
+        """Verify the claims of Python files and notebooks; name the mistakes in wrong claims.
 
         Every file is loaded in processes of its own. The exit status is 0 if all claims hold, 1 if
         a claim is refuted or could not be judged or a file could not be loaded, 2 for bad usage.
 
         Args:
-          files: Python files with functions decorated with @claim.
+          files: Python files and notebooks (.ipynb) with functions decorated with @claim.
           trials: Random trials per claim; default: as declared by each claim, or 10000.
           json: File to write the verdicts to, with all evidence, as JSON.
           html: File to write a report to, one self-contained page.

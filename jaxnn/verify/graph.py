@@ -398,7 +398,7 @@ def _user_line(equation: core.JaxprEqn) -> str:
     trace = equation.source_info.traceback
     for frame in trace.frames if trace else ():
         if not is_library(frame.file_name):
-            place = f"line {frame.line_num} of {source_name(frame.file_name)}"
+            place = line_of(frame.file_name, frame.line_num)
             LINES[place] = linecache.getline(frame.file_name, frame.line_num).strip()
             return place
     return ""
@@ -408,20 +408,37 @@ LINES: dict[str, str] = {}
 """The text of the lines of the user's code, by name of the line."""
 
 
+CELL = "{}, cell {}"
+"""The name, for Python, of a cell of a file: the path and the number."""
+
+
 def source_name(file: str) -> str:
-    """The name of a source file; of a notebook's cell the number: ``cell 3``."""
+    """The name of a source file, or of a cell: ``In [3]`` at work, ``cell 3`` of a file."""
     cell = re.match(r"<ipython-input-(\d+)-", file)
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     cells = getattr(getattr(shell, "compile", None), "_filename_map", {})
     number = cell[1] if cell else cells.get(file)
-    return Path(file).name if number is None else f"cell {number}"
+    if number is not None:
+        return f"In [{number}]"
+    other = re.search(r"\.ipynb, cell (\d+)$|__marimo__cell_(\w+?)_?\.py$", file)
+    return f"cell {other[1] or other[2]}" if other else Path(file).name
+
+
+def line_of(file: str, line: int) -> str:
+    """A line of code: ``line 12 of claims.py``, ``In [3], line 2``, ``cell 3, line 2``."""
+    name = source_name(file)
+    return f"{name}, line {line}" if re.fullmatch(CELL_NAME, name) else f"line {line} of {name}"
+
+
+CELL_NAME = r"In \[\d+\]|cell \w+"
+"""The names of cells in messages."""
 
 
 def user_line(error: BaseException) -> str:
     """The innermost line of the user's code that raised: ``line 12 of claims.py``."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not is_library(frame.filename):
-            return f"line {frame.lineno} of {source_name(frame.filename)}"
+            return line_of(frame.filename, frame.lineno or 0)
     return ""
 
 

@@ -58,7 +58,7 @@ def judge(
     """Verifies the claims of files, each file in processes that load no other file.
 
     Args:
-      files: Python files; a file named twice counts once.
+      files: Python files and notebooks; a file named twice counts once.
       trials: random trials per claim; default: as declared by each claim.
       seed: of the random trials.
       certify: whether to certify the claims that hold, unless a claim declares otherwise.
@@ -72,8 +72,8 @@ def judge(
       for a claim that took too long or ended the process, and for a file that cannot be loaded.
 
     Raises:
-      UnusableFile: a name is not the name of a Python file; or several files that are not together
-        for this process alone.
+      UnusableFile: a name is not the name of a Python file or notebook; or several files that are
+        not together for this process alone.
     """
     named = {Path(file).resolve(): os.fspath(file) for file in files}
     for name in named.values():

@@ -3,16 +3,18 @@
 import ast
 import hashlib
 import json
+import linecache
 import os
 import queue
+import re
 import stat
 import sys
 import threading
 import time
 import traceback
 from collections import namedtuple
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -21,8 +23,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxnn.files import TEXT, Check, misfit
+from jaxnn.types import shown
 from jaxnn.verify.claims import Claim, descriptions
-from jaxnn.verify.graph import LONGEST, message, source_name
+from jaxnn.verify.graph import CELL, LONGEST, line_of, message
 from jaxnn.verify.verdict import VERDICTS, Certificate, Counterexample, Finding, Verdict, Worst
 
 
@@ -30,30 +34,38 @@ class UnusableFile(ValueError):  # noqa: N818
     """A file without usable claims; the message is a line with the file's name."""
 
 
+SUFFIXES = (".py", ".ipynb")
+"""The ends of the names of files with claims."""
+
+_EXPECTED = "expected a Python file or a notebook"
+
+
 def check_file(path: str | PathLike[str]) -> None:
-    """Checks, without opening the file, that a name is the name of a Python file.
+    """Checks, without opening the file, that a name is the name of a Python file or a notebook.
 
     Raises:
-      UnusableFile: no such file, a folder, a device, or a name that does not end in .py.
+      UnusableFile: no such file, a folder, a device, or a name without one of ``SUFFIXES``.
     """
     file = Path(path)
     try:
         mode = file.stat().st_mode
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UnusableFile(f"{file}: {reason}, expected a Python file") from None
+        raise UnusableFile(f"{file}: {reason}, {_EXPECTED}") from None
     if not stat.S_ISREG(mode):
         what = "Is a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise UnusableFile(f"{file}: {what}, expected a Python file")
-    if file.suffix != ".py":
-        raise UnusableFile(f"{file}: not a Python file, expected a name that ends in .py")
+        raise UnusableFile(f"{file}: {what}, {_EXPECTED}")
+    if file.suffix not in SUFFIXES:
+        raise UnusableFile(
+            f"{file}: not a Python file, expected a name that ends in {' or '.join(SUFFIXES)}"
+        )
 
 
 def load_claims(path: str | PathLike[str]) -> list[Claim]:
-    """Runs a Python file, and collects the claims among the global variables, in order.
+    """Runs a Python file or a notebook, and collects the claims among the globals, in order.
 
-    Imported claims, and wrong claims that a correction only mentions, are left out. The file's
-    prints go to standard error.
+    Imported claims, and wrong claims that a correction only mentions, are left out. A Python file's
+    prints go to standard error; prints of a notebook, ``display`` and magics are skipped.
 
     Args:
       path: the file; like a script, the file can import modules from the same folder.
@@ -67,37 +79,164 @@ def load_claims(path: str | PathLike[str]) -> list[Claim]:
     file = Path(path)
     check_file(file)
     try:
-        source = file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise UnusableFile(f"{file}: {error.strerror or error}, expected a Python file") from None
+        raise UnusableFile(f"{file}: {error.strerror or error}, {_EXPECTED}") from None
+    programs: dict[str, ast.Module] = {}
     try:
-        claims = _defined_claims(_execute(source, file.resolve()))
+        if file.suffix == ".py":
+            programs[str(file.resolve())] = ast.parse(content, str(file.resolve()))
+        else:
+            programs |= _cells(content, file.resolve())
+        claims = _defined_claims(_execute(programs, file.resolve()))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise UnusableFile(f"{file}{_refusal(error, file.resolve())}") from error
-    _refuse_equal_names(file, claims, ast.parse(source))
+    _refuse_equal_names(file, claims, programs)
     if not claims:
         raise UnusableFile(f"{file}: no claims in it, expected functions decorated with @claim")
     return list(claims.values())
 
 
-def _execute(source: bytes, path: Path) -> ModuleType:
+RUN = ("%%time", "%%capture", "%%prun")
+"""Magics of cells that run as Python, and whose variables last."""
+
+_MAGIC = re.compile(r"\s*([\w., ]+=\s*)?[%!]|\s*(\?+[\w.*]+|[\w.*]+\?+)\s*$")
+"""A line that IPython understands and Python does not: a magic, a shell command, a question."""
+
+_TIMED = re.compile(r"%time\s+(-\S+\s+)*")
+"""The magic of a line that only measures a statement."""
+
+_SOURCE = Check(
+    "a text or a list of texts",
+    lambda v: isinstance(v, str) or (type(v) is list and all(isinstance(line, str) for line in v)),
+)
+
+
+def _cells(content: bytes, path: Path) -> dict[str, ast.Module]:
+    """The programs of a notebook's cells by the names of cells: ``notebook.ipynb, cell 3``.
+
+    Cells with code are numbered from 1, as Jupyter numbers the cells in a run from the top.
+
+    Raises:
+      ValueError: no notebook of nbformat 3 or 4, or a notebook of another language.
+      SyntaxError: a cell is neither Python nor a magic.
+    """
+    try:
+        notebook = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{message(error)}, expected a notebook in JSON") from None
+    version = notebook.get("nbformat") if type(notebook) is dict else None
+    if version not in (3, 4):
+        raise ValueError(f"nbformat is {shown(version)}, expected a notebook of nbformat 3 or 4")
+    programs: dict[str, ast.Module] = {}
+    for source in _sources(notebook, version):
+        file = CELL.format(path, len(programs) + 1)
+        linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+        programs[file] = _python(source, file)
+    return programs
+
+
+def _sources(notebook: dict[str, Any], version: int) -> list[str]:
+    """The code of the cells that are not empty.
+
+    Raises:
+      ValueError: the notebook is damaged, or of another language than Python.
+    """
+    key = "source" if version == 4 else "input"
+    sheets: Any = [notebook] if version == 4 else notebook.get("worksheets")
+    fault = misfit(sheets, [{"cells": [{"cell_type": TEXT}]}], "worksheets")
+    cells = [] if fault else [cell for sheet in sheets for cell in sheet["cells"]]
+    codes = [cell for cell in cells if cell["cell_type"] == "code"]
+    if fault := fault or misfit(codes, [{key: _SOURCE}], "code cells"):
+        raise ValueError(f"a damaged notebook: {fault.removeprefix('worksheets[0].')}")
+    for name in _languages(notebook, codes):
+        if not str(name).lower().startswith(("python", "ipython")):
+            raise ValueError(f"a notebook of {shown(name)}, expected a notebook of Python")
+    return [*filter(str.strip, ("".join(cell[key]) for cell in codes))]
+
+
+def _languages(notebook: dict[str, Any], codes: list[dict[str, Any]]) -> Iterator[Any]:
+    """The languages that a notebook names: of the kernel, and of cells of nbformat 3."""
+    about = notebook.get("metadata")
+    about = about if isinstance(about, dict) else {}
+    parts = ((about.get("kernelspec"), "language"), (about.get("language_info"), "name"))
+    for part, key in (*parts, *((cell, "language") for cell in codes)):
+        if isinstance(part, dict) and key in part:
+            yield part[key]
+
+
+def _python(source: str, file: str) -> ast.Module:
+    """The program of a cell without magics; of a cell in another language no statement.
+
+    Raises:
+      SyntaxError: a line is neither Python nor a magic.
+    """
+    lines = [_TIMED.sub("", line) for line in source.split("\n")]
+    for place, line in enumerate(lines):
+        first = (line.split() or [""])[0]
+        if first.startswith("%%") and first not in RUN:
+            if "claim(" in source:
+                print(f"{file}: skipped, {first} is no magic of Python", file=sys.stderr)
+            return ast.Module([], [])
+        if first and first not in RUN:
+            break
+        lines[place] = ""
+    while True:
+        try:
+            return ast.parse("\n".join(lines), file)
+        except SyntaxError as error:
+            place = (error.lineno or 1) - 1
+            if not _MAGIC.match(lines[place]):
+                raise
+            _skip(lines, place)
+
+
+def _skip(lines: list[str], place: int) -> None:
+    """Replaces a magic by ``pass``, and the lines on which the magic goes on by empty lines."""
+    line = lines[place]
+    lines[place] = line[: len(line) - len(line.lstrip())] + "pass"
+    while line.endswith("\\") and place + 1 < len(lines):
+        place += 1
+        line, lines[place] = lines[place], ""
+
+
+def _execute(programs: Mapping[str, ast.Module], path: Path) -> ModuleType:
     """The module, registered under a unique name, by which pickle finds the module's classes."""
-    code = compile(source, str(path), "exec", dont_inherit=True)
+    codes = [compile(tree, file, "exec", dont_inherit=True) for file, tree in programs.items()]
     name = f"_claims_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{path.stem}"
     module = ModuleType(name)
-    module.__file__ = str(path)
     sys.modules[name] = module
     if sys.path[:1] != [str(path.parent)]:
         sys.path.insert(0, str(path.parent))
     try:
-        with redirect_stdout(sys.stderr):
-            exec(code, vars(module))
+        with ExitStack() as stack:
+            output = sys.stderr
+            if path.suffix == ".py":
+                module.__file__ = str(path)
+            else:
+                output = stack.enter_context(open(os.devnull, "w"))
+                vars(module).update(display=_nothing, get_ipython=_Shell)
+                os.environ.setdefault("MPLBACKEND", "agg")  # no window waits for a reader
+            stack.enter_context(redirect_stdout(output))
+            for code in codes:
+                exec(code, vars(module))
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Stands for ``display`` and for the methods of IPython in a notebook that is only run."""
+
+
+class _Shell:
+    """Stands for IPython's shell: every method does nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return _nothing
 
 
 def _defined_claims(module: ModuleType) -> dict[str, Claim]:
@@ -117,14 +256,21 @@ def _defined_claims(module: ModuleType) -> dict[str, Claim]:
     return claims
 
 
-def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) -> None:
+def _refuse_equal_names(
+    path: Path, claims: dict[str, Claim], programs: Mapping[str, ast.Module]
+) -> None:
     """Raises if two claims have equal names, so that the second hides the first."""
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    functions = [
+        (node.name, _place(file, node.lineno))
+        for file, program in programs.items()
+        for node in program.body
+        if isinstance(node, ast.FunctionDef)
+    ]
     for variable, claim in claims.items():
-        first, *more = [node.lineno for node in functions if node.name == variable] or [0]
+        first, *more = [place for name, place in functions if name == variable] or [""]
         if more:
             raise UnusableFile(
-                f"{path}, line {more[0]}: a second claim {variable!r}, the first is in line {first}"
+                f"{path}, {more[0]}: a second claim {variable!r}, the first is in {first}"
             )
         same = [other for other in claims if claims[other].name == claim.name]
         if len(same) > 1:
@@ -134,17 +280,27 @@ def _refuse_equal_names(path: Path, claims: dict[str, Claim], tree: ast.Module) 
             )
 
 
+def _place(file: str, line: int) -> str:
+    """A line in the file that a message begins with: ``line 12``, or ``cell 3, line 2``."""
+    return line_of(file, line).partition(" of ")[0]
+
+
 def _refusal(error: BaseException, path: Path) -> str:
     """The line and the error: ``, line 12: KeyError: 'w'``; jaxnn.verify's have no class name."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
+    lines = [(frame.f_code.co_filename, line) for frame, line in frames]
     module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
     text = str(error) if module.startswith("jaxnn.verify.") else message(error)
     if isinstance(error, SyntaxError):
         text = f"{type(error).__name__}: {error.msg}"
-        lines = [error.lineno] if error.filename == str(path) else lines
-    place = f", line {lines[-1]}" if lines and lines[-1] else ""
-    return " ".join(f"{place}: {text}"[: 2 * LONGEST].split())
+        lines.append((error.filename or "", error.lineno or 0))
+    places = [
+        _place(file, line)
+        for file, line in lines
+        if line and (file == str(path) or file.startswith(f"{path}, cell "))
+    ]
+    text = f"{''.join(f', {place}' for place in places[-1:])}: {text}"
+    return " ".join(text[: 2 * LONGEST].split())
 
 
 def serve() -> None:
@@ -235,7 +391,7 @@ def described(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return message(error)
-    return f"{message(error)} (line {frames[-1].lineno} of {source_name(frames[-1].filename)})"
+    return f"{message(error)} ({line_of(frames[-1].filename, frames[-1].lineno or 0)})"
 
 
 def encode(verdict: Verdict) -> str:

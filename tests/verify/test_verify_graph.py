@@ -1,7 +1,5 @@
 """Functions as primitive operations: custom derivative rules are dropped, calls inlined."""
 
-import sys
-import types
 from importlib import import_module
 
 import jax
@@ -14,7 +12,7 @@ from samples import made, verdict_on
 
 from jaxnn.verify import verify
 from jaxnn.verify.comparison import trace_claim
-from jaxnn.verify.graph import build_graph, by_primitives, evaluate, is_library, source_name
+from jaxnn.verify.graph import build_graph, by_primitives, evaluate, is_library
 from jaxnn.verify.worker import load_claims
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -193,20 +191,3 @@ def test_the_program_of_the_random_trials_lowers_for_every_platform(platform):
     exported = export(traced.run, platforms=[platform])(jnp.ones((100, 3)))
     assert exported.platforms == (platform,)
     assert [aval.shape for aval in exported.out_avals] == [(100, 3)] * 3 + [(100,)]
-
-
-@pytest.mark.parametrize(
-    ("file", "name"),
-    [
-        ("/home/me/claims.py", "claims.py"),
-        ("<ipython-input-7-0a1b2c3d>", "cell 7"),
-        ("/tmp/ipykernel_9/123.py", "cell 3"),
-        ("/tmp/ipykernel_9/456.py", "456.py"),
-        ("<stdin>", "<stdin>"),
-    ],
-)
-def test_lines_are_of_a_file_or_of_a_cell(file, name, monkeypatch):
-    compiler = types.SimpleNamespace(_filename_map={"/tmp/ipykernel_9/123.py": 3})
-    shell = types.SimpleNamespace(compile=compiler)
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
-    assert source_name(file) == name

@@ -36,7 +36,7 @@ from jaxnn.verify.diagnosis.factors import (
 from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis, unchanged
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges, other_numbers
 from jaxnn.verify.diagnosis.trials import SPREADS, Sample, draw_sample, same
-from jaxnn.verify.graph import LINES, located
+from jaxnn.verify.graph import CELL_NAME, LINES, located
 from jaxnn.verify.inputs import filled
 from jaxnn.verify.verdict import Finding
 
@@ -121,7 +121,7 @@ def _quoted(finding: Finding) -> Finding:
     return finding._replace(detail="; ".join([finding.detail, *texts]))
 
 
-_LINE = re.compile(r"line \d+ of (?:cell \d+|[^\s:;,()]+)")
+_LINE = re.compile(rf"line \d+ of [^\s:;,()]+|(?:{CELL_NAME}), line \d+")
 
 
 def _diagnose(claim: Claim, seed: int) -> Diagnosis:
