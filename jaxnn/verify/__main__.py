@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cyclopts import App, Token
 
     from jaxnn.verify.runner import Entry
-    from jaxnn.verify.verdict import Verdict
+    from jaxnn.verify.verdict import DerivationVerdict, Verdict
 
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -130,7 +130,7 @@ def judge_files(
     jax.config.update("jax_platforms", "cpu")  # without processes the claims are judged here
     with Progress(unit="claims") as progress:
 
-        def told(done: int, total: int, verdict: "Verdict") -> None:
+        def told(done: int, total: int, verdict: "Verdict | DerivationVerdict") -> None:
             progress.report("verifying", done, total, verdict.name)
 
         entries = runner.judge(
@@ -144,8 +144,9 @@ def judge_files(
         )
     report.print_verdicts([verdict for _, verdict in entries])
     several = len({verdict.file for _, verdict in entries}) > 1
-    for claim, verdict in sorted(entries, key=lambda entry: entry[1].rank):
-        if verdict.verdict == "refuted" or verdict.counterexample:
+    for claim, verdict in report.ordered(entries):
+        follows = verdict.step and verdict.step.outcome == "follows"  # from another wrong line
+        if (verdict.verdict == "refuted" and not follows) or verdict.counterexample:
             report.print_evidence(claim, verdict, file=verdict.file if several else "")
     return entries
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial, reduce, wraps
 from textwrap import dedent
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unicodedata import normalize
 
 import jax
@@ -15,6 +15,9 @@ import jax.numpy as jnp
 
 from jaxnn.types import PyTree, real, shown, whole
 from jaxnn.verify.inputs import filled, is_input, leaves
+
+if TYPE_CHECKING:
+    from jaxnn.verify.derivations import Derivation
 
 KINDS = ("gradient", "jacobian", "hessian", "value", "update", "vjp")
 LAYOUTS = ("transpose", "vec", "vec_rows")
@@ -35,6 +38,7 @@ class Description(NamedTuple):
     function: str = ""  # the name of ``of``
     formula_code: str = ""
     function_code: str = ""
+    lines: "tuple[Description, ...]" = ()  # of a derivation
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,8 @@ class Claim:
     corrects: "Claim | None"
     certify: bool = True
     where: Callable[..., Any] | None = None
+    truth: "Claim | None" = None  # a claim with the same derivative, of which programs are shared
+    entries: Callable[[Mapping[str, PyTree], PyTree], PyTree] | None = None  # zero outside a case
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
@@ -79,6 +85,8 @@ class Claim:
         arrays = value if type(value) in (tuple, list) else [] if value is None else [value]
         if not jax.tree_util.all_leaves(arrays) or any(map(is_dataclass, arrays)):
             value = _in_order(value, _expected(self, inputs), self.wrt)
+        if self.entries is not None:
+            value = self.entries(inputs, value)
         refuse_complex("the formula", value)
         return value
 
@@ -156,17 +164,26 @@ def _in_order(value: PyTree, expected: _Parts, paths: Sequence[str] = ()) -> PyT
     return [_in_order(given[names[name]], part) for name, part in expected.items()]
 
 
-def descriptions(claims: Sequence[Claim], file: str = "") -> list[Description]:
+def descriptions(claims: "Sequence[Claim | Derivation]", file: str = "") -> list[Description]:
     """The claims of a file in words and code; corrections of other files' claims correct none."""
     places = {id(made): place for place, made in enumerate(claims)}
     return [
-        Description(
-            made.name, file, place, places.get(id(made.corrects)), made.source, made.kind,
-            made.wrt, made.statement, inspect.getdoc(made.formula) or "",
-            getattr(made.of, "__name__", "a function"), _code(made.formula), _code(made.of),
-        )
+        description(made, file, place, places.get(id(made.corrects)))
+        if isinstance(made, Claim)
+        else made.description(file, place)
         for place, made in enumerate(claims)
-    ]  # fmt: skip
+    ]
+
+
+def description(
+    made: Claim, file: str = "", place: int = 0, corrects: int | None = None
+) -> Description:
+    """A claim in words and code."""
+    return Description(
+        made.name, file, place, corrects, made.source, made.kind,
+        made.wrt, made.statement, inspect.getdoc(made.formula) or "",
+        getattr(made.of, "__name__", "a function"), _code(made.formula), _code(made.of),
+    )  # fmt: skip
 
 
 def _code(function: Callable[..., Any]) -> str:
@@ -260,7 +277,7 @@ def claim(
             _as_python(rate) if isinstance(rate, str) else rate,
             layout, tolerance, trials, corrects, certify, where,
         )  # fmt: skip
-        _check(made)
+        check(made)
         return _pulled_back(made) if kind == "vjp" else made
 
     return decorate
@@ -401,7 +418,7 @@ def _key(value: Any, step: str | int) -> Any:
     return fields.index(step) if step in fields else step
 
 
-def _check(made: Claim) -> None:
+def check(made: Claim) -> None:
     """Raises a ValueError where the declaration contradicts formula, ``of`` or inputs."""
     terms = {} if made.terms is None else made.terms
     terms_fit = isinstance(terms, Mapping) and all(map(callable, terms.values()))

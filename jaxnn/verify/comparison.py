@@ -75,9 +75,17 @@ def reference(
       of: a function of the inputs in place of the claim's, such as one term of the objective.
 
     Returns:
-      A function to arrays in jaxnn's layout, in a tuple if the claim has several ``wrt``.
+      A function to arrays in jaxnn's layout, in a tuple if the claim has several ``wrt``; of a
+      claim on some entries alone the other entries are 0.
     """
-    function = of or of_by_primitives(claim)
+    every, entries = _every_entry(claim, mode, of or of_by_primitives(claim)), claim.entries
+    return every if entries is None else lambda inputs: entries(inputs, every(inputs))
+
+
+def _every_entry(
+    claim: Claim, mode: str, function: Callable[..., PyTree]
+) -> Callable[[Inputs], PyTree]:
+    """``reference`` with every entry."""
     if claim.kind == "value":
         return function
 
@@ -178,7 +186,7 @@ class TracedClaim(NamedTuple):
     names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
     value_ranks: tuple[int, ...]  # per leaf of the reference: leading axes of the value of `of`
     value: core.ClosedJaxpr  # flat inputs -> leaves of the value of `of`
-    run: jax.stages.Wrapped  # inputs [T, ...] -> leaves of formula, forward, reverse; finite [T]
+    run: Callable[..., Any]  # inputs [T, ...] -> leaves of formula, forward, reverse; finite [T]
     chunk: int  # the most trials of one run
 
 
@@ -204,6 +212,8 @@ def trace_claim(
       FormulaError: from the exception that the formula raised.
       FunctionError: from the exception that ``of`` raised.
     """
+    if claim.truth is not None:
+        return _with_formula_of(claim, trace_claim(claim.truth, sizes, both_modes))
     one = one_trial(claim, dict(sizes))
     with _raised_as(FunctionError):
         check_value_shape(claim, one)
@@ -229,6 +239,19 @@ def trace_claim(
         claim, dict(sizes), formula, forward, reverse, names, ranks, value,
         over_trials(run, programs), _trials_at_once(programs[:3]),
     )  # fmt: skip
+
+
+def _with_formula_of(claim: Claim, truth: TracedClaim) -> TracedClaim:
+    """The claim, with the traced and compiled derivative of a claim that has the same."""
+    with _raised_as(FormulaError):
+        formula = _jaxpr(claim.evaluate, one_trial(claim, truth.sizes))
+    compiled = over_trials(core.jaxpr_as_fun(formula), [formula])
+
+    def run(*flat: jax.Array) -> tuple[Any, ...]:
+        return compiled(*flat), *truth.run(*flat)[1:]
+
+    chunk = _trials_at_once((formula, truth.forward, truth.reverse))
+    return truth._replace(claim=claim, formula=formula, run=run, chunk=chunk)
 
 
 def _largest_array(program: core.ClosedJaxpr) -> int:

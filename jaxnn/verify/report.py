@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from xml.etree import ElementTree
 
 import jax
@@ -19,16 +19,21 @@ from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, Description, descriptions
 from jaxnn.verify.verdict import (
     HOLDS_UP_TO_LAYOUT,
+    STEPS,
     VERDICTS,
     Certificate,
     Counterexample,
+    DerivationVerdict,
     Verdict,
     Worst,
+    broken,
 )
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from rich.text import Text
+
+    from jaxnn.verify.derivations import Derivation
 
 KINDS = {
     "gradient": "gradient by",
@@ -53,10 +58,16 @@ MAX_INPUT = 60  # characters of an input in a table; the evidence has the whole 
 MAX_ENTRIES = 64  # of an array; counterexamples are shrunk, only the sizes can make an array larger
 
 
-def print_verdicts(verdicts: Sequence[Verdict], stream: TextIO | None = None) -> None:
-    """Prints a row per verdict, refuted claims first; verdicts of several files with the file."""
+def print_verdicts(
+    verdicts: Sequence[Verdict | DerivationVerdict], stream: TextIO | None = None
+) -> None:
+    """Prints a row per verdict and line, refuted claims first, the lines of a derivation together.
+
+    Verdicts of several files have the file's name.
+    """
+    judged = ordered([(verdict.name, line) for verdict in verdicts for line in lines(verdict)])
     several = len({verdict.file for verdict in verdicts}) > 1
-    rows = [
+    table = [
         (
             *([verdict.file] if several else []),
             verdict.name if verdict.kind else "",
@@ -66,9 +77,33 @@ def print_verdicts(verdicts: Sequence[Verdict], stream: TextIO | None = None) ->
             "" if verdict.bits_lost is None else f"{verdict.bits_lost:.1f}",
             findings(verdict),
         )
-        for verdict in sorted(verdicts, key=lambda verdict: verdict.rank)
+        for _, verdict in judged
     ]
-    print_table("", (*(["file"] if several else []), *COLUMNS), rows, stream)
+    print_table("", (*(["file"] if several else []), *COLUMNS), table, stream)
+
+
+def lines(verdict: Verdict | DerivationVerdict) -> tuple[Verdict, ...]:
+    """The verdicts on the lines of a derivation, with its file; the verdict on a claim alone."""
+    if isinstance(verdict, Verdict):
+        return (verdict,)
+    return tuple(line._replace(file=verdict.file) for line in verdict.lines)
+
+
+T = TypeVar("T")
+
+
+def ordered(entries: Sequence[tuple[T, Verdict]]) -> list[tuple[T, Verdict]]:
+    """Entries with verdicts, refuted claims first; the lines of a derivation stay together."""
+    ranks: dict[object, int] = {}
+    for _, verdict in entries:
+        key = _derivation(verdict)
+        ranks[key] = min(verdict.rank, ranks.get(key, verdict.rank))
+    return sorted(entries, key=lambda entry: ranks.get(_derivation(entry[1]), 0))
+
+
+def _derivation(verdict: Verdict) -> object:
+    """Equal for the verdicts on the lines of a derivation, otherwise the verdict's own."""
+    return (verdict.file, verdict.step.derivation) if verdict.step else id(verdict)
 
 
 def print_evidence(
@@ -103,6 +138,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
     if verdict.counterexample:
         label = "counterexample" if verdict.verdict == "refuted" else "at the input"
         yield label, example(verdict.counterexample)
+    if verdict.step:
+        yield "step", step(verdict)
     for finding in verdict.diagnosis:
         where = f" in {finding.where}" if finding.where else ""
         yield "diagnosis", f"{finding.code}{where}: {finding.detail}"
@@ -122,8 +159,38 @@ def certificate(verdict: Verdict) -> str:
     return f"{inputs}{given}, in {found.towers} random towers of fields, error below 2^-100"
 
 
+def step(verdict: Verdict) -> str:
+    """How a line of a derivation stands to the lines before: ``does not follow from line 2``."""
+    if verdict.step is None:
+        return ""
+    words, after = STEPS[verdict.step.outcome], " and ".join(map(str, verdict.step.after))
+    named = f"line{'s' * (len(verdict.step.after) > 1)} {after}" if after else "the function"
+    case = f"for {verdict.step.case}: " if verdict.step.case else ""
+    return f"{case}{words}{' after' if verdict.step.outcome == 'repair' else ' from'} {named}"
+
+
+def summary(lines: Sequence[Verdict]) -> str:
+    """The first line that does not follow, the line that repairs, and unstable lines."""
+    wrong, repaired = broken(lines)
+    unstable = [str(n) for n, line in enumerate(lines, start=1) if "unstable" in line.verdict]
+    said = [f"line {wrong} {findings(lines[wrong - 1])}"] if wrong else []
+    said += [f"line {repaired} is right again"] if repaired else []
+    said += [f"right but unstable: line{'s' * (len(unstable) > 1)} {', '.join(unstable)}"] * any(
+        unstable
+    )
+    return "; ".join(said)
+
+
 def findings(verdict: Verdict) -> str:
-    """The remarkable in a few words: codes with places, the layout, the error."""
+    """The remarkable in a few words: a line's step, codes with places, the layout, the error."""
+    found = _findings(verdict)
+    if verdict.step and verdict.step.outcome != "follows":
+        return ": ".join(filter(None, (step(verdict), found)))
+    return found
+
+
+def _findings(verdict: Verdict) -> str:
+    """Codes with places, the layout, the error."""
     if verdict.diagnosis and (verdict.verdict == "refuted" or not verdict.detail):
         named = [f"{f.code} ({f.where})" if f.where else f.code for f in verdict.diagnosis]
         return ", ".join(named)
@@ -201,8 +268,18 @@ def number(value: float, digits: int = 6) -> str:
 Entry = tuple[Description, Verdict]
 
 
-def to_json(verdicts: Iterable[Verdict]) -> str:
-    """A list of ``{name, source, kind, verdict, ...}``: every field of every ``Verdict``.
+def rows(claim: Description, verdict: Verdict | DerivationVerdict) -> list[Entry]:
+    """A claim with the verdict, or every line of a derivation with the line's verdict."""
+    if isinstance(verdict, Verdict):
+        return [(claim, verdict)]
+    named = (line._replace(file=claim.file) for line in claim.lines)
+    return list(zip(named, lines(verdict), strict=True))
+
+
+def to_json(verdicts: Iterable[Verdict | DerivationVerdict]) -> str:
+    """A list of ``{name, source, kind, verdict, ...}``: every field of every verdict.
+
+    The verdict on a derivation has the verdicts on the lines in ``lines``.
 
     Arrays are nested lists. NaN and infinity are the strings ``"nan"``, ``"inf"`` and ``"-inf"``.
     Control characters are JSON's escapes.
@@ -213,12 +290,13 @@ def to_json(verdicts: Iterable[Verdict]) -> str:
 
 
 def to_html(
-    entries: Iterable[tuple[Claim, Verdict]] | Iterable[Entry], title: str = "Verified derivations"
+    entries: "Iterable[tuple[Claim | Derivation | Description, Verdict | DerivationVerdict]]",
+    title: str = "Verified derivations",
 ) -> str:
     """A self-contained page: every claim, the verdict and the evidence.
 
     Args:
-      entries: claims with verdicts; corrections follow the corrected claim.
+      entries: claims and derivations with verdicts; corrections follow the corrected claim.
       title: the page's heading.
 
     Returns:
@@ -226,10 +304,12 @@ def to_html(
       asks no server for anything.
     """
     given = list(entries)
-    described = iter(descriptions([claim for claim, _ in given if isinstance(claim, Claim)]))
+    made = [claim for claim, _ in given if not isinstance(claim, Description)]
+    described = iter(descriptions(made))
     listed = [
-        (next(described) if isinstance(claim, Claim) else claim, verdict)
+        row
         for claim, verdict in given
+        for row in rows(claim if isinstance(claim, Description) else next(described), verdict)
     ]
     counts = Counter(verdict.verdict for _, verdict in listed)
     return _template().render(
@@ -253,7 +333,7 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (arrays, certificate, difference, entry, number, proof, sizes)
+    words = (arrays, certificate, difference, entry, number, proof, sizes, step, summary)
     environment.globals |= {function.__name__: function for function in words}
     environment.globals |= {"certified": CERTIFIED, "kinds": KINDS, "verdicts": VERDICTS}
     environment.filters |= {"mathml": mathml, "digest": _digest}
@@ -278,14 +358,16 @@ def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     known: dict[tuple[str, int | None], Description] = {
         (claim.file, claim.place): claim for claim, _ in entries
     }
-    found: dict[Description, list[Entry]] = {}
+    found: dict[object, list[Entry]] = {}
     for entry in entries:
         printed = entry[0]
         for _ in entries:
             printed = known.get((printed.file, printed.corrects), printed)
-        found.setdefault(printed, []).append(entry)
+        found.setdefault(_derivation(entry[1]) if entry[1].step else printed, []).append(entry)
     groups = [
-        sorted(group, key=lambda entry, first=first: entry[0] != first)
+        group
+        if group[0][1].step
+        else sorted(group, key=lambda entry, first=first: entry[0] != first)
         for first, group in found.items()
     ]
     return sorted(groups, key=lambda group: min(verdict.rank for _, verdict in group))

@@ -19,14 +19,13 @@ from typing import Any, TypeVar
 from jaxnn.devices import core_count
 from jaxnn.reporting import printable
 from jaxnn.verify.claims import Description, descriptions
-from jaxnn.verify.verdict import Verdict
+from jaxnn.verify.report import Entry, rows
+from jaxnn.verify.verdict import DerivationVerdict, Verdict
 from jaxnn.verify.worker import UnusableFile, check_file, decode, described, loaded, verified
-
-Entry = tuple[Description, Verdict]
 
 T = TypeVar("T")
 
-Arrival = tuple[int, int, list[Description] | Verdict]
+Arrival = tuple[int, int, list[Description] | Verdict | DerivationVerdict]
 """The numbers of a file and of a claim, and the verdict; or of a file and 0, and all claims."""
 
 START = 300.0
@@ -53,7 +52,7 @@ def judge(
     timeout: float = 60.0,
     workers: int | None = None,
     together: bool = False,
-    on_result: Callable[[int, int, Verdict], object] = lambda *_: None,
+    on_result: Callable[[int, int, Verdict | DerivationVerdict], object] = lambda *_: None,
 ) -> list[Entry]:
     """Verifies the claims of files, each file in processes that load no other file.
 
@@ -62,14 +61,15 @@ def judge(
       trials: random trials per claim; default: as declared by each claim.
       seed: of the random trials.
       certify: whether to certify the claims that hold, unless a claim declares otherwise.
-      timeout: seconds in which a file has to be loaded, and each of the claims to be judged.
+      timeout: seconds in which a file has to be loaded, and each claim or line to be judged.
       workers: processes at a time; default: the cores of this process; 0: this process alone.
       together: whether every process loads all files; faster, for files of the same author.
       on_result: called with (done, total, verdict) after every verdict.
 
     Returns:
-      Claims with verdicts, in the order of the files and of definition. The verdict is ``error``
-      for a claim that took too long or ended the process, and for a file that cannot be loaded.
+      Claims and lines of derivations with verdicts, in the order of the files and of definition.
+      The verdict is ``error`` for a claim that took too long or ended the process, and for a file
+      that cannot be loaded.
 
     Raises:
       UnusableFile: a name is not the name of a Python file or notebook; or several files that are
@@ -91,10 +91,10 @@ def judge(
         else _Jobs(paths, jobs, timeout, trials, seed, certify).arrivals(workers or core_count())
     )
     claims: dict[int, list[Description]] = {}
-    verdicts: dict[tuple[int, int], Verdict] = {}
+    verdicts: dict[tuple[int, int], Verdict | DerivationVerdict] = {}
     with closing(arrivals):
         for file, place, content in arrivals:
-            if isinstance(content, Verdict):
+            if isinstance(content, Verdict | DerivationVerdict):
                 verdicts[file, place] = content._replace(file=names[file])
                 total = sum(map(len, claims.values())) + len(names) - len(claims)
                 on_result(len(verdicts), total, content)
@@ -103,9 +103,10 @@ def judge(
             else:
                 claims[file] = [claim._replace(file=names[file]) for claim in content]
     return [
-        (claim, verdicts[file, place])
+        row
         for file in range(len(names))
         for place, claim in enumerate(claims[file])
+        for row in rows(claim, verdicts[file, place])
     ]
 
 
@@ -122,10 +123,11 @@ def _here(paths: Sequence[str], timeout: float, *options: Any) -> Generator[Arri
         described = descriptions(claims)
         yield file, 0, described
         for place, claim in enumerate(claims):
+            seconds = timeout * max(1, len(described[place].lines))
             try:
-                yield file, place, _within(timeout, verified, claim, *options)
+                yield file, place, _within(seconds, verified, claim, *options)
             except Ended as error:
-                yield file, place, _error(described[place], str(error), timeout)
+                yield file, place, _error(described[place], str(error), seconds)
 
 
 _lost: list[threading.Thread] = []
@@ -277,7 +279,8 @@ class _Jobs:
         began = time.perf_counter()
         request = ("judge", job.files.index(file), place, *self._request)
         try:
-            verdict = decode(process.ask(request, self._timeout))
+            seconds = self._timeout * max(1, len(claim.lines))
+            verdict = decode(process.ask(request, seconds))
         except Ended as error:
             verdict = _error(claim, str(error), time.perf_counter() - began)
         except Exception as error:
@@ -308,7 +311,7 @@ class _Jobs:
             if isinstance(answer, str):
                 self._announce(*_unusable(file, self._paths[file], answer))
                 continue
-            claims = [Description(**fields)._replace(wrt=tuple(fields["wrt"])) for fields in answer]
+            claims = [_description(*fields) for fields in answer]
             self._announce((file, 0, claims))
             job.waiting.extend((file, place, claim) for place, claim in enumerate(claims))
         with self._changed:
@@ -332,6 +335,13 @@ class _Jobs:
     def _announce(self, *arrivals: Arrival) -> None:
         for arrival in arrivals:
             self._arrivals.put(arrival)
+
+
+def _description(*fields: Any) -> Description:
+    """A description from the fields in JSON's types."""
+    made = Description(*fields)
+    lines = tuple(_description(*line) for line in made.lines)
+    return made._replace(wrt=tuple(made.wrt), lines=lines)
 
 
 class Ended(Exception):  # noqa: N818

@@ -1,6 +1,6 @@
 """The verdict on a claim."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -98,6 +98,25 @@ class Certificate(NamedTuple):
     seconds: float
 
 
+STEPS = {
+    "follows": "follows",
+    "mistake": "does not follow",
+    "repair": "right again",
+    "unknown": "could not be compared",
+}
+"""How a line of a derivation stands to the lines before."""
+
+
+class Step(NamedTuple):
+    """A line of a derivation, compared with the lines before."""
+
+    derivation: str  # the name
+    line: int  # from 1
+    outcome: str  # from STEPS
+    after: tuple[int, ...] = ()  # the lines before of the same entries; none: the function itself
+    case: str = ""  # the entries of the line; "": all
+
+
 class Verdict(NamedTuple):
     """The verdict on a claim, with the evidence."""
 
@@ -116,6 +135,7 @@ class Verdict(NamedTuple):
     autodiff_bits_lost: float | None = None  # by JAX's own derivative in the same entry
     certificate: Certificate | None = None  # of a formula that holds
     uncertified: str = ""  # why a formula that holds has no certificate
+    step: Step | None = None  # of a line of a derivation: whether the line follows
 
     @property
     def rank(self) -> int:
@@ -131,3 +151,47 @@ class Verdict(NamedTuple):
     def holds(self) -> bool:
         """Whether the formula is right over the real numbers, wherever a derivative exists."""
         return self.verdict in HOLDS
+
+
+class DerivationVerdict(NamedTuple):
+    """The verdict on a derivation: every line against the truth, and against the lines before."""
+
+    name: str
+    source: str
+    kind: str
+    verdict: str  # from VERDICTS, of the line of the lowest rank
+    lines: tuple[Verdict, ...]  # each with its step
+    first_wrong: int | None = None  # the first line, from 1, that does not follow
+    repaired_by: int | None = None  # the first later line that is right again
+    unstable: tuple[int, ...] = ()  # lines that are right, but inaccurate in float64
+    seconds: float = 0.0
+    file: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every line is right over the real numbers, wherever a derivative exists."""
+        return all(line.holds for line in self.lines)
+
+    @property
+    def diagnosis(self) -> tuple[Finding, ...]:
+        """The mistakes in the first wrong line."""
+        return self.lines[self.first_wrong - 1].diagnosis if self.first_wrong else ()
+
+    @property
+    def rank(self) -> int:
+        """The place in tables: that of the line of the lowest rank."""
+        return min(line.rank for line in self.lines)
+
+
+def broken(lines: Iterable[Verdict]) -> tuple[int | None, int | None]:
+    """The first line that does not follow, and the first line that is right again afterwards."""
+    astray = set[int]()
+    for line in lines:
+        _, number, outcome, after, _ = line.step or Step("", 0, "unknown")
+        if outcome == "mistake" and not astray:
+            astray.add(number)
+        elif astray.intersection(after):
+            if outcome == "repair":
+                return min(astray), number
+            astray.add(number)
+    return min(astray, default=None), None

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
 from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes
-from jaxnn.verify.report import difference, proof
+from jaxnn.verify.report import difference, lines, proof, summary
 from jaxnn.verify.sampling import DomainError, run_trials
 from jaxnn.verify.verdict import (
     HOLDS,
@@ -23,12 +24,14 @@ from jaxnn.verify.verdict import (
     MANTISSA,
     VERDICTS,
     Counterexample,
+    DerivationVerdict,
     Finding,
     Verdict,
     Worst,
 )
 
 if TYPE_CHECKING:
+    from jaxnn.verify.derivations import Derivation
     from jaxnn.verify.exact.judge import Judgement
 
 WORST_TRIALS = 4
@@ -41,19 +44,32 @@ AFFORDABLE = 2_000_000
 """Operations in balls, a few seconds; large claims are judged at fewer awkward inputs."""
 
 
-def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict:
-    """Confirms a claim, or refutes the claim and names the mistake.
+@overload
+def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict: ...
+
+
+@overload
+def verify(
+    claim: "Derivation", *, trials: int | None = None, seed: int = 0
+) -> DerivationVerdict: ...
+
+
+def verify(
+    claim: "Claim | Derivation", *, trials: int | None = None, seed: int = 0
+) -> Verdict | DerivationVerdict:
+    """Confirms a claim, or refutes the claim and names the mistake; of a derivation every line.
 
     The formula is compared with autodiff of ``of`` by forward and reverse mode: in float64 over
     random trials in one compiled program, then in balls at awkward inputs.
 
     Args:
-      claim: the claim.
+      claim: the claim, or a derivation.
       trials: number of random trials; default: the claim's ``trials``.
       seed: of the random numbers; equal seeds give equal verdicts.
 
     Returns:
-      The verdict. An exception in the formula or in ``of`` is the verdict ``error``.
+      The verdict. An exception in the formula or in ``of`` is the verdict ``error``. The verdict
+      on a derivation has the verdict on every line, and the first line that does not follow.
 
     Raises:
       ValueError: trials is not positive, or the seed is negative.
@@ -76,21 +92,32 @@ def verify(claim: Claim, *, trials: int | None = None, seed: int = 0) -> Verdict
     """
     require("verify", "flint")
     began = time.perf_counter()
-    require_type(isinstance(claim, Claim), "claim", claim, "a function decorated with @claim(...)")
-    count = require_count("trials", claim.trials if trials is None else trials)
+    from jaxnn.verify.derivations import Derivation, judged
+
+    expected = "a function decorated with @claim(...), or a derivation(...)"
+    require_type(isinstance(claim, Claim | Derivation), "claim", claim, expected)
+    declared = claim.trials if isinstance(claim, Claim) else claim.truth.trials
+    count = require_count("trials", declared if trials is None else trials)
     seed = require_count("seed", seed, 0)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        verdict = _examine(claim, count, seed)
+        if isinstance(claim, Claim):
+            verdict = _examine(claim, trials=count, seed=seed)
+        else:
+            verdict = judged(claim, partial(_examine, trials=count, seed=seed))
     return verdict._replace(seconds=time.perf_counter() - began)
 
 
 def assert_holds(
-    claim: Claim, *, trials: int | None = None, seed: int = 0, allow: Collection[str] = HOLDS
+    claim: "Claim | Derivation",
+    *,
+    trials: int | None = None,
+    seed: int = 0,
+    allow: Collection[str] = HOLDS,
 ) -> None:
-    """Fails a test, with the evidence in one message, unless a claim holds.
+    """Fails a test, with the evidence in one message, unless a claim or every line holds.
 
     Args:
-      claim: the claim.
+      claim: the claim, or a derivation.
       trials: as for ``verify``.
       seed: as for ``verify``.
       allow: the verdicts that pass; ``("holds",)`` also demands stability, and
@@ -111,12 +138,18 @@ def assert_holds(
     known = isinstance(allow, Collection) and len(allow) and {*allow} <= {*VERDICTS}
     require_type(known, "allow", allow, f"some of {', '.join(VERDICTS)}")
     verdict = verify(claim, trials=trials, seed=seed)
-    if verdict.verdict not in allow:
+    if not {line.verdict for line in lines(verdict)} <= {*allow}:
         raise AssertionError(describe(verdict))
 
 
-def describe(verdict: Verdict) -> str:
+def describe(verdict: Verdict | DerivationVerdict) -> str:
     """The verdict in one paragraph."""
+    if isinstance(verdict, DerivationVerdict):
+        said = summary(verdict.lines) or "every line follows"
+        first = verdict.first_wrong
+        shown = first or next((n for n, line in enumerate(verdict.lines, 1) if not line.holds), 0)
+        evidence = [describe(verdict.lines[shown - 1])] if shown else []
+        return "; ".join([f"{verdict.name}: {verdict.verdict}", printable(said), *evidence])
     parts = [f"{verdict.name}: {verdict.verdict}"]
     if verdict.verdict == "refuted":
         parts += [f"{f.code} ({f.where}): {f.detail}" for f in verdict.diagnosis]
@@ -132,7 +165,7 @@ def describe(verdict: Verdict) -> str:
     return printable("; ".join(part for part in (*parts, verdict.detail) if part))
 
 
-def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
+def _examine(claim: Claim, diagnosed: bool = True, *, trials: int, seed: int) -> Verdict:
     """Judges a claim; the caller switches 64-bit numbers on.
 
     A formula may be right at one size only: 2 x / 3 for the mean of three squares. A tenth of the
@@ -149,7 +182,7 @@ def _examine(claim: Claim, trials: int, seed: int) -> Verdict:
             found = at_larger.detail.partition(", expected")[0]
             detail = "; ".join(filter(None, [verdict.detail, f"at larger sizes {found}"]))
             verdict = verdict._replace(detail=detail)
-    if verdict.verdict == "refuted" and verdict.trials:
+    if verdict.verdict == "refuted" and verdict.trials and diagnosed:
         return _diagnosed(claim, sizes, seed, verdict)
     return verdict
 

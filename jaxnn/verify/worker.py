@@ -25,9 +25,19 @@ import numpy as np
 
 from jaxnn.files import TEXT, Check, misfit
 from jaxnn.types import shown
-from jaxnn.verify.claims import Claim, descriptions
+from jaxnn.verify.claims import Claim, Description, descriptions
+from jaxnn.verify.derivations import Derivation
 from jaxnn.verify.graph import CELL, LONGEST, line_of, message
-from jaxnn.verify.verdict import VERDICTS, Certificate, Counterexample, Finding, Verdict, Worst
+from jaxnn.verify.verdict import (
+    VERDICTS,
+    Certificate,
+    Counterexample,
+    DerivationVerdict,
+    Finding,
+    Step,
+    Verdict,
+    Worst,
+)
 
 
 class UnusableFile(ValueError):  # noqa: N818
@@ -61,11 +71,12 @@ def check_file(path: str | PathLike[str]) -> None:
         )
 
 
-def load_claims(path: str | PathLike[str]) -> list[Claim]:
-    """Runs a Python file or a notebook, and collects the claims among the globals, in order.
+def load_claims(path: str | PathLike[str]) -> list[Claim | Derivation]:
+    """Runs a Python file or a notebook, and collects claims and derivations among the globals.
 
-    Imported claims, and wrong claims that a correction only mentions, are left out. A Python file's
-    prints go to standard error; prints of a notebook, ``display`` and magics are skipped.
+    A derivation without a name has the variable's name. Imported claims, and wrong claims that a
+    correction only mentions, are left out. A Python file's prints go to standard error; prints of a
+    notebook, ``display`` and magics are skipped.
 
     Args:
       path: the file; like a script, the file can import modules from the same folder.
@@ -239,25 +250,27 @@ class _Shell:
         return _nothing
 
 
-def _defined_claims(module: ModuleType) -> dict[str, Claim]:
+def _defined_claims(module: ModuleType) -> dict[str, Claim | Derivation]:
     """The claims among the module's globals, without imported claims, by the first name."""
     known = {
         id(value)
         for other in list(sys.modules.values())
         if isinstance(other, ModuleType) and other is not module
         for value in list(vars(other).values())
-        if type(value) is Claim
+        if type(value) in (Claim, Derivation)
     }
-    claims: dict[str, Claim] = {}
+    claims: dict[str, Claim | Derivation] = {}
     for name, value in vars(module).items():
-        if isinstance(value, Claim) and id(value) not in known:
+        if isinstance(value, Claim | Derivation) and id(value) not in known:
             known.add(id(value))
             claims[name] = value
+            if isinstance(value, Derivation):
+                value.name = value.name or name
     return claims
 
 
 def _refuse_equal_names(
-    path: Path, claims: dict[str, Claim], programs: Mapping[str, ast.Module]
+    path: Path, claims: Mapping[str, Claim | Derivation], programs: Mapping[str, ast.Module]
 ) -> None:
     """Raises if two claims have equal names, so that the second hides the first."""
     functions = [
@@ -358,7 +371,7 @@ def _warm_up() -> None:
     jax.devices()
 
 
-def loaded(file: str) -> list[Claim] | str:
+def loaded(file: str) -> list[Claim | Derivation] | str:
     """The claims of a file, or why the file cannot be used."""
     try:
         return load_claims(file)
@@ -366,24 +379,28 @@ def loaded(file: str) -> list[Claim] | str:
         return str(error).removeprefix(file).lstrip(":, ")
 
 
-def _described(claims: list[Claim] | str) -> list[dict[str, Any]] | str:
-    """The claims in JSON's types, or why there are none."""
-    if isinstance(claims, str):
-        return claims
-    return [description._asdict() for description in descriptions(claims)]
+def _described(claims: list[Claim | Derivation] | str) -> list[Description] | str:
+    """The claims in words and code, or why there are none."""
+    return claims if isinstance(claims, str) else descriptions(claims)
 
 
-def verified(claim: Claim, trials: int | None, seed: int, certify: bool = True) -> Verdict:
+def verified(
+    claim: Claim | Derivation, trials: int | None, seed: int, certify: bool = True
+) -> Verdict | DerivationVerdict:
     """The verdict, without a certificate if so asked; ``error`` where verification itself fails."""
     began = time.perf_counter()
     try:
         from jaxnn.verify.verification import verify
 
+        if isinstance(claim, Derivation):
+            derivation = claim if certify else claim.without_certificates()
+            return verify(derivation, trials=trials, seed=seed)
         claim = claim if certify else replace(claim, certify=False)
         return verify(claim, trials=trials, seed=seed)
     except (Exception, SystemExit) as error:
         seconds, text = time.perf_counter() - began, described(error)
-        return Verdict(claim.name, claim.source, claim.kind, "error", seconds=seconds, detail=text)
+        truth = claim.truth if isinstance(claim, Derivation) else claim
+        return Verdict(claim.name, truth.source, truth.kind, "error", seconds=seconds, detail=text)
 
 
 def described(error: BaseException) -> str:
@@ -394,16 +411,33 @@ def described(error: BaseException) -> str:
     return f"{message(error)} ({line_of(frames[-1].filename, frames[-1].lineno or 0)})"
 
 
-def encode(verdict: Verdict) -> str:
+def encode(verdict: Verdict | DerivationVerdict) -> str:
     """A verdict as JSON, without loss."""
-    example = verdict.counterexample
-    tree = example and [dict(example.sizes), _encode_tree(dict(example.inputs))]
-    fields = verdict._asdict() | {"counterexample": tree}
+    if isinstance(verdict, DerivationVerdict):
+        fields = verdict._asdict() | {"lines": list(map(_fields, verdict.lines))}
+    else:
+        fields = _fields(verdict)
     return json.dumps(fields, default=np.generic.item)  # NumPy's numbers
 
 
-def decode(fields: Mapping[str, Any]) -> Verdict:
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    """The fields, with the trees of the counterexample encoded."""
+    example = verdict.counterexample
+    tree = example and [dict(example.sizes), _encode_tree(dict(example.inputs))]
+    return verdict._asdict() | {"counterexample": tree}
+
+
+def decode(fields: Mapping[str, Any]) -> Verdict | DerivationVerdict:
     """The encoded verdict; named tuples become named tuples of the same fields."""
+    if "lines" in fields:
+        whole = DerivationVerdict(**fields)
+        lines = tuple(map(_decoded, fields["lines"]))
+        return whole._replace(lines=lines, unstable=tuple(whole.unstable))
+    return _decoded(fields)
+
+
+def _decoded(fields: Mapping[str, Any]) -> Verdict:
+    """The encoded verdict on a claim, or on a line."""
     verdict = Verdict(**fields)
     example, worst = fields["counterexample"], verdict.worst and Worst(*verdict.worst)
     if verdict.verdict not in VERDICTS:
@@ -411,11 +445,13 @@ def decode(fields: Mapping[str, Any]) -> Verdict:
     if worst:
         sides = worst.one_sided and tuple(worst.one_sided)
         worst = worst._replace(index=tuple(worst.index), one_sided=sides)
+    step = verdict.step and Step(*verdict.step)
     return verdict._replace(
         worst=worst,
         counterexample=example and Counterexample(example[0], _decode_tree(example[1])),
         diagnosis=tuple(Finding(*finding) for finding in verdict.diagnosis),
         certificate=verdict.certificate and Certificate(*verdict.certificate),
+        step=step and step._replace(after=tuple(step.after)),
     )
 
 

@@ -99,6 +99,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         "autodiff_bits_lost": None,
         "certificate": None,
         "uncertified": "",
+        "step": None,
     }
 
 

@@ -262,7 +262,7 @@ def _ablations(ready: Program) -> dict[int, Ablation]:
     for number, term in enumerate(ready.terms):
         graph, derivative = term.graph, ready.derivative
         if derivative.kind == "hessian":  # the mistake is made in differentiating the gradient
-            gradient = reference(replace(derivative, kind="gradient"), of=term)
+            gradient = reference(replace(derivative, kind="gradient", entries=None), of=term)
             graph = build_graph(gradient, ready.shapes)
             derivative = replace(derivative, kind="jacobian")
         if derivative.kind != "value" and not term.penalty and len(graph.outputs) == 1:

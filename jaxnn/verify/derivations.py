@@ -1,0 +1,354 @@
+"""Derivations: lines in order, each compared with the truth and with the line before."""
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from keyword import iskeyword
+from typing import Any, Literal, NamedTuple, overload
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.types import PyTree, require_type, shown
+from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters
+from jaxnn.verify.comparison import Inputs, reference
+from jaxnn.verify.verdict import DerivationVerdict, Step, Verdict, broken
+
+Formula = Callable[..., PyTree]
+
+Examine = Callable[[Claim, bool], Verdict]
+"""From a claim to the verdict, if refuted with a diagnosis or without."""
+
+_WORST_FIRST = ("refuted", "error", "holds_other_layout", "holds_unstable", "kink", "holds")
+
+
+class Case(NamedTuple):
+    """Some entries of the value, such as the diagonal."""
+
+    truth: Claim  # with the other entries 0
+    overlay: Callable[[Inputs, PyTree, PyTree], PyTree]  # a value there, another elsewhere
+
+
+@dataclass(eq=False)
+class Derivation:
+    """The lines of a derivation in order; made by ``derivation``, empty at first."""
+
+    truth: Claim  # a claim without a formula, for the derivative and the inputs of all lines
+    name: str  # "": the name of the variable, in a file for ``jaxnn verify``
+    cases: Mapping[str, Case] = field(default_factory=dict)
+    lines: list[Claim] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)  # per line the name of the case; "": none
+
+    @overload
+    def line(
+        self, statement: str, formula: None = None, *, case: str = "", layout: Any = None
+    ) -> Callable[[Formula], Formula]: ...
+
+    @overload
+    def line(
+        self, statement: str, formula: Formula, *, case: str = "", layout: Any = None
+    ) -> Formula: ...
+
+    def line(
+        self,
+        statement: str,
+        formula: Formula | None = None,
+        *,
+        case: str = "",
+        layout: Literal["transpose", "vec", "vec_rows"] | None = None,
+    ) -> Any:
+        """Adds a line below the lines so far; without a formula a decorator of the formula.
+
+        Args:
+          statement: the line as LaTeX.
+          formula: the line's value, as a function of some of the inputs; for a case any array that
+            broadcasts to the shape of the derivative, as entries outside the case do not count.
+          case: the name of a case, if the line holds for some entries alone.
+          layout: of this line's value, as for ``claim``.
+
+        Returns:
+          The formula.
+
+        Raises:
+          ValueError: an argument is wrong; the message has the value and the expectation.
+
+        Source: S2.1.
+        """
+        if formula is None:
+            return partial(self.line, statement, case=case, layout=layout)
+        if case and case not in self.cases:
+            known = ", ".join(map(repr, self.cases)) or "none: cases={...} of the derivation"
+            raise ValueError(f"case is {shown(case)}, expected one of the cases: {known}")
+        if case and layout:
+            raise ValueError(f"layout is {shown(layout)}, expected none for a line of a case")
+        truth = self.cases[case].truth if case else self.truth
+        made = replace(truth, formula=formula, statement=statement, truth=truth)
+        made = replace(made, layout=layout) if layout else made
+        check(made)
+        self.lines.append(made)
+        self.places.append(case)
+        return formula
+
+    @property
+    def claims(self) -> list[Claim]:
+        """The lines as claims, named ``name, line 1`` and so on."""
+        numbered = enumerate(self.lines, start=1)
+        return [replace(line, name=f"{self.called}, line {number}") for number, line in numbered]
+
+    @property
+    def called(self) -> str:
+        """The name; ``derivation`` where none is given."""
+        return self.name or "derivation"
+
+    def description(self, file: str = "", place: int = 0) -> Description:
+        """The derivation in words and code, with the lines."""
+        whole = description(replace(self.truth, name=self.called), file, place)
+        lines = tuple(description(line, file, place) for line in self.claims)
+        return whole._replace(doc="", formula_code="", lines=lines)
+
+    def without_certificates(self) -> "Derivation":
+        """The derivation with lines that are not certified."""
+        return replace(self, lines=[replace(line, certify=False) for line in self.lines])
+
+
+def derivation(
+    *,
+    of: Formula,
+    kind: Literal["gradient", "jacobian", "hessian", "value", "update", "vjp"],
+    inputs: Mapping[str, PyTree],
+    wrt: str | tuple[str, ...] | list[str] = (),
+    source: str = "",
+    name: str = "",
+    cases: Mapping[str, Callable[..., Any]] | None = None,
+    **declared: Any,
+) -> Derivation:
+    r"""A derivation, to which ``line`` adds lines from the first to the last.
+
+    Args:
+      of: the function, as for ``claim``.
+      kind: of the derivative, as for ``claim``.
+      inputs: for each parameter a generator, as for ``claim``.
+      wrt: the parameter of the derivative, or several, as for ``claim``.
+      source: the origin, such as ``"S2.2"``.
+      name: for the reports; default: the variable's name where ``jaxnn verify`` reads a file.
+      cases: by name a condition on the entries of the derivative, true in the case: a function of
+        an entry's indices, and of inputs by their names. ``{"l = k": lambda k, j, l: l == k}`` for
+        a derivative of three axes.
+      declared: further arguments of ``claim``: ``terms``, ``rate``, ``layout``, ``tolerance``,
+        ``trials``, ``certify``, ``where``.
+
+    Returns:
+      The derivation, without lines.
+
+    Raises:
+      ValueError: an argument is wrong; the message has the value and the expectation.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnn.verify import derivation, real, verify
+      >>> d = derivation(
+      ...     of=lambda x: jnp.sum(x**2) / 2, wrt="x", kind="gradient", inputs={"x": real("n")}
+      ... )
+      >>> _ = d.line(r"\frac12 \nabla \sum_i x_i^2", lambda x: (2 * x) / 2)
+      >>> _ = d.line(r"-x", lambda x: -x)
+      >>> verdict = verify(d, trials=1000)
+      >>> verdict.first_wrong, [finding.code for finding in verdict.diagnosis]
+      (2, ['sign'])
+
+    Source: S2.2.
+    """
+    require_type(isinstance(name, str), "name", name, "text")
+    require_type(isinstance(cases or {}, Mapping), "cases", cases, "a dict of conditions by name")
+    truth = claim(of=of, kind=kind, inputs=inputs, wrt=wrt, source=source, **declared)(_no_formula)
+    if cases and truth.layout:
+        raise ValueError(f"layout is {truth.layout!r}, expected none for a derivation with cases")
+    made = {case: _case(truth, case, condition) for case, condition in (cases or {}).items()}
+    return Derivation(truth, name, made)
+
+
+def _no_formula() -> tuple[()]:
+    return ()
+
+
+def _case(truth: Claim, name: str, condition: Callable[..., Any]) -> Case:
+    """The entries at which a condition holds."""
+    if not callable(condition):
+        raise ValueError(  # noqa: TRY004
+            f"the case {name!r} is {shown(condition)}, expected a function of indices"
+        )
+    derivative = reference(truth)
+
+    def overlay(inputs: Inputs, there: PyTree, elsewhere: PyTree) -> PyTree:
+        """A value in the case, of any shape that broadcasts, another elsewhere."""
+        shape = _shape(name, jax.eval_shape(derivative, inputs))
+        mask = jnp.broadcast_to(_holds(name, condition, inputs, shape), shape)
+        return jnp.where(mask, jnp.broadcast_to(there, shape), elsewhere)
+
+    entries = partial(_alone, overlay)
+    return Case(replace(truth, entries=entries), overlay)
+
+
+def _alone(overlay: Callable[..., PyTree], inputs: Inputs, value: PyTree) -> PyTree:
+    return jax.tree.map(lambda array: overlay(inputs, array, 0.0), value)
+
+
+def _shape(name: str, value: PyTree) -> tuple[int, ...]:
+    leaves = jax.tree.leaves(value)
+    if len(leaves) != 1:
+        raise ValueError(f"the case {name!r} is of {len(leaves)} arrays, expected a single array")
+    return leaves[0].shape
+
+
+def _holds(
+    name: str, condition: Callable[..., Any], inputs: Inputs, shape: tuple[int, ...]
+) -> jax.Array:
+    """The condition at every index of a shape."""
+    names = parameters(condition)
+    indices = [name for name in names if name not in inputs]
+    if len(indices) not in (0, len(shape)):
+        raise ValueError(
+            f"the condition of the case {name!r} has the indices {', '.join(indices)}, expected "
+            f"{len(shape)} for a derivative of shape {shape}"
+        )
+    axes = dict(zip(indices, jnp.indices(shape, sparse=True), strict=False))
+    return jnp.asarray(condition(*({**inputs, **axes}[name] for name in names)))
+
+
+def judged(derivation: Derivation, examine: Examine) -> DerivationVerdict:
+    """The verdict on every line, and the first line that does not follow.
+
+    A right line after right lines follows. Where a line before is wrong, a right line repairs, and
+    a wrong line is compared with the lines before.
+
+    Raises:
+      ValueError: the derivation has no lines.
+    """
+    if not derivation.lines:
+        raise ValueError(f"{derivation.called} has no lines, expected .line(latex, formula)")
+    lines: list[Verdict] = []
+    for number, made in enumerate(derivation.claims):
+        began = time.perf_counter()
+        before = _before(derivation.places, lines)
+        verdict, outcome = _compared(derivation, made, before, lines, examine)
+        place = tuple(place + 1 for place in before)
+        step = Step(derivation.called, number + 1, outcome, place, derivation.places[number])
+        lines.append(verdict._replace(step=step, seconds=time.perf_counter() - began))
+    truth = derivation.truth
+    return DerivationVerdict(
+        derivation.called,
+        truth.source,
+        truth.kind,
+        min((line.verdict for line in lines), key=_WORST_FIRST.index),
+        tuple(lines),
+        *broken(lines),
+        tuple(n for n, line in enumerate(lines, start=1) if "unstable" in line.verdict),
+    )
+
+
+def _before(places: Sequence[str], lines: Sequence[Verdict]) -> tuple[int, ...]:
+    """The numbers of the lines that the next line has to follow from; none: the function itself.
+
+    A line of a case follows from the last line of that case or of all entries, a line of all
+    entries also from the last line of every case. Lines that could not be judged are passed over.
+    """
+    case, seen, found = places[len(lines)], set[str](), list[int]()
+    for number in reversed(range(len(lines))):
+        place = places[number]
+        if lines[number].verdict == "error" or place in seen:
+            continue
+        if place in ("", case) or not case:
+            found.append(number)
+            seen.add(place)
+        if place == "" or place == case:
+            break
+    return tuple(reversed(found))
+
+
+def _compared(
+    derivation: Derivation,
+    made: Claim,
+    before: Sequence[int],
+    lines: Sequence[Verdict],
+    examine: Examine,
+) -> tuple[Verdict, str]:
+    """The verdict on a line, and whether the line follows from the lines before."""
+    is_astray = any(lines[number].verdict == "refuted" for number in before)
+    verdict = examine(made, not is_astray)
+    if verdict.verdict == "error":
+        return verdict, "unknown"
+    if verdict.verdict != "refuted":
+        return verdict, "repair" if is_astray else "follows"
+    if not is_astray:
+        if _named(verdict) or not before:
+            return verdict, "mistake"
+        step = examine(_step(derivation, made, before), True)
+        return _with_diagnosis_of(step, verdict, before), "mistake"
+    step = examine(_step(derivation, made, before), True)
+    if step.verdict == "refuted":
+        own = verdict if _named(step) else examine(made, True)
+        return _with_diagnosis_of(step, own, before), "mistake"
+    if step.verdict == "error":
+        return examine(made, True), "unknown"
+    wrong = [lines[number] for number in before if lines[number].verdict == "refuted"]
+    detail = f"follows from {_listed(before)}, and is as wrong"
+    if len(before) == 1 and step.verdict != "holds_other_layout":
+        verdict = verdict._replace(worst=wrong[0].worst, counterexample=wrong[0].counterexample)
+    return verdict._replace(diagnosis=(), detail=detail), "follows"
+
+
+def _named(verdict: Verdict) -> bool:
+    return all(finding.code != "unknown" for finding in verdict.diagnosis)
+
+
+def _with_diagnosis_of(step: Verdict, verdict: Verdict, before: Sequence[int]) -> Verdict:
+    """The verdict on a line with the diagnosis of the step, where that has a name."""
+    if step.verdict != "refuted" or not _named(step):
+        return verdict
+    detail = f"the diagnosis compares the line with {_listed(before)}"
+    return verdict._replace(diagnosis=step.diagnosis, detail=detail)
+
+
+def _listed(before: Iterable[int]) -> str:
+    return " and ".join(f"line {number + 1}" for number in before)
+
+
+def _step(derivation: Derivation, made: Claim, before: Sequence[int]) -> Claim:
+    """The claim that a line is equal to the lines before."""
+
+    def value(inputs: Inputs) -> PyTree:
+        """The lines before together; entries of no line are those of the derivative."""
+        first, *_ = before
+        whole = derivation.places[first] == ""
+        found = (
+            derivation.lines[first].evaluate(inputs)
+            if whole
+            else reference(derivation.truth)(inputs)
+        )
+        for number in before[whole:]:
+            overlay = derivation.cases[derivation.places[number]].overlay
+            found = overlay(inputs, derivation.lines[number].evaluate(inputs), found)
+        return found if made.entries is None else made.entries(inputs, found)
+
+    names = derivation.truth.inputs
+    return replace(
+        made, formula=_by_name(made.evaluate, names), of=_by_name(value, names), kind="value",
+        wrt=(), terms=None, rate=None, layout=None, certify=False, truth=None, entries=None,
+    )  # fmt: skip
+
+
+def _by_name(function: Callable[[Inputs], PyTree], names: Iterable[str]) -> Formula:
+    """A function of the inputs as a function with the inputs as parameters."""
+
+    def by_name(**inputs: PyTree) -> PyTree:
+        return function(inputs)
+
+    vars(by_name)["__signature__"] = inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+            for name in names
+            if name.isidentifier() and not iskeyword(name)
+        ]
+    )
+    return by_name
