@@ -23,6 +23,7 @@ from jaxnn.verify.verdict import (
     Counterexample,
     DerivationVerdict,
     Finding,
+    Sampling,
     Step,
     Verdict,
     Worst,
@@ -31,8 +32,27 @@ from jaxnn.verify.verification import assert_holds, verify
 
 if TYPE_CHECKING:
     from jaxnn.verify.derivations import Derivation, derivation
+    from jaxnn.verify.expectations import (
+        bernoulli,
+        categorical,
+        discrete,
+        expectation,
+        minibatch,
+        permutation,
+        sampled,
+    )
 
-_LAZILY = {"Derivation": "derivations", "derivation": "derivations"}
+_LAZILY = {
+    "Derivation": "derivations",
+    "bernoulli": "expectations",
+    "categorical": "expectations",
+    "derivation": "derivations",
+    "discrete": "expectations",
+    "expectation": "expectations",
+    "minibatch": "expectations",
+    "permutation": "expectations",
+    "sampled": "expectations",
+}
 """Names that few programs use, by the module that is imported when a program does."""
 
 __all__ = [
@@ -42,21 +62,29 @@ __all__ = [
     "Derivation",
     "DerivationVerdict",
     "Finding",
+    "Sampling",
     "Step",
     "Verdict",
     "Worst",
     "assert_holds",
+    "bernoulli",
     "binary",
+    "categorical",
     "claim",
     "derivation",
+    "discrete",
+    "expectation",
     "gradcheck",
     "interval",
     "label",
     "matrix",
+    "minibatch",
     "one_hot",
+    "permutation",
     "positive",
     "positive_definite",
     "real",
+    "sampled",
     "scalar",
     "simplex",
     "symmetric",

@@ -24,9 +24,11 @@ from jaxnn.verify.verdict import (
     Certificate,
     Counterexample,
     DerivationVerdict,
+    Sampling,
     Verdict,
     Worst,
     broken,
+    rounded_up,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +135,7 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         yield "statement", claim.statement
     if verdict.worst:
         wrong, right = difference(verdict.worst.claimed, verdict.worst.true)
-        known = f"; {proof(verdict.worst)}" if verdict.verdict == "refuted" else ""
+        known = f"; {proof(verdict)}" if verdict.verdict == "refuted" else ""
         yield entry(verdict.kind, verdict.worst), f"claimed {wrong}, true {right}{known}"
     if verdict.counterexample:
         label = "counterexample" if verdict.verdict == "refuted" else "at the input"
@@ -147,6 +149,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         yield "note", verdict.detail
     if verdict.certificate or verdict.uncertified:
         yield "certificate", certificate(verdict)
+    if verdict.sampling:
+        yield "samples", samples(verdict.sampling)
 
 
 def certificate(verdict: Verdict) -> str:
@@ -237,11 +241,22 @@ def array(value: Any) -> str:
     return "[" + ", ".join(map(array, value)) + "]" if value.ndim else number(value.item())
 
 
-def proof(worst: Worst) -> str:
-    """How certain a refutation is: a bound of |claimed - true| that enclosures prove, or trials."""
-    if not worst.at_least:
+def proof(verdict: Verdict) -> str:
+    """How certain a refutation is: a bound of |claimed - true|, proved or by samples, or none."""
+    if not verdict.worst or not verdict.worst.at_least:
         return "by float64"
-    return f"proved: they differ by at least {worst.at_least:.3g}"
+    bound = f"they differ by at least {verdict.worst.at_least:.3g}"
+    return f"by samples: {bound}" if verdict.sampling else f"proved: {bound}"
+
+
+def samples(found: Sampling) -> str:
+    """How far samples decide a claim: number, the difference left, error, assumption."""
+    small = ", too small a value to tell from 0" if found.of == "samples" else ""
+    return (
+        f"{found.samples:,} at each of {found.inputs} inputs; the difference left is at most "
+        f"{rounded_up(found.left)} times the size of the {found.of}{small}; wrong with a "
+        f"probability of {found.error:g} at most, if {found.assumption}"
+    )
 
 
 def difference(claimed: float, true: float) -> tuple[str, str]:
@@ -333,7 +348,9 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (arrays, certificate, difference, entry, number, proof, sizes, step, summary)
+    words = (
+        arrays, certificate, difference, entry, number, proof, samples, sizes, step, summary
+    )  # fmt: skip
     environment.globals |= {function.__name__: function for function in words}
     environment.globals |= {"certified": CERTIFIED, "kinds": KINDS, "verdicts": VERDICTS}
     environment.filters |= {"mathml": mathml, "digest": _digest}

@@ -38,6 +38,12 @@ VERDICTS = {
         "Right once transposed or reordered as noted: wrong in a step of descent. The claim holds "
         "once that layout is declared.",
     ),
+    "undecided": Wording(
+        "not decided",
+        "?",
+        "yellow",
+        "Not refuted; but the samples of an expectation leave a difference too large to say more.",
+    ),
     "kink": Wording(
         "holds except at kinks", "∠", "cyan", "Wrong only where the function has no derivative."
     ),
@@ -117,6 +123,24 @@ class Step(NamedTuple):
     case: str = ""  # the entries of the line; "": all
 
 
+class Sampling(NamedTuple):
+    """How far samples decide a claim about an expectation."""
+
+    samples: int  # at every input, at least
+    inputs: int  # random inputs at which formula and function were sampled
+    left: float  # the largest difference left, by norm, relative to the value
+    error: float  # the probability that a right formula is refuted, or that more is left
+    assumption: str  # a sentence
+    of: str = "value"  # what left is relative to; samples: of a value too small to tell from 0
+
+
+def rounded_up(bound: float) -> str:
+    """A positive bound with two digits, no smaller: ``1.2e-03``."""
+    near = f"{bound:.1e}"
+    exact = not float(near) < bound
+    return near if exact else f"{bound + 10.0 ** (int(near[4:]) - 1):.1e}"
+
+
 class Verdict(NamedTuple):
     """The verdict on a claim, with the evidence."""
 
@@ -136,16 +160,22 @@ class Verdict(NamedTuple):
     certificate: Certificate | None = None  # of a formula that holds
     uncertified: str = ""  # why a formula that holds has no certificate
     step: Step | None = None  # of a line of a derivation: whether the line follows
+    sampling: Sampling | None = None  # of an expectation that was not enumerated
 
     @property
     def rank(self) -> int:
         """The place in tables and pages: refuted claims, then errors, other layouts, the rest."""
-        return {"refuted": 0, "error": 1, "holds_other_layout": 2}.get(self.verdict, 3)
+        return {"refuted": 0, "error": 1, "undecided": 1, "holds_other_layout": 2}.get(
+            self.verdict, 3
+        )
 
     @property
     def words(self) -> str:
-        """The verdict for a reader, such as "holds, certified"."""
-        return VERDICTS[self.verdict].words + (", certified" if self.certificate else "")
+        """The verdict for a reader, such as "holds, certified" or "holds to 1.2e-03"."""
+        words = VERDICTS[self.verdict].words + (", certified" if self.certificate else "")
+        if self.sampling is None or self.verdict != "holds":
+            return words
+        return f"{words} to {rounded_up(self.sampling.left)}"
 
     @property
     def holds(self) -> bool:

@@ -16,7 +16,7 @@ from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
 from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes
-from jaxnn.verify.report import difference, lines, proof, summary
+from jaxnn.verify.report import difference, lines, proof, samples, summary
 from jaxnn.verify.sampling import DomainError, run_trials
 from jaxnn.verify.verdict import (
     HOLDS,
@@ -158,10 +158,12 @@ def describe(verdict: Verdict | DerivationVerdict) -> str:
         claimed, true = difference(w.claimed, w.true)
         parts.append(f"{w.where}{list(w.index)} is claimed {claimed}, true {true}")
     if verdict.verdict == "refuted" and verdict.worst:
-        parts.append(proof(verdict.worst))
+        parts.append(proof(verdict))
     if verdict.counterexample:
         listed = jax.tree.map(lambda v: np.asarray(v).tolist(), verdict.counterexample.inputs)
         parts.append(f"for instance at {listed}")
+    if verdict.sampling:
+        parts.append(samples(verdict.sampling))
     return printable("; ".join(part for part in (*parts, verdict.detail) if part))
 
 
@@ -176,15 +178,28 @@ def _examine(claim: Claim, diagnosed: bool = True, *, trials: int, seed: int) ->
     if larger and verdict.verdict in HOLDS_UP_TO_LAYOUT:
         tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
         at_larger = _at_sizes(claim, larger, tenth, rng, only_random=True)
-        if at_larger.verdict not in HOLDS_UP_TO_LAYOUT:
+        verdict = _with_samples(verdict, at_larger)
+        if at_larger.verdict not in (*HOLDS_UP_TO_LAYOUT, "undecided"):
             verdict, sizes = at_larger._replace(trials=verdict.trials), larger
         elif at_larger.detail and not at_larger.trials:  # too few in the domain
             found = at_larger.detail.partition(", expected")[0]
             detail = "; ".join(filter(None, [verdict.detail, f"at larger sizes {found}"]))
             verdict = verdict._replace(detail=detail)
-    if verdict.verdict == "refuted" and verdict.trials and diagnosed:
+    sampled = verdict.sampling is not None
+    if verdict.verdict == "refuted" and verdict.trials and diagnosed and not sampled:
         return _diagnosed(claim, sizes, seed, verdict)
     return verdict
+
+
+def _with_samples(verdict: Verdict, at_larger: Verdict) -> Verdict:
+    """The verdict with the difference that samples leave at larger sizes."""
+    found, known = at_larger.sampling, verdict.sampling
+    if found and known:
+        return verdict._replace(sampling=known._replace(left=max(known.left, found.left)))
+    if not found:
+        return verdict
+    note = f"at larger sizes, by samples, the difference left is at most {found.left:.1e}"
+    return verdict._replace(detail="; ".join(filter(None, [verdict.detail, note])))
 
 
 def _at_sizes(
@@ -198,8 +213,15 @@ def _at_sizes(
 
     The verdict has no trials where the formula or ``of`` raises an exception.
     """
+    from jaxnn.verify import expectations
+
     try:
-        traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=not only_random)
+        sampled = expectations.is_sampled(claim, sizes)
+        if sampled:
+            expectations.refuse_unknown_density(claim)
+        at = expectations.at_key(claim, jax.random.key(0)) if sampled else claim
+        modes = not only_random and not sampled
+        traced = comparison.trace_claim(at, tuple(sizes.items()), both_modes=modes)
     except FormulaError as error:
         return _not_evaluated(claim, error.__cause__ or error)
     except FunctionError as error:
@@ -208,6 +230,8 @@ def _at_sizes(
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
     affordable = comparison.affordable_trials(traced, trials)
     try:
+        if sampled:
+            return expectations.judge(claim, traced, rng)
         ran = run_trials(traced, affordable, rng, awkward=not only_random)
     except DomainError as error:
         return _verdict(claim, "holds" if only_random else "error", detail=str(error))

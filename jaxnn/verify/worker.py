@@ -34,6 +34,7 @@ from jaxnn.verify.verdict import (
     Counterexample,
     DerivationVerdict,
     Finding,
+    Sampling,
     Step,
     Verdict,
     Worst,
@@ -452,6 +453,7 @@ def _decoded(fields: Mapping[str, Any]) -> Verdict:
         diagnosis=tuple(Finding(*finding) for finding in verdict.diagnosis),
         certificate=verdict.certificate and Certificate(*verdict.certificate),
         step=step and step._replace(after=tuple(step.after)),
+        sampling=verdict.sampling and Sampling(*verdict.sampling),
     )
 
 
