@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial, reduce, wraps
 from textwrap import dedent
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxnn.types import PyTree, real, shown, whole
 from jaxnn.verify.inputs import filled, is_input, leaves
+from jaxnn.verify.translation import by_jax
 
 if TYPE_CHECKING:
     from jaxnn.verify.derivations import Derivation
@@ -68,6 +70,7 @@ class Claim:
     where: Callable[..., Any] | None = None
     truth: "Claim | None" = None  # a claim with the same derivative, of which programs are shared
     entries: Callable[[Mapping[str, PyTree], PyTree], PyTree] | None = None  # zero outside a case
+    black_box: bool = False
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
@@ -76,12 +79,15 @@ class Claim:
     def evaluate(self, inputs: Mapping[str, PyTree]) -> PyTree:
         """The formula's value; inputs that are no parameters of the formula are left out.
 
-        Gradients in a dict, a NamedTuple or a dataclass are put in the order of the parameters.
+        Gradients in a dict, a NamedTuple or a dataclass are put in the order of the parameters. A
+        derivative by a single array may be a list of numbers.
 
         Raises:
           ValueError: the names are not those of the parameters, or a number is complex.
         """
         value = call(self.formula, inputs)
+        if type(value) is list and self.single and self.kind not in ("value", "update"):
+            value = _listed(value)
         arrays = value if type(value) in (tuple, list) else [] if value is None else [value]
         if not jax.tree_util.all_leaves(arrays) or any(map(is_dataclass, arrays)):
             value = _in_order(value, _expected(self, inputs), self.wrt)
@@ -89,6 +95,14 @@ class Claim:
             value = self.entries(inputs, value)
         refuse_complex("the formula", value)
         return value
+
+
+def _listed(value: list[Any]) -> Any:
+    """A list of numbers, or of lists of numbers, as an array; other lists as they are."""
+    if value and all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(value)):
+        with suppress(ValueError):  # rows of different lengths
+            return jnp.asarray(value)
+    return value
 
 
 _Parts = dict[str | int, Any] | None
@@ -215,11 +229,13 @@ def claim(
     corrects: Claim | None = None,
     certify: bool = True,
     where: Callable[..., Any] | None = None,
+    black_box: bool = False,
 ) -> Callable[[Callable[..., PyTree]], Claim]:
     """Declares the decorated formula to be a derivative (or the value) of ``of``.
 
     Args:
-      of: the function; formula and function share parameter names.
+      of: the function; formula and function share parameter names. NumPy code is read as
+        ``jax.numpy`` where JAX does not trace the code as it is.
       kind: ``gradient`` of a scalar; ``jacobian``, of shape [*value, *parameter]; ``hessian`` of a
         scalar; ``value``, equal to ``of``; ``update``, a step of gradient descent on the objective
         ``of``, theta - rate * gradient, or equal to an ``of`` that returns the new parameter;
@@ -243,6 +259,8 @@ def claim(
       certify: whether a formula that holds is to be certified, which takes 2 seconds at most.
       where: a condition on the inputs, as a function of some of the inputs, true in every entry:
         ``where=lambda mask: jnp.any(mask > 0)``. Other inputs are not tried.
+      black_box: whether the formula is only called, with NumPy arrays, a trial at a time; default:
+        where JAX does not trace the formula.
 
     Returns:
       A decorator from a formula to a ``Claim``.
@@ -275,9 +293,10 @@ def claim(
             formula, of, paths, single, kind, generators, name, source, statement,
             dict(terms) if isinstance(terms, Mapping) else terms,
             _as_python(rate) if isinstance(rate, str) else rate,
-            layout, tolerance, trials, corrects, certify, where,
+            layout, tolerance, trials, corrects, certify, where, black_box=black_box,
         )  # fmt: skip
         check(made)
+        made = replace(made, of=by_jax(of))
         return _pulled_back(made) if kind == "vjp" else made
 
     return decorate
@@ -437,6 +456,7 @@ def check(made: Claim) -> None:
         (0 < (real(made.tolerance) or 0) < 1, "tolerance", "a number between 0 and 1"),
         (rate_fits, "rate", "an input of a claim of kind 'update'"),
         (isinstance(made.certify, bool), "certify", "True or False"),
+        (isinstance(made.black_box, bool), "black_box", "True or False"),
     ):
         if not fits:
             raise ValueError(f"{name} is {shown(getattr(made, name))}, expected {expected}")

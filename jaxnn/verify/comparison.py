@@ -7,7 +7,8 @@ reference are one compiled program.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
+from jaxnn.verify.black_box import BlackBox, black_box
 from jaxnn.verify.claims import (
     Claim,
     at_path,
@@ -34,6 +36,7 @@ from jaxnn.verify.graph import (
     primitives,
 )
 from jaxnn.verify.inputs import draw, is_input
+from jaxnn.verify.translation import as_jax
 
 Inputs = Mapping[str, PyTree]
 
@@ -180,7 +183,7 @@ class TracedClaim(NamedTuple):
 
     claim: Claim
     sizes: dict[str, int]
-    formula: core.ClosedJaxpr  # flat inputs -> leaves of the formula's value
+    formula: core.ClosedJaxpr | None  # flat inputs -> leaves of the formula's value; see `read`
     forward: core.ClosedJaxpr  # flat inputs -> leaves of the reference by forward mode
     reverse: core.ClosedJaxpr  # flat inputs -> leaves of the reference by reverse mode
     names: tuple[str, ...]  # per leaf of the reference: the parameter of the derivative
@@ -188,6 +191,19 @@ class TracedClaim(NamedTuple):
     value: core.ClosedJaxpr  # flat inputs -> leaves of the value of `of`
     run: Callable[..., Any]  # inputs [T, ...] -> leaves of formula, forward, reverse; finite [T]
     chunk: int  # the most trials of one run
+    black_box: BlackBox | None = None  # the formula, where JAX does not trace the formula
+
+    @property
+    def read(self) -> core.ClosedJaxpr | None:
+        """The formula's jaxpr; of a black box the translation's, if the values are equal."""
+        return None if self.black_box and not self.black_box.is_translated else self.formula
+
+    @property
+    def formula_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the formula's leaves."""
+        if self.black_box:
+            return self.black_box.shapes
+        return [aval.shape for aval in self.formula.out_avals] if self.formula else []
 
 
 class Values(NamedTuple):
@@ -205,7 +221,8 @@ def trace_claim(
 ) -> TracedClaim:
     """Traces formula and reference at fixed sizes, pairs (name, number).
 
-    Without ``both_modes``, or where forward mode needs too much memory, reverse mode also stands
+    A formula that JAX does not trace is a black box, in place of a program. Without
+    ``both_modes``, or where forward mode needs too much memory, reverse mode also stands
     for forward mode.
 
     Raises:
@@ -218,7 +235,7 @@ def trace_claim(
     with _raised_as(FunctionError):
         check_value_shape(claim, one)
     with _raised_as(FormulaError):
-        formula = _jaxpr(claim.evaluate, one)
+        formula, box = _formula(claim, one, dict(sizes))
     with _raised_as(FunctionError):
         reverse = _jaxpr(reference(claim, "reverse"), one)
         forward = _jaxpr(reference(claim, "forward"), one) if both_modes else reverse
@@ -227,31 +244,54 @@ def trace_claim(
     names, ranks = _leaf_names(claim, one, [aval.shape for aval in reverse.out_avals])
 
     value = _jaxpr(of_by_primitives(claim), one)
-    programs = formula, forward, reverse, value
+    programs = [*filter(None, (forward, reverse, value, formula))]
     functions = [core.jaxpr_as_fun(program) for program in programs]
 
     def run(*flat: jax.Array) -> tuple[Any, ...]:
-        *derivatives, numbers = (function(*flat) for function in functions)
+        forward, reverse, numbers, *leaves = (function(*flat) for function in functions)
         finite = [jnp.all(jnp.isfinite(leaf)) for leaf in numbers]
-        return *derivatives, jnp.all(jnp.stack([jnp.asarray(True), *finite]))
+        finite = jnp.all(jnp.stack([jnp.asarray(True), *finite]))
+        return *leaves, forward, reverse, finite
 
+    compiled = over_trials(run, programs)
     return TracedClaim(
         claim, dict(sizes), formula, forward, reverse, names, ranks, value,
-        over_trials(run, programs), _trials_at_once(programs[:3]),
+        compiled if box is None else partial(box.beside, compiled),
+        _trials_at_once(programs) if box is None else FEW_TRIALS, box,
     )  # fmt: skip
 
 
 def _with_formula_of(claim: Claim, truth: TracedClaim) -> TracedClaim:
     """The claim, with the traced and compiled derivative of a claim that has the same."""
     with _raised_as(FormulaError):
-        formula = _jaxpr(claim.evaluate, one_trial(claim, truth.sizes))
-    compiled = over_trials(core.jaxpr_as_fun(formula), [formula])
+        formula, box = _formula(claim, one_trial(claim, truth.sizes), truth.sizes)
+    programs = [] if formula is None else [formula]
+    compiled = [over_trials(core.jaxpr_as_fun(program), [program]) for program in programs]
 
     def run(*flat: jax.Array) -> tuple[Any, ...]:
-        return compiled(*flat), *truth.run(*flat)[1:]
+        return *(leaves(*flat) for leaves in compiled), *truth.run(*flat)[1:]
 
-    chunk = _trials_at_once((formula, truth.forward, truth.reverse))
-    return truth._replace(claim=claim, formula=formula, run=run, chunk=chunk)
+    chunk = FEW_TRIALS if box else _trials_at_once((truth.forward, truth.reverse, *programs))
+    run_all = run if box is None else partial(box.beside, run)
+    return truth._replace(claim=claim, formula=formula, run=run_all, chunk=chunk, black_box=box)
+
+
+def _formula(
+    claim: Claim, one: Inputs, sizes: dict[str, int]
+) -> tuple[core.ClosedJaxpr | None, BlackBox | None]:
+    """The formula's jaxpr; a black box, with the translation's jaxpr, where JAX traces none."""
+    reason = None
+    if not claim.black_box:
+        try:
+            return _jaxpr(claim.evaluate, one), None
+        except Exception as error:
+            reason = error
+    box = black_box(claim, sizes, reason)
+    translation = as_jax(claim.formula)
+    if reason is not None and translation is not claim.formula:
+        with suppress(Exception):
+            return _jaxpr(replace(claim, formula=translation).evaluate, one), box
+    return None, box
 
 
 def _largest_array(program: core.ClosedJaxpr) -> int:
@@ -262,7 +302,7 @@ def _largest_array(program: core.ClosedJaxpr) -> int:
 def _trials_at_once(programs: Sequence[core.ClosedJaxpr]) -> int:
     """As many trials as fit into memory, and take no longer than a fraction of a second."""
     names = set().union(*map(primitives, programs))
-    chunk = CHUNK // max(1, _entries(programs[-1].out_avals))
+    chunk = CHUNK // max(1, _entries(programs[1].out_avals))
     if names & {*LOOPED, "while"}:
         chunk = min(chunk, FEW_TRIALS)
     return max(1, min(chunk, MOST_OPERATIONS // max(1, sum(map(_operations, programs)))))
@@ -323,7 +363,7 @@ def evaluate(
 
 def affordable_trials(traced: TracedClaim, trials: int) -> int:
     """The number of trials that fit into memory: fewer than requested for large inputs."""
-    return min(trials, max(100, MOST_ENTRIES // max(1, _entries(traced.formula.in_avals))))
+    return min(trials, max(100, MOST_ENTRIES // max(1, _entries(traced.reverse.in_avals))))
 
 
 def _entries(arrays: Sequence[Any]) -> int:
@@ -332,7 +372,7 @@ def _entries(arrays: Sequence[Any]) -> int:
 
 def operations(traced: TracedClaim) -> int:
     """Roughly how many scalar operations formula and reference take at one trial."""
-    return _operations(traced.formula) + _operations(traced.reverse)
+    return sum(map(_operations, filter(None, (traced.read, traced.reverse))))
 
 
 def refuse_large(traced: TracedClaim) -> None:

@@ -673,7 +673,7 @@ def judge(claim: Claim, traced: TracedClaim, rng: np.random.Generator) -> Verdic
 
 
 def _wrong_shape(traced: TracedClaim, sampler: Sampler) -> Finding | None:
-    claimed = [value.shape for value in traced.formula.out_avals]
+    claimed = traced.formula_shapes
     true = [order.shape for order in sampler.order]
     if claimed == true:
         return None

@@ -147,6 +147,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         yield "diagnosis", f"{finding.code}{where}: {finding.detail}"
     if verdict.detail:
         yield "note", verdict.detail
+    if verdict.black_box:
+        yield "formula", verdict.black_box
     if verdict.certificate or verdict.uncertified:
         yield "certificate", certificate(verdict)
     if verdict.sampling:

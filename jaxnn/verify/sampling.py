@@ -26,6 +26,10 @@ SECONDS = 3.0
 """The time for the trials at the same sizes, without compilation."""
 
 
+BLACK_BOX = (2.0, 100)
+"""The time for the trials of a formula that JAX does not trace, and the fewest trials."""
+
+
 class DomainError(Exception):
     """Too few random inputs are in the domain; the message is a line for the reader."""
 
@@ -57,6 +61,7 @@ def run_trials(
       DomainError: too few inputs are in the domain, or ``where`` raises an exception.
     """
     inputs, deadline = dict(traced.claim.inputs), math.inf
+    seconds, fewest = (SECONDS, FEWEST) if traced.black_box is None else BLACK_BOX
     extra = 0
     parts: list[tuple[list[np.ndarray], Values]] = []
     found = drawn = 0
@@ -68,8 +73,8 @@ def run_trials(
             points = [np.concatenate(pair) for pair in zip(special, points, strict=True)]
             extra = len(special[0])
         rows = len(points[0])
-        values = evaluate(traced, points, SECONDS, FEWEST + extra * first)
-        deadline = min(deadline, time.perf_counter() + SECONDS)
+        values = evaluate(traced, points, seconds, fewest + extra * first)
+        deadline = min(deadline, time.perf_counter() + seconds)
         done = len(values.finite)
         points = [value[:done] for value in points]
         allowed = satisfies(traced.claim, points)

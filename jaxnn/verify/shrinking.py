@@ -1,5 +1,6 @@
 """The shortest input at which a formula fails: small sizes, whole numbers, many zeros."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -31,6 +32,9 @@ BATCH = 256
 
 ROUNDS = 12
 
+SECONDS = 4.0
+"""The time to look for a short input at which a black box fails."""
+
 SCALES = (1e-3, 1e-6, 1e-9, 1e-12, 30.0, 1e3)
 """Factors of the last candidates' real numbers: some mistakes show at small or large inputs."""
 
@@ -55,15 +59,20 @@ def counterexample(
     The input is None if no candidate fails clearly, the entry is None if the shapes differ.
     """
     every = [*_small_sizes(claim, sizes), sizes]
+    deadline = time.perf_counter() + SECONDS
     for candidates in (_ordinary, _scaled):
-        found = _first(claim, every, candidates, seed)
+        found = _first(claim, every, candidates, seed, deadline)
         if found:
-            return _described(found[0], _shrink(*found))
+            return _described(found[0], _shrink(*found, deadline))
     return None, None
 
 
 def _first(
-    claim: Claim, every: Sequence[dict[str, int]], candidates: Callable[..., Any], seed: int
+    claim: Claim,
+    every: Sequence[dict[str, int]],
+    candidates: Callable[..., Any],
+    seed: int,
+    deadline: float,
 ) -> tuple[TracedClaim, Point, list[float], int] | None:
     """The first wrong point by sizes, else the first degenerate point, with usual and level."""
     degenerate = None
@@ -72,9 +81,12 @@ def _first(
             traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=False)
         except (FormulaError, FunctionError):
             continue
+        if traced.black_box and time.perf_counter() > deadline:
+            break
         usual = _usual(traced, seed)
         for some in candidates(dict(claim.inputs), sizes, seed):
             points = [list(point) for point in zip(*jax.tree.leaves(some), strict=True)]
+            points = points[: _batch(traced)]
             levels = _levels(traced, points, usual)
             if WRONG in levels:
                 return traced, _shortest(points, levels, WRONG), usual, WRONG
@@ -86,7 +98,7 @@ def _first(
 def _usual(traced: TracedClaim, seed: int) -> list[float]:
     """Per leaf the median norm of the reference at ordinary points; infinity for zero."""
     rng = np.random.default_rng(seed)
-    points = draw(dict(traced.claim.inputs), traced.sizes, BATCH, rng, spreads=(1.0,))
+    points = draw(dict(traced.claim.inputs), traced.sizes, _batch(traced), rng, spreads=(1.0,))
     values = comparison.evaluate(traced, points)
     inside = in_domain(values)
     sizes = [norms(leaf[inside]) for leaf in values.reference]
@@ -132,13 +144,15 @@ def _summed(claim: Claim, sizes: dict[str, int]) -> list[str]:
         traced = comparison.trace_claim(claim, tuple(sizes.items()))
     except (FormulaError, FunctionError):
         return []
-    lengths = summed_lengths(traced.formula, transposed=True) | summed_lengths(traced.reverse)
+    lengths = summed_lengths(traced.reverse)
+    if traced.read is not None:
+        lengths |= summed_lengths(traced.read, transposed=True)
     return [name for name, size in sizes.items() if size in lengths]
 
 
 def _levels(traced: TracedClaim, points: Sequence[Point], usual: Sequence[float]) -> list[int]:
     """Per point whether the formula fails at the point and beside: kinks do not count."""
-    padded = [*points, *[points[0]] * (BATCH - len(points))]
+    padded = [*points, *[points[0]] * (_batch(traced) - len(points))]
     columns = [np.stack(column) for column in zip(*padded, strict=True)]
     rng = np.random.default_rng(0)
     units = [np.where(c == 0, 1.0, np.abs(c)) for c in columns]
@@ -192,16 +206,28 @@ def _pairs(traced: TracedClaim, values: Values) -> list[tuple[np.ndarray, np.nda
     return pairs
 
 
-def _shrink(traced: TracedClaim, point: Point, usual: Sequence[float], level: int) -> Point:
+def _batch(traced: TracedClaim) -> int:
+    """The candidates tried at once, fewer where every call of a black box takes long."""
+    seconds = traced.black_box.seconds if traced.black_box else 0.0
+    return max(8, min(BATCH, int(SECONDS / 10 / max(seconds, 1e-9))))
+
+
+def _shrink(
+    traced: TracedClaim, point: Point, usual: Sequence[float], level: int, deadline: float
+) -> Point:
     """The shortest point found by simplifying entries while the formula fails as clearly."""
+    batch_size = _batch(traced)
     for _ in range(ROUNDS):
+        if traced.black_box and time.perf_counter() > deadline:
+            break
         candidates = [
             [*point[:i], candidate, *point[i + 1 :]]
             for i, leaf in enumerate(leaves(traced.claim.inputs))
             for candidate in simpler(leaf, point[i])
         ]
         candidates = sorted((c for c in candidates if length(c) < length(point)), key=length)
-        batches = (candidates[i : i + BATCH] for i in range(0, len(candidates), BATCH))
+        starts = range(0, len(candidates), batch_size)
+        batches = (candidates[start : start + batch_size] for start in starts)
         judged = chain.from_iterable(
             zip(batch, _levels(traced, batch, usual), strict=True) for batch in batches
         )

@@ -161,6 +161,7 @@ class Verdict(NamedTuple):
     uncertified: str = ""  # why a formula that holds has no certificate
     step: Step | None = None  # of a line of a derivation: whether the line follows
     sampling: Sampling | None = None  # of an expectation that was not enumerated
+    black_box: str = ""  # of a formula that JAX does not trace: the language, what is known
 
     @property
     def rank(self) -> int:

@@ -242,8 +242,10 @@ def _at_sizes(
         return _verdict(claim, "refuted", trials=ran.random)
     verdict = _judge(traced, ran.points, ran.values, *fits, only_failing=only_random)
     verdict = _with_layout(verdict, traced, fits[0])
-    detail = "; ".join(filter(None, [verdict.detail, ran.note]))
-    verdict = verdict._replace(trials=ran.random, detail=detail)
+    box = traced.black_box
+    detail = "; ".join(filter(None, [verdict.detail, ran.note, box and box.notes]))
+    words = box.words if box else ""
+    verdict = verdict._replace(trials=ran.random, detail=detail, black_box=words)
     if only_random or verdict.verdict not in HOLDS_UP_TO_LAYOUT or not claim.certify:
         return verdict
     from jaxnn.verify.exact.certificate import with_certificate
@@ -444,7 +446,7 @@ def _judged_in_float64(
 def _diagnosed(claim: Claim, sizes: dict[str, int], seed: int, refuted: Verdict) -> Verdict:
     """The verdict with the diagnosis and the shortest counterexample known."""
     worst, counterexample = shrinking.counterexample(claim, sizes, seed)
-    detail = "" if worst else refuted.detail
+    detail = "" if worst and not refuted.black_box else refuted.detail
     if counterexample is None:
         worst, counterexample, detail = refuted.worst, refuted.counterexample, refuted.detail
     elif worst and counterexample:

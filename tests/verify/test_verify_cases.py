@@ -622,18 +622,6 @@ def test_an_unstable_verdict_has_its_input():
     assert judged.worst.true == pytest.approx(right, abs=1e-12)
 
 
-def numpy_gradient(x):
-    return 2 * np.asarray(x)
-
-
-def test_numpy_in_a_formula_is_an_error_that_names_numpy_and_what_to_write_instead():
-    judged = verdict_on(numpy_gradient, of=lambda x: jnp.sum(x**2))
-    assert judged.verdict == "error"
-    assert "NumPy got a value that JAX traces, expected jax.numpy, or jax.pure_callback" in (
-        judged.detail
-    )
-
-
 def test_a_forgotten_probability_of_an_interval_is_named_as_a_factor():
     judged = verdict_on(
         lambda x, keep: 3 * x**2,

@@ -101,6 +101,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         "uncertified": "",
         "step": None,
         "sampling": None,
+        "black_box": "",
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from jaxnn.verify.claims import Claim, call
 from jaxnn.verify.comparison import FormulaError, one_trial, reference, trace_claim
@@ -21,7 +22,7 @@ from jaxnn.verify.diagnosis.ablation import Ablation, Change, Knob, Known, knob
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, words
 from jaxnn.verify.diagnosis.factors import recognise
 from jaxnn.verify.diagnosis.trials import Program, Sample, same
-from jaxnn.verify.graph import Name, Node, Place, apply, build_graph, evaluate
+from jaxnn.verify.graph import Name, Node, Place, Unsupported, apply, build_graph, evaluate
 from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.verdict import Finding
 
@@ -64,6 +65,8 @@ def _right_exchanges(sample: Sample) -> dict[Finding, frozenset[int]]:
     ready = sample.program
     traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
     formula, _, true, *_ = traced.run(*sample.flat)
+    if traced.read is None:
+        raise Unsupported("the formula is a black box: no operations are known")
 
     def right(leaves: Sequence[Any]) -> frozenset[int]:
         pairs = enumerate(zip(leaves, true, strict=True))
@@ -131,7 +134,9 @@ def _itself(place: Place, fixed: Known, live: Known) -> Any:
 @lru_cache(maxsize=8)
 def _exchanged(ready: Program) -> Ablation:
     """The formula with a knob for every exchange."""
-    formula = EvaluatedGraph(ready, build_graph(ready.claim.evaluate, ready.shapes))
+    traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
+    program = core.jaxpr_as_fun(traced.read or traced.reverse)
+    formula = EvaluatedGraph(ready, build_graph(program, *jax.tree.leaves(ready.shapes)))
     function = EvaluatedGraph(ready, build_graph(partial(call, ready.claim.of), ready.shapes))
     donors = _donors(function)
 
@@ -246,8 +251,10 @@ def _donors(function: EvaluatedGraph) -> dict[Donor, np.ndarray]:
     return donors
 
 
-_SHAPE_ERROR = re.compile(r"dot_general|[Ii]ncompatible shapes|broadcast|contracting|matmul|concat")
-"""Words of JAX's messages on shapes."""
+_SHAPE_ERROR = re.compile(
+    r"dot_general|[Ii]ncompatible shapes|broadcast|contracting|matmul|concat|aligned|same shape"
+)
+"""Words of the messages of JAX, NumPy and PyTorch on shapes."""
 
 _EQUAL = (4, 5)
 """With all sizes equal, the shapes of any formula fit."""
@@ -285,10 +292,10 @@ def diagnose_shapes(claim: Claim, error: BaseException, where: str) -> tuple[Fin
 def _transpositions(claim: Claim, size: int) -> list[tuple[str, ...]]:
     """The lines of products whose factors, transposed, make the formula right."""
     sizes = dict.fromkeys(symbols(claim.inputs), size)
-    try:
-        formula = build_graph(claim.evaluate, one_trial(claim, sizes))
-    except Exception as error:
-        raise FormulaError from error
+    program = trace_claim(claim, tuple(sizes.items()), both_modes=False).read
+    if program is None:
+        raise FormulaError
+    formula = build_graph(core.jaxpr_as_fun(program), *jax.tree.leaves(one_trial(claim, sizes)))
     drawn = draw(dict(claim.inputs), sizes, 1, np.random.default_rng(0), spreads=(1.0,))
     point = jax.tree.map(lambda value: jnp.asarray(value[0]), drawn)
     true = jax.tree.leaves(reference(claim)(point))

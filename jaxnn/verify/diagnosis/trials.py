@@ -103,16 +103,17 @@ def program(claim: Claim, choice: int) -> Program:
     if claim.kind == "update":
         derivative = replace(claim, kind="value" if rule else "gradient", rate=None)
 
-    def run(*flat: Any) -> tuple[PyTree, list[PyTree], list[Any]]:
+    def run(value: Sequence[Any], *flat: Any) -> tuple[PyTree, list[PyTree], list[Any]]:
         inputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
-        value = core.jaxpr_as_fun(traced.formula)(*flat)
+        if traced.black_box is None and traced.formula is not None:
+            value = core.jaxpr_as_fun(traced.formula)(*flat)
         gradients = [jax.tree.leaves(reference(derivative, of=term)(inputs)) for term in terms]
         old = [jnp.asarray(p) for p in jax.tree.leaves([at_path(inputs, w) for w in claim.wrt])]
         if rule:
             gradients = [old, [new - p for new, p in zip(gradients[0], old, strict=True)]]
         elif rate is not None and [v.shape for v in value] == [p.shape for p in old]:
             value = [(p - v) / inputs[rate] for v, p in zip(value, old, strict=True)]
-        return value, gradients, old
+        return list(value), gradients, old
 
     scalars = tuple(
         name
@@ -123,10 +124,14 @@ def program(claim: Claim, choice: int) -> Program:
         and name not in claim.wrt
     )
     names, ranks = traced.names, traced.value_ranks
-    run = jit(jax.vmap(run), [traced.formula, traced.reverse])
+    compiled = jit(jax.vmap(run), [*filter(None, (traced.formula, traced.reverse))])
+    box = traced.black_box or (lambda flat: [])
     paths = [path for path, _ in jax.tree.flatten_with_path(shapes)[0]]
     inputs = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
-    return Program(claim, sizes, shapes, inputs, terms, derivative, run, names, ranks, scalars)
+    return Program(
+        claim, sizes, shapes, inputs, terms, derivative,
+        lambda *flat: compiled(box(flat), *flat), names, ranks, scalars,
+    )  # fmt: skip
 
 
 SPREADS = (1.0, 0.3, 0.1, 3.0)

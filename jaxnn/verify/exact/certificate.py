@@ -106,6 +106,8 @@ def certify(
       Uncertified: formula and reference differ, or the exact model or the time does not suffice.
     """
     began = time.perf_counter()
+    if traced.read is None:
+        raise Uncertified("the formula is a black box: no operations are known")
     rng = np.random.default_rng(_digest(traced, seed))
     arithmetic = Residues(Towers(rng, DRAWS), time.thread_time() + seconds)
     try:
@@ -122,7 +124,7 @@ def certify(
 def _digest(traced: TracedClaim, seed: int) -> list[int]:
     """A seed of random numbers, unforeseeable for the author of a claim."""
     digest = blake2b(str(seed).encode(), digest_size=16)
-    for closed in (traced.formula, traced.reverse):
+    for closed in filter(None, (traced.read, traced.reverse)):
         digest.update(str(closed).encode())
         for constant in _constants(closed):
             if jax.numpy.issubdtype(constant.dtype, dtypes.prng_key):
@@ -171,15 +173,16 @@ class _Comparison:
     """Formula and reference in residues, at enough draws and patterns for a certificate."""
 
     def __init__(self, traced, arrange, arithmetic: Residues, shadows: list[list[np.ndarray]]):
+        formula = traced.read
         places = [
             change(np.arange(aval.size).reshape(aval.shape))
             for change, aval in zip(arrange, traced.reverse.out_avals, strict=True)
         ]
-        if [x.shape for x in places] != [aval.shape for aval in traced.formula.out_avals]:
+        if [x.shape for x in places] != [aval.shape for aval in formula.out_avals]:
             raise Uncertified("formula and function have different shapes")
         self._places, self._shadows = [*map(np.ravel, places)], shadows
         self._generators, self._arithmetic = leaves(traced.claim.inputs), arithmetic
-        self._pair = traced.formula, traced.reverse
+        self._pair = formula, traced.reverse
         self._programs = [compile(closed, arithmetic) for closed in self._pair]
 
     def certified(self) -> tuple[int, int, float]:

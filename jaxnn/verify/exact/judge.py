@@ -41,6 +41,12 @@ HAIR = 2.0**-200
 MARGIN = 16
 """Bits by which JAX's own derivative has to be better for a formula to be unstable."""
 
+SMALLEST, LARGEST = 1e-3, 16.0
+"""Sizes of the inputs at which float64 shows whether a black box is wrong."""
+
+STEP = 2.0**-24
+"""The relative distance of points whose third differences are rounding errors."""
+
 PICKING = frozenset(("argmax", "argmin", "select_and_gather_add", "select_and_scatter_add", "sort"))
 """Primitives whose derivative picks an entry among equal ones: agreement is no derivative there."""
 
@@ -71,6 +77,19 @@ class Judgement(NamedTuple):
     unstable: bool = False  # where JAX's own derivative is better
 
 
+class _Program:
+    """A jaxpr in balls, from flat inputs to leaves."""
+
+    def __init__(self, jaxpr: Any, balls: Balls):
+        self._compiled = compile(jaxpr, balls)
+        self._shapes = [aval.shape for aval in jaxpr.out_avals]
+
+    def __call__(self, point: Sequence[Any]) -> Enclosed:
+        arrays = map(np.asarray, point)
+        flat = self._compiled([v.ravel() if v.dtype == object else v for v in arrays])
+        return [np.reshape(leaf, s) for leaf, s in zip(flat, self._shapes, strict=True)]
+
+
 class Judge:
     """Judges a traced claim at single points."""
 
@@ -86,17 +105,16 @@ class Judge:
         """
         refuse_large(traced)
         balls = Balls()
-        self._compiled = [compile(jaxpr, balls) for jaxpr in (traced.formula, traced.reverse)]
-        self._shapes = [
-            [aval.shape for aval in jaxpr.out_avals] for jaxpr in (traced.formula, traced.reverse)
-        ]
+        self._formula_program = None if traced.read is None else _Program(traced.read, balls)
+        self._reference_program = _Program(traced.reverse, balls)
+        self._black_box = traced.black_box if traced.read is None else None
         self._generators = leaves(traced.claim.inputs)
         self._arrange = arrange
         self._autodiff = _autodiff(traced)
         self._tolerance = traced.claim.tolerance
         self._is_value = traced.claim.kind == "value"  # exists even where the function jumps
         self._picks = not PICKING.isdisjoint(primitives(traced.reverse))
-        self._value = compile(traced.value, balls)
+        self._value = _Program(traced.value, balls)
         self._wrt = _places(traced)
         self._retries = RETRIES
 
@@ -125,6 +143,8 @@ class Judge:
         self, point: Sequence[np.ndarray], leaf: int, index: tuple[int, ...]
     ) -> float | None:
         """A proven lower bound of |formula - reference| at an entry; None where none is found."""
+        if self._black_box:
+            return None
         for bits in BITS[:5]:
             with precision(bits), suppress(Undecided, Unsupported):
                 exactly = self._exactly(point)
@@ -138,9 +158,7 @@ class Judge:
     def is_defined(self, point: Sequence[np.ndarray]) -> bool:
         """Whether ``of`` has a value at a point, as log x has none at -1."""
         with precision(BITS[1]), suppress(Undecided, Unsupported):
-            return _finite(
-                [np.asarray(leaf) for leaf in self._flat(self._value, self._exactly(point))]
-            )
+            return _finite(self._value(self._exactly(point)))
         return True
 
     def _judge(
@@ -152,14 +170,15 @@ class Judge:
         finite = _finite(reference) and is_finite
         differs = not finite or self._differs(formula, reference)
         if self._is_value and finite:
-            if differs and (
-                any(  # the function jumps
-                    self._differs(self._reference(side), reference, None, 1e-6, HAIR)
-                    for side in self._beside(point)
-                )
-                or self._differs(formula, reference, movement(of_formula=False))
+            jumps = differs and any(
+                self._differs(self._reference(side), reference, None, 1e-6, HAIR)
+                for side in self._beside(point)
+            )
+            unmoved = partial(movement, of_formula=self._black_box is not None)
+            if self._is_telling(given) and (
+                jumps or (differs and self._differs(formula, reference, unmoved()))
             ):
-                return _worst("wrong", formula, reference)
+                return self._wrong(formula, reference)
         elif differs or self._picks:
             sides, one_sided = self._one_sided(point)
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
@@ -173,10 +192,12 @@ class Judge:
             # The derivative's limit, where autodiff at the point has another value or none.
             reference = one_sided[0]
             movement = partial(self._movement, point, reference)
+            if not self._is_telling(given, is_finite):
+                return self._accuracy(given, computed, reference, movement)
             if not is_finite:  # 0/0 in the formula: the formula's limit may be right
                 formula = self._formula(sides[0])
             if self._differs(formula, reference) and self._differs(formula, reference, movement()):
-                wrong = _worst("wrong", formula, reference)
+                wrong = self._wrong(formula, reference)
                 if is_finite:
                     return wrong
                 return wrong._replace(formula=np.nan, limit=wrong.formula, at_least=None)
@@ -191,22 +212,20 @@ class Judge:
             ]
 
     def _formula(self, point: Sequence[Any]) -> Enclosed:
-        return self._evaluated(0, point)
+        """Balls of the formula; of a black box the values in float64, at the nearest point."""
+        program = self._formula_program
+        if program is not None:
+            return program(point)
+        arrays = map(np.asarray, point)
+        values = [v.astype(float) if v.dtype == object else v for v in arrays]
+        return [_exact(leaf) for leaf in self._black_box.at(values)] if self._black_box else []
 
     def _reference(self, point: Sequence[Any]) -> Enclosed:
-        leaves = self._evaluated(1, point)
+        leaves = self._reference_program(point)
         return [
             np.asarray(arrange(leaf), object)
             for arrange, leaf in zip(self._arrange, leaves, strict=True)
         ]
-
-    def _evaluated(self, program: int, point: Sequence[Any]) -> Enclosed:
-        results = self._flat(self._compiled[program], point)
-        return [leaf.reshape(s) for leaf, s in zip(results, self._shapes[program], strict=True)]
-
-    def _flat(self, program: Callable[..., Any], point: Sequence[Any]) -> Sequence[Any]:
-        arrays = map(np.asarray, point)
-        return program([value.ravel() if value.dtype == object else value for value in arrays])
 
     def _one_sided(
         self, point: Sequence[Any]
@@ -232,9 +251,11 @@ class Judge:
         p - y and p sum(y) - y do not.
         """
         programs = [(reference, self._reference)]
-        if of_formula:
-            programs.append((self._formula(point), self._formula))
         moved = [np.full(leaf.shape, arb(0)) for leaf in reference]
+        if self._black_box:
+            moved = self._noise(point) if of_formula else moved
+        elif of_formula:
+            programs.append((self._formula(point), self._formula))
         for seed in range(2):
             nudged = self._nudged(point, np.random.default_rng(seed))
             for here, program in programs:
@@ -245,6 +266,39 @@ class Judge:
                         for m, a, b in zip(moved, here, there, strict=True)
                     ]
         return [np.asarray(m, object) for m in moved]
+
+    def _is_telling(self, given: Sequence[np.ndarray], is_finite: bool = True) -> bool:
+        """Whether a wrong value at a point shows a wrong formula, which balls always do.
+
+        A black box is known in float64 alone: at large or tiny inputs rounding hides the formula,
+        and 0/0 at zeros or equal numbers may have the right limit.
+        """
+        if self._black_box is None:
+            return True
+        numbers = np.concatenate([v.ravel() for v in given if v.dtype.kind == "f"] or [[1.0]])
+        sizes = np.abs(numbers)
+        moderate = ~np.any((sizes > LARGEST) | (sizes > 0) & (sizes < SMALLEST))
+        ordinary = is_finite or (numbers.all() and len(np.unique(numbers)) == len(numbers))
+        return bool(moderate and ordinary)
+
+    def _wrong(self, formula: Enclosed, reference: Enclosed) -> Judgement:
+        wrong = _worst("wrong", formula, reference)
+        return wrong._replace(at_least=None) if self._black_box else wrong
+
+    def _noise(self, point: Sequence[Any]) -> Enclosed:
+        """The rounding errors of a black box, from the third differences beside a point."""
+        rng = np.random.default_rng(0)
+
+        def moved(value: Any, generator: Input) -> list[Any]:
+            if generator.kind not in REAL_KINDS:
+                return [value] * 4
+            unit = np.where(value == 0, 1.0, np.abs(value.astype(float)))
+            step = _exact(STEP * unit * _direction(rng, unit.shape))
+            return [value + k * step for k in range(4)]
+
+        columns = map(moved, point, self._generators)
+        rows = [self._formula(row) for row in zip(*columns, strict=True)]
+        return [np.abs(a - 3 * b + 3 * c - d) for a, b, c, d in zip(*rows, strict=True)]
 
     def _nudged(self, point: Sequence[Any], rng: np.random.Generator) -> list[Any]:
         """The point with every real number changed by at most a rounding error of float64."""

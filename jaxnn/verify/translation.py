@@ -1,0 +1,271 @@
+"""NumPy code as JAX code: ``jax.numpy`` for ``numpy``, and new arrays for writes into arrays.
+
+The translation of a function has the lines and the names of the function. A translation can differ
+from the function, as where a view of an array is written into: callers compare both.
+"""
+
+import ast
+import dis
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from textwrap import dedent
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.verify.graph import is_library
+
+_MODULES = {"numpy": "jax.numpy", "scipy": "jax.scipy"}
+
+_NAMESAKES = (jnp, jnp.linalg, jax.scipy.special, jax.nn)
+"""Where JAX's function stands for a function of NumPy or SciPy, by name."""
+
+_WAYS = {
+    ast.Add: "add",
+    ast.Sub: "subtract",
+    ast.Mult: "multiply",
+    ast.Div: "divide",
+    ast.Pow: "power",
+}
+"""Updates in place, by the name of the method of JAX's ``array.at[index]``."""
+
+
+def as_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with ``jax.numpy`` in the place of NumPy, and ``jax.scipy`` of SciPy.
+
+    Functions of the user that the function calls are translated too. ``a[i] = v`` becomes
+    ``a = a.at[i].set(v)`` where the source code is known.
+    """
+    return _Translator().translated(function)
+
+
+def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that JAX traces: the function as it is, else the translation.
+
+    Raises:
+      ValueError: at a call, where JAX traces neither.
+    """
+    translation = as_jax(function)
+    if translation is function:
+        return function
+
+    @wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            try:
+                return translation(*args, **kwargs)
+            except Exception as other:
+                raise other from error
+
+    return traced
+
+
+class _Translator:
+    """Translates functions, each once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Any] = {}
+
+    def translated(self, value: Any) -> Any:
+        """A module, a function or a method in JAX's words; any other value as it is."""
+        if id(value) not in self._known:
+            self._known[id(value)] = value  # of a function that calls itself
+            self._known[id(value)] = self._translation(value)
+        return self._known[id(value)]
+
+    def _translation(self, value: Any) -> Any:
+        name = getattr(value, "__name__", "")
+        if isinstance(value, ModuleType):
+            package, dot, rest = name.partition(".")
+            return _module(_MODULES.get(package, "") + dot + rest) or value
+        if isinstance(value, partial):
+            return partial(self.translated(value.func), *value.args, **value.keywords)
+        package = str(getattr(value, "__module__", "")).partition(".")[0]
+        if isinstance(value, np.ufunc) or (package in _MODULES and not isinstance(value, type)):
+            namesakes = (getattr(place, name, None) for place in _NAMESAKES)
+            return next((other for other in namesakes if other is not None), value)
+        if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
+            function = self.translated(value.__func__)
+            return value if function is value.__func__ else MethodType(function, value.__self__)
+        if isinstance(value, FunctionType) and _is_of_the_user(value.__code__.co_filename):
+            return self._function(value)
+        return value
+
+    def _function(self, function: FunctionType) -> FunctionType:
+        names = _names(function.__code__)
+        globals_ = {n: function.__globals__[n] for n in names & function.__globals__.keys()}
+        free = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        cells = {name: cell.cell_contents for name, cell in free.items() if _filled(cell)}
+        new_globals, new_cells = (
+            {name: self.translated(value) for name, value in some.items()}
+            for some in (globals_, cells)
+        )
+        same = all(new_globals[n] is v for n, v in globals_.items())
+        same = same and all(new_cells[n] is v for n, v in cells.items())
+        if same and not _writes(function.__code__):
+            return function
+        namespace = function.__globals__ | new_globals | _HELPERS
+        code = _rewritten(function, namespace | new_cells)
+        if code is None:
+            closure = tuple(
+                CellType(new_cells[name]) if name in new_cells else free[name] for name in free
+            )
+            code = FunctionType(function.__code__, namespace, function.__name__, None, closure)
+        code.__defaults__, code.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+        code.__qualname__ = function.__qualname__
+        return code
+
+
+def _is_of_the_user(file: str) -> bool:
+    return "site-packages" not in file and not is_library(file)
+
+
+def _module(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name) if name.startswith("jax") else None
+    except ImportError:
+        return None
+
+
+def _filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _names(code: CodeType) -> set[str]:
+    """The global names in a code object, and in the functions inside."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*map(_names, inner))
+
+
+def _source(function: FunctionType) -> ast.FunctionDef | None:
+    """The definition of a function, with the lines of the file; None without source code."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        (node,) = ast.parse(dedent("".join(lines))).body
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return None
+    if not isinstance(node, ast.FunctionDef):
+        return None
+    ast.increment_lineno(node, first - 1)
+    return node
+
+
+def _writes(code: CodeType) -> bool:
+    """Whether a function writes into an array, a list or a dict."""
+    return any(step.opname == "STORE_SUBSCR" for step in dis.get_instructions(code))
+
+
+def _rewritten(function: FunctionType, namespace: dict[str, Any]) -> FunctionType | None:
+    """The function with new arrays for writes; None where the source code is not known."""
+    node = _source(function)
+    if node is None:
+        return None
+    node.decorator_list = []
+    node.args.defaults = [ast.Constant(None) for _ in node.args.defaults]
+    node.args.kw_defaults = [d and ast.Constant(None) for d in node.args.kw_defaults]
+    for argument in ast.walk(node):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    tree = ast.fix_missing_locations(ast.Module([_Writes().visit(node)], []))
+    namespace = dict(namespace)
+    try:
+        code = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, TypeError):  # f(x)[i] = v
+        return None
+    exec(code, namespace)
+    return namespace[node.name]
+
+
+class _Writes(ast.NodeTransformer):
+    """``a[i] = v`` becomes ``a = _put(a, i, v)``; reading ``a[i]`` becomes ``_get(a, i)``."""
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        node = self.generic_visit(node)  # pyright: ignore
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
+            return ast.copy_location(self._stored(node.targets[0], node.value, "set"), node)
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        node = self.generic_visit(node)  # pyright: ignore
+        way = _WAYS.get(type(node.op))
+        if isinstance(node.target, ast.Subscript) and way:
+            return ast.copy_location(self._stored(node.target, node.value, way), node)
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        node = self.generic_visit(node)  # pyright: ignore
+        if not isinstance(node.ctx, ast.Load):
+            return node
+        return ast.copy_location(_called("_get", node.value, _index(node.slice)), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        node = self.generic_visit(node)  # pyright: ignore
+        call = node.value
+        ways = {"np.add.at": "add", "numpy.add.at": "add", "np.subtract.at": "subtract"}
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ways and len(call.args) == 3:
+            array, index, value = call.args
+            if isinstance(array, ast.Name):
+                place = ast.Subscript(array, index, ast.Store())
+                stored = self._stored(place, value, ways[ast.unparse(call.func)])
+                return ast.copy_location(stored, node)
+        return node
+
+    def _stored(self, target: ast.Subscript, value: ast.expr, way: str) -> ast.Assign:
+        array, index = target.value, _index(target.slice)
+        if isinstance(array, ast.Call) and getattr(array.func, "id", "") == "_get":
+            inner, place = array.args  # a[i][j] = v
+            value = _called("_put", array, index, value, ast.Constant(way))
+            return self._stored(ast.Subscript(inner, place, ast.Store()), value, "set")
+        put = _called("_put", array, index, value, ast.Constant(way))
+        name = ast.parse(ast.unparse(array), mode="eval").body
+        name.ctx = ast.Store()  # pyright: ignore
+        return ast.Assign([name], put)
+
+
+def _called(name: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
+
+
+def _index(index: ast.expr) -> ast.expr:
+    """An index as an expression: a slice i:j is a call of ``slice``."""
+    if isinstance(index, ast.Slice):
+        ends = (index.lower, index.upper, index.step)
+        return _called("slice", *(end or ast.Constant(None) for end in ends))
+    if isinstance(index, ast.Tuple):
+        return ast.Tuple(list(map(_index, index.elts)), ast.Load())
+    return index
+
+
+def _plain(index: Any) -> Any:
+    """An index that JAX takes: arrays for lists and ranges."""
+    if isinstance(index, tuple):
+        return tuple(map(_plain, index))
+    return np.asarray(index) if isinstance(index, list | range) else index
+
+
+def _get(value: Any, index: Any) -> Any:
+    return value[_plain(index)] if isinstance(value, jax.Array) else value[index]
+
+
+def _put(array: Any, index: Any, value: Any, way: str) -> Any:
+    """An array with an update at an index; lists and dicts are written into."""
+    if isinstance(array, np.ndarray):
+        array = jnp.asarray(array)
+    if isinstance(array, jax.Array):
+        return getattr(array.at[_plain(index)], way)(value)
+    array[index] = value if way == "set" else getattr(jnp, way)(array[index], value)
+    return array
+
+
+_HELPERS = {"_get": _get, "_put": _put}
