@@ -1,7 +1,8 @@
 """The verdicts of ``jaxnn.verify`` on the catalogue, judged right or wrong."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from experiments.mutants import MUTANTS, Case
 from experiments.mutants.family import Mutant
 from experiments.mutants.pool import over_processes
+from experiments.mutants.twins import twin
 from jaxnn.progress import Report
 from jaxnn.verify import Claim, comparison
 from jaxnn.verify.exact.certificate import SECONDS, Uncertified, certify
@@ -33,6 +35,7 @@ class Outcome(NamedTuple):
     codes: tuple[str, ...]
     judgement: str  # of ``judge`` or ``judge_correct``
     detail: str
+    seconds: float = 0.0
 
 
 def judge(mutant: Mutant, verdict: Verdict) -> str:
@@ -91,6 +94,7 @@ def outcomes(
     trials: int,
     *,
     workers: int,
+    language: str = "jax",
     report: Report = lambda done, total: None,
 ) -> list[Outcome]:
     """The outcomes of claims of the catalogue, sorted by name and seed.
@@ -100,23 +104,34 @@ def outcomes(
       seeds: each claim is verified with every seed.
       trials: random trials for every verdict.
       workers: processes.
+      language: of the formulas, from ``LANGUAGES``.
       report: called with the number of judged claims and the number of all claims.
     """
-    found = over_processes(examine, cases, seeds, trials, workers=workers, report=report)
+    arguments = seeds, trials, language
+    found = over_processes(examine, cases, *arguments, workers=workers, report=report)
     return sorted(
         (outcome for some in found for outcome in some),
         key=lambda outcome: (outcome.case.claim.name, outcome.seed),
     )
 
 
-def examine(case: Case, seeds: Sequence[int], trials: int) -> list[Outcome]:
+LANGUAGES: dict[str, Callable[[Claim], Claim]] = {
+    "jax": lambda claim: claim,
+    "numpy": twin,
+    "black box": partial(twin, called=True),
+}
+"""The languages of the formulas: NumPy by default, and as a black box whose code is not read."""
+
+
+def examine(case: Case, seeds: Sequence[int], trials: int, language: str) -> list[Outcome]:
     """The outcomes of one claim for all seeds, in one process, which compiles programs once."""
-    return [_examine(case, seed, trials) for seed in seeds]
+    claim = LANGUAGES[language](case.claim)
+    return [_examine(case, claim, seed, trials) for seed in seeds]
 
 
-def _examine(case: Case, seed: int, trials: int) -> Outcome:
+def _examine(case: Case, claim: Claim, seed: int, trials: int) -> Outcome:
     try:
-        verdict = verify(case.claim, trials=trials, seed=seed)
+        verdict = verify(claim, trials=trials, seed=seed)
     except Exception as error:  # the remaining claims are still judged
         detail = f"{type(error).__name__}: {error}"
         judgement = NOT_REFUTED if case.is_mutant else "wrong"
@@ -128,4 +143,5 @@ def _examine(case: Case, seed: int, trials: int) -> Outcome:
         tuple(dict.fromkeys(finding.code for finding in verdict.diagnosis)),
         judge(MUTANTS[case.index], verdict) if case.is_mutant else judge_correct(verdict),
         verdict.detail,
+        verdict.seconds,
     )

@@ -322,7 +322,10 @@ def _judge(
         if not worst_trials:
             return _verdict(claim, "holds")
     try:
-        judge = Judge(traced, [layout.arrange for layout in layouts])
+        usual = [
+            float(np.nanmedian(comparison.norms(leaf[: len(errors)]))) for leaf in values.reference
+        ]
+        judge = Judge(traced, [layout.arrange for layout in layouts], usual)
     except Unsupported as unsupported:
         return _judged_in_float64(traced, points, values, layouts, errors, str(unsupported))
     flat = jax.tree.leaves(points)

@@ -93,21 +93,28 @@ class _Program:
 class Judge:
     """Judges a traced claim at single points."""
 
-    def __init__(self, traced: TracedClaim, arrange: Sequence[Callable[[np.ndarray], np.ndarray]]):
+    def __init__(
+        self,
+        traced: TracedClaim,
+        arrange: Sequence[Callable[[np.ndarray], np.ndarray]],
+        usual: Sequence[float] = (),
+    ):
         """Compiles formula and reference.
 
         Args:
           traced: the traced claim.
           arrange: per leaf, from jaxnn's layout to the formula's.
+          usual: per leaf the usual norm of the reference, beside which a black box is judged.
 
         Raises:
           Unsupported: formula or reference has an operation unknown to the balls, or too many.
         """
         refuse_large(traced)
         balls = Balls()
-        self._formula_program = None if traced.read is None else _Program(traced.read, balls)
-        self._reference_program = _Program(traced.reverse, balls)
         self._black_box = traced.black_box if traced.read is None else None
+        self._formula_program = None if traced.read is None else _Program(traced.read, balls)
+        self._floor = [1e-3 * norm for norm in usual if self._black_box] or [0.0] * len(arrange)
+        self._reference_program = _Program(traced.reverse, balls)
         self._generators = leaves(traced.claim.inputs)
         self._arrange = arrange
         self._autodiff = _autodiff(traced)
@@ -349,7 +356,7 @@ class Judge:
             return True
         undecided = False
         for leaf, (v, r) in enumerate(zip(value, reference, strict=True)):
-            allowed = relative * _norm(r) + arb(least)
+            allowed = relative * (_norm(r) + arb(self._floor[leaf])) + arb(least)
             if moved:
                 allowed += 1024 * _norm(moved[leaf])
             distance = _norm(v - r)
