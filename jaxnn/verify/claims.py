@@ -15,7 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.types import PyTree, real, shown, whole
-from jaxnn.verify.inputs import filled, is_input, leaves
+from jaxnn.verify.inputs import (
+    DISCRETE_KINDS,
+    filled,
+    is_input,
+    is_presented,
+    leaves,
+    presented,
+)
+from jaxnn.verify.tangent import CURVED_KINDS, Convention, stated
 from jaxnn.verify.translation import by_jax
 
 if TYPE_CHECKING:
@@ -23,6 +31,9 @@ if TYPE_CHECKING:
 
 KINDS = ("gradient", "jacobian", "hessian", "value", "update", "vjp")
 LAYOUTS = ("transpose", "vec", "vec_rows")
+
+
+_Function = Callable[..., Any]
 
 
 class Description(NamedTuple):
@@ -71,6 +82,7 @@ class Claim:
     truth: "Claim | None" = None  # a claim with the same derivative, of which programs are shared
     entries: Callable[[Mapping[str, PyTree], PyTree], PyTree] | None = None  # zero outside a case
     black_box: bool = False
+    conventions: tuple[Convention | None, ...] = ()  # per array of wrt; (): entries independent
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
@@ -85,16 +97,43 @@ class Claim:
         Raises:
           ValueError: the names are not those of the parameters, or a number is complex.
         """
-        value = call(self.formula, inputs)
+        given = dict(inputs)
+        if any(map(is_presented, leaves(self.inputs))):
+            given = presented(dict(self.inputs), given)
+        value = call(self.formula, given)
         if type(value) is list and self.single and self.kind not in ("value", "update"):
             value = _listed(value)
         arrays = value if type(value) in (tuple, list) else [] if value is None else [value]
         if not jax.tree_util.all_leaves(arrays) or any(map(is_dataclass, arrays)):
             value = _in_order(value, _expected(self, inputs), self.wrt)
+        value = self._in_parts(value)
         if self.entries is not None:
             value = self.entries(inputs, value)
         refuse_complex("the formula", value)
-        return value
+        return self.stated(inputs, value, claimed=True)
+
+    def _in_parts(self, derivative: PyTree) -> PyTree:
+        """The formula's derivative with real and imaginary parts of those by complex numbers."""
+        by = [g for path in self.wrt for g in leaves(at_path(self.inputs, path))]
+        flat, structure = jax.tree.flatten(derivative)
+        if self.kind == "value" or len(flat) != len(by):
+            return derivative
+        parts = (
+            jnp.stack([jnp.real(leaf), jnp.imag(leaf)], -1) if g.kind == "complex" else leaf
+            for g, leaf in zip(by, flat, strict=True)
+        )
+        return jax.tree.unflatten(structure, parts)
+
+    def stated(
+        self, inputs: Mapping[str, PyTree], derivative: PyTree, claimed: bool = False
+    ) -> PyTree:
+        """Autodiff's derivative, or the formula's, in the conventions of the claim."""
+        if not self.conventions:
+            return derivative
+        flat, structure = jax.tree.flatten(derivative)
+        points = jax.tree.leaves([at_path(inputs, path) for path in self.wrt])
+        flat = stated(self.conventions, self.kind, points, flat, claimed)
+        return jax.tree.unflatten(structure, flat)
 
 
 def _listed(value: list[Any]) -> Any:
@@ -297,7 +336,7 @@ def claim(
         )  # fmt: skip
         check(made)
         made = replace(made, of=by_jax(of))
-        return _pulled_back(made) if kind == "vjp" else made
+        return _of_arrays(_pulled_back(made) if kind == "vjp" else made)
 
     return decorate
 
@@ -331,14 +370,40 @@ def _pulled_back(made: Claim) -> Claim:
             products = jax.tree.map(product, call(of, inputs), inputs[dout])
             return sum(jax.tree.leaves(products))
 
-        known = [inspect.signature(of).parameters[name] for name in parameters(of)]
-        named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in known]
-        last = inspect.Parameter(dout, inspect.Parameter.KEYWORD_ONLY)
-        vars(scalar)["__signature__"] = inspect.Signature([*named, last])
-        return scalar
+        return _by_keyword(scalar, of, dout)
 
     terms = made.terms and {name: pulled_back(term) for name, term in made.terms.items()}
     return replace(made, of=pulled_back(made.of), terms=terms)
+
+
+def _by_keyword(changed: _Function, function: _Function, *more: str) -> _Function:
+    """A changed function with the parameters of a function, and more, all by keyword."""
+    known = [inspect.signature(function).parameters[name] for name in parameters(function)]
+    named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in known]
+    last = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
+    vars(changed)["__signature__"] = inspect.Signature([*named, *last])
+    return changed
+
+
+def _of_arrays(made: Claim) -> Claim:
+    """The claim with functions of the arrays drawn, in place of complex numbers and keys.
+
+    The formula stays as given, for calls of the claim; ``Claim.evaluate`` calls it with arrays.
+    """
+    if not any(map(is_presented, leaves(made.inputs))):
+        return made
+
+    def of_arrays(function: _Function) -> _Function:
+        @wraps(function)
+        def changed(**arrays: PyTree) -> Any:
+            generators = {name: made.inputs[name] for name in arrays}
+            return call(function, presented(generators, arrays))
+
+        return _by_keyword(changed, function)
+
+    terms = made.terms and {name: of_arrays(term) for name, term in made.terms.items()}
+    where = made.where and of_arrays(made.where)
+    return replace(made, of=of_arrays(made.of), terms=terms, where=where)
 
 
 def _as_python(path: str) -> str:
@@ -405,7 +470,7 @@ def _paths(inputs: Mapping[str, PyTree]) -> str:
     found = [
         names[first.idx] + jax.tree_util.keystr(tuple(rest))
         for (first, *rest), generator in flat
-        if generator.kind != "label"
+        if generator.kind not in DISCRETE_KINDS
     ]
     return f"one of {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}"
 
@@ -479,10 +544,22 @@ def check(made: Claim) -> None:
             f"a claim of kind {made.kind!r} got no wrt, expected {_paths(made.inputs)}"
         )
     for path in made.wrt:
-        if any(generator.kind == "label" for generator in leaves(at_path(made.inputs, path))):
-            raise ValueError(
-                f"wrt is {path!r}, a label, expected a parameter that varies continuously: "
-                f"{_paths(made.inputs)}"
-            )
+        for generator in leaves(at_path(made.inputs, path)):
+            what = "a mask" if generator.boolean else DISCRETE_KINDS.get(generator.kind)
+            if what:
+                raise ValueError(
+                    f"wrt is {path!r}, {what}, expected a parameter that varies continuously: "
+                    f"{_paths(made.inputs)}"
+                )
+            if made.kind == "hessian" and generator.kind in CURVED_KINDS:
+                raise ValueError(
+                    f"kind is 'hessian' by {path!r}, {CURVED_KINDS[generator.kind]}, expected "
+                    "kind='jacobian' of the gradient: second derivatives there have no one meaning"
+                )
+            if made.layout and generator.kind == "complex":
+                raise ValueError(
+                    f"layout is {made.layout!r} by {path!r}, complex numbers, expected a formula "
+                    "in the layout of the parameter"
+                )
         if sum(p == path or p.startswith((f"{path}.", f"{path}[")) for p in made.wrt) > 1:
             raise ValueError(f"wrt is {made.wrt!r}, expected each parameter once")

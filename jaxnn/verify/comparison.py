@@ -35,7 +35,7 @@ from jaxnn.verify.graph import (
     parameter,
     primitives,
 )
-from jaxnn.verify.inputs import draw, is_input
+from jaxnn.verify.inputs import draw, named_leaves
 from jaxnn.verify.translation import as_jax
 
 Inputs = Mapping[str, PyTree]
@@ -103,17 +103,17 @@ def _every_entry(
 
         gradient = partial(_derivative, mode, jax.grad, of_parts)
         if claim.kind in ("gradient", "vjp"):
-            result = gradient(parts)
+            result = claim.stated(inputs, gradient(parts))
         elif claim.kind == "jacobian":
-            result = _derivative(mode, jax.jacrev, of_parts, parts)
+            result = claim.stated(inputs, _derivative(mode, jax.jacrev, of_parts, parts))
         elif claim.kind == "hessian":
-            rows = _derivative(mode, jax.jacrev, gradient, parts)
+            rows = claim.stated(inputs, _derivative(mode, jax.jacrev, gradient, parts))
             result = tuple(row[0] for row in rows) if claim.single else rows
         elif is_rule(claim, inputs):
             return of_parts(parts)
         else:
-            rate = inputs[_rate(claim)]
-            result = jax.tree.map(lambda part, slope: part - rate * slope, parts, gradient(parts))
+            rate, slopes = inputs[_rate(claim)], claim.stated(inputs, gradient(parts))
+            result = jax.tree.map(lambda part, slope: part - rate * slope, parts, slopes)
         return result[0] if claim.single else result
 
     return derivative
@@ -514,9 +514,7 @@ def _leaf_names(
     """Per leaf of the reference: the parameter's name, and the leading axes of the value."""
     parts: list[tuple[str, int]] = []
     for path in claim.wrt:
-        part = at_path(claim.inputs, path)
-        for keys, leaf in jax.tree.flatten_with_path(part, is_leaf=is_input)[0]:
-            inside = jax.tree_util.keystr(keys).replace("['", ".").replace("']", "")
+        for inside, leaf in named_leaves(at_path(claim.inputs, path)):
             parts.append((path + inside, len(leaf.shape)))
     names, ranks = [name for name, _ in parts], [0] * len(shapes)
     if claim.kind == "hessian":

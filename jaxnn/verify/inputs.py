@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnn.types import PyTree, shown, whole
+from jaxnn.types import PyTree, require_type, shown, whole
 from jaxnn.types import real as real_number
 
 Size = str | int
@@ -22,11 +22,22 @@ Sizes = Mapping[str, int]
 SYMMETRIC_KINDS = ("symmetric", "positive_definite")
 """Kinds of square matrices with entry [i, j] equal to entry [j, i]."""
 
+TRIANGULAR_KINDS = ("lower_triangular", "upper_triangular")
+"""Kinds of square matrices with zeros above the diagonal, or below."""
+
 NONNEGATIVE_KINDS = ("positive", "simplex")
 """Kinds with an end at 0; an interval is open, and floats leave room at the ends."""
 
-REAL_KINDS = ("real", "positive", "interval", "simplex", *SYMMETRIC_KINDS)
-"""Kinds with continuous values; the remaining kinds are whole numbers or labels."""
+MAPPED_KINDS = (
+    "interval", "sorted", "sphere", "orthogonal", *SYMMETRIC_KINDS, *TRIANGULAR_KINDS,
+)  # fmt: skip
+"""Kinds of real numbers onto which any real numbers are mapped."""
+
+REAL_KINDS = ("real", "complex", "positive", "simplex", *MAPPED_KINDS)
+"""Kinds with continuous values; the remaining kinds are whole numbers, labels or keys."""
+
+DISCRETE_KINDS = {"label": "a label", "integers": "whole numbers", "key": "a PRNG key"}
+"""Kinds without a derivative, in words."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,11 @@ class Input:
     kind: str
     shape: tuple[Size, ...] = ()
     classes: Size | None = None  # label: the number of classes
-    axis: int = -1  # simplex, one_hot: the axis of the classes, made negative
+    axis: int = -1  # simplex, one_hot: the axis of the classes; mask: of lines; made negative
     low: float = -math.inf  # interval: every number lies strictly between low and high
-    high: float = math.inf
+    high: float = math.inf  # integers: from low to high - 1
+    lines: bool = False  # mask: every line along the axis has a 1
+    boolean: bool = False  # mask: formula and function get Booleans
 
     def __post_init__(self):
         for size in self.sizes:
@@ -51,13 +64,20 @@ class Input:
         if self.classes is not None and not isinstance(self.classes, str):
             object.__setattr__(self, "classes", int(self.classes))
         rank = len(self.shape)
-        if self.kind in ("simplex", "one_hot"):
+        if self.kind in ("sphere", "orthogonal") and (not rank or self.shape[-1] == 1):
+            raise ValueError(
+                f"{self.kind} has shape {self.shape}, expected a last size of at least 2: 1 and -1 "
+                "are no continuous values"
+            )
+        if self.kind == "sorted" and not rank:
+            raise ValueError('sorted_ got no size, expected a length, such as sorted_("n")')
+        if self.kind in ("simplex", "one_hot") or self.lines:
             if whole(self.axis) not in range(-rank, rank):
                 raise ValueError(
                     f"{self.kind} has shape {self.shape} and classes along axis {self.axis!r}, "
                     "expected at least one size, and one of its axes"
                 )
-            object.__setattr__(self, "axis", self.axis % rank - rank)
+            object.__setattr__(self, "axis", int(self.axis) % rank - rank)
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -141,6 +161,87 @@ def binary(*shape: Size) -> Input:
     return Input("binary", shape)
 
 
+def triangular(size: Size, lower: bool = True) -> Input:
+    """Square matrices with zeros above the diagonal, or, without ``lower``, below, [size, size]."""
+    require_type(isinstance(lower, bool), "lower", lower, "True or False")
+    return Input("lower_triangular" if lower else "upper_triangular", (size, size))
+
+
+def orthogonal(size: Size) -> Input:
+    """Matrices with Q^T Q = I, [size, size], of determinants 1 and -1."""
+    return Input("orthogonal", (size, size))
+
+
+def sphere(*shape: Size) -> Input:
+    """Vectors of length 1 along the last axis: ``sphere("n")``, ``sphere("B", "n")``."""
+    return Input("sphere", shape)
+
+
+def sorted_(*shape: Size) -> Input:
+    """Real numbers that rise strictly along the last axis."""
+    return Input("sorted", shape)
+
+
+def complex_(*shape: Size) -> Input:
+    """Complex numbers; in a counterexample the last axis has the real and the imaginary part.
+
+    The derivative of a real function by complex numbers is written in one of four conventions, as
+    by JAX (2 df/dz), by PyTorch (2 df/dz*), or as one of Wirtinger's derivatives df/dz, df/dz*.
+    """
+    return Input("complex", (*shape, 2))
+
+
+def integers(low: int, high: int, *shape: Size) -> Input:
+    """Whole numbers from low to high - 1, as drawn by ``jax.random.randint``."""
+    ends = [whole(end) for end in (low, high)]
+    if None in ends or not -(2**53) <= (ends[0] or 0) < (ends[1] or 0) <= 2**53:
+        raise ValueError(
+            f"integers got the ends {shown(low)} and {shown(high)}, expected a whole number and a "
+            "larger one: the largest number drawn is high - 1"
+        )
+    return Input("integers", shape, low=ends[0] or 0, high=ends[1] or 0)
+
+
+def mask(*shape: Size, axis: int | None = None, boolean: bool = False) -> Input:
+    """Zeros and ones, or with ``boolean`` Booleans, with a 1 at least.
+
+    Args:
+      shape: the sizes.
+      axis: an axis along which every line has a 1, such as the keys of attention; default: a 1
+        anywhere.
+      boolean: whether formula and function get Booleans in place of 0.0 and 1.0.
+    """
+    require_type(isinstance(boolean, bool), "boolean", boolean, "True or False")
+    lines = axis is not None
+    return Input("mask", shape, axis=axis if lines else -1, lines=lines, boolean=boolean)
+
+
+def key() -> Input:
+    """A key of ``jax.random``, the same for formula and function, as for dropout.
+
+    A counterexample has the two numbers of the key: ``jax.random.wrap_key_data`` makes the key.
+    """
+    return Input("key", (2,))
+
+
+def presented(inputs: PyTree, arrays: PyTree) -> PyTree:
+    """The inputs as formula and function get them, from arrays: complex numbers, keys, Booleans."""
+
+    def one(generator: Input, array: Any) -> Any:
+        if generator.kind == "complex":
+            return jax.lax.complex(array[..., 0], array[..., 1])
+        if generator.kind == "key":
+            return jax.random.wrap_key_data(array, impl="threefry2x32")
+        return array > 0 if generator.boolean else array
+
+    return jax.tree.map(one, inputs, arrays, is_leaf=is_input)
+
+
+def is_presented(generator: Input) -> bool:
+    """Whether formula and function get another array than the array drawn."""
+    return generator.kind in ("complex", "key") or generator.boolean
+
+
 def is_input(value: object) -> bool:
     """Whether a value is a generator: a leaf of the tree of inputs."""
     return isinstance(value, Input)
@@ -149,6 +250,14 @@ def is_input(value: object) -> bool:
 def leaves(inputs: PyTree) -> list[Input]:
     """The generators in the order of the tree's leaves."""
     return jax.tree.leaves(inputs, is_leaf=is_input)
+
+
+def named_leaves(inputs: PyTree) -> list[tuple[str, Input]]:
+    """The generators, each with the path in the tree, such as ``.weight`` or ``[0]``."""
+    flat = jax.tree.flatten_with_path(inputs, is_leaf=is_input)[0]
+    return [
+        (jax.tree_util.keystr(keys).replace("['", ".").replace("']", ""), g) for keys, g in flat
+    ]
 
 
 def filled(inputs: PyTree, flat: Iterable[Any]) -> PyTree:
@@ -211,12 +320,13 @@ def draw(
 
     Real numbers are normal with a standard deviation from ``spreads``, positive numbers log-normal
     around 1 / 2; a simplex is a softmax of normal numbers. Normal numbers are mapped into an
-    interval, onto symmetric matrices (B + B^T) / 2, and onto B B^T / n + I / 10.
+    interval, onto symmetric matrices (B + B^T) / 2, onto B B^T / n + I / 10, onto the Q of B = Q R
+    with a positive diagonal of R, onto B / |B|.
     """
 
     def leaf_values(leaf: Input) -> np.ndarray:
         shape = (trials, *leaf.resolve(sizes))
-        if leaf.kind in ("real", "interval", "simplex", *SYMMETRIC_KINDS):
+        if leaf.kind in REAL_KINDS and leaf.kind != "positive":
             spread = rng.choice(spreads, size=(trials, *[1] * len(leaf.shape)))
             values = rng.normal(size=shape) * spread
             return _softmax(values, leaf.axis) if leaf.kind == "simplex" else _of_kind(leaf, values)
@@ -227,15 +337,38 @@ def draw(
             return np.moveaxis(np.eye(leaf.count(sizes))[index], -1, leaf.axis)
         if leaf.kind == "label":
             return rng.integers(leaf.count(sizes), size=shape)
-        return rng.integers(2, size=shape).astype(float)
+        if leaf.kind == "integers":
+            return rng.integers(int(leaf.low), int(leaf.high), size=shape)
+        if leaf.kind == "key":
+            return (rng.integers(2**31, size=shape) * [0, 1]).astype(np.uint32)
+        ones = rng.integers(2, size=shape).astype(float)
+        return _with_ones(leaf, ones, rng.random(shape)) if leaf.kind == "mask" else ones
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
+
+
+def _with_ones(leaf: Input, ones: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """A mask [..., *shape] with a 1 added, where the order is highest, if there is none."""
+    rank = len(leaf.shape)
+    axes = leaf.axis if leaf.lines else tuple(range(-rank, 0))
+    none = np.max(ones, axis=axes, keepdims=True) == 0
+    return np.where(none & (order == np.max(order, axis=axes, keepdims=True)), 1.0, ones)
 
 
 def _of_kind(leaf: Input, values: np.ndarray) -> np.ndarray:
     """Real numbers [..., *shape] made values of an input of one of the real kinds."""
     if leaf.kind == "interval":
         return _between(leaf.low, leaf.high, values)
+    if leaf.kind in TRIANGULAR_KINDS:
+        return np.tril(values) if leaf.kind == "lower_triangular" else np.triu(values)
+    if leaf.kind == "sorted":
+        return _rising(values)
+    if leaf.kind == "sphere":
+        return _unit(values)
+    if leaf.kind == "orthogonal":
+        q, r = np.linalg.qr(values)
+        signs = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
+        return q * signs[..., None, :]
     transposed = np.swapaxes(values, -1, -2) if leaf.kind in SYMMETRIC_KINDS else values
     if leaf.kind == "symmetric":
         return (values + transposed) / 2
@@ -246,6 +379,22 @@ def _of_kind(leaf: Input, values: np.ndarray) -> np.ndarray:
         products = products + unit * np.eye(n)
         return (products + np.swapaxes(products, -1, -2)) / 2
     return values
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Vectors along the last axis divided by the length; of zeros the first unit vector."""
+    first = np.arange(values.shape[-1]) == 0
+    values = np.where(np.any(values, axis=-1, keepdims=True), values, first)
+    values = values / np.max(np.abs(values), axis=-1, keepdims=True)
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def _rising(values: np.ndarray) -> np.ndarray:
+    """Numbers sorted along the last axis, equal numbers moved apart by a millionth."""
+    values = np.sort(values, axis=-1)
+    gaps = 1e-6 * np.maximum(1.0, np.max(np.abs(values), axis=-1, keepdims=True))
+    ties = np.diff(values, axis=-1, prepend=values[..., :1] - gaps) < gaps
+    return values + gaps * np.cumsum(ties, axis=-1)
 
 
 def _between(low: float, high: float, values: np.ndarray) -> np.ndarray:
@@ -330,8 +479,16 @@ def _pattern(
     leaf: Input, sizes: Sizes, pattern: Callable[[int], np.ndarray], number: int
 ) -> np.ndarray:
     shape = leaf.resolve(sizes)
-    if leaf.kind in ("real", "interval", *SYMMETRIC_KINDS):
+    if leaf.kind in ("real", "complex", *MAPPED_KINDS):
         return _of_kind(leaf, pattern(math.prod(shape)).reshape(shape))
+    if leaf.kind == "integers":
+        low, high = int(leaf.low), int(leaf.high)
+        return np.full(shape, [low, high - 1, (low + high) // 2][number % 3])
+    if leaf.kind == "key":
+        return np.array(number * np.ones(shape) * [0, 1], np.uint32)
+    if leaf.kind == "mask":
+        order = -np.arange(math.prod(shape)).reshape(shape)
+        return _with_ones(leaf, np.full(shape, [0.0, 1.0][number % 2]), order)
     if leaf.kind == "positive":
         return np.full(shape, [0.5, 1.0, 1e-12, 1e4, 1e-3, 1e12][number % 6])
     if leaf.kind == "binary":
@@ -357,12 +514,23 @@ def _ordinary(leaf: Input, sizes: Sizes, rng: np.random.Generator) -> np.ndarray
 
 
 def admits(leaf: Input, value: np.ndarray) -> bool:
-    """Whether an array of real numbers is a value of a real, interval or symmetric input."""
+    """Whether an array of real numbers is a value of an input; of the shape, if symmetric."""
     if leaf.kind == "positive":
         return bool(np.all(value > 0))
     if leaf.kind == "positive_definite":
-        smallest, largest = np.linalg.eigvalsh(value)[[0, -1]]
-        return bool(smallest > 1e-9 * largest)
+        eigenvalues = np.linalg.eigvalsh(value)
+        return bool(np.all(eigenvalues[..., 0] > 1e-9 * eigenvalues[..., -1]))
+    if leaf.kind in TRIANGULAR_KINDS:
+        return bool(np.all(value == _of_kind(leaf, value)))
+    if leaf.kind == "sphere":
+        return bool(np.all(np.abs(np.linalg.norm(value, axis=-1) - 1) < 1e-14))
+    if leaf.kind == "orthogonal":
+        products = value @ np.swapaxes(value, -1, -2)
+        return bool(np.all(np.abs(products - np.eye(value.shape[-1])) < 1e-14))
+    if leaf.kind == "sorted":
+        return bool(np.all(np.diff(value, axis=-1) > 0))
+    if leaf.kind == "mask":
+        return bool(np.all(np.max(value, axis=leaf.axis if leaf.lines else None) > 0))
     return bool(np.all((leaf.low < value) & (value < leaf.high)))
 
 
@@ -380,7 +548,7 @@ def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) 
 
     def leaf_values(leaf: Input) -> np.ndarray:
         shape = (trials, *leaf.resolve(sizes))
-        if leaf.kind == "real":
+        if leaf.kind in ("real", "complex"):
             return rng.choice([0.0, 1.0, -1.0, 2.0, 0.5], p=[0.3, 0.3, 0.15, 0.15, 0.1], size=shape)
         if leaf.kind == "positive":
             return rng.choice([1.0, 0.5, 2.0], size=shape)
@@ -391,11 +559,43 @@ def simple(inputs: PyTree, sizes: Sizes, trials: int, rng: np.random.Generator) 
         if leaf.kind == "positive_definite":
             factor = rng.choice([0.0, 1.0, -1.0], p=[0.5, 0.3, 0.2], size=shape)
             return factor @ np.swapaxes(factor, -1, -2) + np.eye(shape[-1])
+        if leaf.kind in TRIANGULAR_KINDS:
+            entries = rng.choice([0.0, 1.0, -1.0, 2.0], size=shape)
+            diagonal = np.eye(shape[-1]) * rng.choice([1.0, 2.0, -1.0], size=shape)
+            return np.where(diagonal != 0, diagonal, _of_kind(leaf, entries))
+        if leaf.kind == "sorted":
+            steps = rng.choice([1.0, 0.5, 2.0], size=shape)
+            return np.cumsum(steps, axis=-1) - rng.choice([1.0, 2.0], size=(*shape[:-1], 1))
+        if leaf.kind == "sphere":
+            return _permuted(shape, rng)[..., 0]
+        if leaf.kind == "orthogonal":
+            return _permuted(shape[:-1], rng)
+        if leaf.kind == "integers":
+            return np.clip(rng.integers(-2, 4, size=shape), int(leaf.low), int(leaf.high) - 1)
+        if leaf.kind == "key":
+            return (rng.integers(10, size=shape) * [0, 1]).astype(np.uint32)
         if leaf.kind == "simplex":
             return _shortened(draw(leaf, sizes, trials, rng), leaf.axis)
         return draw(leaf, sizes, trials, rng)
 
     return jax.tree.map(leaf_values, inputs, is_leaf=is_input)
+
+
+def _permuted(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Orthogonal matrices of short numbers, [*shape, n], n the last of the shape.
+
+    Rows and columns of the unit matrix are permuted, rows get a sign; every other matrix also has
+    a turn of the triangle with sides 3, 4 and 5.
+    """
+    n, rows = shape[-1], math.prod(shape[:-1])
+    turned = np.eye(n)
+    turned[:2, :2] = [[0.6, -0.8], [0.8, 0.6]] if n > 1 else 1.0
+    made = [
+        rng.permutation(rng.permutation(turned if row % 2 else np.eye(n)), axis=1)
+        * rng.choice([1.0, -1.0], size=(n, 1))
+        for row in range(rows)
+    ]
+    return np.stack(made).reshape(*shape, n) + 0.0
 
 
 def _short_numbers_in(leaf: Input) -> list[float]:
@@ -421,18 +621,35 @@ SHORTENED = 100
 
 def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
     """Values of an input that are easier to read: zeros, ones, fewer decimals, a corner."""
-    if leaf.kind in ("real", "positive", "interval"):
+    if leaf.kind in ("real", "complex", "positive", "interval", "sorted", *TRIANGULAR_KINDS):
         yield from (short for short in _shorter_numbers(value) if admits(leaf, short))
     elif leaf.kind in SYMMETRIC_KINDS:
         shorter = map(_mirrored, _shorter_numbers(value))
-        yield from (short for short in (np.eye(len(value)), *shorter) if admits(leaf, short))
+        unit = np.broadcast_to(np.eye(value.shape[-1]), value.shape)
+        yield from (short for short in (unit, *shorter) if admits(leaf, short))
     elif leaf.kind == "simplex":
         for index in range(value.shape[leaf.axis]):
             corner = np.zeros_like(value)
             np.moveaxis(corner, leaf.axis, -1)[..., index] = 1.0
             yield corner
         yield _shortened(value, leaf.axis)
-    elif leaf.kind in ("label", "binary"):
+    elif leaf.kind in ("sphere", "orthogonal"):
+        n = value.shape[-1]
+        units = (
+            np.broadcast_to(sign * np.roll(np.eye(n), shift, axis=0), (*value.shape[:-1], n, n))
+            for shift in range(n)
+            for sign in (1.0, -1.0)
+        )
+        short = (unit[..., 0] if leaf.kind == "sphere" else unit for unit in units)
+        yield from (s + 0.0 for s in (*short, np.round(value)) if admits(leaf, s))
+    elif leaf.kind == "integers":
+        shorter = (np.clip(n, leaf.low, leaf.high - 1) for n in _shorter_numbers(value))
+        yield from (short.astype(value.dtype) for short in shorter)
+    elif leaf.kind == "mask":
+        flipped = (np.where(np.arange(value.size).reshape(value.shape) == i, 0.0, value)
+                   for i in range(value.size))  # fmt: skip
+        yield from (short for short in (np.ones_like(value), *flipped) if admits(leaf, short))
+    elif leaf.kind in ("label", "binary", "key"):
         yield np.zeros_like(value)
 
 

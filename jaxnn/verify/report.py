@@ -145,6 +145,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
     for finding in verdict.diagnosis:
         where = f" in {finding.where}" if finding.where else ""
         yield "diagnosis", f"{finding.code}{where}: {finding.detail}"
+    if verdict.convention:
+        yield "convention", verdict.convention
     if verdict.detail:
         yield "note", verdict.detail
     if verdict.black_box:

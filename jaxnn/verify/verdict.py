@@ -162,6 +162,7 @@ class Verdict(NamedTuple):
     step: Step | None = None  # of a line of a derivation: whether the line follows
     sampling: Sampling | None = None  # of an expectation that was not enumerated
     black_box: str = ""  # of a formula that JAX does not trace: the language, what is known
+    convention: str = ""  # of a derivative by a constrained parameter: "A: free entries"
 
     @property
     def rank(self) -> int:

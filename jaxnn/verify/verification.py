@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -12,12 +13,13 @@ from jaxnn.extras import require
 from jaxnn.files import printable
 from jaxnn.types import PyTree, require_count, require_type
 from jaxnn.verify import comparison, diagnosis, shrinking
-from jaxnn.verify.claims import Claim
+from jaxnn.verify.claims import Claim, at_path, places
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes
+from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes, named_leaves
 from jaxnn.verify.report import difference, lines, proof, samples, summary
-from jaxnn.verify.sampling import DomainError, run_trials
+from jaxnn.verify.sampling import DomainError, draw_inside, run_trials
+from jaxnn.verify.tangent import Convention, Fit, conventions, unchanged
 from jaxnn.verify.verdict import (
     HOLDS,
     HOLDS_UP_TO_LAYOUT,
@@ -39,6 +41,9 @@ WORST_TRIALS = 4
 
 JUDGED_SECONDS = 10.0
 """The time for points in balls, apart from the last: loops of many steps take seconds a point."""
+
+CONVENTION_TRIALS = 32
+"""Random inputs at which the conventions of derivatives by constrained parameters are compared."""
 
 AFFORDABLE = 2_000_000
 """Operations in balls, a few seconds; large claims are judged at fewer awkward inputs."""
@@ -164,6 +169,7 @@ def describe(verdict: Verdict | DerivationVerdict) -> str:
         parts.append(f"for instance at {listed}")
     if verdict.sampling:
         parts.append(samples(verdict.sampling))
+    parts.append(verdict.convention and f"convention: {verdict.convention}")
     return printable("; ".join(part for part in (*parts, verdict.detail) if part))
 
 
@@ -174,6 +180,8 @@ def _examine(claim: Claim, diagnosed: bool = True, *, trials: int, seed: int) ->
     trials has sizes two to four times as large.
     """
     sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
+    views = _views(claim, sizes, seed)
+    claim = views[0].claim
     verdict = _at_sizes(claim, sizes, trials, np.random.default_rng(seed))
     if larger and verdict.verdict in HOLDS_UP_TO_LAYOUT:
         tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
@@ -187,8 +195,75 @@ def _examine(claim: Claim, diagnosed: bool = True, *, trials: int, seed: int) ->
             verdict = verdict._replace(detail=detail)
     sampled = verdict.sampling is not None
     if verdict.verdict == "refuted" and verdict.trials and diagnosed and not sampled:
-        return _diagnosed(claim, sizes, seed, verdict)
-    return verdict
+        return _diagnosed(views, sizes, seed, verdict)
+    return views[0].said(verdict, "states")
+
+
+class View(NamedTuple):
+    """A claim in conventions of writing derivatives by constrained parameters."""
+
+    claim: Claim
+    named: Sequence[tuple[str, Sequence[Convention]]] = ()  # by parameter, equal ones
+
+    def said(self, verdict: Verdict, verb: str) -> Verdict:
+        """The verdict with the names of the conventions, and a sentence on each parameter."""
+        if not (verdict.verdict in HOLDS_UP_TO_LAYOUT or verdict.diagnosis):
+            return verdict
+        short = [f"{name}: {' = '.join(one.name for one in some)}" for name, some in self.named]
+        said = [f"by {name} the formula {verb} {some[0].meaning}" for name, some in self.named]
+        detail = "; ".join(filter(None, [verdict.detail, *said]))
+        return verdict._replace(convention="; ".join(short), detail=detail)
+
+
+def _views(claim: Claim, sizes: dict[str, int], seed: int) -> list[View]:
+    """The claim in the conventions in which the formula is right at ordinary inputs.
+
+    If no convention fits a parameter, the claim is about the tangent space, and the claims in the
+    other conventions follow for the diagnosis, the likeliest first.
+    """
+    parts = [
+        (path, *part) for path in claim.wrt for part in named_leaves(at_path(claim.inputs, path))
+    ]
+    known = [conventions(generator, claim.kind) for _, _, generator in parts]
+    if claim.kind == "value" or not any(known):
+        return [View(claim)]
+    try:
+        traced = comparison.trace_claim(claim, tuple(sizes.items()))
+        if comparison.is_rule(claim, comparison.one_trial(claim, sizes)):
+            return [View(claim)]
+        fitting = _fitting(traced, known, seed)
+    except (FormulaError, FunctionError, DomainError):
+        return [View(claim)]
+    views = []
+    for place in range(max(map(len, (some for some in fitting if some)))):
+        chosen = [some[min(place, len(some) - 1)] if some else [] for some in fitting]
+        first = tuple(some[0] if some else None for some in chosen)
+        named = [
+            (path + at, some) for (path, at, _), some in zip(parts, chosen, strict=True) if some
+        ]
+        views.append(View(_stated(claim, first), named))
+    return views
+
+
+def _stated(claim: Claim, chosen: tuple[Convention | None, ...]) -> Claim:
+    """The claim in conventions; the claim itself where autodiff's derivative is as stated."""
+    if unchanged(chosen):
+        return claim
+    truth = claim.truth and _stated(claim.truth, chosen)
+    return replace(claim, conventions=chosen, truth=truth)
+
+
+def _fitting(
+    traced: TracedClaim, known: Sequence[Sequence[Convention]], seed: int
+) -> list[list[list[Convention]]]:
+    """Per parameter a list of the conventions that fit, else a list for each likely convention."""
+    claim, rng = traced.claim, np.random.default_rng([seed, 2])
+    flat = jax.tree.leaves(draw_inside(traced, CONVENTION_TRIALS, rng))
+    values = comparison.evaluate(traced, flat)
+    layouts = [comparison.declared_layout(claim.layout, rank) for rank in traced.value_ranks]
+    points = [flat[place] for path in claim.wrt for place in places(dict(claim.inputs), path)]
+    fit = Fit(claim.kind, points, values.formula, values.reference, layouts, claim.tolerance)
+    return [fit.of(number, some) for number, some in enumerate(known)]
 
 
 def _with_samples(verdict: Verdict, at_larger: Verdict) -> Verdict:
@@ -446,19 +521,32 @@ def _judged_in_float64(
     )
 
 
-def _diagnosed(claim: Claim, sizes: dict[str, int], seed: int, refuted: Verdict) -> Verdict:
-    """The verdict with the diagnosis and the shortest counterexample known."""
+def _diagnosed(
+    views: Sequence[View], sizes: dict[str, int], seed: int, refuted: Verdict
+) -> Verdict:
+    """The verdict with the diagnosis and the shortest counterexample known.
+
+    Of several conventions the convention counts in which the fewest mistakes explain the formula.
+    """
+    view, (named, alternatives) = views[0], diagnosis.diagnose(views[0].claim, seed)
+    for other in views[1:]:
+        if len(named) == 1 and named[0].code != "unknown":
+            break
+        found = diagnosis.diagnose(other.claim, seed)
+        if diagnosis.rank(found.findings) < diagnosis.rank(named):
+            view, (named, alternatives) = other, found
+    claim = view.claim
     worst, counterexample = shrinking.counterexample(claim, sizes, seed)
     detail = "" if worst and not refuted.black_box else refuted.detail
     if counterexample is None:
         worst, counterexample, detail = refuted.worst, refuted.counterexample, refuted.detail
     elif worst and counterexample:
         worst = worst._replace(at_least=_proven(claim, worst, counterexample))
-    named, alternatives = diagnosis.diagnose(claim, seed)
     detail = "; ".join(filter(None, [detail, alternatives]))
-    return refuted._replace(
+    refuted = refuted._replace(
         worst=worst, counterexample=counterexample, diagnosis=named, detail=detail
     )
+    return view.said(refuted, "is compared with")
 
 
 def _proven(claim: Claim, worst: Worst, counterexample: Counterexample) -> float | None:

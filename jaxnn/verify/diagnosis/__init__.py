@@ -40,7 +40,7 @@ from jaxnn.verify.graph import CELL_NAME, LINES, located
 from jaxnn.verify.inputs import filled
 from jaxnn.verify.verdict import Finding
 
-__all__ = ["Diagnosis", "diagnose", "diagnose_shapes"]
+__all__ = ["Diagnosis", "diagnose", "diagnose_shapes", "rank"]
 
 MOST_MISTAKES = 2
 """Mistakes in the explanation of a leaf."""
@@ -88,7 +88,7 @@ def _codes(found: Iterable[Finding]) -> tuple[str, ...]:
     return tuple(sorted({finding.code for finding in found}))
 
 
-def _rank(found: Collection[Finding]) -> tuple[bool, int, int]:
+def rank(found: Collection[Finding]) -> tuple[bool, int, int]:
     """Explanations without an unknown mistake come first, then few mistakes, then exact codes."""
     vague = max((_VAGUE.get(finding.code, 0) for finding in found), default=0)
     indirect = any(finding.detail == CROSS_ENTROPY_GRADIENT for finding in found)
@@ -196,7 +196,7 @@ class _Search:
 
     def _fewest(self) -> int:
         """The mistakes in the simplest explanations with codes alone; many without any."""
-        named = ([e for e in some if not _rank(e.found)[0]] for some in self.known.values())
+        named = ([e for e in some if not rank(e.found)[0]] for some in self.known.values())
         return max(min((len(e.found) for e in some), default=99) for some in named)
 
     def _confirm(self, before: dict[int, int]) -> None:
@@ -263,7 +263,7 @@ class _Search:
     def _consider_factors(self, hypothesis: Hypothesis, subject: str) -> None:
         """Adds factors of the part of the derivative that a hypothesis leaves out."""
         for leaf in self.wrong:
-            if any(_rank(e.found)[:2] == (False, 1) for e in self.known[leaf]):
+            if any(rank(e.found)[:2] == (False, 1) for e in self.known[leaf]):
                 continue
             columns_at = partial(hypotheses.split_leaf, hypothesis, leaf)
             known = varying_factor(self.samples, leaf, columns_at)
@@ -278,8 +278,8 @@ class _Search:
     def _simplest(self) -> Diagnosis:
         """The explanations of the lowest rank, with equal codes only the first."""
         pool = {self._together(choice): choice for choice in reversed([*self._choices()])}
-        least = min(map(_rank, pool))
-        simplest = {_codes(found): found for found in pool if _rank(found) == least}
+        least = min(map(rank, pool))
+        simplest = {_codes(found): found for found in pool if rank(found) == least}
         ordered = [sorted(f, key=lambda f: (f.where, f)) for f in reversed([*simplest.values()])]
         if len(ordered) == 1:
             return Diagnosis(tuple(ordered[0]), self._sides())
@@ -301,10 +301,8 @@ class _Search:
         unknown = Explanation(given := (Finding("unknown", "", tried),), given=given)
         choices = []
         for some in self.known.values():
-            least = min((_rank(e.found) for e in some), default=None)
-            best = sorted(
-                (e for e in some if _rank(e.found) == least), key=lambda e: -shared[e.key]
-            )
+            least = min((rank(e.found) for e in some), default=None)
+            best = sorted((e for e in some if rank(e.found) == least), key=lambda e: -shared[e.key])
             choices.append(
                 [*{_codes(e.found): e for e in reversed(best)}.values()][::-1][:4] or [unknown]
             )

@@ -33,7 +33,7 @@ from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.exact.residues import DEGREE, OutOfTime, Residues
 from jaxnn.verify.exact.towers import Towers
 from jaxnn.verify.graph import Unsupported, message
-from jaxnn.verify.inputs import Input, leaves
+from jaxnn.verify.inputs import DISCRETE_KINDS, TRIANGULAR_KINDS, Input, leaves
 from jaxnn.verify.verdict import Certificate, Verdict
 
 DRAWS = 16
@@ -192,7 +192,7 @@ class _Comparison:
         except Undecided:
             pass
         except Uncertified:
-            if not (self._arithmetic.unknown or self._has("binary", "one_hot")):
+            if not (self._arithmetic.unknown or self._has("binary", "mask", "one_hot")):
                 raise
         self._arithmetic.by_shadow = True
         self._arithmetic.unknown.clear()
@@ -203,7 +203,8 @@ class _Comparison:
 
     def _at_patterns(self) -> tuple[int, int, float]:
         by_shadow, found = self._arithmetic.by_shadow, list[tuple[float, int]]()
-        several, reason = by_shadow or self._has("label"), "no random inputs are left"
+        several = by_shadow or self._has(*DISCRETE_KINDS, "orthogonal")  # signs of determinants
+        reason = "no random inputs are left"
         for shadow in self._shadows:
             try:
                 found.append(self._at(shadow))
@@ -252,11 +253,11 @@ class _Comparison:
     def _residues(self, generator: Input, value: np.ndarray) -> Any:
         """Random residues of an input with a shadow; labels, and whole numbers of a pattern."""
         kind, by_shadow = generator.kind, self._arithmetic.by_shadow
-        if kind == "label":
+        if kind in DISCRETE_KINDS:
             return value
         towers = self._arithmetic.towers
         numbers = replace(self._arithmetic.exactly(value), constant=False)
-        if by_shadow and kind in ("binary", "one_hot"):
+        if by_shadow and kind in ("binary", "mask", "one_hot"):
             return numbers
         squares = kind in ("positive", "simplex")
         residues = (towers.squares if squares else towers.uniform)(value.size)
@@ -267,15 +268,60 @@ class _Comparison:
         if kind in ("one_hot", "simplex"):
             *others, last = np.moveaxis(shaped, generator.axis - 2, 0)
             last[:] = reduce(towers.add, map(towers.neg, others), np.ones_like(last))
-        if kind in ("positive_definite", "symmetric"):
-            rows, columns = np.triu_indices(len(value), 1)
-            shaped[rows, columns] = 0 if kind == "positive_definite" else shaped[columns, rows]
+        if kind in TRIANGULAR_KINDS or kind == "positive_definite":
+            rows, columns = np.triu_indices(value.shape[-1], 1)
+            zeros = (columns, rows) if kind == "upper_triangular" else (rows, columns)
+            shaped[(..., *zeros, slice(None), slice(None))] = 0
+        if kind == "symmetric":
+            rows, columns = np.triu_indices(value.shape[-1], 1)
+            shaped[..., rows, columns, :, :] = shaped[..., columns, rows, :, :]
         if kind == "positive_definite":  # L L^T
-            factor, n = shaped.copy(), range(len(value))
+            factor, n = shaped.copy(), range(value.shape[-1])
             for i, j in product(n, n):
-                products = (towers.mul(factor[i, k], factor[j, k]) for k in n)
-                shaped[i, j] = reduce(towers.add, products)
+                products = (towers.mul(factor[..., i, k, :, :], factor[..., j, k, :, :]) for k in n)
+                shaped[..., i, j, :, :] = reduce(towers.add, products)
+        if kind == "sphere":
+            shaped[:] = _on_sphere(towers, shaped)
+        if kind == "orthogonal":
+            for place in np.ndindex(value.shape[:-2]):
+                shaped[place] = _reflected(towers, shaped[place], np.linalg.det(value[place]))
         return replace(numbers, residues=residues)
+
+
+def _on_sphere(towers: Towers, u: np.ndarray) -> np.ndarray:
+    """Points with x^T x = 1 from residues [..., n, draws, levels]: the last of u counts as 1.
+
+    x = 2 u / u^T u - e, for e the last unit vector: the stereographic projection.
+    """
+    u[..., -1, :, :] = 1
+    twice = towers.add(u, u)
+    x = towers.mul(twice, _reciprocals(towers, _squared_length(towers, u))[..., None, :, :])
+    x[..., -1, :, :] = towers.add(x[..., -1, :, :], towers.neg(u[..., -1, :, :]))
+    return x
+
+
+def _reflected(towers: Towers, v: np.ndarray, determinant: float) -> np.ndarray:
+    """A product of n or n - 1 reflections by the rows of residues [n, n, draws, levels].
+
+    Every orthogonal matrix of the determinant, 1 or -1, is such a product.
+    """
+    n = len(v)
+    q = np.zeros_like(v)
+    q[np.arange(n), np.arange(n)] = 1
+    factors = _reciprocals(towers, _squared_length(towers, v))
+    for row in range(n if (-1) ** n * determinant > 0 else n - 1):
+        along = reduce(towers.add, towers.mul(q, v[row]).swapaxes(0, 1))  # [n, draws, levels]
+        along = towers.mul(towers.add(along, along), factors[row])
+        q = towers.add(q, towers.neg(towers.mul(along[:, None], v[row])))
+    return q
+
+
+def _squared_length(towers: Towers, u: np.ndarray) -> np.ndarray:
+    return reduce(towers.add, np.moveaxis(towers.mul(u, u), -3, 0))
+
+
+def _reciprocals(towers: Towers, x: np.ndarray) -> np.ndarray:
+    return towers.inverse(x.reshape(-1, *x.shape[-2:])).reshape(x.shape)
 
 
 def _error(shared: np.ndarray, primes: np.ndarray, roots: bool) -> tuple[float, int]:

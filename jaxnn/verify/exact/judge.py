@@ -23,7 +23,14 @@ from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.balls import Balls, is_infinite, precision
 from jaxnn.verify.exact.interpreter import compile
 from jaxnn.verify.graph import Unsupported, jit, primitives
-from jaxnn.verify.inputs import NONNEGATIVE_KINDS, REAL_KINDS, Input, filled, leaves
+from jaxnn.verify.inputs import (
+    NONNEGATIVE_KINDS,
+    REAL_KINDS,
+    TRIANGULAR_KINDS,
+    Input,
+    filled,
+    leaves,
+)
 from jaxnn.verify.verdict import MANTISSA
 
 BITS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -318,6 +325,8 @@ class Judge:
                 inwards = (size == 0) & (generator.kind in NONNEGATIVE_KINDS)
                 with precision(EXACTLY):
                     value = value + _exact(np.where(inwards, np.abs(nudge), nudge))
+                    if generator.kind in TRIANGULAR_KINDS:
+                        value = _onto(generator, value)
             nudged.append(value)
         return nudged
 
@@ -335,6 +344,9 @@ class Judge:
                     if generator.kind in NONNEGATIVE_KINDS:
                         edge = np.asarray(value <= width, bool)
                         pair = np.where(edge, (value + width / 2, value + width), pair)
+            if generator.kind in ONTO:
+                with precision(EXACTLY):
+                    pair = tuple(_onto(generator, side) for side in pair)
             pairs.append(pair)
         return [*zip(*pairs, strict=True)]
 
@@ -512,8 +524,11 @@ def _exact(array: np.ndarray) -> np.ndarray:
 
 
 def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
-    """Balls; of probabilities the largest takes the rest, so that their sum is exactly one."""
-    exactly = _exact(value)
+    """Balls; of probabilities the largest takes the rest, so that their sum is exactly one.
+
+    Points of a sphere and orthogonal matrices are enclosures of exact ones.
+    """
+    exactly = _onto(generator, _exact(value))
     if generator.kind == "simplex":
         largest = np.argmax(value, axis=generator.axis, keepdims=True)
         rest = exactly.sum(axis=generator.axis, keepdims=True) - np.take_along_axis(
@@ -521,6 +536,35 @@ def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
         )
         np.put_along_axis(exactly, largest, 1 - rest, generator.axis)
     return exactly
+
+
+ONTO = (*TRIANGULAR_KINDS, "sphere", "orthogonal")
+"""Kinds whose numbers, in float64 or moved by a hair, are brought back onto the constraint."""
+
+
+def _onto(generator: Input, value: np.ndarray) -> np.ndarray:
+    """Balls [*shape] brought onto the constraint of an input, if they are not there."""
+    if generator.kind in TRIANGULAR_KINDS:
+        dropped = ~np.tri(value.shape[-1], dtype=bool)
+        dropped = dropped if generator.kind == "lower_triangular" else dropped.T
+        value = value.copy()
+        value[..., dropped] = arb(0)
+        return value
+    if generator.kind == "sphere":
+        return _unit(value)
+    if generator.kind == "orthogonal":
+        columns: list[np.ndarray] = []
+        for column in np.moveaxis(value, -1, 0):
+            for other in columns:
+                column = column - other * np.sum(other * column, axis=-1, keepdims=True)
+            columns.append(_unit(column))
+        return np.stack(columns, axis=-1)
+    return value
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    squares = np.sum(vectors * vectors, axis=-1, keepdims=True)
+    return vectors / np.frompyfunc(arb.sqrt, 1, 1)(squares)
 
 
 def _finite(leaves: Enclosed) -> bool:
