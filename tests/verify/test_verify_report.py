@@ -102,6 +102,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         "step": None,
         "sampling": None,
         "black_box": "",
+        "convention": "",
     }
 
 
