@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 def over_processes(
     function: Callable[..., R],
-    cases: Sequence[Case],
+    cases: Sequence[Case] | Sequence[int],
     *arguments: object,
     workers: int,
     report: Report = lambda done, total: None,

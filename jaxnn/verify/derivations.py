@@ -10,16 +10,18 @@ from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.types import PyTree, require_type, shown
 from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters
-from jaxnn.verify.comparison import Inputs, reference
+from jaxnn.verify.comparison import Inputs, reference, relative_errors
+from jaxnn.verify.sampling import Trials
 from jaxnn.verify.verdict import DerivationVerdict, Step, Verdict, broken
 
 Formula = Callable[..., PyTree]
 
-Examine = Callable[[Claim, bool], Verdict]
-"""From a claim to the verdict, if refuted with a diagnosis or without."""
+Examine = Callable[[Claim, bool], tuple[Verdict, list[Trials]]]
+"""From a claim to the verdict, if refuted with a diagnosis or without, and the values found."""
 
 _WORST_FIRST = ("refuted", "error", "holds_other_layout", "holds_unstable", "kink", "holds")
 
@@ -227,84 +229,136 @@ def judged(derivation: Derivation, examine: Examine) -> DerivationVerdict:
     """
     if not derivation.lines:
         raise ValueError(f"{derivation.called} has no lines, expected .line(latex, formula)")
-    lines: list[Verdict] = []
-    for number, made in enumerate(derivation.claims):
+    judge = _Judge(derivation, examine)
+    for made in derivation.claims:
         began = time.perf_counter()
-        before = _before(derivation.places, lines)
-        verdict, outcome = _compared(derivation, made, before, lines, examine)
-        place = tuple(place + 1 for place in before)
-        step = Step(derivation.called, number + 1, outcome, place, derivation.places[number])
-        lines.append(verdict._replace(step=step, seconds=time.perf_counter() - began))
-    truth = derivation.truth
+        verdict = judge.next_line(made)
+        judge.lines[-1] = verdict._replace(seconds=time.perf_counter() - began)
+    lines, truth = tuple(judge.lines), derivation.truth
     return DerivationVerdict(
         derivation.called,
         truth.source,
         truth.kind,
         min((line.verdict for line in lines), key=_WORST_FIRST.index),
-        tuple(lines),
+        lines,
         *broken(lines),
         tuple(n for n, line in enumerate(lines, start=1) if "unstable" in line.verdict),
     )
 
 
-def _before(places: Sequence[str], lines: Sequence[Verdict]) -> tuple[int, ...]:
-    """The numbers of the lines that the next line has to follow from; none: the function itself.
+class _Judge:
+    """The verdicts on the lines so far, and the values of the lines."""
 
-    A line of a case follows from the last line of that case or of all entries, a line of all
-    entries also from the last line of every case. Lines that could not be judged are passed over.
-    """
-    case, seen, found = places[len(lines)], set[str](), list[int]()
-    for number in reversed(range(len(lines))):
-        place = places[number]
-        if lines[number].verdict == "error" or place in seen:
-            continue
-        if place in ("", case) or not case:
-            found.append(number)
-            seen.add(place)
-        if place == "" or place == case:
-            break
-    return tuple(reversed(found))
+    def __init__(self, derivation: Derivation, examine: Examine):
+        self.lines: list[Verdict] = []
+        self._derivation, self._examine = derivation, examine
+        self._values: list[list[Trials]] = []
 
+    def next_line(self, made: Claim) -> Verdict:
+        """The verdict on the next line, with the step from the lines before."""
+        before = self._before()
+        astray = any(self.lines[number].verdict == "refuted" for number in before)
+        verdict, values = self._examine(made, not astray)
+        self._values.append(values)
+        if verdict.verdict == "error":
+            outcome = "unknown"
+        elif verdict.verdict != "refuted":
+            outcome = "repair" if astray else "follows"
+        elif astray:
+            verdict, outcome = self._after_wrong(made, verdict, before)
+        else:
+            verdict, outcome = self._after_right(made, verdict, before), "mistake"
+        places, name = self._derivation.places, self._derivation.called
+        after = tuple(number + 1 for number in before)
+        step = Step(name, len(self.lines) + 1, outcome, after, places[len(self.lines)])
+        self.lines.append(verdict._replace(step=step))
+        return self.lines[-1]
 
-def _compared(
-    derivation: Derivation,
-    made: Claim,
-    before: Sequence[int],
-    lines: Sequence[Verdict],
-    examine: Examine,
-) -> tuple[Verdict, str]:
-    """The verdict on a line, and whether the line follows from the lines before."""
-    is_astray = any(lines[number].verdict == "refuted" for number in before)
-    verdict = examine(made, not is_astray)
-    if verdict.verdict == "error":
-        return verdict, "unknown"
-    if verdict.verdict != "refuted":
-        return verdict, "repair" if is_astray else "follows"
-    if not is_astray:
-        if _named(verdict) or not before:
-            return verdict, "mistake"
-        step = examine(_step(derivation, made, before), True)
+    def _before(self) -> tuple[int, ...]:
+        """The positions of the lines that the next line has to follow from; none: the function.
+
+        A line of a case follows from the last line of that case or of all entries, a line of all
+        entries also from the last line of every case. Lines that could not be judged do not count.
+        """
+        places, found = self._derivation.places, dict[str, int]()
+        case = places[len(self.lines)]
+        for number in reversed(range(len(self.lines))):
+            place = places[number]
+            if self.lines[number].verdict == "error" or (case and place not in ("", case)):
+                continue
+            found.setdefault(place, number)
+            if place in ("", case):
+                break
+        return tuple(sorted(found.values()))
+
+    def _after_right(self, made: Claim, verdict: Verdict, before: Sequence[int]) -> Verdict:
+        """The verdict on a wrong line after right ones; the lines before may name the mistake."""
+        if not before or _is_named(verdict):
+            return verdict
+        step, _ = self._examine(self._step(made, before), True)
+        return _with_diagnosis_of(step, verdict, before)
+
+    def _after_wrong(
+        self, made: Claim, verdict: Verdict, before: Sequence[int]
+    ) -> tuple[Verdict, str]:
+        """The verdict on a wrong line after wrong ones, and whether the line follows."""
+        first = before[0]
+        detail = f"follows from {_listed(before)}, and is as wrong"
+        if len(before) == 1 and _agree(self._values[first], self._values[-1], made.tolerance):
+            worst, example, *_ = self.lines[first].worst, self.lines[first].counterexample
+            return verdict._replace(worst=worst, counterexample=example, detail=detail), "follows"
+        step, _ = self._examine(self._step(made, before), True)
+        if step.verdict == "error":
+            return verdict, "unknown"
+        if step.verdict != "refuted":
+            return verdict._replace(diagnosis=(), detail=detail), "follows"
+        if not _is_named(step):
+            verdict, _ = self._examine(made, True)
         return _with_diagnosis_of(step, verdict, before), "mistake"
-    step = examine(_step(derivation, made, before), True)
-    if step.verdict == "refuted":
-        own = verdict if _named(step) else examine(made, True)
-        return _with_diagnosis_of(step, own, before), "mistake"
-    if step.verdict == "error":
-        return examine(made, True), "unknown"
-    wrong = [lines[number] for number in before if lines[number].verdict == "refuted"]
-    detail = f"follows from {_listed(before)}, and is as wrong"
-    if len(before) == 1 and step.verdict != "holds_other_layout":
-        verdict = verdict._replace(worst=wrong[0].worst, counterexample=wrong[0].counterexample)
-    return verdict._replace(diagnosis=(), detail=detail), "follows"
+
+    def _step(self, made: Claim, before: Sequence[int]) -> Claim:
+        """The claim that a line is equal to the lines before."""
+        derivation = self._derivation
+
+        def value(inputs: Inputs) -> PyTree:
+            """The lines before together; entries of no line are those of the derivative."""
+            found = reference(derivation.truth)(inputs)
+            for number in before:
+                there = derivation.lines[number].evaluate(inputs)
+                case = derivation.cases.get(derivation.places[number])
+                found = case.overlay(inputs, there, found) if case else there
+            return found if made.entries is None else made.entries(inputs, found)
+
+        names = derivation.truth.inputs
+        return replace(
+            made, formula=_by_name(made.evaluate, names), of=_by_name(value, names), kind="value",
+            wrt=(), terms=None, rate=None, layout=None, certify=False, truth=None, entries=None,
+        )  # fmt: skip
 
 
-def _named(verdict: Verdict) -> bool:
+def _agree(before: Sequence[Trials], here: Sequence[Trials], tolerance: float) -> bool:
+    """Whether the values of two lines in float64 agree at every trial of equal inputs."""
+    if not before or len(before) != len(here):
+        return False
+    for a, b in zip(before, here, strict=True):
+        arrays = (*a.points, *a.values.formula), (*b.points, *b.values.formula)
+        if [array.shape for array in arrays[0]] != [array.shape for array in arrays[1]]:
+            return False
+        if not all(map(np.array_equal, a.points, b.points)):
+            return False
+        for one, other in zip(a.values.formula, b.values.formula, strict=True):
+            if not np.all(relative_errors(one[: a.random], other[: a.random]) <= tolerance):
+                return False
+    return True
+
+
+def _is_named(verdict: Verdict) -> bool:
     return all(finding.code != "unknown" for finding in verdict.diagnosis)
 
 
 def _with_diagnosis_of(step: Verdict, verdict: Verdict, before: Sequence[int]) -> Verdict:
     """The verdict on a line with the diagnosis of the step, where that has a name."""
-    if step.verdict != "refuted" or not _named(step):
+    if step.verdict != "refuted" or not _is_named(step):
         return verdict
     detail = f"the diagnosis compares the line with {_listed(before)}"
     return verdict._replace(diagnosis=step.diagnosis, detail=detail)
@@ -312,30 +366,6 @@ def _with_diagnosis_of(step: Verdict, verdict: Verdict, before: Sequence[int]) -
 
 def _listed(before: Iterable[int]) -> str:
     return " and ".join(f"line {number + 1}" for number in before)
-
-
-def _step(derivation: Derivation, made: Claim, before: Sequence[int]) -> Claim:
-    """The claim that a line is equal to the lines before."""
-
-    def value(inputs: Inputs) -> PyTree:
-        """The lines before together; entries of no line are those of the derivative."""
-        first, *_ = before
-        whole = derivation.places[first] == ""
-        found = (
-            derivation.lines[first].evaluate(inputs)
-            if whole
-            else reference(derivation.truth)(inputs)
-        )
-        for number in before[whole:]:
-            overlay = derivation.cases[derivation.places[number]].overlay
-            found = overlay(inputs, derivation.lines[number].evaluate(inputs), found)
-        return found if made.entries is None else made.entries(inputs, found)
-
-    names = derivation.truth.inputs
-    return replace(
-        made, formula=_by_name(made.evaluate, names), of=_by_name(value, names), kind="value",
-        wrt=(), terms=None, rate=None, layout=None, certify=False, truth=None, entries=None,
-    )  # fmt: skip
 
 
 def _by_name(function: Callable[[Inputs], PyTree], names: Iterable[str]) -> Formula:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -18,7 +19,7 @@ from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedC
 from jaxnn.verify.graph import Unsupported, located, user_line
 from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes, named_leaves
 from jaxnn.verify.report import difference, lines, proof, samples, summary
-from jaxnn.verify.sampling import DomainError, draw_inside, run_trials
+from jaxnn.verify.sampling import DomainError, Trials, draw_inside, run_trials
 from jaxnn.verify.tangent import Convention, Fit, conventions, unchanged
 from jaxnn.verify.verdict import (
     HOLDS,
@@ -106,9 +107,9 @@ def verify(
     seed = require_count("seed", seed, 0)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         if isinstance(claim, Claim):
-            verdict = _examine(claim, trials=count, seed=seed)
+            verdict = _examine(claim, count, seed)
         else:
-            verdict = judged(claim, partial(_examine, trials=count, seed=seed))
+            verdict = judged(claim, partial(_examined_with_values, trials=count, seed=seed))
     return verdict._replace(seconds=time.perf_counter() - began)
 
 
@@ -173,19 +174,41 @@ def describe(verdict: Verdict | DerivationVerdict) -> str:
     return printable("; ".join(part for part in (*parts, verdict.detail) if part))
 
 
-def _examine(claim: Claim, diagnosed: bool = True, *, trials: int, seed: int) -> Verdict:
-    """Judges a claim; the caller switches 64-bit numbers on.
+def _examined_with_values(
+    claim: Claim, diagnosed: bool, trials: int, seed: int
+) -> tuple[Verdict, list[Trials]]:
+    """The verdict on a line of a derivation; of a refuted line also the values at both sizes."""
+    ran: list[Trials] = []
+    verdict = _examine(claim, trials, seed, diagnosed, ran)
+    larger = larger_sizes(claim.inputs, seed)
+    if verdict.verdict == "refuted" and larger and len(ran) == 1:
+        tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
+        with suppress(FormulaError, FunctionError, DomainError):
+            traced = comparison.trace_claim(claim, tuple(larger.items()), both_modes=False)
+            ran.append(run_trials(traced, tenth, rng, awkward=False))
+    return verdict, ran
+
+
+def _examine(
+    claim: Claim,
+    trials: int,
+    seed: int,
+    diagnosed: bool = True,
+    kept: list[Trials] | None = None,
+) -> Verdict:
+    """Judges a claim; the caller switches 64-bit numbers on. The trials are added to ``kept``.
 
     A formula may be right at one size only: 2 x / 3 for the mean of three squares. A tenth of the
     trials has sizes two to four times as large.
     """
     sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
+    kept = [] if kept is None else kept
     views = _views(claim, sizes, seed)
     claim = views[0].claim
-    verdict = _at_sizes(claim, sizes, trials, np.random.default_rng(seed))
+    verdict = _at_sizes(claim, sizes, trials, np.random.default_rng(seed), kept)
     if larger and verdict.verdict in HOLDS_UP_TO_LAYOUT:
         tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
-        at_larger = _at_sizes(claim, larger, tenth, rng, only_random=True)
+        at_larger = _at_sizes(claim, larger, tenth, rng, kept, only_random=True)
         verdict = _with_samples(verdict, at_larger)
         if at_larger.verdict not in (*HOLDS_UP_TO_LAYOUT, "undecided"):
             verdict, sizes = at_larger._replace(trials=verdict.trials), larger
@@ -282,6 +305,7 @@ def _at_sizes(
     sizes: dict[str, int],
     trials: int,
     rng: np.random.Generator,
+    kept: list[Trials],
     only_random: bool = False,
 ) -> Verdict:
     """The verdict at random trials, and at the awkward inputs, without a diagnosis.
@@ -312,6 +336,7 @@ def _at_sizes(
         return _verdict(claim, "holds" if only_random else "error", detail=str(error))
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:  # of a callback to Python
         return _verdict(claim, "error", detail=str(error).strip().splitlines()[-1])
+    kept.append(ran)
     fits = _fits(traced, ran.values, ran.random)
     if fits is None:
         return _verdict(claim, "refuted", trials=ran.random)
