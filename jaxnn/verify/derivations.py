@@ -23,7 +23,18 @@ Formula = Callable[..., PyTree]
 Examine = Callable[[Claim, bool], tuple[Verdict, list[Trials]]]
 """From a claim to the verdict, if refuted with a diagnosis or without, and the values found."""
 
-_WORST_FIRST = ("refuted", "error", "holds_other_layout", "holds_unstable", "kink", "holds")
+_WORST_FIRST = (
+    "refuted",
+    "error",
+    "undecided",
+    "holds_other_layout",
+    "holds_unstable",
+    "kink",
+    "holds",
+)
+
+UNKNOWN = ("error", "undecided")
+"""Verdicts on lines that count neither as right nor as wrong."""
 
 
 class Case(NamedTuple):
@@ -260,7 +271,7 @@ class _Judge:
         astray = any(self.lines[number].verdict == "refuted" for number in before)
         verdict, values = self._examine(made, not astray)
         self._values.append(values)
-        if verdict.verdict == "error":
+        if verdict.verdict in UNKNOWN:
             outcome = "unknown"
         elif verdict.verdict != "refuted":
             outcome = "repair" if astray else "follows"
@@ -284,7 +295,7 @@ class _Judge:
         case = places[len(self.lines)]
         for number in reversed(range(len(self.lines))):
             place = places[number]
-            if self.lines[number].verdict == "error" or (case and place not in ("", case)):
+            if self.lines[number].verdict in UNKNOWN or (case and place not in ("", case)):
                 continue
             found.setdefault(place, number)
             if place in ("", case):
@@ -308,7 +319,7 @@ class _Judge:
             worst, example, *_ = self.lines[first].worst, self.lines[first].counterexample
             return verdict._replace(worst=worst, counterexample=example, detail=detail), "follows"
         step, _ = self._examine(self._step(made, before), True)
-        if step.verdict == "error":
+        if step.verdict in UNKNOWN:
             return verdict, "unknown"
         if step.verdict != "refuted":
             return verdict._replace(diagnosis=(), detail=detail), "follows"
