@@ -26,10 +26,22 @@ def mean_cross_entropy(z, y):
     return -jnp.sum(y * losses.log_softmax(z, axis=0)) / z.shape[1]
 
 
+def shifted_mean_cross_entropy(z, y):
+    """J(z + 1000)."""
+    return mean_cross_entropy(z + 1000, y)
+
+
+def layer_probabilities(w, b, x):
+    """P, the softmax of every column of Z = WX + b."""
+    return softmax(w @ x + b[:, None])
+
+
 def objective(w, b, x, y):
     """The mean cross-entropy of one layer, Z = WX + b, on the columns of X [in, B] and Y [C, B]."""
     return mean_cross_entropy(w @ x + b[:, None], y)
 
+
+PROBABILITIES = {"p": r"\operatorname{softmax}(z)"}
 
 VECTORS = {"z": real("C"), "y": simplex("C")}
 COLUMNS = {"z": real("C", "B"), "y": simplex("C", "B", axis=0)}
@@ -49,6 +61,7 @@ LAYER = {
     source="S1.1",
     statement=r"\frac{\partial p_j}{\partial z_i} = \begin{cases} p_j (1 - p_j) & j = i \\"
     r" -p_j p_i & j \ne i \end{cases}",
+    where=PROBABILITIES,
 )
 def softmax_jacobian_by_entries(z):
     """Entry [j, i] is the derivative of p_j by z_i."""
@@ -63,6 +76,7 @@ def softmax_jacobian_by_entries(z):
     inputs={"z": real("C")},
     source="S1.1",
     statement=r"\frac{\partial p}{\partial z} = \operatorname{diag}(p) - p p^\top",
+    where=PROBABILITIES,
 )
 def softmax_jacobian_as_matrix(z):
     """The matrix is symmetric: rows by p and rows by z are equal."""
@@ -107,6 +121,7 @@ def loss_by_probabilities(p, y):
     inputs={"z": real("C"), "y": positive("C")},
     source="S1.2",
     statement=r"\frac{\partial J}{\partial z_i} = -y_i + p_i \sum_j y_j",
+    where=PROBABILITIES,
 )
 def loss_by_logits_for_any_weights(z, y):
     """For a column, before sum_j y_j = 1 is used: it holds for all y."""
@@ -120,6 +135,7 @@ def loss_by_logits_for_any_weights(z, y):
     inputs=VECTORS,
     source="S1.2",
     statement=r"\frac{\partial J}{\partial z} = p - y",
+    where=PROBABILITIES,
 )
 def loss_by_logits(z, y):
     """For a column, y being any probability vector."""
@@ -132,6 +148,7 @@ def loss_by_logits(z, y):
     inputs=COLUMNS,
     source="S1.2b",
     statement=r"J = -\frac{1}{B} \sum_b \sum_i y_{ib} \log p_{ib}",
+    where={"p": softmax},
 )
 def do_forward(z, y):
     """Matrices with an example per column and a mean over the columns."""
@@ -144,6 +161,7 @@ def do_forward(z, y):
     inputs=COLUMNS,
     source="S1.2b",
     statement=r"J(z + 1000) = J(z)",
+    where={"J(z)": mean_cross_entropy, "J(z + 1000)": shifted_mean_cross_entropy},
 )
 def do_forward_of_shifted_logits(z, y):
     """Matrices with an example per column; computed by the logarithm of the softmax."""
@@ -157,6 +175,7 @@ def do_forward_of_shifted_logits(z, y):
     inputs=COLUMNS,
     source="S1.2b",
     statement=r"\frac{\partial J}{\partial Z} = \frac{1}{B} (P - Y)",
+    where={"P": softmax},
 )
 def do_backward(z, y):
     """Matrices with an example per column, J being the mean over the columns."""
@@ -176,6 +195,7 @@ def logits_gradient(w, b, x, y):
     inputs=LAYER,
     source="S1.3",
     statement=r"dW = dZ\, X^\top, \quad dZ = \frac{1}{B} (P - Y)",
+    where={"P": layer_probabilities},
 )
 def layer_by_weights(w, b, x, y):
     """An example per column of X, and dW in the shape of W [out, in]."""
@@ -189,6 +209,7 @@ def layer_by_weights(w, b, x, y):
     inputs=LAYER,
     source="S1.3",
     statement=r"db = \sum_b dZ_{\cdot b}, \quad dZ = \frac{1}{B} (P - Y)",
+    where={"P": layer_probabilities},
 )
 def layer_by_bias(w, b, x, y):
     """An example per column, the sum running over the columns of dZ."""
@@ -203,6 +224,7 @@ def layer_by_bias(w, b, x, y):
     inputs=LAYER | {"eta": positive()},
     source="S1.3",
     statement=r"W \leftarrow W - \eta\, dW, \quad b \leftarrow b - \eta\, db",
+    where={"dW": layer_by_weights, "db": layer_by_bias},
 )
 def descent_step(w, b, x, y, eta):
     """Plain gradient descent, an example per column and W [out, in]."""

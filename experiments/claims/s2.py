@@ -53,6 +53,7 @@ ROWS = {"w": real("m", "c"), "b": real("c"), "x": real("n", "m"), "y": one_hot("
     inputs=SPLIT,
     source="S2.1",
     statement=r"\nabla_{w^{(l)}} \hat y_l = x\, \hat y_l (1 - \hat y_l)",
+    where={"w^{(l)}": "w", r"\hat y_l": of_the_class},
 )
 def probability_by_its_own_weights(w, b, x, others):
     """The case l = k, of one example x and the column w^(l)."""
@@ -67,6 +68,7 @@ def probability_by_its_own_weights(w, b, x, others):
     inputs=SPLIT,
     source="S2.1",
     statement=r"\nabla_{w^{(l)}} \hat y_k = -x\, \hat y_k \hat y_l, \quad l \ne k",
+    where={"w^{(l)}": "w", r"\hat y_l": of_the_class, r"\hat y": of_the_others},
 )
 def probability_by_other_weights(w, b, x, others):
     """The case l != k, of one example x and the column w^(l); a row per k."""
@@ -82,6 +84,7 @@ def probability_by_other_weights(w, b, x, others):
     source="S2.1",
     statement=r"\nabla_{w^{(l)}} \hat y_k = \begin{cases} x\, \hat y_l (1 - \hat y_l) & l = k \\"
     r" -x\, \hat y_k \hat y_l & l \ne k \end{cases}",
+    where={r"\hat y": predicted},
 )
 def probabilities_by_weights(w, b, x):
     """Both cases at once: entry [k, :, l] is the gradient of y-hat_k by the column w^(l)."""
@@ -98,6 +101,7 @@ def probabilities_by_weights(w, b, x):
     source="S2.2",
     statement=r"\nabla_{w^{(l)}} f_{CE} ="
     r" -\frac{1}{n} \sum_{i=1}^{n} x^{(i)} \left( y_l^{(i)} - \hat y_l^{(i)} \right)",
+    where={r"\hat y": predicted},
 )
 def cross_entropy_by_weights(w, b, x, y):
     """An example per row, the gradient by w^(l) in column l."""
@@ -112,6 +116,7 @@ def cross_entropy_by_weights(w, b, x, y):
     source="S2.2",
     statement=r"\nabla_b f_{CE} ="
     r" -\frac{1}{n} \sum_{i=1}^{n} \left( y^{(i)} - \hat y^{(i)} \right)",
+    where={r"\hat y": predicted},
 )
 def cross_entropy_by_bias(w, b, x, y):
     """An example per row."""
@@ -126,6 +131,7 @@ def cross_entropy_by_bias(w, b, x, y):
     source="S2.2",
     statement=r"\nabla_{w^{(l)}} f_{CE} ="
     r" -\sum_{i=1}^{m} x^{(i)} \left[ y_l^{(i)} - \hat y_l^{(i)} \right]",
+    where={r"\hat y": predicted, "m": "n"},
 )
 def cross_entropy_by_weights_last_line(w, b, x, y):
     """The derivation's last line, an example per row, read as a sum over the n examples."""
@@ -141,6 +147,7 @@ def cross_entropy_by_weights_last_line(w, b, x, y):
     statement=r"\nabla_{w^{(l)}} f_{CE} ="
     r" -\frac{1}{n} \sum_{i=1}^{n} x^{(i)} \left[ y_l^{(i)} - \hat y_l^{(i)} \right]",
     corrects=cross_entropy_by_weights_last_line,
+    where={r"\hat y": predicted},
 )
 def cross_entropy_by_weights_last_line_corrected(w, b, x, y):
     """An example per row, the gradient by w^(l) in column l: the sum is a mean."""
@@ -164,6 +171,7 @@ def negative_log_likelihood(w, b, x, y):
     source="S2.3",
     statement=r"-\log \prod_i \prod_k \left( \hat y_k^{(i)} \right)^{y_k^{(i)}} ="
     r" -\sum_i \sum_k y_k^{(i)} \log \hat y_k^{(i)}",
+    where={r"\hat y": predicted},
 )
 def likelihood_as_sum(w, b, x, y):
     """The first equality, an example per row."""
@@ -176,6 +184,7 @@ def likelihood_as_sum(w, b, x, y):
     inputs=ROWS,
     source="S2.3",
     statement=r"-\sum_i \sum_k y_k^{(i)} \log \hat y_k^{(i)} = f_{CE}",
+    where={r"\hat y": predicted, "f_{CE}": cross_entropy},
 )
 def likelihood_as_cross_entropy(w, b, x, y):
     """The second equality, an example per row, with S2.2's f_CE, which is a mean."""
@@ -189,6 +198,7 @@ def likelihood_as_cross_entropy(w, b, x, y):
     source="S2.3",
     statement=r"-\sum_i \sum_k y_k^{(i)} \log \hat y_k^{(i)} = n f_{CE}",
     corrects=likelihood_as_cross_entropy,
+    where={r"\hat y": predicted, "f_{CE}": cross_entropy},
 )
 def likelihood_as_cross_entropy_corrected(w, b, x, y):
     """An example per row; the likelihood is of all n examples, the cross-entropy of one."""
@@ -215,6 +225,11 @@ def shiftless_softmax(z):
     return jnp.exp(z) / jnp.sum(jnp.exp(z), axis=-1, keepdims=True)
 
 
+def predicted_columns(w, b, x):
+    """The Y-hat of S2.4's code, of an example per column of x."""
+    return shiftless_softmax(x.T @ w + b)
+
+
 def rows_softmax(z):
     """y-hat of every row of z."""
     return losses.softmax(z)
@@ -230,6 +245,7 @@ COLUMNS = ROWS | {"x": real("m", "n"), "alpha": positive()}
     inputs={"z": real("n", "c")},
     source="S2.4",
     statement=r"\hat y_k = \frac{\exp z_k}{\sum_{k'} \exp z_{k'}}",
+    where={"k": "c", "k'": "c"},
 )
 def softmax_code(z):
     """The printed code, without a shift, an example per row."""
@@ -242,6 +258,7 @@ def softmax_code(z):
     inputs=COLUMNS,
     source="S2.4",
     statement=r"\mathrm{fCE}(W, X, Y, \alpha) = -\frac{1}{n} \sum Y \log \hat Y",
+    where={r"\hat Y": predicted_columns},
 )
 def cross_entropy_code(w, b, x, y):
     """The printed code, an example per column of X and row of Y: alpha is taken, not used."""
@@ -270,6 +287,7 @@ def penalty_by_weights(w, alpha):
     source="S2.4",
     statement=r"\mathrm{gradK} = \left( \frac{1}{n} X (\hat Y - Y) + \alpha W,\;"
     r" \frac{1}{n} \sum_i (\hat Y - Y)_i \right)",
+    where={r"\hat Y": predicted_columns, "i": "n"},
 )
 def gradient_code(w, b, x, y, alpha):
     """The printed code, softmax without a shift, an example per column of X and row of Y."""

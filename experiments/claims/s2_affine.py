@@ -57,6 +57,16 @@ def activations(layers, x):
     return tuple(values[1:])
 
 
+def all_weights(layers):
+    """W_i of maps of equal shapes, as [i, :, :]."""
+    return jnp.stack([w for w, _ in layers])
+
+
+def all_biases(layers):
+    """b_i of maps of equal shapes, as [i, :]."""
+    return jnp.stack([b for _, b in layers])
+
+
 def last_activation(layers, x):
     """z_n, for a scalar z_n."""
     return activations(layers, x)[-1][0]
@@ -110,6 +120,7 @@ def g_as_affine_map(x):
     inputs={"x": real(2)},
     source="S2.5",
     statement=r"(f \circ g)(x) = W_2 (W_1 x + b_1) + b_2",
+    where={"W_1": lambda: W1, "b_1": lambda: B1, "W_2": lambda: W2, "b_2": lambda: B2},
 )
 def composition_of_f_and_g(x):
     """The last activation of L = [(W_1, b_1), (W_2, b_2)], the smallest index first."""
@@ -122,6 +133,7 @@ def composition_of_f_and_g(x):
     inputs={"layers": (SQUARE, SQUARE, SQUARE), "x": real("n")},
     source="S2.5",
     statement=r"z_i = W_i x + b_i",
+    where={"W": all_weights, "b": all_biases},
 )
 def composition_program(layers, x):
     """The printed program, every z_i from the original x, on maps of suitable shapes."""
@@ -219,6 +231,7 @@ def affine_by_vec_weights(w, b, x):
     source="S2.5",
     statement=r"\operatorname{unvec}"
     r"\left[ A \frac{\partial z}{\partial \operatorname{vec}[W]} \right] = x A",
+    where={"A": lambda a: a[None, :], "x": lambda x: x[:, None]},
 )
 def unvec_of_weighted(x, a):
     """x a column, A a row: unvec is m x n, the transposed shape of W."""
@@ -233,6 +246,7 @@ def unvec_of_weighted(x, a):
     inputs=TWO,
     source="S2.5",
     statement=r"\frac{\partial (f \circ g)}{\partial \operatorname{vec}[W_2]} = z_1^\top",
+    where={"z_1": "W_1 x + b_1"},
 )
 def output_by_vec_last_weights(w1, b1, x):
     """A row by vec[W_2], 1 x 3 for f and g."""
@@ -248,6 +262,7 @@ def output_by_vec_last_weights(w1, b1, x):
     source="S2.5",
     statement=r"\operatorname{unvec}"
     r"\left[ \frac{\partial (f \circ g)}{\partial \operatorname{vec}[W_2]} \right] = z_1",
+    where={"z_1": "W_1 x + b_1"},
 )
 def unvec_by_last_weights(w1, b1, x):
     """A column, the transposed shape of W_2."""
@@ -276,6 +291,7 @@ def output_by_first_bias(w2):
     source="S2.5",
     statement=r"\frac{\partial (f \circ g)}{\partial \operatorname{vec}[W_1]} ="
     r" \left[ (W_2)_1 x^\top, (W_2)_2 x^\top, (W_2)_3 x^\top \right]",
+    where={"W_2": lambda w2: w2[0]},
 )
 def output_by_vec_first_weights(w2, x):
     """A row by vec[W_1], 1 x 6 for f and g, the rows of W_1 concatenated."""
@@ -291,6 +307,7 @@ def output_by_vec_first_weights(w2, x):
     statement=r"\operatorname{unvec}"
     r"\left[ \frac{\partial (f \circ g)}{\partial \operatorname{vec}[W_1]} \right] = x W_2"
     r" \in \mathbb{R}^{3 \times 2}",
+    where={"W_2": lambda w2: w2, "x": lambda x: x[:, None]},
 )
 def unvec_by_first_weights_3x2(w2, x):
     """Stated as a 3 x 2 matrix, the shape of W_1 itself; x a column, W_2 a row."""
@@ -308,6 +325,7 @@ def unvec_by_first_weights_3x2(w2, x):
     r"\left[ \frac{\partial (f \circ g)}{\partial \operatorname{vec}[W_1]} \right] = x W_2"
     r" \in \mathbb{R}^{2 \times 3}",
     corrects=unvec_by_first_weights_3x2,
+    where={"W_2": lambda w2: w2, "x": lambda x: x[:, None]},
 )
 def unvec_by_first_weights(w2, x):
     """The transposed shape of W_1, 2 x 3 for f and g; x a column, W_2 a row."""

@@ -42,6 +42,11 @@ FIRST = {"w1": real("N", "N1"), "b1": real("N1"), "x": real("N")}
 FIRST_GENERAL = FIRST | {"g": real("N1")}
 
 
+SYMBOLS = {"W^1_0": "b1", "W^2_0": "b2"}
+BY_SECOND_WEIGHTS = r"\frac{\partial \hat y}{\partial W^2}"
+BY_SECOND_BIAS = r"\frac{\partial \hat y}{\partial W^2_0}"
+
+
 def factors(p):
     """y-hat[k] (1 - y-hat[k]) if i = k, -y-hat[k] y-hat[i] otherwise, as [k, i]."""
     return jnp.where(jnp.eye(len(p), dtype=bool), p * (1 - p), -jnp.outer(p, p))
@@ -55,6 +60,7 @@ def factors(p):
     source="S3.1",
     statement=r"\frac{\partial \hat y[k]}{\partial W^2_i} = \begin{cases}"
     r" \hat y[k] (1 - \hat y[k]) H & i = k \\ -\hat y[k] \hat y[i] H & i \ne k \end{cases}",
+    where={r"\hat y": output},
 )
 def output_by_second_weights(w2, b2, h):
     """W2_i is column i of W2 [in, out]: entry [k, :, i]."""
@@ -69,6 +75,7 @@ def output_by_second_weights(w2, b2, h):
     source="S3.1",
     statement=r"\frac{\partial \hat y[k]}{\partial W^2_0[i]} = \begin{cases}"
     r" \hat y[k] (1 - \hat y[k]) & i = k \\ -\hat y[k] \hat y[i] & i \ne k \end{cases}",
+    where=SYMBOLS | {r"\hat y": output},
 )
 def output_by_second_bias(w2, b2, h):
     """The same without H: entry [k, i]."""
@@ -82,6 +89,7 @@ def output_by_second_bias(w2, b2, h):
     inputs=GENERAL,
     source="S3.1",
     statement=r"\nabla W^2 = \sum_k \frac{\partial \hat y[k]}{\partial W^2} \nabla \hat y[k]",
+    where={BY_SECOND_WEIGHTS: output_by_second_weights, r"\nabla \hat y": "g"},
 )
 def second_weights(w2, b2, h, g):
     """W2 [in, out]; the loss is general, with gradient g by y-hat."""
@@ -96,6 +104,7 @@ def second_weights(w2, b2, h, g):
     source="S3.1",
     statement=r"\nabla W^2 = \sum_k \frac{\partial \hat y[k]}{\partial W^2} \nabla \hat y[k],"
     r" \quad \nabla \hat y = -4 (y - \hat y)^3",
+    where={BY_SECOND_WEIGHTS: output_by_second_weights, r"\hat y": output},
 )
 def second_weights_of_quartic_loss(w2, b2, h, y):
     """W2 [in, out]; the general rule with a loss that is not linear in y-hat."""
@@ -109,6 +118,7 @@ def second_weights_of_quartic_loss(w2, b2, h, y):
     inputs=GENERAL,
     source="S3.1",
     statement=r"\nabla W^2_0 = \sum_k \frac{\partial \hat y[k]}{\partial W^2_0} \nabla \hat y[k]",
+    where=SYMBOLS | {BY_SECOND_BIAS: output_by_second_bias, r"\nabla \hat y": "g"},
 )
 def second_bias(w2, b2, h, g):
     """The loss is general, with gradient g by y-hat."""
@@ -123,6 +133,7 @@ def second_bias(w2, b2, h, g):
     source="S3.1",
     statement=r"\nabla W^2_0 = \sum_k \frac{\partial \hat y[k]}{\partial W^2_0} \nabla \hat y[k],"
     r" \quad \nabla \hat y = -4 (y - \hat y)^3",
+    where=SYMBOLS | {BY_SECOND_BIAS: output_by_second_bias, r"\hat y": output},
 )
 def second_bias_of_quartic_loss(w2, b2, h, y):
     """The general rule with a loss that is not linear in y-hat."""
@@ -142,6 +153,7 @@ HIDDEN_RULE = (
     inputs=GENERAL,
     source="S3.2",
     statement=HIDDEN_RULE,
+    where={r"\hat y": output, r"\nabla \hat y": "g"},
 )
 def hidden(w2, b2, h, g):
     """W2_k is column k of W2 [in, out]; the loss is general, with gradient g by y-hat."""
@@ -157,6 +169,7 @@ def hidden(w2, b2, h, g):
     inputs=QUARTIC,
     source="S3.2",
     statement=HIDDEN_RULE + r", \quad \nabla \hat y = -4 (y - \hat y)^3",
+    where={r"\hat y": output},
 )
 def hidden_of_quartic_loss(w2, b2, h, y):
     """W2 [in, out]; the general rule with a loss that is not linear in y-hat."""
@@ -176,6 +189,7 @@ def active(w1, b1, x):
     source="S3.3",
     statement=r"\frac{\partial H[k]}{\partial W^1_i} = \begin{cases}"
     r" X[k] & i = k,\; (W^1_i)^\top X + W^1_0[i] > 0 \\ 0 & \text{otherwise} \end{cases}",
+    where=SYMBOLS,
 )
 def relu_layer_by_weights_printed(w1, b1, x):
     """W1_i is column i of W1 [in, out], here with N = N1 so that every X[k] exists."""
@@ -191,6 +205,7 @@ def relu_layer_by_weights_printed(w1, b1, x):
     statement=r"\frac{\partial H[k]}{\partial W^1_i} = \begin{cases}"
     r" X & i = k,\; (W^1_i)^\top X + W^1_0[i] > 0 \\ 0 & \text{otherwise} \end{cases}",
     corrects=relu_layer_by_weights_printed,
+    where=SYMBOLS,
 )
 def relu_layer_by_weights(w1, b1, x):
     """W1_i is column i of W1 [in, out], and its derivative the whole vector X."""
@@ -205,6 +220,7 @@ def relu_layer_by_weights(w1, b1, x):
     source="S3.3",
     statement=r"\frac{\partial H[k]}{\partial W^1_0[i]} = \begin{cases}"
     r" 1 & i = k,\; (W^1_i)^\top X + W^1_0[i] > 0 \\ 0 & \text{otherwise} \end{cases}",
+    where=SYMBOLS,
 )
 def relu_layer_by_bias(w1, b1, x):
     """Entry [k, i], W1 being [in, out]."""
@@ -218,6 +234,7 @@ def relu_layer_by_bias(w1, b1, x):
     inputs=FIRST_GENERAL,
     source="S3.3",
     statement=r"\nabla W^1 = \sum_k \frac{\partial H[k]}{\partial W^1} \nabla H[k]",
+    where={r"\frac{\partial H}{\partial W^1}": relu_layer_by_weights, r"\nabla H": "g"},
 )
 def first_weights(w1, b1, x, g):
     """W1 [in, out], with the whole X in dH[k]/dW1; g is the gradient of any loss by H."""
@@ -231,6 +248,7 @@ def first_weights(w1, b1, x, g):
     inputs=FIRST_GENERAL,
     source="S3.3",
     statement=r"\nabla W^1_0 = \sum_k \frac{\partial H[k]}{\partial W^1_0} \nabla H[k]",
+    where=SYMBOLS | {r"\frac{\partial H}{\partial W^1_0}": relu_layer_by_bias, r"\nabla H": "g"},
 )
 def first_bias(w1, b1, x, g):
     """W1 [in, out]; g is the gradient of any loss by H."""

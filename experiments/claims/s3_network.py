@@ -30,6 +30,21 @@ def network_loss(w1, b1, w2, b2, x, y):
     return squared_loss(w2, b2, sigmoid_layer(w1, b1, x), y)
 
 
+def by_output(w2, b2, h, y):
+    """The gradient of l by y-hat."""
+    return squared_loss_by_output(s3.output(w2, b2, h), y)
+
+
+def by_hidden(w1, b1, w2, b2, x, y):
+    """The gradient of l by H."""
+    return hidden_of_squared_loss(w2, b2, sigmoid_layer(w1, b1, x), y)
+
+
+def by_second_layer(w1, b1, w2, b2, x, y):
+    """The gradients of l by W^2 and W^2_0."""
+    return second_layer_of_squared_loss(w2, b2, sigmoid_layer(w1, b1, x), y)
+
+
 SECOND = s3.SECOND | {"y": real("K")}
 NETWORK = s3.FIRST | {"w2": real("N1", "K"), "b2": real("K"), "y": real("K")}
 
@@ -41,6 +56,7 @@ NETWORK = s3.FIRST | {"w2": real("N1", "K"), "b2": real("K"), "y": real("K")}
     inputs={"p": real("K"), "y": real("K")},
     source="S3.4",
     statement=r"\nabla \hat y = -(y - \hat y)",
+    where={r"\hat y": "p"},
 )
 def squared_loss_by_output(p, y):
     """A single example, with independent y-hat_k."""
@@ -56,6 +72,12 @@ def squared_loss_by_output(p, y):
     statement=r"\nabla W^2 = \sum_k \frac{\partial \hat y[k]}{\partial W^2} \nabla \hat y[k],"
     r" \quad \nabla W^2_0 ="
     r" \sum_k \frac{\partial \hat y[k]}{\partial W^2_0} \nabla \hat y[k]",
+    where=s3.SYMBOLS
+    | {
+        s3.BY_SECOND_WEIGHTS: s3.output_by_second_weights,
+        s3.BY_SECOND_BIAS: s3.output_by_second_bias,
+        r"\nabla \hat y": by_output,
+    },
 )
 def second_layer_of_squared_loss(w2, b2, h, y):
     """W2 [in, out], the squared loss and H of any hidden layer."""
@@ -70,6 +92,7 @@ def second_layer_of_squared_loss(w2, b2, h, y):
     inputs=SECOND,
     source="S3.4",
     statement=s3.HIDDEN_RULE + r", \quad \nabla \hat y = -(y - \hat y)",
+    where={r"\hat y": s3.output},
 )
 def hidden_of_squared_loss(w2, b2, h, y):
     """W2 [in, out], and the squared loss."""
@@ -84,6 +107,7 @@ def hidden_of_squared_loss(w2, b2, h, y):
     source="S3.4",
     statement=r"\nabla W^1_i = X H[i] (1 - H[i]) \nabla H[i], \quad"
     r" \nabla W^1_0[i] = H[i] (1 - H[i]) \nabla H[i]",
+    where={"H": sigmoid_layer, r"\nabla H": by_hidden},
 )
 def first_layer_of_sigmoid_network(w1, b1, w2, b2, x, y):
     """W1_i is column i of W1 [in, out]; the rule of S3.3 with the sigmoid in the ReLU's place."""
@@ -122,6 +146,11 @@ def step_of_both_layers(w1, b1, w2, b2, x, y, r):
     source="S3.4",
     statement=r"W^2 \leftarrow W^2 - r \nabla W^2, \quad"
     r" W^2_0 \leftarrow W^2_0 - r \nabla W^2_0",
+    where=s3.SYMBOLS
+    | {
+        r"\nabla W^2": lambda w1, b1, w2, b2, x, y: by_second_layer(w1, b1, w2, b2, x, y)[0],
+        r"\nabla W^2_0": lambda w1, b1, w2, b2, x, y: by_second_layer(w1, b1, w2, b2, x, y)[1],
+    },
 )
 def step_of_second_layer(w1, b1, w2, b2, x, y, r):
     """Case 2, W [in, out]: the first layer stays unchanged."""

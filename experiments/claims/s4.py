@@ -68,6 +68,7 @@ def softmax_of_rows(x):
     inputs={"x": real("n")},
     source="S4.2",
     statement=r"\sigma'(x) = \sigma(x) (1 - \sigma(x))",
+    where={"x": "x_i"},
 )
 def sigmoid_derivative(x):
     """Elementwise."""
@@ -81,6 +82,7 @@ def sigmoid_derivative(x):
     inputs={"x": real("n")},
     source="S4.2",
     statement=r"\sigma'(x) = \sigma(x) \sigma(-x)",
+    where={"x": "x_i"},
 )
 def sigmoid_derivative_by_symmetry(x):
     """Elementwise."""
@@ -94,6 +96,7 @@ def sigmoid_derivative_by_symmetry(x):
     inputs={"x": real("n")},
     source="S4.2",
     statement=r"\sigma' = f (1 - f), \quad f = \sigma(x)",
+    where={"x": "x_i"},
 )
 def sigmoid_derivative_from_value(x):
     """Elementwise, from the function value f alone, as the code has it."""
@@ -108,6 +111,7 @@ def sigmoid_derivative_from_value(x):
     source="S4.3",
     statement=r"\frac{\partial S_i}{\partial \theta_j} = \begin{cases}"
     r" S_i (1 - S_i) & i = j \\ -S_i \times S_i & i \ne j \end{cases}",
+    where={"S": r"\operatorname{softmax}(x)"},
 )
 def softmax_jacobian_printed(x):
     """Entry [i, j] is the derivative of S_i by theta_j, x being theta."""
@@ -124,6 +128,7 @@ def softmax_jacobian_printed(x):
     statement=r"\frac{\partial S_i}{\partial \theta_j} = \begin{cases}"
     r" S_i (1 - S_i) & i = j \\ -S_i S_j & i \ne j \end{cases}",
     corrects=softmax_jacobian_printed,
+    where={"S": r"\operatorname{softmax}(x)"},
 )
 def softmax_jacobian(x):
     """Entry [i, j] is the derivative of S_i by theta_j, x being theta."""
@@ -137,6 +142,7 @@ def softmax_jacobian(x):
     inputs={"theta": real("D"), "y": one_hot("D")},
     source="S4.3",
     statement=r"\frac{\partial CE}{\partial \theta_i} = S_i - y_i",
+    where={"S": r"\operatorname{softmax}(\theta)"},
 )
 def cross_entropy_by_scores(theta, y):
     """One row of scores theta and a one-hot y."""
@@ -160,6 +166,11 @@ NETWORK = {
 SQUARE = NETWORK | {"x": real("N", "H"), "w1": real("H", "H")}
 
 
+def hidden_delta(x, w1, b1, w2, b2, y):
+    """delta_2, the right one, as a function of the network's inputs."""
+    return delta_2(x @ w1 + b1, w2, b2, y)
+
+
 def output_delta(f2, w2, b2, y):
     """delta_3 = y-hat - y at f_2."""
     return softmax(losses.sigmoid(f2) @ w2 + b2) - y
@@ -177,6 +188,7 @@ def sigmoid_slope(f2):
     inputs={"theta": real("N", "Dy"), "y": one_hot("N", "Dy")},
     source="S4.4",
     statement=r"\delta_3 = \hat y - y",
+    where={r"\hat y": lambda theta: softmax(theta)},
 )
 def delta_3(theta, y):
     """Rows: the gradient by theta = h W_2 + b_2."""
@@ -190,6 +202,7 @@ def delta_3(theta, y):
     inputs=FROM_HIDDEN,
     source="S4.4",
     statement=r"\delta_2 = W_2 \delta_3 \circ \sigma'(f_2)",
+    where={r"\delta_3": output_delta},
 )
 def delta_2_printed(f2, w2, b2, y):
     """The gradient by f_2 in the document's own layout, rows: delta_3 is N x D_y."""
@@ -204,6 +217,7 @@ def delta_2_printed(f2, w2, b2, y):
     source="S4.4",
     statement=r"\delta_2 = \delta_3 W_2^\top \circ \sigma'(f_2)",
     corrects=delta_2_printed,
+    where={r"\delta_3": output_delta},
 )
 def delta_2(f2, w2, b2, y):
     """Rows: the gradient by f_2."""
@@ -217,6 +231,7 @@ def delta_2(f2, w2, b2, y):
     inputs=FROM_HIDDEN | {"f2": real("H"), "y": one_hot("Dy")},
     source="S4.4",
     statement=r"\delta_2 = W_2 \delta_3 \circ \sigma'(f_2), \quad \delta_3 \in \mathbb{R}^{D_y}",
+    where={r"\delta_3": output_delta},
 )
 def delta_2_with_columns(f2, w2, b2, y):
     """A single example, the printed formula with delta_3 read as a column, against the layout."""
@@ -230,6 +245,7 @@ def delta_2_with_columns(f2, w2, b2, y):
     inputs=NETWORK,
     source="S4.4",
     statement=r"\frac{\partial J}{\partial x} = \delta_2 W_1",
+    where={r"\delta_2": hidden_delta},
 )
 def loss_by_input_printed(x, w1, b1, w2, b2, y):
     """Rows: delta_2 is N x H and W_1 is D_x x H; delta_2 itself is right."""
@@ -243,6 +259,7 @@ def loss_by_input_printed(x, w1, b1, w2, b2, y):
     inputs=SQUARE,
     source="S4.4",
     statement=r"\frac{\partial J}{\partial x} = \delta_2 W_1, \quad D_x = H",
+    where={r"\delta_2": hidden_delta},
 )
 def loss_by_input_printed_square(x, w1, b1, w2, b2, y):
     """Rows, with as many hidden units as inputs, so that the printed product exists."""
@@ -257,6 +274,7 @@ def loss_by_input_printed_square(x, w1, b1, w2, b2, y):
     source="S4.4",
     statement=r"\frac{\partial J}{\partial x} = \delta_2 W_1^\top",
     corrects=loss_by_input_printed,
+    where={r"\delta_2": hidden_delta},
 )
 def loss_by_input(x, w1, b1, w2, b2, y):
     """Rows: the gradient by the inputs."""
@@ -272,6 +290,7 @@ def loss_by_input(x, w1, b1, w2, b2, y):
     source="S4.4",
     statement=r"\frac{\partial J}{\partial x} = \delta_2 W_1^\top, \quad D_x = H",
     corrects=loss_by_input_printed_square,
+    where={r"\delta_2": hidden_delta},
 )
 def loss_by_input_square(x, w1, b1, w2, b2, y):
     """Rows: the gradient by the inputs, with as many hidden units as inputs."""

@@ -76,6 +76,7 @@ def log_softmax_sum_by_logits(z):
     inputs=LAYER,
     source="S5.2",
     statement=r"\frac{\partial J}{\partial W} = (-1 + N \operatorname{softmax}(z)) x",
+    where={"z": lambda w, c, x: w @ x + c, "x": lambda x: x[None, :]},
 )
 def log_softmax_sum_by_weights_printed(w, c, x):
     """z = Wx + c, the product with x being the outer one, in the shape of W."""
@@ -90,6 +91,7 @@ def log_softmax_sum_by_weights_printed(w, c, x):
     source="S5.2",
     statement=r"\frac{\partial J}{\partial W} = (1 - N \operatorname{softmax}(z)) x^\top",
     corrects=log_softmax_sum_by_weights_printed,
+    where={"z": "W x + c"},
 )
 def log_softmax_sum_by_weights(w, c, x):
     """z = Wx + c."""
@@ -103,6 +105,7 @@ def log_softmax_sum_by_weights(w, c, x):
     inputs=LAYER,
     source="S5.2",
     statement=r"\frac{\partial J}{\partial c} = -1 + N \operatorname{softmax}(z)",
+    where={"z": "W x + c"},
 )
 def log_softmax_sum_by_bias_printed(w, c, x):
     """z = Wx + c."""
@@ -117,6 +120,7 @@ def log_softmax_sum_by_bias_printed(w, c, x):
     source="S5.2",
     statement=r"\frac{\partial J}{\partial c} = 1 - N \operatorname{softmax}(z)",
     corrects=log_softmax_sum_by_bias_printed,
+    where={"z": "W x + c"},
 )
 def log_softmax_sum_by_bias(w, c, x):
     """z = Wx + c."""
@@ -156,6 +160,7 @@ ROWS = {"theta": real("n"), "x": real("N", "n"), "y": binary("N"), "lam": positi
     inputs={"theta": real("n"), "x": real("n"), "y": binary()},
     source="S5.3",
     statement=r"\frac{\partial\, \mathrm{cost}}{\partial \theta_j} = -(y - h) x_j",
+    where={"h": r"\sigma(\theta^\top x)"},
 )
 def cost_gradient(theta, x, y):
     """A single example x, h = sigma(theta^T x)."""
@@ -184,6 +189,7 @@ def penalty_gradient(theta, lam):
     source="S5.3",
     statement=r"\frac{\partial J}{\partial \theta_j} ="
     r" -\frac{1}{N} \sum_i (y_i - h_i) x_{ij} + \lambda \theta_j",
+    where={"h": r"\sigma(X \theta)"},
 )
 def logistic_gradient(theta, x, y, lam):
     """An example per row."""
@@ -201,6 +207,7 @@ def logistic_gradient(theta, x, y, lam):
     source="S5.3",
     statement=r"\theta_j \leftarrow \theta_j - \alpha"
     r" \left[ \frac{1}{N} \sum_i (h_i - y_i) x_{ij} + \lambda \theta_j \right]",
+    where={"h": r"\sigma(X \theta)"},
 )
 def logistic_update(theta, x, y, lam, alpha):
     """An example per row, alpha the learning rate."""
@@ -218,6 +225,7 @@ def logistic_update(theta, x, y, lam, alpha):
     source="S5.3",
     statement=r"\theta_j \leftarrow \theta_j \left( 1 - \frac{\lambda}{N} \right)"
     r" - \alpha \sum_i (h_i - y_i) x_{ij}",
+    where={"h": r"\sigma(X \theta)"},
 )
 def logistic_update_constants_combined(theta, x, y, lam, alpha):
     """An example per row, "the constants can be combined": printed as the same step."""
@@ -236,6 +244,7 @@ def logistic_update_constants_combined(theta, x, y, lam, alpha):
     statement=r"\theta_j \leftarrow \theta_j (1 - \alpha \lambda)"
     r" - \frac{\alpha}{N} \sum_i (h_i - y_i) x_{ij}",
     corrects=logistic_update_constants_combined,
+    where={"h": r"\sigma(X \theta)"},
 )
 def logistic_update_multiplied_out(theta, x, y, lam, alpha):
     """An example per row, alpha the learning rate."""
@@ -253,6 +262,11 @@ def cross_entropy_of_layer(w, b, h, y):
     return cross_entropy(w.T @ h + b, y)
 
 
+def output_probabilities(w, b, h):
+    """y-tilde of z = W^T h + b."""
+    return softmax(w.T @ h + b)
+
+
 OUTPUT_LAYER = {"w": real("in", "K"), "b": real("K"), "h": real("in"), "y": one_hot("K")}
 
 
@@ -263,6 +277,7 @@ OUTPUT_LAYER = {"w": real("in", "K"), "b": real("K"), "h": real("in"), "y": one_
     inputs={"z": real("K"), "y": one_hot("K")},
     source="S5.4",
     statement=r"\frac{\partial J}{\partial z} = -y + \tilde y",
+    where={r"\tilde y": r"\operatorname{softmax}(z)"},
 )
 def cross_entropy_gradient(z, y):
     """A single example."""
@@ -277,6 +292,7 @@ def cross_entropy_gradient(z, y):
     inputs=OUTPUT_LAYER,
     source="S5.5",
     statement=r"\frac{\partial J}{\partial W} = (-y + \tilde y) h",
+    where={r"\tilde y": output_probabilities, "h": lambda h: h[None, :]},
 )
 def output_layer_by_weights(w, b, h, y):
     """z = W^T h + b with W [in, out], while the outer product as printed is [out, in]."""
@@ -290,6 +306,7 @@ def output_layer_by_weights(w, b, h, y):
     inputs=OUTPUT_LAYER,
     source="S5.5",
     statement=r"\frac{\partial J}{\partial b} = -y + \tilde y",
+    where={r"\tilde y": r"\operatorname{softmax}(W^\top h + b)"},
 )
 def output_layer_by_bias(w, b, h, y):
     """z = W^T h + b."""

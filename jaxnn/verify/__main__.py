@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HOLD, REFUTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-EXTRA = ("cyclopts", "flint", "jinja2", "latex2mathml", "pebble", "rich")
+EXTRA = ("cyclopts", "flint", "jinja2", "lark", "latex2mathml", "pebble", "rich")
 """The packages of the extra ``verify``."""
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial, reduce, wraps
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Required, TypedDict, Unpack, overload
 from unicodedata import normalize
 
 import jax
@@ -83,6 +83,7 @@ class Claim:
     entries: Callable[[Mapping[str, PyTree], PyTree], PyTree] | None = None  # zero outside a case
     black_box: bool = False
     conventions: tuple[Convention | None, ...] = ()  # per array of wrt; (): entries independent
+    definitions: Mapping[str, Any] | None = None  # of the statement's symbols, for latex.Reading
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
@@ -252,6 +253,37 @@ def _code(function: Callable[..., Any]) -> str:
         return ""
 
 
+class _Declared(TypedDict, total=False):
+    """The arguments of ``claim`` apart from the formula, for type checkers."""
+
+    of: Required[Callable[..., PyTree]]
+    kind: Required[Literal["gradient", "jacobian", "hessian", "value", "update", "vjp"]]
+    inputs: Required[Mapping[str, PyTree]]
+    wrt: str | tuple[str, ...] | list[str]
+    source: str
+    statement: str
+    terms: Mapping[str, Callable[..., Any]] | None
+    rate: str | None
+    layout: Literal["transpose", "vec", "vec_rows"] | None
+    tolerance: float
+    trials: int
+    corrects: Claim | None
+    certify: bool
+    where: Callable[..., Any] | Mapping[str, Any] | None
+    black_box: bool
+    name: str
+
+
+@overload
+def claim(
+    *, formula: None = None, **declared: Unpack[_Declared]
+) -> Callable[[Callable[..., PyTree]], Claim]: ...
+
+
+@overload
+def claim(*, formula: str, **declared: Unpack[_Declared]) -> Claim: ...
+
+
 def claim(
     *,
     of: Callable[..., PyTree],
@@ -267,9 +299,11 @@ def claim(
     trials: int = 10_000,
     corrects: Claim | None = None,
     certify: bool = True,
-    where: Callable[..., Any] | None = None,
+    where: Callable[..., Any] | Mapping[str, Any] | None = None,
     black_box: bool = False,
-) -> Callable[[Callable[..., PyTree]], Claim]:
+    formula: str | None = None,
+    name: str = "",
+) -> Callable[[Callable[..., PyTree]], Claim] | Claim:
     """Declares the decorated formula to be a derivative (or the value) of ``of``.
 
     Args:
@@ -297,12 +331,15 @@ def claim(
       corrects: the claim as printed in the source, if wrong there.
       certify: whether a formula that holds is to be certified, which takes 2 seconds at most.
       where: a condition on the inputs, as a function of some of the inputs, true in every entry:
-        ``where=lambda mask: jnp.any(mask > 0)``. Other inputs are not tried.
+        ``where=lambda mask: jnp.any(mask > 0)``. Other inputs are not tried. Or a dict from
+        symbols of the LaTeX to definitions: a function of inputs, LaTeX, or the name of an input.
       black_box: whether the formula is only called, with NumPy arrays, a trial at a time; default:
         where JAX does not trace the formula.
+      formula: the formula as LaTeX, in place of a decorated function.
+      name: for the reports; default: the name of the decorated function, or the LaTeX.
 
     Returns:
-      A decorator from a formula to a ``Claim``.
+      A decorator from a formula to a ``Claim``; for a formula in LaTeX the ``Claim``.
 
     Raises:
       ValueError: an argument is wrong; the message has the value and the expectation.
@@ -326,19 +363,101 @@ def claim(
     paths = tuple(map(_as_python, (wrt,) if isinstance(wrt, str) else wrt))
     generators = {_as_python(name): generator for name, generator in inputs.items()}
 
+    definitions = dict(where) if isinstance(where, Mapping) else None
+    condition = None if isinstance(where, Mapping) else where
+
     def decorate(formula: Callable[..., PyTree]) -> Claim:
-        name = getattr(formula, "__name__", "formula")
+        called = name or getattr(formula, "__name__", "formula")
         made = Claim(
-            formula, of, paths, single, kind, generators, name, source, statement,
+            formula, of, paths, single, kind, generators, called, source, statement,
             dict(terms) if isinstance(terms, Mapping) else terms,
             _as_python(rate) if isinstance(rate, str) else rate,
-            layout, tolerance, trials, corrects, certify, where, black_box=black_box,
+            layout, tolerance, trials, corrects, certify, condition, black_box=black_box,
+            definitions=definitions,
         )  # fmt: skip
         check(made)
         made = replace(made, of=by_jax(of))
         return _of_arrays(_pulled_back(made) if kind == "vjp" else made)
 
-    return decorate
+    if formula is None:
+        return decorate
+    if not isinstance(formula, str) or not formula.strip():
+        raise ValueError(f"formula is {shown(formula)}, expected LaTeX as text, or a decorated one")
+    statement, name = statement or formula, name or " ".join(formula.split())
+    return read(decorate(_unread), formula)
+
+
+def _unread() -> tuple[()]:
+    return ()
+
+
+def read(made: Claim, latex: str) -> Claim:
+    """The claim with a formula in LaTeX.
+
+    Raises:
+      ValueError: the LaTeX has no meaning, or two.
+    """
+    from jaxnn.verify.latex import Reading, Unreadable, example_of, example_sizes, symbolic
+
+    def example(inputs: Mapping[str, PyTree]) -> PyTree:
+        """A tree of the shapes of the right value."""
+        parts = [at_path(inputs, path) for path in made.wrt]
+        value = call(made.of, inputs) if made.kind in ("value", "jacobian") else None
+        if made.kind == "value":
+            return value
+        if made.kind in ("jacobian", "hessian"):
+            rows = value if made.kind == "jacobian" else parts
+            derivatives = jax.tree.map(
+                lambda row: [jax.tree.map(partial(_outer, row), part) for part in parts], rows
+            )
+            if not made.single:
+                return derivatives
+            return derivatives[0] if made.kind == "jacobian" else derivatives[0][0]
+        return parts[0] if made.single else parts
+
+    sizes = example_sizes(made.inputs)
+    try:
+        tree = jax.eval_shape(example, example_of(made.inputs, sizes))
+    except Exception as error:
+        raise ValueError(f"of cannot be evaluated: {error}") from error
+    leaves, structure = jax.tree.flatten(tree)
+    try:
+        shapes = [symbolic(leaf.shape, sizes) for leaf in leaves]
+        reading = Reading(latex, made.inputs, quantities(made), shapes)
+    except Unreadable as error:
+        raise ValueError(f"formula={shown(latex)} cannot be read: {error}") from None
+
+    def formula(**inputs: PyTree) -> PyTree:
+        return jax.tree.unflatten(structure, reading(inputs))
+
+    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in made.inputs]
+    vars(formula).update(__signature__=inspect.Signature(keywords), __doc__=None, latex=latex)
+    return replace(made, formula=formula)
+
+
+def _outer(row: jax.Array, part: jax.Array) -> jax.Array:
+    return jnp.zeros((*row.shape, *part.shape))
+
+
+def quantities(made: Claim) -> dict[str, Any]:
+    """The definitions of symbols as ``latex.Reading`` takes them."""
+    from jaxnn.verify.latex import Quantity
+
+    found: dict[str, Any] = {}
+    for symbol, definition in (made.definitions or {}).items():
+        if isinstance(definition, Claim):
+            definition = definition.formula
+        if callable(definition):
+            needed = [name for name, needs in parameters(definition).items() if needs]
+            of_inputs = {*needed} <= made.inputs.keys()
+            definition = Quantity(partial(_given, made, definition)) if of_inputs else definition
+        found[symbol] = definition
+    return found
+
+
+def _given(made: Claim, function: Callable[..., Any], inputs: Mapping[str, PyTree]) -> Any:
+    """A function of the inputs as formula and ``of`` get them."""
+    return call(by_jax(function), presented(dict(made.inputs), dict(inputs)))
 
 
 def _pulled_back(made: Claim) -> Claim:
@@ -525,6 +644,12 @@ def check(made: Claim) -> None:
     ):
         if not fits:
             raise ValueError(f"{name} is {shown(getattr(made, name))}, expected {expected}")
+    for symbol, definition in (made.definitions or {}).items():
+        if not isinstance(symbol, str) or not (callable(definition) or isinstance(definition, str)):
+            raise ValueError(  # noqa: TRY004
+                f"where has {shown(definition)} for {shown(symbol)}, expected for LaTeX a "
+                "function, LaTeX, or the name of an input"
+            )
     for name, generator in made.inputs.items():
         if not leaves(generator) or not all(map(is_input, leaves(generator))):
             raise ValueError(

@@ -25,6 +25,7 @@ from jaxnn.verify.verdict import (
     Counterexample,
     DerivationVerdict,
     Sampling,
+    Statement,
     Verdict,
     Worst,
     broken,
@@ -133,6 +134,8 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
     """Labels and sentences: the statement, the worst entry, the counterexample, the diagnosis."""
     if claim.statement:
         yield "statement", claim.statement
+    if verdict.statement:
+        yield "statement and formula", agreement(verdict.statement)
     if verdict.worst:
         wrong, right = difference(verdict.worst.claimed, verdict.worst.true)
         known = f"; {proof(verdict)}" if verdict.verdict == "refuted" else ""
@@ -155,6 +158,11 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
         yield "certificate", certificate(verdict)
     if verdict.sampling:
         yield "samples", samples(verdict.sampling)
+
+
+def agreement(statement: Statement) -> str:
+    """Whether the statement says what the formula computes: ``agrees``, ``differs: ...``."""
+    return ": ".join(filter(None, statement))
 
 
 def certificate(verdict: Verdict) -> str:
@@ -206,6 +214,8 @@ def _findings(verdict: Verdict) -> str:
         left, right = map(number, verdict.worst.one_sided)
         where = entry(verdict.kind, verdict.worst)
         return f"{where}: {left} from the left, {right} from the right"
+    if verdict.verdict == "misstated" and verdict.statement:
+        return verdict.statement.detail
     if verdict.verdict in HOLDS_UP_TO_LAYOUT and verdict.counterexample:
         at = example(verdict.counterexample)
         return f"{verdict.detail}, at {at if len(at) <= MAX_INPUT else at[:MAX_INPUT] + ' ...'}"
@@ -353,6 +363,7 @@ def _template() -> "Template":
         lstrip_blocks=True,
     )
     words = (
+        agreement,
         arrays, certificate, difference, entry, number, proof, samples, sizes, step, summary
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in words}

@@ -21,6 +21,12 @@ VERDICTS = {
         "Wrong: a counterexample is shown, and what the mistake most likely is.",
     ),
     "error": Wording("error", "!", "bold magenta", "Could not be judged, for the reason noted."),
+    "misstated": Wording(
+        "misstated",
+        "≠",
+        "bold yellow",
+        "The formula is right, but the statement in LaTeX says something else.",
+    ),
     "holds": Wording(
         "holds", "✓", "green", "Not refuted in any trial, and accurate in floating point."
     ),
@@ -141,6 +147,13 @@ def rounded_up(bound: float) -> str:
     return near if exact else f"{bound + 10.0 ** (int(near[4:]) - 1):.1e}"
 
 
+class Statement(NamedTuple):
+    """Whether the statement in LaTeX says what the formula computes."""
+
+    outcome: str  # agrees, differs, unread
+    detail: str = ""  # the place and both values, or why the statement cannot be read
+
+
 class Verdict(NamedTuple):
     """The verdict on a claim, with the evidence."""
 
@@ -163,13 +176,13 @@ class Verdict(NamedTuple):
     sampling: Sampling | None = None  # of an expectation that was not enumerated
     black_box: str = ""  # of a formula that JAX does not trace: the language, what is known
     convention: str = ""  # of a derivative by a constrained parameter: "A: free entries"
+    statement: Statement | None = None  # None: the claim has no statement
 
     @property
     def rank(self) -> int:
-        """The place in tables and pages: refuted claims, then errors, other layouts, the rest."""
-        return {"refuted": 0, "error": 1, "undecided": 1, "holds_other_layout": 2}.get(
-            self.verdict, 3
-        )
+        """The place in tables and pages: refuted claims, then errors, layouts, the rest."""
+        ranks = {"refuted": 0, "error": 1, "undecided": 1, "misstated": 2, "holds_other_layout": 2}
+        return ranks.get(self.verdict, 3)
 
     @property
     def words(self) -> str:

@@ -1,5 +1,6 @@
 """From a claim to a verdict: random trials in float64, awkward inputs in balls."""
 
+import re
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -14,12 +15,13 @@ from jaxnn.extras import require
 from jaxnn.files import printable
 from jaxnn.types import PyTree, require_count, require_type
 from jaxnn.verify import comparison, diagnosis, shrinking
-from jaxnn.verify.claims import Claim, at_path, places
+from jaxnn.verify.black_box import black_box
+from jaxnn.verify.claims import Claim, at_path, places, quantities
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
-from jaxnn.verify.graph import Unsupported, located, user_line
-from jaxnn.verify.inputs import draw_sizes, filled, larger_sizes, named_leaves
+from jaxnn.verify.graph import Unsupported, jit, located, user_line
+from jaxnn.verify.inputs import draw, draw_sizes, filled, larger_sizes, named_leaves
 from jaxnn.verify.report import difference, lines, proof, samples, summary
-from jaxnn.verify.sampling import DomainError, Trials, draw_inside, run_trials
+from jaxnn.verify.sampling import DomainError, Trials, draw_inside, run_trials, satisfies
 from jaxnn.verify.tangent import Convention, Fit, conventions, unchanged
 from jaxnn.verify.verdict import (
     HOLDS,
@@ -29,6 +31,7 @@ from jaxnn.verify.verdict import (
     Counterexample,
     DerivationVerdict,
     Finding,
+    Statement,
     Verdict,
     Worst,
 )
@@ -45,6 +48,11 @@ JUDGED_SECONDS = 10.0
 
 CONVENTION_TRIALS = 32
 """Random inputs at which the conventions of derivatives by constrained parameters are compared."""
+STATEMENT_TRIALS = 16
+"""Random inputs at which statement and formula are compared."""
+
+STATEMENT_TOLERANCE = 1e-6
+"""The largest relative error, by norm, between a statement and its formula."""
 
 AFFORDABLE = 2_000_000
 """Operations in balls, a few seconds; large claims are judged at fewer awkward inputs."""
@@ -107,7 +115,7 @@ def verify(
     seed = require_count("seed", seed, 0)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         if isinstance(claim, Claim):
-            verdict = _examine(claim, count, seed)
+            verdict = _with_statement(claim, _examine(claim, count, seed), seed)
         else:
             verdict = judged(claim, partial(_examined_with_values, trials=count, seed=seed))
     return verdict._replace(seconds=time.perf_counter() - began)
@@ -168,6 +176,8 @@ def describe(verdict: Verdict | DerivationVerdict) -> str:
     if verdict.counterexample:
         listed = jax.tree.map(lambda v: np.asarray(v).tolist(), verdict.counterexample.inputs)
         parts.append(f"for instance at {listed}")
+    if verdict.statement and verdict.statement.outcome == "differs":
+        parts.append(f"statement: {verdict.statement.detail}")
     if verdict.sampling:
         parts.append(samples(verdict.sampling))
     parts.append(verdict.convention and f"convention: {verdict.convention}")
@@ -298,6 +308,125 @@ def _with_samples(verdict: Verdict, at_larger: Verdict) -> Verdict:
         return verdict
     note = f"at larger sizes, by samples, the difference left is at most {found.left:.1e}"
     return verdict._replace(detail="; ".join(filter(None, [verdict.detail, note])))
+
+
+def _with_statement(claim: Claim, verdict: Verdict, seed: int) -> Verdict:
+    """The verdict with the comparison of statement and formula; ``misstated`` where they differ."""
+    if not claim.statement.strip():
+        return verdict
+    if getattr(claim.formula, "latex", "") == claim.statement:
+        return verdict._replace(statement=Statement("agrees", "the formula is the statement"))
+    statement = check_statement(claim, seed)
+    if statement.outcome == "differs" and verdict.verdict in HOLDS_UP_TO_LAYOUT:
+        verdict = verdict._replace(verdict="misstated", certificate=None, uncertified="")
+    return verdict._replace(statement=statement)
+
+
+def check_statement(claim: Claim, seed: int = 0) -> Statement:
+    """Whether a claim's statement in LaTeX says what the formula computes.
+
+    Both are evaluated in float64 at random inputs, whose sizes are none of the statement's
+    numbers: 1/3 is not 1/n. A left side that is a formula, as in J(z + 1) = J(z), is compared with
+    the true value.
+
+    Returns:
+      ``agrees``; ``differs`` with the place and both values; or ``unread`` with the reason.
+    """
+    from jaxnn.verify.latex import Unreadable
+
+    try:
+        return _compared_statement(claim, seed)
+    except (Unreadable, ModuleNotFoundError) as error:
+        return Statement("unread", printable(str(error)))
+    except RecursionError:
+        return Statement("unread", "brackets within brackets, too deep")
+
+
+def _compared_statement(claim: Claim, seed: int) -> Statement:
+    from jaxnn.verify.latex import Reading, Unreadable, example_sizes, symbolic
+
+    plain, inputs = replace(claim, conventions=(), entries=None), dict(claim.inputs)
+    sizes = example_sizes(inputs, [int(n) for n in re.findall(r"\d{1,9}", claim.statement)])
+    points = jax.tree.leaves(draw(inputs, sizes, STATEMENT_TRIALS, np.random.default_rng(seed)))
+    allowed = satisfies(claim, points)
+    if not allowed.any():
+        raise Unreadable("no inputs satisfy where=")
+    points = [value[allowed] for value in points]
+    values, shapes = _formula_values(plain, sizes, points)
+    shapes = [symbolic(shape, sizes) for shape in shapes]
+    stacked = len(shapes) > 1 and len(claim.wrt) < 2 and len({*shapes}) == 1
+    wanted = [(len(shapes), *shapes[0])] if stacked else shapes
+    reading = Reading(claim.statement, inputs, quantities(claim), wanted)
+    if reading.by and not {*reading.by} & {*re.findall(r"\w+", " ".join(claim.wrt))}:
+        by = ", ".join(claim.wrt) or "no parameter"
+        return Statement("differs", f"the left side has {reading.by[0]}, the claim {by}")
+
+    def said(*flat: jax.Array) -> tuple[Any, ...]:
+        point, left = filled(inputs, flat), []
+        with suppress(Unreadable):
+            left = [] if claim.kind == "update" else [reading.left(point)]
+        truth = jax.tree.leaves(comparison.reference(plain)(point))[:1] if left else []
+        return reading.sides(point), left, truth, values(point) if callable(values) else []
+
+    sides, left, truth, traced = jax.tree.map(np.asarray, jit(jax.vmap(said))(*points))
+    known = traced if callable(values) else values
+    known = [np.stack(known, axis=1)] if stacked else known
+    for place, (equal, value) in enumerate(zip(sides, known, strict=True)):
+        name = f" for {claim.wrt[place]}" if 1 < len(known) == len(claim.wrt) else ""
+        for side in equal:
+            different = _first_difference(side, value, f"statement{name}", "formula")
+            if different:
+                return Statement("differs", different)
+    for side, value in zip(left, truth, strict=False):
+        different = _first_difference(side, value, "left side", "function")
+        if different:
+            return Statement("differs", different)
+    return Statement("agrees")
+
+
+def _formula_values(
+    claim: Claim, sizes: dict[str, int], points: Sequence[np.ndarray]
+) -> tuple[Any, list[tuple[int, ...]]]:
+    """The formula's values at some inputs, or a function that JAX traces; and their shapes."""
+    from jaxnn.verify.latex import Unreadable
+
+    reason: Exception | None = None
+    if not claim.black_box:
+        try:
+            one = filled(dict(claim.inputs), [value[0] for value in points])
+            leaves = jax.tree.leaves(jax.eval_shape(claim.evaluate, one))
+            return lambda point: jax.tree.leaves(claim.evaluate(point)), [v.shape for v in leaves]
+        except Exception as error:
+            reason = error
+    try:
+        box = black_box(claim, sizes, reason)
+        rows = [box.at([value[trial] for value in points]) for trial in range(len(points[0]))]
+    except Exception as error:
+        raise Unreadable(f"the formula cannot be evaluated: {located(error)}") from error
+    return [np.stack(leaf) for leaf in zip(*rows, strict=True)], box.shapes
+
+
+def _first_difference(said: np.ndarray, value: np.ndarray, who: str, other: str) -> str:
+    """The place and both values at the worst trial; "" where the arrays agree."""
+    if said.shape != value.shape:
+        shapes = [" x ".join(map(str, array.shape[1:])) or "()" for array in (said, value)]
+        return f"the {who} has the shape {shapes[0]}, the {other} {shapes[1]}"
+    errors = comparison.relative_errors(said, value)
+    finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
+    errors = np.where(finite & ~np.isfinite(errors), np.inf, errors)[finite]
+    if not len(errors):
+        from jaxnn.verify.latex import Unreadable
+
+        raise Unreadable("the formula is finite at no random input")
+    worst = int(np.argmax(errors))
+    if errors[worst] <= STATEMENT_TOLERANCE:
+        return ""
+    one, two = said[finite][worst], value[finite][worst]
+    distance = np.nan_to_num(np.abs(one - two), nan=np.inf)
+    at = np.unravel_index(int(np.argmax(distance)), one.shape)
+    first, second = difference(float(one[at]), float(two[at]))
+    entry = f" at entry {[int(place) for place in at]}" if at else ""
+    return f"the {who} gives {first}{entry}, the {other} {second}"
 
 
 def _at_sizes(

@@ -35,6 +35,7 @@ from jaxnn.verify.verdict import (
     DerivationVerdict,
     Finding,
     Sampling,
+    Statement,
     Step,
     Verdict,
     Worst,
@@ -453,6 +454,7 @@ def _decoded(fields: Mapping[str, Any]) -> Verdict:
         diagnosis=tuple(Finding(*finding) for finding in verdict.diagnosis),
         certificate=verdict.certificate and Certificate(*verdict.certificate),
         step=step and step._replace(after=tuple(step.after)),
+        statement=verdict.statement and Statement(*verdict.statement),
         sampling=verdict.sampling and Sampling(*verdict.sampling),
     )
 

@@ -103,6 +103,7 @@ def test_json_has_all_fields_and_no_numbers_that_json_lacks():
         "sampling": None,
         "black_box": "",
         "convention": "",
+        "statement": None,
     }
 
 
@@ -158,8 +159,8 @@ def test_the_page_counts_the_verdicts():
     entries = [(claimed(name), verdict(name, name)) for name in VERDICTS]
     seen = visible(to_html([*entries, (claimed("more"), verdict("more"))]))
     assert seen.startswith(
-        "Verified derivations 8 claims ✗ 1 refuted ! 1 error ✓ 2 hold ≈ 1 holds, unstable "
-        "⇄ 1 right up to a layout ? 1 not decided ∠ 1 holds except at kinks"
+        "Verified derivations 9 claims ✗ 1 refuted ! 1 error ≠ 1 misstated ✓ 2 hold "
+        "≈ 1 holds, unstable ⇄ 1 right up to a layout ? 1 not decided ∠ 1 holds except at kinks"
     )
 
 
@@ -277,8 +278,8 @@ def test_the_code_is_open_where_a_reader_looks_for_a_mistake():
     page = to_html([(claimed(name), verdict(name, name)) for name in VERDICTS])
     articles = [part.split("</article>")[0] for part in page.split("<article ")[1:]]
     opened = ['<details class="code" open="open">' in article for article in articles]
-    # Refuted, error, not decided, another layout, three that hold.
-    assert opened == [True, True, True, True, False, False, False]
+    # Refuted, error, not decided, misstated, another layout, three that hold.
+    assert opened == [True, True, True, True, True, False, False, False]
 
 
 class Scaled:

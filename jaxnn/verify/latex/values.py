@@ -1,0 +1,287 @@
+"""Values of a formula: arrays whose axes carry names, and the products and sums that they have.
+
+A value has axes of indices, such as i of x_i, and the axes of a vector or a matrix, with the
+claim's names of sizes. Names decide what a product means, never the numbers of one size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Size = str | int
+
+MOST_ENTRIES = 2**22
+"""The most entries of an array on the way: every nested sum multiplies the entries."""
+
+
+class Unreadable(ValueError):  # noqa: N818
+    """A formula without a meaning, or with two; the message is a line with the reason."""
+
+
+class Value(NamedTuple):
+    """An array with named axes: first the indices, then the axes of a vector or matrix.
+
+    Numbers and sizes are exact fractions until a product or sum with an array: x / 3 has to stay a
+    division.
+    """
+
+    data: Any  # jax.Array [*indices, *shape], or Fraction
+    indices: tuple[str, ...] = ()
+    shape: tuple[Size, ...] = ()
+    row: bool = False  # a transposed vector
+    pending: str = ""  # "ones", "identity": as large as the context demands, times the data
+
+    @property
+    def rank(self) -> int:
+        """Axes of the scalar (0), vector (1) or matrix (2)."""
+        return {"ones": 1, "identity": 2}.get(self.pending, len(self.shape))
+
+    @property
+    def square(self) -> bool:
+        """Whether a matrix has equal sizes, so that powers and functions have two meanings."""
+        return bool(self.pending == "identity") or (
+            len(self.shape) == 2 and self.shape[0] == self.shape[1]
+        )
+
+    def __str__(self) -> str:
+        if self.rank == 0:
+            return "a number"
+        names = "?" if self.pending else " x ".join(map(str, self.shape))
+        kind = {1: "row" if self.row else "vector", 2: "matrix"}.get(self.rank, "array")
+        return f"a {kind} [{names}]" if kind != "array" else f"an array [{names}]"
+
+
+def array(value: Value) -> jax.Array:
+    """The value's array; a fraction as a division of whole numbers."""
+    if not isinstance(value.data, Fraction):
+        return value.data
+    number = value.data
+    return jnp.asarray(number.numerator / number.denominator, float)
+
+
+def settled(value: Value, sizes: Mapping[Size, int], *shape: Size) -> Value:
+    """Ones or the identity of a known size; any other value as it is."""
+    if not value.pending:
+        return value
+    if value.pending == "identity":
+        unit = Value(jnp.eye(sizes.get(shape[-1], shape[-1])), (), (shape[-1], shape[-1]))
+    else:
+        unit = Value(jnp.ones(sizes.get(shape[-1], shape[-1])), (), (shape[-1],), value.row)
+    return scaled(unit, value._replace(pending="", row=False))
+
+
+def scaled(value: Value, scalar: Value) -> Value:
+    """The product with a scalar."""
+    if isinstance(value.data, Fraction) and isinstance(scalar.data, Fraction):
+        return value._replace(data=value.data * scalar.data)
+    if isinstance(scalar.data, Fraction):
+        top, bottom = scalar.data.numerator, scalar.data.denominator
+        data = value.data if abs(top) == 1 else value.data * float(abs(top))
+        data = data if bottom == 1 else data / float(bottom)
+        return value._replace(data=-data if top < 0 else data)
+    if isinstance(value.data, Fraction):
+        return scaled(scalar, value._replace(pending="", row=False))._replace(
+            pending=value.pending, row=value.row
+        )
+    letters = _letters(value.indices + scalar.indices)
+    return _einsum(letters, value, scalar, value.shape, value.row)._replace(pending=value.pending)
+
+
+def _letters(names: Sequence[str]) -> dict[str, str]:
+    return {name: chr(ord("a") + place) for place, name in enumerate(dict.fromkeys(names))}
+
+
+def _einsum(
+    letters: Mapping[str, str], a: Value, b: Value, shape: tuple[Size, ...], row: bool = False,
+    tensor: tuple[str, str, str] | None = None,
+) -> Value:  # fmt: skip
+    """The product of two arrays, indices in common kept; ``tensor`` names the remaining axes."""
+    indices = tuple(dict.fromkeys(a.indices + b.indices))
+    first, second, out = tensor or ("UVWXYZ"[: len(a.shape)], "", "UVWXYZ"[: len(a.shape)])
+    names = ["".join(letters[index] for index in some) for some in (a.indices, b.indices, indices)]
+    subscripts = f"{names[0]}{first},{names[1]}{second}->{names[2]}{out}"
+    data = [jnp.asarray(value.data) for value in (a, b)]
+    entries = dict(zip(subscripts.split(",")[0], data[0].shape, strict=False))
+    entries |= dict(zip(subscripts.split(",")[1].split("-")[0], data[1].shape, strict=False))
+    _refuse_large([entries[letter] for letter in names[2] + out])
+    return Value(jnp.einsum(subscripts, *data), indices, shape, row)
+
+
+def _refuse_large(shape: Sequence[int]) -> None:
+    count = 1
+    for size in shape:
+        count *= size
+    if count > MOST_ENTRIES:
+        raise Unreadable(f"an array of {count:,} entries on the way, expected fewer nested sums")
+
+
+def aligned(function: Callable[..., Any], *values: Value) -> Value:
+    """A function of every entry of arrays of one shape, or of scalars among them."""
+    indices = tuple(dict.fromkeys(index for value in values for index in value.indices))
+    rank = max(len(value.shape) for value in values)
+    sizes = {
+        index: size
+        for value in values
+        for index, size in zip(value.indices, jnp.shape(value.data), strict=False)
+    }
+    arrays = []
+    for value in values:
+        data = array(value)
+        order = [value.indices.index(index) for index in indices if index in value.indices]
+        data = jnp.transpose(data, [*order, *range(len(order), data.ndim)])
+        missing = [place for place, index in enumerate(indices) if index not in value.indices]
+        extra = [len(indices) + axis for axis in range(rank - len(value.shape))]
+        data = jnp.expand_dims(data, missing)
+        arrays.append(jnp.expand_dims(data, extra))
+    largest = max(values, key=lambda value: len(value.shape))
+    full = [jnp.shape(data) for data in arrays]
+    _refuse_large([max(axis) for axis in zip(*full, strict=True)])
+    result = function(*arrays)
+    shape = (*(sizes[index] for index in indices), *result.shape[len(indices) :])
+    return Value(jnp.broadcast_to(result, shape), indices, largest.shape, largest.row)
+
+
+def plus(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
+    """The sum; a scalar is added to every entry, a vector to the rows or columns it fits."""
+    if a.pending and a.pending == b.pending and a.row == b.row:
+        data = plus(a._replace(pending=""), b._replace(pending=""), sizes)
+        return data._replace(pending=a.pending, row=a.row)
+    if a.rank < b.rank:
+        a, b = b, a
+    a = settled(a, sizes, *b.shape) if b.shape else a
+    b = settled(b, sizes, *a.shape) if a.shape else b
+    if a.pending or b.pending:
+        raise Unreadable(f"a sum of {a} and {b}: the size is not known")
+    if isinstance(a.data, Fraction) and isinstance(b.data, Fraction):
+        return Value(a.data + b.data)
+    if b.rank == 0 and b.data == 0 if isinstance(b.data, Fraction) else False:
+        return a
+    if a.square and b.rank == 0:
+        raise Unreadable(
+            f"a sum of {a} and a number has two readings: the number in every entry, or times the "
+            "identity I"
+        )
+    if a.rank == 2 and b.rank == 1:
+        return aligned(jnp.add, a, _along(a, b))
+    if b.rank and (a.shape != b.shape or (a.rank == 1 and a.row != b.row)):
+        raise Unreadable(f"a sum of {a} and {b}, expected equal shapes")
+    return aligned(jnp.add, a, b)
+
+
+def _along(matrix: Value, vector: Value) -> Value:
+    """A vector as rows or columns of one entry, to be added to every column or row."""
+    axes = [axis for axis in (0, 1) if matrix.shape[axis] == vector.shape[0]]
+    axes = [axis for axis in axes if axis == 1 or not vector.row]
+    if len(axes) != 1:
+        what = "two readings: to every row, or to every column" if axes else "no meaning"
+        raise Unreadable(f"a sum of {matrix} and {vector} has {what}")
+    data = jnp.expand_dims(vector.data, jnp.ndim(vector.data) - axes[0])
+    return Value(data, vector.indices, matrix.shape)
+
+
+def times(a: Value, b: Value, sizes: Mapping[Size, int], dot: bool = False) -> Value:
+    """The product of linear algebra; ``dot``: written with a dot, two vectors' inner product."""
+    if a.rank == 0 or b.rank == 0:
+        return scaled(b, a) if a.rank == 0 else scaled(a, b)
+    if "identity" in (a.pending, b.pending):
+        value, unit = (b, a) if a.pending == "identity" else (a, b)
+        return scaled(value, unit._replace(pending=""))
+    a = settled(a, sizes, *b.shape[:1]) if b.shape and (a.row or b.rank == 2) else a
+    b = settled(b, sizes, *a.shape[-1:]) if a.shape and (a.row or a.rank == 2) else b
+    if a.pending or b.pending:
+        raise Unreadable(f"a product of {a} and {b}: the size is not known; write 1_n")
+    product = _PRODUCTS.get((a.rank, a.row, b.rank, b.row))
+    if a.rank == b.rank == 1 and a.row == b.row:
+        if not dot or a.row or a.shape != b.shape:
+            raise Unreadable(_two_vectors(a, b))
+        product = "V,V->"
+    if (a.rank, a.row, b.rank) == (1, False, 2) and a.shape[0] != b.shape[0] == 1:
+        product = "U,VW->UW"  # a column times a matrix with a single row
+    if (a.rank, b.rank, b.row) == (2, 1, True) and a.shape[1] == 1:
+        product = "UV,W->UW"
+    if product is None:
+        raise Unreadable(f"a product of {a} and {b}, expected matrices and vectors that fit")
+    first, second, out = product.replace("->", ",").split(",")
+    if "V" in first and "V" in second and a.shape[-1] != b.shape[0]:
+        raise Unreadable(f"a product of {a} and {b}: the sizes {a.shape[-1]} and {b.shape[0]}")
+    named = dict(zip(first, a.shape, strict=True)) | dict(zip(second, b.shape, strict=True))
+    shape = tuple(named[letter] for letter in out)
+    letters = _letters(a.indices + b.indices)
+    return _einsum(letters, a, b, shape, a.row and b.rank == 2, (first, second, out))
+
+
+_PRODUCTS = {
+    (2, False, 2, False): "UV,VW->UW",
+    (2, False, 1, False): "UV,V->U",
+    (1, False, 2, False): "V,VW->W",  # a row of data, as in x W + b
+    (1, True, 2, False): "V,VW->W",
+    (1, True, 1, False): "V,V->",
+    (1, False, 1, True): "U,W->UW",
+}
+"""Products by the ranks of both factors, and whether each is a transposed vector."""
+
+
+def _two_vectors(a: Value, b: Value) -> str:
+    if a.shape == b.shape:
+        return (
+            f"a product of {a} and {b} has two readings: the inner product a^\\top b, or entry by "
+            "entry, a \\odot b"
+        )
+    return f"a product of {a} and {b}, expected the outer product a b^\\top"
+
+
+def entrywise(function: Callable[..., Any], a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
+    """A function of the entries of two arrays of equal shapes."""
+    a, b = settled(a, sizes, *b.shape), settled(b, sizes, *a.shape)
+    if a.shape != b.shape or a.row != b.row or a.pending or b.pending:
+        raise Unreadable(f"{a} and {b} entry by entry, expected equal shapes")
+    return aligned(function, a, b)
+
+
+def divided(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
+    """The quotient by a number, or entry by entry."""
+    if b.rank == 0 and isinstance(b.data, Fraction):
+        if b.data == 0:
+            raise Unreadable("a division by zero")
+        return scaled(a, Value(1 / b.data))
+    if b.rank == 0 and a.pending:
+        return divided(a._replace(pending="", row=False), b, sizes)._replace(
+            pending=a.pending, row=a.row
+        )
+    if b.rank and a.rank and (a.square or b.square):
+        raise Unreadable(f"a fraction of {a} and {b}, expected an inverse, as in A B^{{-1}}")
+    if b.rank and a.rank and (a.shape != b.shape or a.row != b.row):
+        raise Unreadable(f"a fraction of {a} and {b}, expected equal shapes")
+    if b.square:
+        raise Unreadable(f"a fraction with {b} below, expected an inverse, as in A^{{-1}}")
+    return aligned(jnp.divide, a, b)
+
+
+def transposed(value: Value) -> Value:
+    """The transpose; a number is its own."""
+    if value.rank == 1:
+        return value._replace(row=not value.row)
+    if value.rank > 2:
+        raise Unreadable(f"the transpose of {value}, expected a vector or a matrix")
+    if value.pending or value.rank == 0:
+        return value
+    return value._replace(data=jnp.swapaxes(value.data, -1, -2), shape=value.shape[::-1])
+
+
+def inverted(value: Value) -> Value:
+    """The inverse of a square matrix, one over a number."""
+    if value.rank == 0:
+        return divided(Value(Fraction(1)), value, {})
+    if not value.square or value.pending:
+        raise Unreadable(f"the inverse of {value}, expected a square matrix or a number")
+    return value._replace(data=jnp.linalg.inv(value.data))
+
+
+def summed(value: Value, index: str) -> Value:
+    """The sum over an index that the value has."""
+    axis = value.indices.index(index)
+    left = tuple(other for other in value.indices if other != index)
+    return value._replace(data=jnp.sum(value.data, axis), indices=left)
