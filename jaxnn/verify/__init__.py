@@ -49,11 +49,13 @@ if TYPE_CHECKING:
         permutation,
         sampled,
     )
+    from jaxnn.verify.pairs import claim_pair
 
 _LAZILY = {
     "Derivation": "derivations",
     "bernoulli": "expectations",
     "categorical": "expectations",
+    "claim_pair": "pairs",
     "derivation": "derivations",
     "discrete": "expectations",
     "expectation": "expectations",
@@ -79,6 +81,7 @@ __all__ = [
     "binary",
     "categorical",
     "claim",
+    "claim_pair",
     "complex_",
     "derivation",
     "discrete",

@@ -84,6 +84,8 @@ class Claim:
     black_box: bool = False
     conventions: tuple[Convention | None, ...] = ()  # per array of wrt; (): entries independent
     definitions: Mapping[str, Any] | None = None  # of the statement's symbols, for latex.Reading
+    forward: "Claim | None" = None  # of a pair with a reference: the values of the forward pass
+    own: "Claim | None" = None  # of the same pair: the derivative of the pair's own forward pass
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""

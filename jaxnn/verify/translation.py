@@ -36,12 +36,22 @@ _WAYS = {
 
 
 def as_jax(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function with ``jax.numpy`` in the place of NumPy, and ``jax.scipy`` of SciPy.
+    """A function, or a class, with ``jax.numpy`` in the place of NumPy, ``jax.scipy`` of SciPy.
 
     Functions of the user that the function calls are translated too. ``a[i] = v`` becomes
     ``a = a.at[i].set(v)`` where the source code is known.
     """
     return _Translator().translated(function)
+
+
+def with_translation(function: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of jaxnn's own, which calls functions of the user, with a translation."""
+    if isinstance(function, FunctionType):
+        vars(function)[_TRANSLATION] = other
+    return function
+
+
+_TRANSLATION = "__in_jax__"
 
 
 def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,13 +92,16 @@ class _Translator:
 
     def _translation(self, value: Any) -> Any:
         name = getattr(value, "__name__", "")
+        if isinstance(value, FunctionType) and _TRANSLATION in vars(value):
+            return vars(value)[_TRANSLATION]
+        if isinstance(value, type):
+            return self._class(value)
         if isinstance(value, ModuleType):
-            package, dot, rest = name.partition(".")
-            return _module(_MODULES.get(package, "") + dot + rest) or value
+            return _NumPy() if value is np else _module(name) or value
         if isinstance(value, partial):
             return partial(self.translated(value.func), *value.args, **value.keywords)
         package = str(getattr(value, "__module__", "")).partition(".")[0]
-        if isinstance(value, np.ufunc) or (package in _MODULES and not isinstance(value, type)):
+        if isinstance(value, np.ufunc) or package in _MODULES:
             namesakes = (getattr(place, name, None) for place in _NAMESAKES)
             return next((other for other in namesakes if other is not None), value)
         if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
@@ -97,6 +110,20 @@ class _Translator:
         if isinstance(value, FunctionType) and _is_of_the_user(value.__code__.co_filename):
             return self._function(value)
         return value
+
+    def _class(self, made: type) -> type:
+        """A class with translated methods, below the class."""
+        members: dict[str, Any] = {}
+        for base in reversed(made.__mro__):
+            for name, member in vars(base).items():
+                wrapper = type(member) if isinstance(member, staticmethod | classmethod) else None
+                function = member.__func__ if wrapper else member
+                if isinstance(function, FunctionType):
+                    other = self.translated(function)
+                    changed = other is not function
+                    members[name] = (wrapper(other) if wrapper else other) if changed else member
+        same = all(inspect.getattr_static(made, n) is member for n, member in members.items())
+        return made if same else type(made)(made.__name__, (made,), members)
 
     def _function(self, function: FunctionType) -> FunctionType:
         names = _names(function.__code__)
@@ -112,7 +139,9 @@ class _Translator:
         if same and not _writes(function.__code__):
             return function
         namespace = function.__globals__ | new_globals | _HELPERS
-        code = _rewritten(function, namespace | new_cells)
+        code = None
+        if "__class__" not in free:  # of super()
+            code = _rewritten(function, namespace | new_cells)
         if code is None:
             closure = tuple(
                 CellType(new_cells[name]) if name in new_cells else free[name] for name in free
@@ -127,10 +156,20 @@ def _is_of_the_user(file: str) -> bool:
     return "site-packages" not in file and not is_library(file)
 
 
+class _NumPy:
+    """``jax.numpy``, with NumPy's own attributes where JAX has none, such as ``random``."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(jnp, name, None)
+        return getattr(np, name) if found is None else found
+
+
 def _module(name: str) -> ModuleType | None:
+    """JAX's module for a module of NumPy or SciPy."""
+    package, dot, rest = name.partition(".")
     try:
-        return importlib.import_module(name) if name.startswith("jax") else None
-    except ImportError:
+        return importlib.import_module(_MODULES[package] + dot + rest)
+    except (ImportError, KeyError):
         return None
 
 
@@ -263,6 +302,10 @@ def _put(array: Any, index: Any, value: Any, way: str) -> Any:
     if isinstance(array, np.ndarray):
         array = jnp.asarray(array)
     if isinstance(array, jax.Array):
+        if str(getattr(index, "dtype", "")) == "bool":  # which JAX takes only where known
+            mask = jnp.reshape(index, index.shape + (1,) * (array.ndim - index.ndim))
+            new = value if way == "set" else getattr(jnp, way)(array, value)
+            return jnp.where(mask, new, array)
         return getattr(array.at[_plain(index)], way)(value)
     array[index] = value if way == "set" else getattr(jnp, way)(array[index], value)
     return array

@@ -66,7 +66,8 @@ CODES = (
     "l2_on_bias", "transpose", "vec_order", "diagonal_only", "symmetric_part", "exchanged",
     "softmax_jacobian_skipped", "activation_derivative_missing", "activation_derivative_twice",
     "activation_derivative_wrong_argument", "missing_term", "missing_bias", "wrong_value",
-    "wrong_constant", "wrong_axis", "normaliser_constant", "statistic_constant", "shape", "unknown",
+    "wrong_constant", "wrong_axis", "normaliser_constant", "statistic_constant", "forward_wrong",
+    "shape", "unknown",
 )  # fmt: skip
 """Mistakes that a diagnosis can name."""
 

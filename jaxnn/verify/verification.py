@@ -211,6 +211,10 @@ def _examine(
     A formula may be right at one size only: 2 x / 3 for the mean of three squares. A tenth of the
     trials has sizes two to four times as large.
     """
+    if claim.forward is not None:
+        values = _examine(claim.forward, diagnosed, trials=trials, seed=seed)
+        if not values.holds:
+            return _of_forward(claim, values, trials, seed)
     sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
     kept = [] if kept is None else kept
     views = _views(claim, sizes, seed)
@@ -297,6 +301,23 @@ def _fitting(
     points = [flat[place] for path in claim.wrt for place in places(dict(claim.inputs), path)]
     fit = Fit(claim.kind, points, values.formula, values.reference, layouts, claim.tolerance)
     return [fit.of(number, some) for number, some in enumerate(known)]
+
+
+def _of_forward(claim: Claim, values: Verdict, trials: int, seed: int) -> Verdict:
+    """The verdict on a pair whose forward pass is not the reference."""
+    if values.verdict == "error":
+        detail = f"the forward pass: {values.detail}"
+        return _verdict(claim, "error", detail=detail, black_box=values.black_box)
+    own = _examine(claim.own, False, trials=trials, seed=seed) if claim.own else None
+    told = {True: "right", False: "wrong too"}[own.holds] if own and own.trials else "not judged"
+    detail = (
+        f"the forward pass is not `of`; for the forward pass as it is, the gradients are {told}"
+    )
+    named = "; ".join(f"{f.code}: {f.detail}" for f in values.diagnosis if f.code != "unknown")
+    found = Finding("forward_wrong", "the forward pass", "; ".join(filter(None, [detail, named])))
+    return values._replace(
+        name=claim.name, source=claim.source, kind=claim.kind, verdict="refuted", diagnosis=(found,)
+    )
 
 
 def _with_samples(verdict: Verdict, at_larger: Verdict) -> Verdict:
