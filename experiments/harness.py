@@ -150,11 +150,11 @@ class Run:
         for output in printing:
             output()
         for draw in drawing:
-            from jaxnn.figures import write_png
+            from jaxnn.figures import write_figure
 
             for name, figure in draw().items():
                 self.files[name] = None
-                write_png(self.out / name, figure)
+                write_figure(self.out / name, figure)
         if drawing:
             self._write_results(results, seconds)  # names the figures, too
 

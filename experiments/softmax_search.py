@@ -287,9 +287,7 @@ def present(config: SearchConfig, run: harness.Run, result: Result, scores: Fina
 
 def draw(result: Result) -> "dict[str, Figure]":
     """All figures of the search."""
-    from jaxnn.search.figures import figures
-
-    return figures(result)
+    return {f"{name}.png": figure for name, figure in result.figures().items()}
 
 
 def times(count: int) -> str:

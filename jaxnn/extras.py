@@ -16,7 +16,7 @@ def require(extra: str, *packages: str) -> None:
     Raises:
       ModuleNotFoundError: a package is missing; the message has the pip command.
     """
-    missing = [package for package in packages if not _is_installed(package)]
+    missing = [package for package in packages if not is_installed(package)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise ModuleNotFoundError(
@@ -26,7 +26,7 @@ def require(extra: str, *packages: str) -> None:
         )
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
     """Whether the import would find the package; a blocked import (None in sys.modules) counts."""
     try:
         return find_spec(package) is not None

@@ -2,18 +2,19 @@
 
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure  # without pyplot: half the import time, and no display
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
-from jaxnn.files import atomic_write
-from jaxnn.reporting import printable
+from jaxnn.files import atomic_write, printable
 
 # Okabe and Ito's colours for colour-blind readers, without the pale yellow; the line styles
 # distinguish settings in black and white.
@@ -97,10 +98,17 @@ def framed(
     return figure, panels
 
 
+class Shown(Figure):
+    """A figure that a notebook shows without a magic."""
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self)
+
+
 def _sheet(size: tuple[float, float]) -> Figure:
     """An empty figure with a margin, so that no label touches an edge."""
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    return Figure(figsize=size, dpi=150, layout=layout)
+    return Shown(figsize=size, dpi=150, layout=layout)
 
 
 def log_scale(axis: XAxis | YAxis, values: ArrayLike) -> None:
@@ -133,8 +141,32 @@ def image_figure(pixels: ArrayLike, *, title: str, value_label: str) -> Figure:
     return figure
 
 
-def write_png(path: Path, figure: Figure) -> None:
-    """Writes the figure at the figure's resolution; a box replaces a letter the font lacks."""
-    with warnings.catch_warnings(), atomic_write(path, "wb") as file:
+FORMATS = ("png", "svg", "pdf")
+"""The formats of figures in files."""
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes the figure in the format of the name's end, one of ``FORMATS``."""
+    with atomic_write(path, "wb") as file:
+        _save(figure, file, path.suffix[1:])
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure for a notebook, which keeps every output: a quarter of the bytes of a file."""
+    from PIL import Image  # which Matplotlib brings
+
+    drawn, small = BytesIO(), BytesIO()
+    _save(figure, drawn, "png", dpi=figure.dpi / 1.5)
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    few.save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def _save(figure: Figure, file: IO[bytes], format: str, **options: Any) -> None:
+    """Equal figures are equal bytes; a box replaces a letter the font lacks."""
+    dates = {"svg": "Date", "pdf": "CreationDate"}
+    about = {dates[format]: None} if format in dates else {}
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "jaxnn"}):
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(file, format="png")
+        figure.savefig(file, format=format, metadata=about, **options)

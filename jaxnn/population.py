@@ -22,9 +22,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
+from jaxnn.files import short
 from jaxnn.mlp import by_name
 from jaxnn.spec import Spec, require_count
-from jaxnn.train import NEVER, Layout, Metrics, checked, run
+from jaxnn.train import NEVER, Layout, Metrics, checked, listed_scores, run
 from jaxnn.types import Array, Data, Key, MeasureName, Model, PyTree, as_key, require_type
 
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
@@ -47,6 +48,42 @@ class Population(NamedTuple):
     metrics: dict[str, Metrics]  # by the name of the data set; fields [S, K, E]
     compile_seconds: float
     train_seconds: float
+
+    def __repr__(self) -> str:
+        last = [
+            f"{name} {each} {v[..., -1].mean(axis=0).min():.4g} at best"
+            for name, each, v in listed_scores(self.metrics)
+            if v.size
+        ]
+        return short(f"Population({self._counts}; {', '.join(last)})", 1000)
+
+    @property
+    def _counts(self) -> str:
+        diverged = int((self.diverged_at != NEVER).any(axis=0).sum())
+        seeds, configurations = self.diverged_at.shape
+        return f"{seeds} seeds x {configurations} configurations, {diverged} diverged"
+
+    def _repr_html_(self) -> str:
+        from jaxnn import display
+
+        found = [each for each in listed_scores(self.metrics) if each[2].size]
+        columns = {f"{name} {each}": v[..., -1].mean(axis=0) for name, each, v in found}
+        columns["diverged seeds"] = (self.diverged_at != NEVER).sum(axis=0)
+        order = np.argsort([*columns.values()][max(len(found) - 1, 0)], kind="stable")
+        rows = [
+            {"configuration": int(k)} | {name: v[k].item() for name, v in columns.items()}
+            for k in order
+        ]
+        best = [
+            (f"configuration {k}", f"{name} {each}", v[:, k])
+            for k in order[:5]
+            for name, each, v in found[-1:]
+        ]
+        return display.html(
+            display.heading("Population", about=self._counts),
+            display.curves(self.iteration, best),
+            display.records(rows),
+        )
 
 
 def train_population(

@@ -1,4 +1,4 @@
-"""Progress of long work: bars with the time left on a terminal, a few plain lines elsewhere."""
+"""Progress of long work: bars with the time left on a terminal and in notebooks, else lines."""
 
 import io
 import sys
@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from jaxnn import display
 from jaxnn.extras import require
 from jaxnn.reporting import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+SECONDS = 0.2
+"""Seconds between two changes of a bar in a notebook."""
 
 Report = Callable[[int, int], None]
 """(done, total) -> None."""
@@ -40,9 +44,9 @@ class _Work:
 class Progress:
     """Shows how far labelled pieces of work are; nothing appears before the first report.
 
-    On a terminal every piece of work has a bar. Elsewhere a line is printed whenever another tenth
-    of the work is done, at most one line a second; with a ``summary`` a last line says the duration
-    of the work, short work included. The unit "MB" shows bytes as megabytes.
+    On a terminal and in a notebook every piece of work has a bar. Elsewhere a line is printed
+    whenever another tenth of the work is done, at most one line a second; with a ``summary`` a last
+    line says the duration of the work, short work included. The unit "MB" shows bytes as megabytes.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Progress:
         self._unit, self._summary, self._clock = unit, summary, clock
         self._began = clock()
         self._works: dict[str, _Work] = {}
-        self._bars = _bars(self._stream, unit) if self._stream.isatty() else None
+        self._in_notebook = stream is None and display.live() is not None
+        terminal = not self._in_notebook and self._stream.isatty()
+        self._bars = _bars(self._stream, unit) if terminal else None
 
     def __enter__(self) -> Self:
         return self
@@ -65,10 +71,11 @@ class Progress:
     def __exit__(self, error: object, *_: object) -> None:
         if self._bars and self._works:
             self._bars.stop()
-        elif self._summary and error is None:
+        elif (self._summary or self._in_notebook) and error is None:
             taken = duration(self._clock() - self._began)
             for label, work in self._works.items():
-                self._print(label, f"{work.done:.0f} {self._unit} in {taken}", work.note)
+                line = f"{label}: {self._amount(work.done)} in {taken}"
+                self._show(line, work.note, bar=work.bar, done=1, total=1)
 
     def report(
         self, label: str, done: float, total: float | None, note: str = "", skipped: float = 0
@@ -87,21 +94,37 @@ class Progress:
             left = (now - work.began) * max(total - done, 0) / (done - skipped)
             tenths = int(10 * done / total)
         words = [f"about {duration(left)} left" if left else "", printable(note)]
+        line = f"{label}: {self._amount(done, total or 0)}"
         if self._bars:
             self._bars.start()
             if work.bar is None:
                 work.bar = self._bars.add_task(label, total=None, words="")
             text = ", ".join(filter(None, words))
             self._bars.update(work.bar, completed=round(done), total=total, words=text)
+        elif self._in_notebook and (work.bar is None or now - work.printed >= SECONDS):
+            work.bar, work.printed = work.bar or display.live(), now
+            self._show(line, *words, bar=work.bar, done=done, total=total)
         elif tenths > work.tenths and now - work.printed >= 1 and (left or not self._summary):
             work.tenths, work.printed = tenths, now
-            scale, digits = (1e6, 1) if self._unit == "MB" else (1, 0)
-            amounts = [f"{amount / scale:.{digits}f}" for amount in (done, total or 0)]
-            self._print(label, f"{' of '.join(amounts)} {self._unit}".rstrip(), *words)
+            self._show(line, *words, bar=None)
 
-    def _print(self, label: str, *parts: str) -> None:
-        line = printable(f"{label}: {', '.join(filter(None, parts))}")
-        print(line, file=self._stream, flush=True)
+    def say(self, line: str) -> None:
+        """Shows a line."""
+        self._show(line, bar=display.live() if self._in_notebook else None)
+
+    def _amount(self, *amounts: float) -> str:
+        """Amounts of work with the unit: ``20 of 100 trials``."""
+        scale, digits = (1e6, 1) if self._unit == "MB" else (1, 0)
+        parts = [f"{amount / scale:.{digits}f}" for amount in amounts]
+        return f"{' of '.join(parts)} {self._unit}".rstrip()
+
+    def _show(self, *parts: str, bar: Any, done: float = 0, total: float | None = None) -> None:
+        """A line on the stream, or in a notebook the line with the bar."""
+        line = printable(", ".join(filter(None, parts)))
+        if bar is None:
+            print(line, file=self._stream, flush=True)
+        else:
+            bar.show(line, done, total)
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ import sys
 from _thread import interrupt_main
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from functools import partial
+from functools import partial, singledispatch
 from importlib.metadata import version
 from pathlib import Path
 from threading import Timer, main_thread
@@ -30,6 +30,14 @@ from jaxnn.types import require_type
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+@singledispatch
+def registered_html(value: Any) -> str | None:
+    """The HTML of a value for a notebook, by the function registered for the value's type.
+
+    For the ``_repr_html_`` of a class whose module must not import the module of the function.
+    """
 
 
 def plain(

@@ -70,7 +70,7 @@ _SCHEMA = {
 _ACTIVATION = Check(f"one of {sorted(ACTIVATIONS)}", lambda v: v in [*ACTIVATIONS])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SavedModel:
     """Models of one architecture, ready to predict; from ``load_model``.
 
@@ -100,6 +100,11 @@ class SavedModel:
     names: tuple[str, ...] = ()
     shape: tuple[int, ...] | None = None
     regression: bool = False
+
+    def __repr__(self) -> str:
+        kind = "regression" if self.regression else f"loss {shown(self.loss)}"
+        names = f", {len(self.names)} names" if self.names else ""
+        return f"SavedModel({shown(self.model)}, {self.replicates} replicates, {kind}{names})"
 
     @property
     def replicates(self) -> int:

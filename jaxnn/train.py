@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
-from jaxnn.files import require_shapes, shapes
+from jaxnn.files import require_shapes, shapes, short
 from jaxnn.losses import (
     CLASSES,
     REGRESSIONS,
@@ -138,6 +139,48 @@ class History(NamedTuple):
 
     iteration: Array  # [E] int32
     metrics: dict[str, Metrics | ExtendedMetrics]  # by the name of the data set; fields [E]
+
+    def __repr__(self) -> str:
+        found = listed_scores(self.metrics)
+        if not self._is_of_one_run:
+            shapes = [f"{name} {each} {[*jnp.shape(v)]}" for name, each, v in found]
+            return short(f"History({', '.join(shapes)})", 1000)
+        last = [f"{name} {each} {v[-1]:.4g}" for name, each, v in found if len(v)]
+        count = len(self.iteration)
+        return short(f"History({count} evaluations; at the last {', '.join(last)})", 1000)
+
+    @property
+    def _is_of_one_run(self) -> bool:
+        """Whether all fields are numbers [E]: no trace, and no vmap over runs."""
+        return not any(
+            isinstance(v, Tracer) or jnp.ndim(v) != 1 for v in jax.tree.leaves(tuple(self))
+        )
+
+    def _repr_html_(self) -> str | None:
+        from jaxnn import display
+
+        if not self._is_of_one_run:
+            return None
+        found, iteration = listed_scores(self.metrics), np.asarray(self.iteration)
+        columns = {"iteration": iteration} | {f"{name} {each}": v for name, each, v in found}
+        names = [*columns]
+        rows = zip(*(v.tolist() for v in columns.values()), strict=True)
+        return display.html(
+            display.heading("History", about=f"{len(iteration)} evaluations"),
+            display.curves(iteration, found),
+            display.records([dict(zip(names, row, strict=True)) for row in rows]),
+        )
+
+
+def listed_scores(
+    metrics: Mapping[str, Metrics | ExtendedMetrics],
+) -> list[tuple[str, str, Any]]:
+    """All scores as (name of the data set, name of the score, array), as far as known in NumPy."""
+    return [
+        (name, each, values if isinstance(values, Tracer) else np.asarray(values))
+        for name, found in metrics.items()
+        for each, values in found.by_name().items()
+    ]
 
 
 def objective(

@@ -129,6 +129,11 @@ class Data(NamedTuple):
     weights: Any = None  # of the examples [N], by class {class: weight}, or "balanced"
     names: Names = Names()  # of the classes
 
+    def __repr__(self) -> str:
+        given = [("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)]
+        parts = [f"{name} {_sized(value)}" for name, value in given if value is not None]
+        return f"Data({', '.join(parts)}{f', {len(self.names)} names' if self.names else ''})"
+
     def rows(self, index: Any) -> "Data":
         """Some of the examples, by a slice or by indices [n], in NumPy arrays."""
         columns = {
@@ -239,6 +244,13 @@ def shown(value: Any) -> str:
         return "Data(...)"
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _sized(values: Any) -> str:
+    """The type and the shape of an array, such as ``uint8 [60000, 784]``; else a short text."""
+    if not hasattr(values, "shape"):
+        return f"a list of {len(values)}" if isinstance(values, list | tuple) else shown(values)
+    return f"{getattr(values, 'dtype', type(values).__name__)} {[*values.shape]}"
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from jaxnn.figures import (
     curves_figure,
     image_figure,
     literal,
-    write_png,
+    write_figure,
 )
 
 ITERATIONS = [1, 10, 100]
@@ -97,7 +97,7 @@ def test_texts_are_literal(evil, tmp_path):
     axes.set_title(literal(evil))
     image = image_figure([[1.0]], title=evil, value_label=evil)
     for number, each in enumerate((figure, image)):
-        write_png(tmp_path / f"{number}.png", each)
+        write_figure(tmp_path / f"{number}.png", each)
     legend = axes.get_legend()
     assert legend is not None
     shown = [axes.title, axes.xaxis.label, *legend.get_texts()]
@@ -118,15 +118,15 @@ def test_zero_is_white_in_an_image_and_signs_are_symmetric():
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
 def test_a_diverged_seed_can_be_drawn(wrong, tmp_path):
     figure, _ = draw([Curve("a", ITERATIONS, [[3.0, 2.0, 1.0], [5.0, 1e8, wrong]])])
-    write_png(tmp_path / "figure.png", figure)
+    write_figure(tmp_path / "figure.png", figure)
     image = image_figure([[wrong, 1.0]], title="theta", value_label="coefficient")
-    write_png(tmp_path / "image.png", image)
+    write_figure(tmp_path / "image.png", image)
     assert all(path.stat().st_size for path in tmp_path.iterdir())
 
 
 def test_a_written_png_has_its_size_in_pixels(tmp_path):
     figure, _ = draw([Curve("a", ITERATIONS, VALUES)])
-    write_png(tmp_path / "figure.png", figure)
+    write_figure(tmp_path / "figure.png", figure)
     content = (tmp_path / "figure.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert int.from_bytes(content[16:20], "big") == 8 * 150

@@ -19,7 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
+from jaxnn.display import Figures
 from jaxnn.figures import COLOURS, Curve, curves_figure, framed, literal, log_scale
+from jaxnn.mlp import by_name
 from jaxnn.search.space import Config, Domain, Space, cell
 
 if TYPE_CHECKING:
@@ -70,16 +72,28 @@ class Importance(NamedTuple):
     explained: float  # R^2 of the prediction; below 0 the mean predicts better
 
 
-def figures(result: "Result") -> dict[str, Figure]:
-    """All figures that suit a search, by file name."""
-    drawn = {
-        "learning_curves.png": learning_curves(result),
-        "hyperparameters.png": hyperparameters(result),
-        "learning_rate_l2.png": learning_rate_l2(result),
-        "parallel_coordinates.png": parallel_coordinates(result),
-        "importance.png": importances(result),
+def figures(result: "Result", *names: str) -> Figures:
+    """All figures that suit a search, or the named figures, by name.
+
+    Raises:
+      ValueError: an unknown name, or a figure for which the search has too little to show.
+    """
+    known = {
+        "learning_curves": learning_curves,
+        "hyperparameters": hyperparameters,
+        "learning_rate_l2": learning_rate_l2,
+        "parallel_coordinates": parallel_coordinates,
+        "importance": importances,
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    drawings = {name: by_name("figure", name, known) for name in names} or known
+    drawn = {name: draw(result) for name, draw in drawings.items()}
+    for name in names:
+        if drawn[name] is None:
+            raise ValueError(
+                f"figure is {name!r}, for which the search has too few trials or hyperparameters, "
+                "expected figures() for all figures that suit the search"
+            )
+    return Figures({name: figure for name, figure in drawn.items() if figure is not None})
 
 
 def learning_curves(result: "Result") -> Figure:

@@ -1,12 +1,14 @@
 """A search for people and programs: progress, tables, ``history.csv``, ``results.json``."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from jaxnn import display
+from jaxnn.extras import is_installed
+from jaxnn.files import short
 from jaxnn.reporting import console, no_better, plain, print_table, printable
 from jaxnn.search.space import BATCH_SIZE, Space, cell, readable
 from jaxnn.search.task import spread_over
@@ -14,7 +16,7 @@ from jaxnn.search.trainer import FEW
 
 if TYPE_CHECKING:
     from jaxnn.search.loop import Status
-    from jaxnn.search.result import Best, Result, Row
+    from jaxnn.search.result import Best, FinalScores, Result, Row
 
 
 @contextmanager
@@ -29,8 +31,8 @@ def reporting(
     """Shows the progress of a search, if wanted.
 
     Args:
-      progress: True shows a bar, or lines where there is no terminal; a function gets every
-        ``Status``; None and False are silence.
+      progress: True shows a bar, or lines where there is no terminal and no notebook; a function
+        gets every ``Status``; None and False are silence.
       space: the searched space; the number of programs is printed at the start.
       measure: the score that chooses: "error", "loss" or the name of a metric.
       stream: default: standard error.
@@ -51,9 +53,8 @@ def reporting(
     else:
         from jaxnn.progress import Progress
 
-        output = stream or sys.stderr
-        print(f"search: {printable(programs(space))}", file=output, flush=True)
-        with Progress(output, unit="evaluations", summary=True, clock=clock) as shown:
+        with Progress(stream, unit="evaluations", summary=True, clock=clock) as shown:
+            shown.say(f"search: {programs(space)}")
             yield lambda status: shown.report(
                 "search", status.done, status.total, _best_so_far(status, measure), status.read
             )
@@ -227,26 +228,19 @@ _HEADINGS = {"accuracy": "accuracy (%)"}
 
 def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> None:
     """Prints some trials, the best first."""
-    searched, table = result.space.searched, {row["trial"]: row for row in result.table}
-    rows, shown = [table[number] for number in numbers], result.task.shown.values()
+    table = {row["trial"]: row for row in result.table}
+    rows = [table[number] for number in numbers]
     replicates = len(result.curves[result.best.trial].diverged_at)
     spread = f", ± 1 standard deviation of {replicates}" if replicates > 1 else ""
     if result.standard_error is not None:
         spread += f"; 1 standard error {spread_over(result.task)}: {result.standard_error:.2g}"
     print_table(
         f"the best {len(rows)} of {len(table)} trials, {result.diverged} diverged{spread}",
-        ["trial", *searched, "epochs", *(_HEADINGS.get(name, name) for name in shown)],
+        _columns(result),
         [
-            [
-                f"{row['trial']}{' (chosen)' if row['trial'] == result.best.trial else ''}",
-                *(cell(row[name]) for name in searched),
-                f"{row['best_epoch']:g}",
-                *(
-                    _measured(row, f"validation_{name}", *((100, 2) if key == "error" else (1, 4)))
-                    for key, name in result.task.shown.items()
-                ),
-            ]
+            [f"{row['trial']}{' (chosen)' if row['trial'] == result.best.trial else ''}", *cells]
             for row in rows
+            for cells in [_cells(result, row)]
         ],
         stream,
     )
@@ -254,6 +248,88 @@ def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> Non
     for line in (*borders(result), *warnings(result)):
         text = printable(line, encoding=output.encoding)
         output.print(text, markup=False, soft_wrap=True)
+
+
+def _columns(result: "Result") -> list[str]:
+    """The headings of the table of trials."""
+    shown = (_HEADINGS.get(name, name) for name in result.task.shown.values())
+    return ["trial", *result.space.searched, "epochs", *shown]
+
+
+def _cells(result: "Result", row: "Row") -> list[str]:
+    """The cells of a trial's row after the trial's number."""
+    return [
+        *(cell(row[name]) for name in result.space.searched),
+        "" if row["best_epoch"] is None else f"{row['best_epoch']:g}",
+        *(
+            _measured(row, f"validation_{name}", *((100, 2) if key == "error" else (1, 4)))
+            for key, name in result.task.shown.items()
+        ),
+    ]
+
+
+def summary(result: "Result") -> str:
+    """The search in a line: ``Result(16 trials, 1 diverged; best: trial 3, accuracy 92.20%)``."""
+    best, scores = result.best, _by_shown_name(result, result.best)
+    shown = [f"{name} {value:.4g}" for name, value in scores.items() if value is not None]
+    counts = f"{len(result.table)} trials, {result.diverged} diverged"
+    state = "" if result.complete else ", incomplete"
+    return short(
+        printable(f"Result({counts}{state}; best: trial {best.trial}, {', '.join(shown)})"), 1000
+    )
+
+
+def to_html(result: "Result") -> str:
+    """The search in a notebook: the choice, the learning curves, a table of the trials."""
+    best, table = result.best, {row["trial"]: row for row in result.table}
+    order = sorted(table, key=lambda n: (result.curves[n].score(result.task.objective), n))
+    rows = [table[number] for number in order[: display.ROWS]]
+    names = [*result.space.searched, "best_epoch"]
+    names += [f"validation_{name}" for name in result.task.shown.values()]
+    config = ", ".join(f"{name} = {cell(value)}" for name, value in readable(best.config).items())
+    scores = [
+        (name.replace("_", " "), f"{value:.4g}")
+        for name, value in _by_shown_name(result, best).items()
+        if value is not None
+    ]
+    tests = [
+        (f"test ({scores.examples:,} examples)", _tested(result, scores))
+        for scores in result.test_scores
+    ]
+    curves = None
+    if is_installed("matplotlib"):
+        from jaxnn.search.figures import learning_curves
+
+        curves = display.picture(learning_curves(result), "learning curves")
+    more = f"the best {len(rows)} of {len(table):,} trials" if len(table) > len(rows) else ""
+    return display.html(
+        display.heading("Search", about=f"{len(table):,} trials, {result.diverged} diverged"),
+        display.facts([(f"chosen, trial {best.trial}", config), *scores, *tests]),
+        curves,
+        display.table(
+            _columns(result),
+            [[row["trial"], *_cells(result, row)] for row in rows],
+            [[row["trial"], *(_key(row[name]) for name in names)] for row in rows],
+            chosen=next((i for i, row in enumerate(rows) if row["trial"] == best.trial), None),
+        ),
+        *map(display.remark, filter(None, (more, *borders(result), *warnings(result)))),
+    )
+
+
+def _key(value: object) -> object:
+    """The value by which a table sorts a cell."""
+    return value if value is None or _is_number(value) else cell(value)
+
+
+def _tested(result: "Result", scores: "FinalScores") -> str:
+    """The test scores with intervals."""
+    found = {"accuracy": scores.accuracy, result.loss_name: scores.loss}
+    ends = {"accuracy": scores.accuracy_interval, result.loss_name: scores.loss_interval}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g} ({ends[name][0]:.4g} to {ends[name][1]:.4g})"
+        for name, value in found.items()
+        if value is not None
+    )
 
 
 def _measured(row: "Row", name: str, factor: float, digits: int) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,10 @@ from jaxnn.train import (
     map_blocks,
     over_rows,
 )
-from jaxnn.types import Array, Data, Key, Layer, PyTree, require_count
+from jaxnn.types import Array, Data, Key, Layer, PyTree, require_count, shown
+
+if TYPE_CHECKING:
+    from jaxnn.display import Figures
 
 RULES = ("mean", "one_standard_error")
 NO_DATA = "no data"
@@ -496,6 +499,8 @@ class Result:
         )
 
     def _table(self) -> list[Row]:
+        from jaxnn.display import Table
+
         per_epoch, measure = self.task.evaluations_per_epoch, self.task.objective
         rows, scores = [], []
         for number, curve in sorted(self.curves.items()):
@@ -523,7 +528,7 @@ class Result:
             columns |= {f"validation_{name}{suffix}": each for suffix, each in summary.items()}
         for row, *values in zip(rows, *columns.values(), strict=True):
             row |= zip(columns, (None if math.isnan(v) else float(v) for v in values), strict=True)
-        return rows
+        return Table(rows)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Result":
@@ -849,25 +854,49 @@ class Result:
         data = self.task.train._replace(scale=scale, shift=shift)
         save_model(folder, self.spec, params, about=about, data=data)
 
-    def write(self, folder: Path | str) -> list[Path]:
-        """Writes ``trials.csv``, ``history.csv``, ``results.json`` and the figures as PNG.
+    def figures(self, *names: str) -> "Figures":
+        """Figures of Matplotlib by name, which a notebook shows without a magic.
+
+        Args:
+          *names: some of "learning_curves", "hyperparameters", "learning_rate_l2",
+            "parallel_coordinates" and "importance"; by default all that suit the search.
+
+        Raises:
+          ValueError: an unknown name, or a figure for which the search has too little to show.
+          ModuleNotFoundError: a package of the extra ``search`` is not installed.
+        """
+        require("search", "matplotlib", "scipy", "sklearn")
+        from jaxnn.search.figures import figures
+
+        return figures(self, *names)
+
+    def write(self, folder: Path | str, format: Literal["png", "svg", "pdf"] = "png") -> list[Path]:
+        """Writes ``trials.csv``, ``history.csv``, ``results.json`` and the figures.
 
         Every file is written whole or not at all. The folder is created if missing, and may be the
         folder of the search.
+
+        Args:
+          folder: the folder.
+          format: of the figures: "png", "svg" or "pdf".
 
         Returns:
           The files; none in the later processes of a distributed search.
 
         Raises:
           OSError: a file cannot be written.
+          ValueError: an unknown format.
         """
         if not distributed.is_first():
             return []
         require("search", "matplotlib", "scipy", "sklearn")
         from jaxnn import reporting
-        from jaxnn.figures import write_png
+        from jaxnn.figures import FORMATS, write_figure
         from jaxnn.search.figures import figures
         from jaxnn.search.report import history, results
+
+        if format not in FORMATS:
+            raise ValueError(f"format is {shown(format)}, expected one of {', '.join(FORMATS)}")
 
         folder = as_path("folder", folder)
         make_folder(folder)
@@ -875,10 +904,21 @@ class Result:
         reporting.write_json(folder / "results.json", content)
         reporting.write_csv(folder / "trials.csv", self.table)
         reporting.write_csv(folder / "history.csv", history(self))
-        drawn = figures(self)  # after the results are on the disk
+        # After the results are on the disk.
+        drawn = {f"{name}.{format}": figure for name, figure in figures(self).items()}
         for name, figure in drawn.items():
-            write_png(folder / name, figure)
+            write_figure(folder / name, figure)
         return [folder / name for name in ("results.json", "trials.csv", "history.csv", *drawn)]
+
+    def __repr__(self) -> str:
+        from jaxnn.search import report
+
+        return report.summary(self)
+
+    def _repr_html_(self) -> str:
+        from jaxnn.search import report
+
+        return report.to_html(self)
 
     def print(self, count: int = 10, stream: TextIO | None = None) -> None:
         """Prints the best trials, the best first: at most ``count``, by default to stdout."""

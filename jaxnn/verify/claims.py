@@ -14,6 +14,7 @@ from unicodedata import normalize
 import jax
 import jax.numpy as jnp
 
+from jaxnn.reporting import registered_html
 from jaxnn.types import PyTree, real, shown, whole
 from jaxnn.verify.inputs import (
     DISCRETE_KINDS,
@@ -86,6 +87,9 @@ class Claim:
     definitions: Mapping[str, Any] | None = None  # of the statement's symbols, for latex.Reading
     forward: "Claim | None" = None  # of a pair with a reference: the values of the forward pass
     own: "Claim | None" = None  # of the same pair: the derivative of the pair's own forward pass
+
+    def _repr_html_(self) -> str | None:
+        return registered_html(self)  # jaxnn.verify.report has the function
 
     def __call__(self, *args, **kwargs) -> PyTree:
         """Calls the formula."""
@@ -238,11 +242,11 @@ def description(
     return Description(
         made.name, file, place, corrects, made.source, made.kind,
         made.wrt, made.statement, inspect.getdoc(made.formula) or "",
-        getattr(made.of, "__name__", "a function"), _code(made.formula), _code(made.of),
+        getattr(made.of, "__name__", "a function"), code(made.formula), code(made.of),
     )  # fmt: skip
 
 
-def _code(function: Callable[..., Any]) -> str:
+def code(function: Callable[..., Any]) -> str:
     """The source code of a function, or of a callable object's class; "" without a source file."""
     while isinstance(function, partial):
         function = function.func

@@ -104,6 +104,12 @@ class Derivation:
         self.places.append(case)
         return formula
 
+    def _repr_html_(self) -> str:
+        from jaxnn import display
+
+        lines = (display.formula(line.statement) for line in self.lines)
+        return display.html(display.heading(self.called, about="derivation"), *lines)
+
     @property
     def claims(self) -> list[Claim]:
         """The lines as claims, named ``name, line 1`` and so on."""

@@ -1,7 +1,6 @@
 """Verdicts and evidence in words: for a terminal, as JSON, and as a self-contained page of HTML."""
 
 import json
-import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,14 +8,14 @@ from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
-from xml.etree import ElementTree
 
 import jax
 import numpy as np
 
-from jaxnn.reporting import console, plain, print_table, printable
+from jaxnn.reporting import console, plain, print_table, printable, registered_html
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, Description, descriptions
+from jaxnn.verify.inputs import is_input
 from jaxnn.verify.verdict import (
     HOLDS_UP_TO_LAYOUT,
     STEPS,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from rich.text import Text
 
+    from jaxnn.display import Child
     from jaxnn.verify.derivations import Derivation
 
 KINDS = {
@@ -291,6 +291,68 @@ def number(value: float, digits: int = 6) -> str:
     return np.format_float_scientific(value, precision=digits - 1, unique=True, trim="-")
 
 
+# Notebooks
+
+
+@registered_html.register
+def verdict_html(verdict: Verdict) -> str:
+    """A verdict in a notebook: the formula, the evidence, the code of the formula."""
+    from jaxnn import display
+
+    return display.html(*_elements(verdict, verdict.name, verdict.source))
+
+
+@registered_html.register
+def derivation_html(verdict: DerivationVerdict) -> str:
+    """The verdict on a derivation in a notebook: every line with the formula and the step."""
+    from jaxnn import display
+
+    wording, found = VERDICTS[verdict.verdict], summary(verdict.lines)
+    words = f"{wording.symbol} {wording.words}"
+    shown = [display.heading(verdict.name, words, wording.style, verdict.source)]
+    shown += [display.remark(found)] if found else []
+    for number, line in enumerate(verdict.lines, start=1):
+        shown += _elements(line, f"line {number}", step(line))
+    return display.html(*shown)
+
+
+def _elements(verdict: Verdict, title: str, about: str) -> "list[Child]":
+    """The parts of a verdict in a notebook."""
+    from jaxnn import display
+
+    wording, found = VERDICTS[verdict.verdict], [*evidence(Description(verdict.name), verdict)]
+    if verdict.trials:
+        lost = "" if verdict.bits_lost is None else f", {verdict.bits_lost:.1f} of 53 bits lost"
+        found.append(("trials", f"{verdict.trials:,} random inputs{lost}"))
+    return [
+        display.heading(title, f"{wording.symbol} {verdict.words}", wording.style, about),
+        display.formula(verdict.latex),
+        display.facts((label, text) for label, text in found if text != about),
+        display.code("Code of the formula", verdict.code),
+    ]
+
+
+@registered_html.register
+def claim_html(claim: Claim) -> str:
+    """A claim in a notebook: the formula, the inputs, the code."""
+    from jaxnn import display
+
+    (described,) = descriptions([claim])
+    about = f"{KINDS[claim.kind]} {', '.join(claim.wrt)}".strip() + f" of {described.function}"
+    inputs = [
+        (name + jax.tree_util.keystr(path), f"{leaf.kind} [{', '.join(map(str, leaf.shape))}]")
+        for name, tree in claim.inputs.items()
+        for path, leaf in jax.tree.flatten_with_path(tree, is_leaf=is_input)[0]
+    ]
+    return display.html(
+        display.heading(claim.name, about=f"claim: {about} {claim.source}"),
+        display.formula(claim.statement),
+        display.facts(inputs),
+        display.code("Code of the formula", described.formula_code),
+        display.code("Code of the objective", described.function_code),
+    )
+
+
 # Files
 
 
@@ -355,6 +417,8 @@ def _template() -> "Template":
     """The page without claims; every text of a claim is escaped."""
     from jinja2 import Environment, StrictUndefined
 
+    from jaxnn import display
+
     environment = Environment(
         autoescape=True,
         finalize=_literal,
@@ -368,7 +432,7 @@ def _template() -> "Template":
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in words}
     environment.globals |= {"certified": CERTIFIED, "kinds": KINDS, "verdicts": VERDICTS}
-    environment.filters |= {"mathml": mathml, "digest": _digest}
+    environment.filters |= {"mathml": display.mathml, "digest": _digest}
     template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template)
 
@@ -403,94 +467,3 @@ def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
         for first, group in found.items()
     ]
     return sorted(groups, key=lambda group: min(verdict.rank for _, verdict in group))
-
-
-NAMESPACE = "http://www.w3.org/1998/Math/MathML"
-
-ELEMENTS = {
-    "math": None, "mi": None, "mn": None, "mo": None, "mtext": None, "mspace": None, "mrow": None,
-    "mstyle": None, "mpadded": None, "mphantom": None, "msqrt": None, "mtable": None, "mtr": None,
-    "mtd": None, "mfrac": 2, "msub": 2, "msup": 2, "mover": 2, "munder": 2, "mroot": 2,
-    "msubsup": 3, "munderover": 3,
-}  # fmt: skip
-"""The elements of a formula, with the number of children that an element must have."""
-
-ATTRIBUTES = {
-    "accent", "columnalign", "columnlines", "columnspacing", "depth", "display", "displaystyle",
-    "fence", "form", "height", "largeop", "linebreak", "linethickness", "lspace", "mathsize",
-    "mathvariant", "maxsize", "minsize", "movablelimits", "rowlines", "rowspacing", "rspace",
-    "scriptlevel", "separator", "stretchy", "voffset", "width", "xmlns",
-}  # fmt: skip
-"""The attributes of a formula: no address, no style, no colour, in which text could hide."""
-
-VALUE = re.compile(rf"{NAMESPACE}|[+-]?[0-9]{{0,2}}(\.[0-9]+)?[a-z%-]*")
-"""A value of an attribute: a word, or a length below 100 units."""
-
-LONGEST = 5_000
-"""Characters of the longest statement that is converted; the converter's time grows faster."""
-
-REFUSED = re.compile(r"&#|\\def|\\new|&\s*\\end")
-"""What the converter gets wrong: entities, which become characters; macros, which can double for
-ever; a last cell without content, which takes the row along."""
-
-
-def mathml(statement: str) -> str | None:
-    """The statement as a ``math`` element, None if the conversion fails.
-
-    The converter copies text, unknown commands, links and styles. Hence text stays text, and a
-    result with other elements or attributes than the above, with missing children or with LaTeX
-    commands counts as failed.
-    """
-    from latex2mathml.converter import convert_to_element
-
-    source = statement.strip().strip("$").strip()
-    if len(source) > LONGEST or REFUSED.search(source):
-        return None
-    try:
-        root = convert_to_element(source, display="block")
-        for element in root.iter():
-            element.text = _characters(element.text or "")
-    except Exception:  # the converter raises IndexError and more
-        return None
-    if not all(map(_is_plain, root.iter())):
-        return None
-    for row in list(root.iter()):
-        _merge_upright(row)
-        _space_functions(row)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _characters(text: str) -> str:
-    """The text with the converter's entities, such as ``&#x2207;``, as characters."""
-    return printable(re.sub("&#x([0-9A-Fa-f]+);", lambda found: chr(int(found[1], 16)), text))
-
-
-def _is_plain(element: ElementTree.Element) -> bool:
-    """Whether a formula may have this element."""
-    return (
-        element.tag in ELEMENTS
-        and len(element) == (ELEMENTS[element.tag] or len(element))
-        and ATTRIBUTES.issuperset(element.keys())
-        and all(VALUE.fullmatch(word) for _, value in element.items() for word in value.split(" "))
-        and "\\" not in (element.text or "")
-    )
-
-
-def _merge_upright(row: ElementTree.Element) -> None:
-    """Joins upright letters such as those of ``diag``, spaced like factors, to a word."""
-    letters = list(row) if row.tag == "mrow" else []
-    if len(letters) > 1 and all(
-        letter.tag == "mi" and letter.get("mathvariant") == "normal" for letter in letters
-    ):
-        letters[0].text = "".join(letter.text or "" for letter in letters)
-        row[1:] = []
-
-
-def _space_functions(row: ElementTree.Element) -> None:
-    """Sets names of functions like TeX: a thin space before an argument, none before "("."""
-    for index, element in reversed(list(enumerate(row, start=1))):
-        word = element.text or ""
-        if element.tag in ("mo", "mi") and len(word) > 1 and word.isalpha():
-            element.tag = "mi"
-            if row.tag == "mrow" and index < len(row) and row[index].tag != "mo":
-                row.insert(index, ElementTree.Element("mspace", {"width": "0.167em"}))

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from jaxnn.files import short
+from jaxnn.reporting import printable, registered_html
+
 
 class Wording(NamedTuple):
     """A verdict for a reader."""
@@ -178,6 +181,8 @@ class Verdict(NamedTuple):
     black_box: str = ""  # of a formula that JAX does not trace: the language, what is known
     convention: str = ""  # of a derivative by a constrained parameter: "A: free entries"
     statement: Statement | None = None  # None: the claim has no statement
+    latex: str = ""  # the statement of the formula
+    code: str = ""  # the formula as Python
 
     @property
     def rank(self) -> int:
@@ -198,6 +203,15 @@ class Verdict(NamedTuple):
         """Whether the formula is right over the real numbers, wherever a derivative exists."""
         return self.verdict in HOLDS
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{f.code} in {f.where}" if f.where else f.code for f in self.diagnosis)
+        words = VERDICTS[self.verdict].words if self.verdict in VERDICTS else self.verdict
+        parts = short(self.name), words, short(found or self.detail, 600)
+        return printable(f"Verdict({'; '.join(filter(None, parts))})")
+
+    def _repr_html_(self) -> str | None:
+        return registered_html(self)  # jaxnn.verify.report has the function
+
 
 class DerivationVerdict(NamedTuple):
     """The verdict on a derivation: every line against the truth, and against the lines before."""
@@ -212,6 +226,15 @@ class DerivationVerdict(NamedTuple):
     unstable: tuple[int, ...] = ()  # lines that are right, but inaccurate in float64
     seconds: float = 0.0
     file: str = ""
+
+    def __repr__(self) -> str:
+        wrong = f"line {self.first_wrong} does not follow" if self.first_wrong else ""
+        repaired = f"line {self.repaired_by} is right again" if self.repaired_by else ""
+        parts = short(self.name), VERDICTS[self.verdict].words, wrong, repaired
+        return printable(f"DerivationVerdict({'; '.join(filter(None, parts))})")
+
+    def _repr_html_(self) -> str | None:
+        return registered_html(self)  # jaxnn.verify.report has the function
 
     @property
     def holds(self) -> bool:

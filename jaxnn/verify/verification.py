@@ -16,7 +16,7 @@ from jaxnn.files import printable
 from jaxnn.types import PyTree, require_count, require_type
 from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.black_box import black_box
-from jaxnn.verify.claims import Claim, at_path, places, quantities
+from jaxnn.verify.claims import Claim, at_path, code, places, quantities
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, jit, located, user_line
 from jaxnn.verify.inputs import draw, draw_sizes, filled, larger_sizes, named_leaves
@@ -116,6 +116,7 @@ def verify(
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         if isinstance(claim, Claim):
             verdict = _with_statement(claim, _examine(claim, count, seed), seed)
+            verdict = _with_formula(claim, verdict)
         else:
             verdict = judged(claim, partial(_examined_with_values, trials=count, seed=seed))
     return verdict._replace(seconds=time.perf_counter() - began)
@@ -196,7 +197,12 @@ def _examined_with_values(
         with suppress(FormulaError, FunctionError, DomainError):
             traced = comparison.trace_claim(claim, tuple(larger.items()), both_modes=False)
             ran.append(run_trials(traced, tenth, rng, awkward=False))
-    return verdict, ran
+    return _with_formula(claim, verdict), ran
+
+
+def _with_formula(claim: Claim, verdict: Verdict) -> Verdict:
+    """The verdict with the formula for a reader."""
+    return verdict._replace(latex=claim.statement, code=code(claim.formula))
 
 
 def _examine(

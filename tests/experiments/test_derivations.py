@@ -13,8 +13,8 @@ import pytest
 
 from experiments import derivations
 from experiments.claims.expected import EXPECTED
+from jaxnn.display import mathml
 from jaxnn.verify import Finding, Verdict, inputs
-from jaxnn.verify.report import mathml
 from jaxnn.verify.worker import load_claims
 
 

@@ -111,10 +111,10 @@ SEARCHES = {
 def test_every_search_can_be_drawn(trials, measure):
     drawn = figures.figures(result(SPACE, trials, epochs=2, measure=measure))
     assert set(drawn) == {
-        "learning_curves.png",
-        "hyperparameters.png",
-        "learning_rate_l2.png",
-        "parallel_coordinates.png",
+        "learning_curves",
+        "hyperparameters",
+        "learning_rate_l2",
+        "parallel_coordinates",
     }
     draw(drawn)
 
@@ -156,12 +156,12 @@ def test_no_label_touches_an_edge():
         (
             {"learning_rate": log_uniform(1e-3, 1.0)},
             {"learning_rate": 0.1},
-            {"hyperparameters.png"},
+            {"hyperparameters"},
         ),
         (
             {"learning_rate": fixed(0.1), "batch_size": integer(2, 9), "l2": choice(0.0, 1e-3)},
             {"learning_rate": 0.1, "batch_size": 4, "l2": 0.0},
-            {"hyperparameters.png", "parallel_coordinates.png"},
+            {"hyperparameters", "parallel_coordinates"},
         ),
     ],
 )
@@ -169,7 +169,7 @@ def test_what_was_not_searched_is_not_drawn(space, given, names):
     space = {"batch_size": fixed(6), **space}
     made = result(space, [Made({"batch_size": 6, **given}, [[0.5], [0.25]])], epochs=2)
     drawn = figures.figures(made)
-    assert set(drawn) == {"learning_curves.png"} | names
+    assert set(drawn) == {"learning_curves"} | names
     draw(drawn)
 
 

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxnn.display import mathml
 from jaxnn.verify import Counterexample, Finding, Verdict, Worst, assert_holds, report
 from jaxnn.verify.claims import Description
-from jaxnn.verify.report import mathml, to_html, to_json
+from jaxnn.verify.report import to_html, to_json
 from tests.verify.samples import made
 
 SERVER = "http://127.0.0.1:9"
