@@ -218,7 +218,7 @@ def _examine(
     trials has sizes two to four times as large.
     """
     if claim.forward is not None:
-        values = _examine(claim.forward, diagnosed, trials=trials, seed=seed)
+        values = _examine(claim.forward, trials, seed, diagnosed)
         if not values.holds:
             return _of_forward(claim, values, trials, seed)
     sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
@@ -314,7 +314,7 @@ def _of_forward(claim: Claim, values: Verdict, trials: int, seed: int) -> Verdic
     if values.verdict == "error":
         detail = f"the forward pass: {values.detail}"
         return _verdict(claim, "error", detail=detail, black_box=values.black_box)
-    own = _examine(claim.own, False, trials=trials, seed=seed) if claim.own else None
+    own = _examine(claim.own, trials, seed, False) if claim.own else None
     told = {True: "right", False: "wrong too"}[own.holds] if own and own.trials else "not judged"
     detail = (
         f"the forward pass is not `of`; for the forward pass as it is, the gradients are {told}"
