@@ -205,7 +205,7 @@ class Verdict(NamedTuple):
 
     def __repr__(self) -> str:
         found = ", ".join(f"{f.code} in {f.where}" if f.where else f.code for f in self.diagnosis)
-        words = VERDICTS[self.verdict].words if self.verdict in VERDICTS else self.verdict
+        words = self.words if self.verdict in VERDICTS else self.verdict
         parts = short(self.name), words, short(found or self.detail, 600)
         return printable(f"Verdict({'; '.join(filter(None, parts))})")
 

@@ -20,10 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxnn import display
 from jaxnn.display import mathml
 from jaxnn.verify import Counterexample, Finding, Verdict, Worst, assert_holds, report
 from jaxnn.verify.claims import Description
 from jaxnn.verify.report import to_html, to_json
+from jaxnn.verify.verdict import DerivationVerdict
 from tests.verify.samples import made
 
 SERVER = "http://127.0.0.1:9"
@@ -138,11 +140,23 @@ MATHML = {
     "mi", "mn", "mo", "mtext", "mspace", "mrow", "mstyle", "mpadded", "mphantom", "msqrt", "mtable",
     "mtr", "mtd", "mfrac", "msub", "msup", "mover", "munder", "mroot", "msubsup", "munderover",
 }  # fmt: skip
-VOID = {"meta", "input"}
+VOID = {"meta", "input", "img"}
+NOTEBOOK = {
+    "div": {"class"}, "style": set(), "p": {"class"}, "span": {"class", "style"}, "code": set(),
+    "dl": set(), "dt": set(), "dd": set(), "details": set(), "summary": set(), "pre": set(),
+    "form": set(), "table": {"style"}, "thead": set(), "tbody": set(), "tr": {"class", "style"},
+    "th": {"class"}, "td": {"class"}, "label": set(), "input": {"type", "name", "class"},
+    "img": {"src", "alt", "style"}, "progress": {"value", "max"},
+}  # fmt: skip
+STYLES = r"color: (#[0-9a-f]{6}|inherit)|--columns:\d+|(--by\d+:\d+;?)+|width: \d+em"
+SORTING = r"(\.jaxnn form:has\(\.(up|down)\d+:checked\) td\{order:calc\(-?1\*var\(--by\d+\)\)\})+"
 
 
 class Page(HTMLParser):
     """A strict reader of a report: elements, attributes, addresses and nesting as expected."""
+
+    allowed = HTML
+    classes = r"[a-z_ ]+|(claim|heading)-\d+(-\d+)?|show-[a-z_]+"
 
     def __init__(self, page: str):
         super().__init__(convert_charrefs=True)
@@ -169,12 +183,16 @@ class Page(HTMLParser):
                     assert re.fullmatch(length if name in LENGTHS else r"[a-z0-9-]+", word)
         else:
             assert "math" not in self.open
-            assert values.keys() <= HTML[tag]
+            assert values.keys() <= self.allowed[tag]
         for name, value in values.items():
             if name == "href":
                 assert re.fullmatch(r"#claim-\d+(-\d+)?", value)
             if name in ("id", "class"):
-                assert re.fullmatch(r"[a-z_ ]+|(claim|heading)-\d+(-\d+)?|show-[a-z_]+", value)
+                assert re.fullmatch(self.classes, value)
+            if name == "style":
+                assert re.fullmatch(STYLES, value)
+            if name == "src":
+                assert re.fullmatch(r"data:image/png;base64,[\w+/]+=*", value)
         if tag == "div" and values.get("class") == "formula":
             self.formulas.append("")
             self.formula = len(self.open)
@@ -207,6 +225,25 @@ class Page(HTMLParser):
 
     def unknown_decl(self, data):
         raise AssertionError(f"a declaration: {data}")
+
+
+class Output(Page):
+    """A strict reader of an output of a notebook."""
+
+    allowed = NOTEBOOK
+    classes = r"[a-z]+|(up|down)\d+"
+
+    def __init__(self, output: str):
+        self.styles: list[str] = []
+        super().__init__(output)
+        style, *others = self.styles
+        assert style == display._STYLE
+        assert all(re.fullmatch(SORTING, other) for other in others)
+
+    def handle_data(self, data):
+        super().handle_data(data)
+        if "style" in self.open:
+            self.styles.append(data)
 
 
 def described(text: str, kind: str = "gradient") -> tuple[Description, Verdict]:
@@ -247,6 +284,28 @@ def test_all_attacks_fit_on_one_page():
     assert len(page.formulas) == len(ATTACKS)
 
 
+def outputs(text: str) -> list[str]:
+    """What a notebook shows of a verdict, a claim and a derivation with the text in every place."""
+
+    def formula(x):
+        return 2 * x
+
+    formula.__name__ = text.replace("\0", "")
+    _, verdict = described(text)
+    verdict = verdict._replace(latex=text, code=text)
+    claimed = made(formula, of=lambda x: jnp.sum(x), statement=text, source=text)
+    whole = DerivationVerdict(text, text, "gradient", "refuted", (verdict, verdict), 1)
+    table = display.Table([{text: text}])
+    return [each._repr_html_() or "" for each in (verdict, claimed, whole, table)]
+
+
+@pytest.mark.parametrize(("statement", "reads"), ATTACKS, ids=lambda text: repr(text)[:40])
+def test_a_statement_stays_text_in_a_notebook(statement, reads):
+    for output in outputs(statement):
+        for formula in Output(output).formulas:
+            assert formula.replace("\xa0", " ") == (shown(statement) if reads is None else reads)
+
+
 FRAGMENTS = [statement for statement, _ in ATTACKS if len(statement) < 100] + [
     r"\text{", r"}", r"{", r"\frac", r"\sqrt", r"\href{javascript:1}{", r"\left(", r"\right)",
     r"\begin{cases}", r"\end{cases}", r"&", r"\\", r"x", r"_", r"^", r"'", r"\unicode{x3c}", r"<",
@@ -268,6 +327,13 @@ def test_no_text_becomes_markup_of_a_formula(text):
 @given(TEXTS)
 def test_no_text_of_a_claim_becomes_markup_of_the_page(text):
     Page(to_html([described(text)], title=text))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(TEXTS)
+def test_no_text_of_a_claim_becomes_markup_of_a_notebook(text):
+    for output in outputs(text):
+        Output(output)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, ["2x"]])
@@ -390,6 +456,17 @@ def test_a_browser_runs_no_script_of_a_claim_and_asks_no_server(tmp_path):
     assert len(read.formulas) == len(texts)
     assert "<title>Verified derivations</title>" in page
     assert all(shown(text) in "".join(read.text) for text in texts)
+
+
+@pytest.mark.slow
+def test_a_browser_runs_no_script_of_an_output_and_asks_no_server(tmp_path):
+    with server() as (address, requests):
+        texts = [statement.replace(SERVER, address) for statement, _ in ATTACKS]
+        texts += everything_at(address)
+        content = "".join(output for text in texts for output in outputs(text))
+        seen = browsed(f"<!DOCTYPE html><html><title>x</title><body>{content}</html>", tmp_path)
+    assert requests == []
+    assert "<title>x</title>" in seen
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ CLAIM = (
     "def right(z):\n    return 2 * z"
 )
 KERNEL = {"kernelspec": {"name": "my-environment", "language": "python"}}
+
+
+def loaded(path) -> list[Any]:
+    """The claims of a file."""
+    return load_claims(path)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +99,7 @@ def test_a_cell_that_is_only_measured_runs(notebook, magic):
 
 def test_a_line_that_is_only_timed_runs(notebook):
     cells = "%time two = 2", f"def square(z):\n    return jnp.sum(z**two) {'# %time'}", CLAIM
-    assert verify(*load_claims(notebook(HEAD, *cells)), trials=50).holds
+    assert verify(*loaded(notebook(HEAD, *cells)), trials=50).holds
 
 
 def test_percent_signs_and_question_marks_of_python_stay(notebook):
@@ -216,7 +222,7 @@ def test_lines_are_of_a_file_or_of_a_cell(file, line, monkeypatch):
 def test_the_diagnosis_quotes_a_line_of_a_cell(notebook):
     square = "def square(z):\n    w = jnp.tanh(z)\n    return jnp.sum(w**2)"
     wrong = CLAIM.replace("2 * z", "2 * jnp.tanh(z)")
-    verdict = verify(*load_claims(notebook(HEAD, square, wrong)), trials=50)
+    verdict = verify(*loaded(notebook(HEAD, square, wrong)), trials=50)
     assert [finding.code for finding in verdict.diagnosis] == ["activation_derivative_missing"]
     (finding,) = verdict.diagnosis
     assert "cell 2, line 2 is `w = jnp.tanh(z)`" in finding.detail
