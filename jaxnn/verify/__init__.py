@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from jaxnn.verify.expectations import (
         bernoulli,
         categorical,
-        discrete,
         expectation,
         minibatch,
         permutation,
@@ -57,7 +56,6 @@ _LAZILY = {
     "categorical": "expectations",
     "claim_pair": "pairs",
     "derivation": "derivations",
-    "discrete": "expectations",
     "expectation": "expectations",
     "minibatch": "expectations",
     "permutation": "expectations",
@@ -84,7 +82,6 @@ __all__ = [
     "claim_pair",
     "complex_",
     "derivation",
-    "discrete",
     "expectation",
     "gradcheck",
     "integers",

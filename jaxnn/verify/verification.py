@@ -34,6 +34,7 @@ from jaxnn.verify.verdict import (
     Statement,
     Verdict,
     Worst,
+    rounded_up,
 )
 
 if TYPE_CHECKING:
@@ -328,12 +329,10 @@ def _of_forward(claim: Claim, values: Verdict, trials: int, seed: int) -> Verdic
 
 def _with_samples(verdict: Verdict, at_larger: Verdict) -> Verdict:
     """The verdict with the difference that samples leave at larger sizes."""
-    found, known = at_larger.sampling, verdict.sampling
-    if found and known:
-        return verdict._replace(sampling=known._replace(left=max(known.left, found.left)))
-    if not found:
+    if not at_larger.sampling:
         return verdict
-    note = f"at larger sizes, by samples, the difference left is at most {found.left:.1e}"
+    left = rounded_up(at_larger.sampling.left)
+    note = f"at larger sizes, by samples, the difference left is at most {left}"
     return verdict._replace(detail="; ".join(filter(None, [verdict.detail, note])))
 
 
@@ -468,13 +467,11 @@ def _at_sizes(
 
     The verdict has no trials where the formula or ``of`` raises an exception.
     """
-    from jaxnn.verify import expectations
+    from jaxnn.verify import confidence
 
     try:
-        sampled = expectations.is_sampled(claim, sizes)
-        if sampled:
-            expectations.refuse_unknown_density(claim)
-        at = expectations.at_key(claim, jax.random.key(0)) if sampled else claim
+        sampled = confidence.is_sampled(claim, sizes)
+        at = confidence.at_key(claim, jax.random.key(0)) if sampled else claim
         modes = not only_random and not sampled
         traced = comparison.trace_claim(at, tuple(sizes.items()), both_modes=modes)
     except FormulaError as error:
@@ -485,8 +482,10 @@ def _at_sizes(
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
     affordable = comparison.affordable_trials(traced, trials)
     try:
+        confidence.check_probabilities(claim, sizes)
         if sampled:
-            return expectations.judge(claim, traced, rng)
+            seconds = confidence.SECONDS / (4 if only_random else 1)
+            return confidence.judge(claim, traced, rng, seconds)
         ran = run_trials(traced, affordable, rng, awkward=not only_random)
     except DomainError as error:
         return _verdict(claim, "holds" if only_random else "error", detail=str(error))

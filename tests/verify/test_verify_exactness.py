@@ -10,7 +10,7 @@ import sympy
 from jax import lax
 from samples import made
 
-from jaxnn.verify import one_hot, positive, real, simplex, verify
+from jaxnn.verify import claim, one_hot, positive, real, simplex, verify
 from jaxnn.verify.comparison import evaluate, trace_claim
 from jaxnn.verify.exact import interpreter
 from jaxnn.verify.exact.balls import precision
@@ -263,3 +263,18 @@ def test_a_time_limit_leaves_the_least_number_of_trials():
         traced = trace_claim(claimed, (("n", 3),))._replace(chunk=4)
         done = evaluate(traced, [np.ones((40, 3))], seconds=0.0, least=10)
     assert len(done.finite) == len(done.reference[0]) == 12
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_gradient_of_products_over_an_axis_holds(axis):
+    # Autodiff of a product reshapes and moves axes in one operation.
+    def others(w):
+        n = w.shape[axis]
+        rest = [jnp.prod(jnp.delete(w, i, axis), axis) for i in range(n)]
+        return jnp.stack(rest, axis)
+
+    made = claim(
+        of=lambda w: jnp.sum(jnp.prod(w, axis)), wrt="w", kind="gradient",
+        inputs={"w": real("n", 3) if axis else real(3, "n")},
+    )(others)  # fmt: skip
+    assert verify(made, trials=200).words == "holds, certified"

@@ -91,6 +91,11 @@ def _unchanged(eqn, *xs):
     return [x.reshape(var.aval.shape) for x, var in zip(xs, eqn.outvars, strict=True)]
 
 
+def _reshape(eqn, x):
+    order = eqn.params.get("dimensions")  # autodiff of a product over an axis moves the axis
+    return _unchanged(eqn, x if order is None else x.transpose(order))
+
+
 def _gather(eqn, x, indices):
     return bind(eqn, x, indices, **({"fill_value": -1} if is_number(eqn.invars[0]) else {}))
 
@@ -109,7 +114,7 @@ MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
     "name": _unchanged,
     "optimization_barrier": _unchanged,
     "pad": _pad,
-    "reshape": _unchanged,
+    "reshape": _reshape,
     "rev": lambda eqn, x: [np.flip(x, parameter(eqn, "dimensions"))],
     "slice": _slice,
     "split": lambda eqn, x: np.split(
