@@ -70,7 +70,7 @@ def is_sampled(claim: Claim, sizes: Mapping[str, int]) -> bool:
       FunctionError: from an exception of the random inputs of ``of``.
     """
     one = comparison.one_trial(claim, dict(sizes)) if _sides(claim) else {}
-    return any([_count(claim, side, one) > MOST_OUTCOMES for side in _sides(claim)])
+    return any(_count(claim, side, one) > MOST_OUTCOMES for side in _sides(claim))
 
 
 def _count(claim: Claim, side: Expectation, one: Inputs) -> float:
