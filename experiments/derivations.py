@@ -1,7 +1,8 @@
 """Every derivative, identity and update rule of the sources, verified as printed.
 
 ``experiments/claims`` has the statements, ``jaxnn.verify`` judges them, and the report shows the
-correct statement below every statement that does not hold.
+correct statement below every statement that does not hold. The worked derivations are verified
+line by line.
 """
 
 import json
@@ -12,16 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import harness
-from experiments.claims.expected import EXPECTED
+from experiments.claims.expected import EXPECTED, WRONG_LINES
 from experiments.config import Config, Whole
 from jaxnn.verify import Verdict, report, runner
 from jaxnn.verify.claims import Description
 from jaxnn.verify.report import to_html, to_json
+from jaxnn.verify.verdict import broken
 
 CLAIMS = Path(__file__).parent / "claims"
 FILES = tuple(
     CLAIMS / f"{name}.py" for name in ("s1", "s2", "s2_affine", "s3", "s3_network", "s4", "s5")
 )
+
+WORKED = (CLAIMS / "derivations.py",)
+"""Files of derivations with their lines."""
 
 CERTIFIED = 0.85
 """The share of the statements that hold to be certified."""
@@ -60,8 +65,9 @@ def outcome(verdict: Verdict) -> str:
 class DerivationsConfig(Config):
     """Verify every derivative, identity and update rule of the sources (S1 to S5).
 
-    The statements are verified as printed, on random inputs. Exit status 1 when a corrected
-    statement does not hold, or a printed statement has another verdict than the recorded verdict.
+    The statements are verified as printed, on random inputs, and the worked derivations line by
+    line. Exit status 1 when a corrected statement does not hold, a printed statement has another
+    verdict than the recorded verdict, or another line of a derivation does not follow.
     """
 
     seeds: Whole = 1
@@ -90,7 +96,8 @@ class DerivationsConfig(Config):
 
 def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]:
     """Verifies the statements, shows the verdicts, and compares the verdicts with the record."""
-    statements = judge(config, run)
+    judged = judge(config, run)
+    statements = [statement for statement in judged if not statement.verdicts[0].step]
     run.table(
         "The sources' statements",
         ("source", "statement", "verdict", "bits lost", "diagnosis"),
@@ -100,12 +107,17 @@ def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]
         _check_record(run, source, [s for s in statements if _document(s) == source])
     _check_corrections(run, statements)
     _check_certificates(run, statements)
-    run.history([row for statement in statements for row in _history(statement)])
-    _write_report(run, statements)
+    worked = _worked(judged)
+    _check_lines(run, worked)
+    run.history([row for statement in judged for row in _history(statement)])
+    _write_report(run, judged)
     return {
         "statements": len(statements),
         "verdicts": _counts(statements),
         "claims": [_result(statement, statements) for statement in statements],
+        "derivations": {
+            name: [_result(line, statements) for line in lines] for name, lines in worked.items()
+        },
     }
 
 
@@ -116,7 +128,7 @@ def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
         with run.progress(f"seed {seed}") as report:
             by_seed.append(
                 runner.judge(
-                    FILES,
+                    (*FILES, *WORKED),
                     trials=config.trials,
                     seed=seed,
                     timeout=config.timeout or 60.0,
@@ -132,6 +144,52 @@ def judge(config: DerivationsConfig, run: harness.Run) -> list[Judged]:
         )
         for entries in zip(*by_seed, strict=True)
     ]
+
+
+def _worked(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+    """The lines of every derivation, by the derivation's name."""
+    worked: dict[str, list[Judged]] = {}
+    for line in judged:
+        if line.verdicts[0].step:
+            worked.setdefault(line.verdicts[0].step.derivation, []).append(line)
+    return worked
+
+
+def _check_lines(run: harness.Run, worked: Mapping[str, Sequence[Judged]]) -> None:
+    """Shows every derivation, and checks that the recorded line is the first that is wrong."""
+    found = {
+        name: [
+            _wrong_line([line.verdicts[seed] for line in lines])
+            for seed in range(len(lines[0].verdicts))
+        ]
+        for name, lines in worked.items()
+    }
+    run.table(
+        "The sources' worked derivations",
+        ("source", "derivation", "lines", "does not follow"),
+        [
+            (lines[0].claimed.source, name, str(len(lines)), found[name][0])
+            for name, lines in worked.items()
+        ],
+    )
+    others = [
+        f"{name} ({' | '.join(dict.fromkeys(some))}; recorded: {WRONG_LINES.get(name)})"
+        for name, some in found.items()
+        if {*some} != {WRONG_LINES.get(name)}
+    ]
+    wrong = sum(some[0] != "" for some in found.values())
+    detail = f"{len(found)} derivations, {wrong} with a line that does not follow"
+    detail = f"not as recorded: {'; '.join(others)}" if others else detail
+    run.check("the wrong lines of the worked derivations", not others, detail)
+
+
+def _wrong_line(lines: Sequence[Verdict]) -> str:
+    """The first line that does not follow, with the codes of the diagnosis; "": every line does."""
+    number, _ = broken(lines)
+    if number is None:
+        return ""
+    codes = sorted({finding.code for finding in lines[number - 1].diagnosis})
+    return f"line {number}: {', '.join(codes)}"
 
 
 def _check_record(run: harness.Run, source: str, statements: Sequence[Judged]) -> None:

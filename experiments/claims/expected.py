@@ -109,3 +109,21 @@ EXPECTED: dict[str, str] = {
     "output_layer_by_bias": "holds",
 }
 """By the statement's name: the verdict, and of a refuted one the codes of its diagnosis."""
+
+WRONG_LINES: dict[str, str] = {
+    "loss_by_logits": "",
+    "probability_by_column": "",
+    "cross_entropy_by_weights": "line 6: missing_mean",
+    "cross_entropy_by_bias": "",
+    "likelihood": "line 3: extra_mean",
+    "softmax_by_scores": "line 4: wrong_value",
+    "cross_entropy_by_scores": "",
+    "loss_by_input": "line 3: shape, transpose",
+    "log_softmax_sum_by_logits": "line 2: sign",
+    "log_softmax_sum_by_layer": "line 2: sign",
+    "logistic_gradient": "",
+    "logistic_step": "line 2: missing_mean, wrong_l2",
+    "cross_entropy_by_logits": "",
+    "output_layer": "",
+}
+"""By the derivation's name: the first line that does not follow, with the codes; "": none."""

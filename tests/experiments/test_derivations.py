@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import derivations
-from experiments.claims.expected import EXPECTED
+from experiments.claims.expected import EXPECTED, WRONG_LINES
 from jaxnn.display import mathml
 from jaxnn.verify import Finding, Verdict, inputs
 from jaxnn.verify.worker import load_claims
@@ -152,8 +152,16 @@ def test_every_statement_has_a_formula_that_a_browser_shows_and_a_sentence_on_it
         assert (claimed.formula.__doc__ or "").endswith("."), claimed.name
 
 
-def differs_from_autodiff(claimed, seed=1):
-    """Whether a statement is wrong at one random point, by nothing but jax.grad; None: shapes."""
+@cache
+def worked():
+    return [made for file in derivations.WORKED for made in load_claims(file)]
+
+
+def differs_from_autodiff(claimed, seed=1, case=""):
+    r"""Whether a statement is wrong at one random point, by nothing but jax.grad; None: shapes.
+
+    The case ``l = k`` or ``l \ne k`` is about entries with equal or other indices, first and last.
+    """
     point = inputs.draw(
         dict(claimed.inputs),
         inputs.draw_sizes(claimed.inputs, seed),
@@ -173,9 +181,13 @@ def differs_from_autodiff(claimed, seed=1):
     else:
         true = (jax.grad if claimed.kind == "gradient" else jax.jacrev)(of)(given)
     stated = jax.tree.leaves(call(claimed.formula, point))
-    true = jax.tree.leaves(true)
+    true = jax.tree.leaves([true[w] for w in claimed.wrt] if isinstance(true, dict) else true)
     if claimed.layout == "transpose":
         true = [leaf.T for leaf in true]
+    if case:
+        first, *_, last = np.indices(true[0].shape)
+        inside = (first == last) == (" = " in case)
+        true, stated = [true[0][inside]], [np.broadcast_to(stated[0], inside.shape)[inside]]
     if [leaf.shape for leaf in stated] != [leaf.shape for leaf in true]:
         return None
     return not all(np.allclose(a, b, rtol=1e-9) for a, b in zip(stated, true, strict=True))
@@ -199,11 +211,12 @@ def test_what_is_said_to_differ_differs_from_autodiff_and_its_correction_does_no
                 assert differs_from_autodiff(claimed) is False
 
 
-def run(tmp_path, monkeypatch, *, slope="2", record=RECORD, arguments=()):
+def run(tmp_path, monkeypatch, *, slope="2", record=RECORD, arguments=(), worked=()):
     """The experiment on FILE; its exit status."""
     file = tmp_path / "squares.py"
     file.write_text(FILE.replace("SLOPE", slope))
     monkeypatch.setattr(derivations, "FILES", (file,))
+    monkeypatch.setattr(derivations, "WORKED", worked)
     monkeypatch.setattr(derivations, "EXPECTED", record)
     out = ["--out", str(tmp_path / "out")]
     return derivations.main([*out, "--trials", "20", "--workers", "0", *arguments])
@@ -288,3 +301,52 @@ def test_the_record_names_the_diagnosis_of_refuted_statements(verdict, codes, ex
 def test_bad_usage_is_one_line_and_exit_status_2(tmp_path, capsys, arguments, message):
     assert derivations.main(["--out", str(tmp_path), *arguments]) == 2
     assert capsys.readouterr().err == f"experiments.derivations: {message}\n"
+
+
+WORKED = """
+import jax.numpy as jnp
+from jaxnn.verify import derivation, real
+
+squares = derivation(
+    of=lambda x: jnp.sum(x**2), wrt="x", kind="gradient", inputs={"x": real("n")}, source="S2.1"
+)
+squares.line("x + x", lambda x: x + x)
+squares.line("-2 x", lambda x: -2 * x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("recorded", "status", "said"),
+    [
+        ("line 2: sign", 0, "passed: the wrong lines of the worked derivations: 1 derivations, 1"),
+        ("line 1: sign", 1, "squares (line 2: sign; recorded: line 1: sign)"),
+        ("", 1, "squares (line 2: sign; recorded: )"),
+    ],
+)
+def test_the_wrong_line_of_a_derivation_is_the_recorded_line(
+    tmp_path, monkeypatch, capsys, recorded, status, said
+):
+    file = tmp_path / "worked.py"
+    file.write_text(WORKED)
+    monkeypatch.setattr(derivations, "WRONG_LINES", {"squares": recorded})
+    assert run(tmp_path, monkeypatch, worked=(file,)) == status
+    assert said in capsys.readouterr().out
+
+
+def test_the_worked_derivations_are_of_these_sections():
+    assert {made.truth.source for made in worked()} == names(
+        "S1.2 S2.1 S2.2 S2.3 S4.3 S4.4"
+    ) | names("S5.2 S5.3 S5.4 S5.5")
+    assert [made.name for made in worked()] == list(WRONG_LINES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG_LINES)
+def test_lines_equal_autodiff_up_to_the_wrong_line(name):
+    (made,) = [made for made in worked() if made.name == name]
+    wrong = int((re.findall(r"\d+", WRONG_LINES[name]) or ["0"])[0])
+    with jax.enable_x64(True):
+        for number, (line, case) in enumerate(zip(made.lines, made.places, strict=True), start=1):
+            assert mathml(line.statement), line.statement
+            if number != wrong and (name, number) != ("output_layer", 2):  # a transposed line
+                assert differs_from_autodiff(line, case=case) is False, number
