@@ -35,7 +35,10 @@ def in_numpy(value: Any, known: dict[int, Any]) -> Any:
         known[id(value)] = partial(*parts, **value.keywords)
     elif isinstance(value, FunctionType) and "/jax/" not in value.__code__.co_filename:
         known[id(value)] = _function(value, known)
-    elif callable(value) and str(getattr(value, "__module__", "")).startswith("jax"):
+    elif callable(value) and str(getattr(value, "__module__", "")).partition(".")[0] in (
+        "jax",
+        "jaxlib",
+    ):
         name = getattr(value, "__name__", "")
         known[id(value)] = getattr(_NN, name, None) or getattr(np, name)
     elif isinstance(value, jax.Array):

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim, call
@@ -206,6 +207,37 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
             raise ValueError("the formula gives two values at equal inputs, expected no randomness")
         return box
     raise failures[0]
+
+
+def has_values_of(
+    program: core.ClosedJaxpr, function: Callable[..., Any], claim: Claim, sizes: Sizes
+) -> bool:
+    """Whether a program has the values of NumPy code, called with arrays at random inputs.
+
+    JAX traces ``row += x`` for a row of NumPy's zeros without an error, as a new row. A function
+    that raises an exception for arrays is JAX's alone.
+    """
+    drawn = draw(dict(claim.inputs), sizes, TRIED, np.random.default_rng(1), spreads=(1.0,))
+    box = BlackBox(replace(claim, formula=function), _as_numpy)
+    for point in zip(*jax.tree.leaves(drawn), strict=True):
+        try:
+            values = box.at(point)
+        except Exception:
+            return True
+        others = core.jaxpr_as_fun(program)(*point)
+        if not all(map(_are_close, values, map(np.asarray, others))):
+            return False
+    return True
+
+
+TRIED = 3
+"""Random inputs at which a program is compared with the code."""
+
+
+def _are_close(value: np.ndarray, other: np.ndarray) -> bool:
+    if value.shape != other.shape:
+        return False
+    return bool(np.allclose(value, other, rtol=1e-6, atol=1e-12, equal_nan=True))
 
 
 def is_of_tracing(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
-from jaxnn.verify.black_box import BlackBox, black_box
+from jaxnn.verify.black_box import BlackBox, black_box, has_values_of
 from jaxnn.verify.claims import (
     Claim,
     at_path,
@@ -36,7 +36,7 @@ from jaxnn.verify.graph import (
     primitives,
 )
 from jaxnn.verify.inputs import draw, named_leaves
-from jaxnn.verify.translation import as_jax
+from jaxnn.verify.translation import as_jax, is_numpy
 
 Inputs = Mapping[str, PyTree]
 
@@ -244,6 +244,8 @@ def trace_claim(
     names, ranks = _leaf_names(claim, one, [aval.shape for aval in reverse.out_avals])
 
     value = _jaxpr(of_by_primitives(claim), one)
+    with _raised_as(FunctionError):
+        _refuse_lost_writes(claim, value, dict(sizes))
     programs = [*filter(None, (forward, reverse, value, formula))]
     functions = [core.jaxpr_as_fun(program) for program in programs]
 
@@ -276,19 +278,31 @@ def _with_formula_of(claim: Claim, truth: TracedClaim) -> TracedClaim:
     return truth._replace(claim=claim, formula=formula, run=run_all, chunk=chunk, black_box=box)
 
 
+def _refuse_lost_writes(claim: Claim, value: core.ClosedJaxpr, sizes: dict[str, int]) -> None:
+    """Refuses an ``of`` in NumPy that JAX traces without an error to another function."""
+    plain = replace(claim, kind="value", wrt=(), entries=None, conventions=())
+    if is_numpy(claim.of) and not has_values_of(value, claim.of, plain, sizes):
+        raise ValueError(
+            "the NumPy code has other values than the program that JAX traces, as where a row of "
+            "an array is written into, expected jax.numpy"
+        )
+
+
 def _formula(
     claim: Claim, one: Inputs, sizes: dict[str, int]
 ) -> tuple[core.ClosedJaxpr | None, BlackBox | None]:
     """The formula's jaxpr; a black box, with the translation's jaxpr, where JAX traces none."""
-    reason = None
+    reason, translation = None, as_jax(claim.formula)
     if not claim.black_box:
         try:
-            return _jaxpr(claim.evaluate, one), None
+            program = _jaxpr(claim.evaluate, one)
         except Exception as error:
             reason = error
+        else:
+            if translation is claim.formula or has_values_of(program, claim.formula, claim, sizes):
+                return program, None
     box = black_box(claim, sizes, reason)
-    translation = as_jax(claim.formula)
-    if reason is not None and translation is not claim.formula:
+    if not claim.black_box and translation is not claim.formula:
         with suppress(Exception):
             return _jaxpr(replace(claim, formula=translation).evaluate, one), box
     return None, box

@@ -51,7 +51,7 @@ def with_translation(function: Callable[..., Any], other: Callable[..., Any]) ->
     return function
 
 
-_TRANSLATION = "__in_jax__"
+_TRANSLATION, _NUMPY = "__in_jax__", "__is_numpy__"
 
 
 def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,7 +74,13 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
             except Exception as other:
                 raise other from error
 
+    vars(traced)[_NUMPY] = True
     return traced
+
+
+def is_numpy(function: Callable[..., Any]) -> bool:
+    """Whether a function of ``by_jax``, or a function around, is NumPy code."""
+    return _NUMPY in getattr(function, "__dict__", {})
 
 
 class _Translator:

@@ -300,7 +300,7 @@ class Judge:
         return wrong._replace(at_least=None) if self._black_box else wrong
 
     def _noise(self, point: Sequence[Any]) -> Enclosed:
-        """The rounding errors of a black box, from the third differences beside a point."""
+        """The rounding errors of a black box, from third differences beside the point."""
         rng = np.random.default_rng(0)
 
         def moved(value: Any, generator: Input) -> list[Any]:
@@ -308,7 +308,7 @@ class Judge:
                 return [value] * 4
             unit = np.where(value == 0, 1.0, np.abs(value.astype(float)))
             step = _exact(STEP * unit * _direction(rng, unit.shape))
-            return [value + k * step for k in range(4)]
+            return [value + k * step for k in range(1, 5)]
 
         columns = map(moved, point, self._generators)
         rows = [self._formula(row) for row in zip(*columns, strict=True)]

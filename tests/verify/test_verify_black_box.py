@@ -1,0 +1,367 @@
+"""Formulas that JAX does not trace: NumPy, SciPy, PyTorch, and Python's own lists."""
+
+# ruff: noqa: N803, N806
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+from samples import cubes, made, verdict_on
+
+from experiments.mutants import CORRECT, MUTANTS
+from experiments.mutants.twins import twin
+from jaxnn.verify import assert_holds, one_hot, real, simplex, verify
+from jaxnn.verify.report import to_html, to_json
+from jaxnn.verify.verification import describe
+
+SQUARES = {
+    "of": lambda w, x, y: jnp.mean((x @ w - y) ** 2),
+    "wrt": "w",
+    "inputs": {"w": real("D"), "x": real("N", "D"), "y": real("N")},
+}
+
+
+def by_loops(w, x, y):
+    dw = np.zeros(w.shape)
+    for i in range(x.shape[0]):
+        for j in range(w.shape[0]):
+            dw[j] += 2 * (np.dot(x[i], w) - y[i]) * x[i, j]
+    return dw / len(x)
+
+
+def without_the_mean(w, x, y):
+    return by_loops(w, x, y) * len(x)
+
+
+def codes(verdict):
+    return [finding.code for finding in verdict.diagnosis]
+
+
+@pytest.mark.parametrize("black_box", [False, True])
+def test_a_loop_over_examples_holds_and_a_missing_mean_is_named(black_box):
+    assert verdict_on(by_loops, **SQUARES, black_box=black_box).verdict == "holds"
+    refuted = verdict_on(without_the_mean, **SQUARES, black_box=black_box)
+    assert (refuted.verdict, codes(refuted)) == ("refuted", ["missing_mean"])
+    assert refuted.counterexample
+    example = refuted.counterexample.inputs
+    assert not np.allclose(without_the_mean(**example), by_loops(**example))
+
+
+def test_numpy_code_is_read_as_jax_numpy_where_the_values_are_equal():
+    verdict = verdict_on(by_loops, **SQUARES)
+    assert verdict.certificate
+    assert "judged as those of jax.numpy" in verdict.black_box
+    called = verdict_on(by_loops, **SQUARES, black_box=True)
+    assert not called.certificate
+    assert "black box" in called.uncertified
+
+
+def through_a_view(x):
+    slope = np.zeros(x.shape)
+    part = slope[:]
+    part += 3 * x**2  # a view: JAX's arrays have none
+    return slope
+
+
+def test_a_translation_with_other_values_is_not_judged():
+    verdict = verdict_on(through_a_view, of=cubes)
+    assert verdict.verdict == "holds"
+    assert "no operations are known" in verdict.black_box
+    assert not verdict.certificate
+
+
+def test_views_in_code_that_jax_traces_without_an_error_are_not_lost():
+    """JAX traces ``row += x`` as a new row: the gradient would stay zero."""
+
+    def by_rows(w, x):
+        dw = np.zeros(w.shape)
+        for row in dw:
+            row += x
+        return dw
+
+    weights = {"wrt": "w", "inputs": {"w": real("M", "D"), "x": real("D")}}
+    verdict = verdict_on(by_rows, of=lambda w, x: jnp.sum(w @ x), **weights)
+    assert verdict.verdict == "holds"
+    verdict = verdict_on(
+        lambda w, x: jnp.sum(w) * x,
+        of=lambda w, x: by_rows(w, x).sum(),
+        wrt="x",
+        inputs=weights["inputs"],
+    )
+    assert verdict.verdict == "error"
+    assert "of: " in verdict.detail
+    assert "other values" in verdict.detail
+
+
+def test_a_formula_that_writes_into_its_inputs_is_told_so_and_judged_by_the_value():
+    def writes(x):
+        x *= x
+        x[:] = 3 * x
+        return np.negative(-x)
+
+    verdict = verdict_on(writes, of=cubes)
+    assert verdict.verdict == "holds"
+    assert "the formula writes into x: every call gets a copy" in verdict.detail
+
+
+def test_two_values_at_equal_inputs_are_an_error():
+    rng = np.random.default_rng(0)
+    verdict = verdict_on(lambda x: np.exp(x) * rng.normal(size=x.shape), of=cubes)
+    assert verdict.verdict == "error"
+    assert "two values at equal inputs" in verdict.detail
+
+
+def test_an_exception_in_numpy_code_is_an_error_with_the_line():
+    def broken(x):
+        return np.linalg.inv(np.exp(x))
+
+    verdict = verdict_on(broken, of=cubes)
+    assert verdict.verdict == "error"
+    assert "LinAlgError" in verdict.detail
+    assert "line" in verdict.detail
+
+
+def test_shapes_that_do_not_fit_in_numpy_are_the_code_shape():
+    verdict = verdict_on(lambda w, x, y: 2 * np.dot(x, np.dot(x, w) - y), **SQUARES)
+    assert (verdict.verdict, codes(verdict)) == ("refuted", ["shape"])
+
+
+def test_an_exception_at_some_inputs_is_noted():
+    def fails_at_zero(x):
+        if x[0] == 0:
+            raise ZeroDivisionError("the first entry is 0")
+        return 3 * np.square(x)
+
+    verdict = verdict_on(fails_at_zero, of=cubes)
+    assert verdict.verdict == "holds_unstable"
+    assert "at some inputs the formula raises ZeroDivisionError" in verdict.detail
+
+
+@pytest.mark.slow
+def test_a_branch_that_is_wrong_at_few_inputs_is_refuted():
+    def wrong_where_large(x):
+        return np.where(np.max(x) > 5.5, 2.0, 3.0) * np.square(x)
+
+    values = np.random.default_rng(0).normal(size=(2000, 3)) * 3
+    assert 0 < np.mean(values.max(axis=1) > 5.5) < 0.2
+    claimed = made(wrong_where_large, of=cubes, black_box=True)
+    assert verify(claimed, trials=2000).verdict == "refuted"
+
+
+def test_a_wrong_value_at_zero_alone_is_refuted():
+    def wrong_at_zero(x):
+        return np.where(x == 0, 1.0, 3 * np.square(x))
+
+    assert verdict_on(wrong_at_zero, of=cubes, black_box=True).verdict == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("formula", "of"),
+    [
+        # softmax Jacobian: cancels where an entry is near 1
+        (
+            lambda x: np.diag(softmax(x)) - np.outer(softmax(x), softmax(x)),
+            lambda x: jnp.exp(x) / jnp.sum(jnp.exp(x)),
+        ),
+        # 1 / (1 + e^x), which overflows; d/dx log sigma(x)
+        (lambda x: 1 / (1 + np.exp(x)), lambda x: -jnp.sum(jnp.logaddexp(0, -x))),
+        # (1 + x) - 1 has rounding errors far above those of the inputs
+        (lambda x: 3 * ((1e6 + np.square(x)) - 1e6), cubes),
+    ],
+)
+def test_rounding_errors_of_a_black_box_do_not_refute(formula, of):
+    kind = "jacobian" if "diag" in formula.__code__.co_names else "gradient"
+    verdict = verify(made(formula, of=of, kind=kind, black_box=True), trials=500)
+    assert verdict.holds, describe(verdict)
+
+
+def softmax(z):
+    e = np.exp(z - np.max(z))
+    return e / np.sum(e)
+
+
+def test_a_kink_of_the_function_is_a_kink_for_numpy_code():
+    verdict = verdict_on(
+        lambda x: np.where(x > 0, 1.0, 0.0),
+        of=lambda x: jnp.sum(jnp.maximum(x, 0)),
+        black_box=True,
+    )
+    assert verdict.verdict == "kink"
+    wrong = verdict_on(
+        lambda x: np.where(x > 0, 1.0, 0.5),
+        of=lambda x: jnp.sum(jnp.maximum(x, 0)),
+        black_box=True,
+    )
+    assert wrong.verdict == "refuted"
+
+
+class Slopes(NamedTuple):
+    w: np.ndarray
+    x: np.ndarray
+
+
+@dataclasses.dataclass
+class Parts:
+    x: np.ndarray
+    w: np.ndarray
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda dw, dx: (dw, dx),
+        lambda dw, dx: [dw, dx],
+        lambda dw, dx: {"x": dx, "w": dw},
+        Slopes,
+        lambda dw, dx: Parts(x=dx, w=dw),
+        lambda dw, dx: (dw.tolist(), tuple(dx) and dx.tolist()),
+    ],
+)
+def test_results_may_be_tuples_dicts_and_records(returned):
+    verdict = verdict_on(
+        lambda w, x: returned(np.multiply(2 * w, x), np.multiply(w, w)),
+        of=lambda w, x: jnp.sum(w**2 * x),
+        wrt=("w", "x"),
+        inputs={"w": real("n"), "x": real("n")},
+    )
+    assert verdict.verdict == "holds", describe(verdict)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: [3 * float(v) ** 2 for v in x],
+        lambda x: [3 * v**2 for v in x],
+    ],
+)
+def test_a_list_of_numbers_is_an_array(formula):
+    assert verdict_on(formula, of=cubes).verdict == "holds"
+
+
+def test_a_scalar_in_pure_python_holds():
+    import math
+
+    def slope(x):
+        return math.cos(x) if x > 0 else math.cos(-x)
+
+    claimed = made(slope, of=jnp.sin, inputs={"x": real()})
+    assert verify(claimed, trials=200).verdict == "holds"
+
+
+def test_scipy_is_read_as_jax_scipy():
+    verdict = verdict_on(
+        lambda a: 2 * scipy.linalg.solve(a @ a.T + np.eye(3), a),
+        of=lambda a: jnp.linalg.slogdet(a @ a.T + jnp.eye(3))[1],
+        wrt="a",
+        inputs={"a": real(3, "n")},
+    )
+    assert verdict.verdict == "holds"
+    verdict = verdict_on(
+        lambda x: scipy.special.expit(x), of=lambda x: jnp.sum(jnp.logaddexp(x, 0))
+    )
+    assert (verdict.verdict, verdict.certificate is not None) == ("holds", True)
+
+
+def test_numpy_code_as_the_function_is_read_as_jax_numpy():
+    def cross_entropy(z, y):
+        e = np.exp(z - np.max(z))
+        p = e / np.sum(e)
+        return -np.sum(y * np.log(p))
+
+    inputs = {"z": real("C"), "y": simplex("C")}
+    right = made(lambda z, y: softmax(z) - y, of=cross_entropy, wrt="z", inputs=inputs)
+    assert_holds(right, trials=200)
+    wrong = made(lambda z, y: y - softmax(z), of=cross_entropy, wrt="z", inputs=inputs)
+    assert codes(verify(wrong, trials=200)) == ["sign"]
+
+
+def test_a_function_that_neither_jax_nor_the_translation_takes_is_one_line():
+    def of(x):
+        return float(np.sum(x)) ** 2
+
+    verdict = verdict_on(lambda x: 2 * x, of=of)
+    assert verdict.verdict == "error"
+    assert verdict.detail.startswith("of: ")
+    assert "\n" not in verdict.detail
+
+
+def test_prints_of_a_formula_are_not_shown(capsys):
+    def prints(x):
+        print("debugging", x[0])
+        return 3 * np.square(x)
+
+    assert verdict_on(prints, of=cubes, black_box=True).verdict == "holds"
+    assert "debugging" not in capsys.readouterr().out
+
+
+def test_reports_name_the_language_of_the_formula():
+    verdict = verdict_on(by_loops, **SQUARES)
+    assert "NumPy code, called as written" in to_json([verdict])
+    from jaxnn.verify.claims import descriptions
+
+    (described,) = descriptions([made(by_loops, **SQUARES)])
+    assert "NumPy code, called as written" in to_html([(described, verdict)])
+
+
+@pytest.mark.slow
+def test_a_slow_formula_gets_at_least_100_trials_and_a_short_counterexample():
+    import time
+
+    def slow(x):
+        time.sleep(0.002)
+        return 2 * np.square(x)
+
+    verdict = verify(made(slow, of=cubes, black_box=True))
+    assert 100 <= verdict.trials < 10_000
+    assert verdict.verdict == "refuted"
+    assert codes(verdict) == ["factor"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(0, len(MUTANTS), 41))
+def test_mutants_in_numpy_get_the_codes_of_their_twins_in_jax(number):
+    mutant = MUTANTS[number]
+    in_jax, in_numpy = (verify(c, trials=200) for c in (mutant.claim, twin(mutant.claim)))
+    assert (in_numpy.verdict, codes(in_numpy)) == (in_jax.verdict, codes(in_jax))
+
+
+@pytest.mark.parametrize("number", range(0, len(CORRECT), 23))
+@pytest.mark.parametrize("called", [False, True])
+def test_right_derivations_in_numpy_hold(number, called):
+    verdict = verify(twin(CORRECT[number], called), trials=200)
+    assert verdict.holds, describe(verdict)
+
+
+def test_black_box_takes_true_or_false():
+    with pytest.raises(ValueError, match="black_box is 'yes', expected True or False"):
+        made(by_loops, **SQUARES, black_box="yes")
+
+
+def test_a_class_label_is_a_whole_number_for_numpy_code():
+    def gradient(z, y):
+        p = softmax(z)
+        p[y.argmax()] -= 1
+        return p
+
+    inputs = {"z": real("C"), "y": one_hot("C")}
+    of = lambda z, y: -jnp.sum(y * (z - jnp.log(jnp.sum(jnp.exp(z)))))  # noqa: E731
+    assert verdict_on(gradient, of=of, wrt="z", inputs=inputs).holds
+
+
+def test_tensors_are_given_to_code_for_tensors():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    def gradient(x):
+        x = x.requires_grad_(True)
+        torch.sum(x**3).backward()
+        return x.grad
+
+    verdict = verdict_on(gradient, of=cubes)
+    assert verdict.verdict == "holds"
+    assert "PyTorch code" in verdict.black_box
+    wrong = verdict_on(lambda x: 2 * torch.clone(x) ** 2, of=cubes)
+    assert codes(wrong) == ["factor"]
