@@ -1,6 +1,5 @@
 """Formulas that JAX does not trace: NumPy, SciPy, PyTorch, and Python's own lists."""
 
-# ruff: noqa: N803, N806
 
 import dataclasses
 from typing import NamedTuple
