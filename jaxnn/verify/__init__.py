@@ -39,6 +39,7 @@ from jaxnn.verify.verdict import (
 from jaxnn.verify.verification import assert_holds, verify
 
 if TYPE_CHECKING:
+    from jaxnn.verify.batches import batch_of
     from jaxnn.verify.derivations import Derivation, derivation
     from jaxnn.verify.expectations import (
         bernoulli,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _LAZILY = {
     "Derivation": "derivations",
+    "batch_of": "batches",
     "bernoulli": "expectations",
     "categorical": "expectations",
     "claim_pair": "pairs",
@@ -75,6 +77,7 @@ __all__ = [
     "Verdict",
     "Worst",
     "assert_holds",
+    "batch_of",
     "bernoulli",
     "binary",
     "categorical",

@@ -495,13 +495,13 @@ def _pulled_back(made: Claim) -> Claim:
             products = jax.tree.map(product, call(of, inputs), inputs[dout])
             return sum(jax.tree.leaves(products))
 
-        return _by_keyword(scalar, of, dout)
+        return by_keyword(scalar, of, dout)
 
     terms = made.terms and {name: pulled_back(term) for name, term in made.terms.items()}
     return replace(made, of=pulled_back(made.of), terms=terms)
 
 
-def _by_keyword(changed: _Function, function: _Function, *more: str) -> _Function:
+def by_keyword(changed: _Function, function: _Function, *more: str) -> _Function:
     """A changed function with the parameters of a function, and more, all by keyword."""
     known = [inspect.signature(function).parameters[name] for name in parameters(function)]
     named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in known]
@@ -524,7 +524,7 @@ def _of_arrays(made: Claim) -> Claim:
             generators = {name: made.inputs[name] for name in arrays}
             return call(function, presented(generators, arrays))
 
-        return _by_keyword(changed, function)
+        return by_keyword(changed, function)
 
     terms = made.terms and {name: of_arrays(term) for name, term in made.terms.items()}
     where = made.where and of_arrays(made.where)
@@ -597,7 +597,8 @@ def _paths(inputs: Mapping[str, PyTree]) -> str:
         for (first, *rest), generator in flat
         if generator.kind not in DISCRETE_KINDS
     ]
-    return f"one of {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}"
+    names = f"one of {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}"
+    return names if found else "an input of real numbers"
 
 
 def with_path(inputs: PyTree, path: str, new: PyTree) -> PyTree:

@@ -72,9 +72,10 @@ class Input:
         if self.kind == "sorted" and not rank:
             raise ValueError('sorted_ got no size, expected a length, such as sorted_("n")')
         if self.kind in ("simplex", "one_hot") or self.lines:
+            along = "lines" if self.lines else "classes"
             if whole(self.axis) not in range(-rank, rank):
                 raise ValueError(
-                    f"{self.kind} has shape {self.shape} and classes along axis {self.axis!r}, "
+                    f"{self.kind} has shape {self.shape} and {along} along axis {self.axis!r}, "
                     "expected at least one size, and one of its axes"
                 )
             object.__setattr__(self, "axis", int(self.axis) % rank - rank)

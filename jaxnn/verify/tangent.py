@@ -236,18 +236,20 @@ class Fit(NamedTuple):
     """A formula and autodiff's derivative at trials, [T, ...], to be compared in conventions."""
 
     kind: str
+    known: Sequence[Sequence[Convention]]  # per parameter the conventions; none without constraint
     points: Sequence[np.ndarray]  # the parameters
     formula: Sequence[np.ndarray]
     reference: Sequence[np.ndarray]  # in jaxnn's layout
     arrange: Sequence[Callable[[np.ndarray], np.ndarray]]  # per leaf, to the formula's layout
     tolerance: float
 
-    def of(self, number: int, known: Sequence[Convention]) -> list[list[Convention]]:
+    def of(self, number: int) -> list[list[Convention]]:
         """The conventions that fit a parameter, in one list, or a list for each to be tried.
 
         A convention that projects the formula too is in question only if no other fits. If none
         fits, the conventions are tried in the order of the misfit, the tangent space first.
         """
+        known = self.known[number]
         if not known or len(self.formula) != len(self.reference):
             return [[convention] for convention in known[:1]]
         misfits = {convention: self._misfit(number, convention) for convention in known}
@@ -255,39 +257,50 @@ class Fit(NamedTuple):
         fitting = plain or [c for c in known if c.claimed and misfits[c] <= self.tolerance]
         if fitting:
             return [fitting]
-        order = sorted(known, key=lambda c: (round(min(misfits[c], 2.0), 6), not c.claimed))
+        order = sorted(known, key=lambda c: (round(misfits[c], 6), not c.claimed))
         return [[c] for c in order if misfits[c] < np.inf] or [[known[0]]]
 
     def _misfit(self, number: int, convention: Convention) -> float:
-        """The largest relative error, at most the tolerance, or 1 and the angle between the sides.
+        """The largest of all leaves that belong to the parameter, and to no other constrained."""
+        count = len(self.points)
+        free = [place for place in range(count) if place == number or not self.known[place]]
+        leaves = [number]
+        if self.kind == "hessian":
+            leaves = [a * count + b for a in free for b in free if number in (a, b)]
+        chosen = [convention if place == number else None for place in range(count)]
+        claimed = self._stated(chosen, self.formula, claimed=True)
+        true = self._stated(chosen, self.reference, claimed=False)
+        if convention.claimed and any(self.arrange[leaf] is not np.asarray for leaf in leaves):
+            return np.inf  # a formula is projected in jaxnn's layout alone
+        return max(self._apart(leaf, claimed[leaf], true[leaf]) for leaf in leaves)
 
-        Infinite for a formula of another shape than the derivative, or one that is projected from
-        another layout.
+    def _stated(
+        self, chosen: Sequence[Convention | None], side: Sequence[np.ndarray], claimed: bool
+    ) -> list[Any]:
+        """The formula's or the true derivative in conventions; of an update the step's."""
+        kind = self.kind
+        if kind == "update":
+            pairs = zip(side, self.points, strict=True)
+            kind, side = "gradient", [a - x if a.shape == x.shape else a for a, x in pairs]
+        return jax.vmap(partial(stated, chosen, kind, claimed=claimed))(self.points, side)
+
+    def _apart(self, leaf: int, value: Any, true: Any) -> float:
+        """The largest relative error, if no more than the tolerance; else 1 and more by the angle.
+
+        Infinite for a formula of another shape than the derivative.
         """
-        own = number * (len(self.points) + 1) if self.kind == "hessian" else number
-        chosen = [convention if place == number else None for place in range(len(self.points))]
-        shift = self.kind == "update"  # the steps are gradients, times the rate
-        kind = "gradient" if shift else self.kind
-
-        def leaf(side: Sequence[np.ndarray], claimed: bool) -> np.ndarray:
-            moved = [a - x for a, x in zip(side, self.points, strict=True)] if shift else [*side]
-            change = partial(stated, chosen, kind, claimed=claimed)
-            return np.asarray(jax.vmap(change)(self.points, moved)[own])
-
-        value, true = leaf(self.formula, True), leaf(self.reference, False)
-        there = self.arrange[own]
-        true, whole = (np.stack([there(t) for t in a]) for a in (true, self.reference[own]))
-        if value.shape != true.shape or (convention.claimed and there is not np.asarray):
+        there, whole = self.arrange[leaf], self.reference[leaf]
+        value, true = np.asarray(value), np.stack([there(one) for one in np.asarray(true)])
+        if value.shape != true.shape:
             return np.inf
         value, true, whole = (a.reshape(len(a), -1) for a in (value, true, whole))
         with np.errstate(all="ignore"):
-            lengths = np.linalg.norm(true, axis=1), np.linalg.norm(value, axis=1)
-            errors = np.linalg.norm(value - true, axis=1) / (
-                lengths[0] + np.linalg.norm(whole, axis=1)
-            )
-            cosines = np.abs(np.sum(value * true, axis=1)) / (lengths[0] * lengths[1])
+            distance, size = (np.linalg.norm(a, axis=1) for a in (value - true, true))
+            errors = distance / (size + np.linalg.norm(whole, axis=1))
+            errors = np.where(distance == 0, 0.0, errors)
+            cosines = np.abs(np.sum(value * true, axis=1)) / (size * np.linalg.norm(value, axis=1))
         errors, cosines = errors[np.isfinite(errors)], cosines[np.isfinite(cosines)]
-        largest = float(np.max(errors, initial=0.0)) if len(errors) else np.inf
+        largest = float(np.max(errors)) if len(errors) else np.inf
         if largest <= self.tolerance:
             return largest
         return 2.0 - float(np.median(cosines)) if len(cosines) else 2.0

@@ -306,8 +306,9 @@ def _fitting(
     values = comparison.evaluate(traced, flat)
     layouts = [comparison.declared_layout(claim.layout, rank) for rank in traced.value_ranks]
     points = [flat[place] for path in claim.wrt for place in places(dict(claim.inputs), path)]
-    fit = Fit(claim.kind, points, values.formula, values.reference, layouts, claim.tolerance)
-    return [fit.of(number, some) for number, some in enumerate(known)]
+    sides = values.formula, values.reference
+    fit = Fit(claim.kind, known, points, *sides, layouts, claim.tolerance)
+    return [fit.of(number) for number in range(len(known))]
 
 
 def _of_forward(claim: Claim, values: Verdict, trials: int, seed: int) -> Verdict:
