@@ -242,12 +242,14 @@ class Fit(NamedTuple):
     reference: Sequence[np.ndarray]  # in jaxnn's layout
     arrange: Sequence[Callable[[np.ndarray], np.ndarray]]  # per leaf, to the formula's layout
     tolerance: float
+    layout: Callable[[int, np.ndarray, np.ndarray], object]  # of a leaf: not None where one fits
 
     def of(self, number: int) -> list[list[Convention]]:
         """The conventions that fit a parameter, in one list, or a list for each to be tried.
 
-        A convention that projects the formula too is in question only if no other fits. If none
-        fits, the conventions are tried in the order of the misfit, the tangent space first.
+        A convention that projects the formula too is in question only if no other fits, another
+        layout only if no convention does. If none fits, the conventions are tried in the order of
+        the misfit, the tangent space first.
         """
         known = self.known[number]
         if not known or len(self.formula) != len(self.reference):
@@ -255,6 +257,9 @@ class Fit(NamedTuple):
         misfits = {convention: self._misfit(number, convention) for convention in known}
         plain = [c for c in known if not c.claimed and misfits[c] <= self.tolerance]
         fitting = plain or [c for c in known if c.claimed and misfits[c] <= self.tolerance]
+        if fitting:
+            return [fitting]
+        fitting = [c for c in known if not c.claimed and self._in_layout(number, c)]
         if fitting:
             return [fitting]
         order = sorted(known, key=lambda c: (round(misfits[c], 6), not c.claimed))
@@ -267,12 +272,22 @@ class Fit(NamedTuple):
         leaves = [number]
         if self.kind == "hessian":
             leaves = [a * count + b for a in free for b in free if number in (a, b)]
-        chosen = [convention if place == number else None for place in range(count)]
-        claimed = self._stated(chosen, self.formula, claimed=True)
-        true = self._stated(chosen, self.reference, claimed=False)
+        claimed, true = self._sides(number, convention)
         if convention.claimed and any(self.arrange[leaf] is not np.asarray for leaf in leaves):
             return np.inf  # a formula is projected in jaxnn's layout alone
         return max(self._apart(leaf, claimed[leaf], true[leaf]) for leaf in leaves)
+
+    def _in_layout(self, number: int, convention: Convention) -> bool:
+        """Whether the formula is right but for the layout of the derivative by the parameter."""
+        own = number * (len(self.points) + 1) if self.kind == "hessian" else number
+        claimed, true = self._sides(number, convention)
+        return self.layout(own, np.asarray(claimed[own]), np.asarray(true[own])) is not None
+
+    def _sides(self, number: int, convention: Convention) -> tuple[list[Any], list[Any]]:
+        """Formula and reference with the derivative by a parameter in a convention."""
+        chosen = [convention if place == number else None for place in range(len(self.points))]
+        claimed = self._stated(chosen, self.formula, claimed=True)
+        return claimed, self._stated(chosen, self.reference, claimed=False)
 
     def _stated(
         self, chosen: Sequence[Convention | None], side: Sequence[np.ndarray], claimed: bool

@@ -307,7 +307,11 @@ def _fitting(
     layouts = [comparison.declared_layout(claim.layout, rank) for rank in traced.value_ranks]
     points = [flat[place] for path in claim.wrt for place in places(dict(claim.inputs), path)]
     sides = values.formula, values.reference
-    fit = Fit(claim.kind, known, points, *sides, layouts, claim.tolerance)
+
+    def layout(leaf: int, *sides: np.ndarray) -> Layout | None:
+        return comparison.find_layout(claim, *sides, traced.value_ranks[leaf])
+
+    fit = Fit(claim.kind, known, points, *sides, layouts, claim.tolerance, layout)
     return [fit.of(number) for number in range(len(known))]
 
 
