@@ -30,17 +30,18 @@ TONES = {
 
 _STYLE = """
 .jaxnn { font-size: .9em; line-height: 1.5; max-width: 80em; overflow-wrap: break-word; }
-.jaxnn p, .jaxnn dl, .jaxnn dd { margin: 0; }
+.jaxnn p { margin: 0; }
+.jaxnn .head:not(:first-of-type) { margin-top: .8em; }
 .jaxnn .head { display: flex; flex-wrap: wrap; gap: 0 1em; align-items: baseline; }
 .jaxnn .title, .jaxnn .tone { font-weight: 600; }
 .jaxnn .title { font-size: 1.1em; }
-.jaxnn .soft, .jaxnn dt, .jaxnn summary { opacity: .7; font-weight: 400; }
+.jaxnn .soft, .jaxnn summary { opacity: .7; font-weight: 400; }
 .jaxnn math, .jaxnn .formula > code { display: block; width: max-content; margin: .5em 0; }
 .jaxnn math { font-size: 1.2em; text-align: left; }
 .jaxnn mtd { text-align: inherit; padding: .2em .4em; border: 0; }
 .jaxnn .formula { overflow-x: auto; }
-.jaxnn dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .1em 1.2em; }
-.jaxnn dd { white-space: pre-wrap; }
+.jaxnn .facts { display: grid; grid-template-columns: max-content minmax(0, 1fr);
+  gap: .1em 1.2em; white-space: pre-wrap; }
 .jaxnn pre { margin: .3em 0; padding: .5em .8em; overflow-x: auto; background: #8881; }
 .jaxnn summary { cursor: pointer; width: max-content; }
 .jaxnn img { display: inline-block; max-width: 100%; margin: .5em 1em .5em 0; }
@@ -49,12 +50,12 @@ _STYLE = """
 .jaxnn form table { display: grid; width: max-content; margin: 0; border: 0; font-size: .95em;
   grid-template-columns: repeat(var(--columns), auto); }
 .jaxnn form :is(thead, tbody, tr) { display: contents; }
-.jaxnn form :is(th, td) { padding: .1em .9em .1em 0; border: 0; border-bottom: 1px solid #8884;
-  text-align: left; white-space: nowrap; background: none; }
-.jaxnn form th { order: -1000000; position: sticky; top: 0; font-weight: 600;
+.jaxnn.jaxnn form :is(th, td) { padding: .1em .9em .1em 0; border: 0; text-align: left;
+  border-bottom: 1px solid #8884; white-space: nowrap; background: none; }
+.jaxnn.jaxnn form th { order: -1000000; position: sticky; top: 0; font-weight: 600;
   background: var(--jp-layout-color0, Canvas); }
-.jaxnn form .number { text-align: right; font-variant-numeric: tabular-nums; }
-.jaxnn form .chosen { font-weight: 600; }
+.jaxnn.jaxnn form .number { text-align: right; font-variant-numeric: tabular-nums; }
+.jaxnn.jaxnn form .chosen { font-weight: 600; }
 .jaxnn form label { cursor: pointer; opacity: .4; margin: 0; }
 .jaxnn form label:is(:hover, :focus-within, :has(:checked)) { opacity: 1; }
 .jaxnn form input { position: absolute; opacity: 0; margin: 0; width: 1px; height: 1px; }
@@ -111,8 +112,8 @@ def heading(title: str, words: str = "", tone: str = "", about: str = "") -> Ele
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Element:
     """A list of labels with texts."""
-    listed = [e for k, v in pairs for e in (element("dt", k), element("dd", v))]
-    return element("dl", *listed)
+    listed = [e for k, v in pairs for e in (element("div", k, class_="soft"), element("div", v))]
+    return element("div", *listed, class_="facts")
 
 
 def lines(texts: Iterable[str]) -> Element:

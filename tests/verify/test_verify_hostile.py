@@ -143,10 +143,10 @@ MATHML = {
 VOID = {"meta", "input", "img"}
 NOTEBOOK = {
     "div": {"class"}, "style": set(), "p": {"class"}, "span": {"class", "style"}, "code": set(),
-    "dl": set(), "dt": set(), "dd": set(), "details": set(), "summary": set(), "pre": set(),
-    "form": set(), "table": {"style"}, "thead": set(), "tbody": set(), "tr": {"class", "style"},
-    "th": {"class"}, "td": {"class"}, "label": set(), "input": {"type", "name", "class"},
-    "img": {"src", "alt", "style"}, "progress": {"value", "max"},
+    "details": set(), "summary": set(), "pre": set(), "form": set(), "table": {"style"},
+    "thead": set(), "tbody": set(), "tr": {"class", "style"}, "th": {"class"}, "td": {"class"},
+    "label": set(), "input": {"type", "name", "class"}, "img": {"src", "alt", "style"},
+    "progress": {"value", "max"},
 }  # fmt: skip
 STYLES = r"color: (#[0-9a-f]{6}|inherit)|--columns:\d+|(--by\d+:\d+;?)+|width: \d+em"
 SORTING = r"(\.jaxnn form:has\(\.(up|down)\d+:checked\) td\{order:calc\(-?1\*var\(--by\d+\)\)\})+"
