@@ -35,7 +35,7 @@ class BlackBox:
     def __init__(self, claim: Claim, given: Callable[[Any], Any]):
         self.seconds = 0.0  # of a call
         self.shapes: list[tuple[int, ...]] = []
-        self._language = "PyTorch" if given is _as_tensor else "NumPy"
+        self._language = "PyTorch" if given is as_tensor else "NumPy"
         self._written: dict[str, None] = {}  # the inputs that the formula writes into
         self._raised = ""  # the first exception
         self._translated = np.zeros(2, int)  # trials: with the translation's value, and all
@@ -125,50 +125,51 @@ class BlackBox:
         @wraps(formula)
         def called(**inputs: PyTree) -> PyTree:
             copies = jax.tree.map(given, inputs)
-            value = _arrays(call(formula, copies))
-            self._written |= dict.fromkeys(_changed(inputs, copies))
+            value = as_arrays(call(formula, copies))
+            self._written |= dict.fromkeys(changed(inputs, copies))
             return value
 
         return called
 
 
-def _changed(inputs: Mapping[str, PyTree], copies: Mapping[str, PyTree]) -> list[str]:
+def changed(inputs: Mapping[str, PyTree], copies: Mapping[str, PyTree]) -> list[str]:
     """The names of the inputs with another value than before."""
     same = partial(np.array_equal, equal_nan=True)
     pairs = {n: (jax.tree.leaves(inputs[n]), jax.tree.leaves(copies[n])) for n in inputs}
     return [
         name
         for name, (before, after) in pairs.items()
-        if len(before) != len(after) or not all(map(same, before, map(_array, after)))
+        if len(before) != len(after) or not all(map(same, before, map(as_plain, after)))
     ]
 
 
-def _as_numpy(value: Any) -> Any:
+def as_numpy(value: Any) -> Any:
     """A copy, which the formula may write into; of a scalar a number of NumPy."""
     return np.array(value)[()]
 
 
-def _as_tensor(value: Any) -> Any:
+def as_tensor(value: Any) -> Any:
+    """A copy, as a tensor of PyTorch."""
     return modules["torch"].tensor(np.asarray(value))
 
 
-def _array(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """A tensor as an array."""
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def _arrays(value: Any) -> Any:
+def as_arrays(value: Any) -> Any:
     """A formula's value with arrays for tensors and for lists of numbers."""
     if isinstance(value, list) and _is_number(value):
         return np.asarray(value, float)
     if isinstance(value, list | tuple):
-        parts = map(_arrays, value)
+        parts = map(as_arrays, value)
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, Mapping):
-        return {name: _arrays(part) for name, part in value.items()}
+        return {name: as_arrays(part) for name, part in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _arrays(getattr(value, field.name)) for field in fields(value)}
-    return _array(value)
+        return {field.name: as_arrays(getattr(value, field.name)) for field in fields(value)}
+    return as_plain(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -193,7 +194,7 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
     drawn = draw(dict(claim.inputs), sizes, 1, np.random.default_rng(0), spreads=(1.0,))
     point = [value[0] for value in jax.tree.leaves(drawn)]
     failures = [] if reason is None or is_of_tracing(reason) else [reason]
-    for given in (_as_numpy, *([_as_tensor] if "torch" in modules else [])):
+    for given in (as_numpy, *([as_tensor] if "torch" in modules else [])):
         box = BlackBox(claim, given)
         try:
             once = box.at(point)

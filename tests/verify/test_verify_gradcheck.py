@@ -1,5 +1,7 @@
 """The plain gradient checker: what it passes, what it fails, and how exact it is."""
 
+import sys
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
+import scipy.special
 
 from jaxnn.verify.gradcheck import gradcheck
 
@@ -257,3 +260,213 @@ def test_bad_input_is_refused_in_one_line(f, x, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         gradcheck(f, x, **options)
     assert "\n" not in str(caught.value)
+
+
+def squares_below(x, y):
+    def f(w):
+        return jnp.mean((x @ w - y) ** 2) / 2
+
+    return f
+
+
+ROWS = np.array([[1.0, -2.0], [0.5, 3.0], [2.0, 0.3]])
+SYMMETRIC = np.array([[1.0, 2.0], [2.0, 5.0]])
+
+
+BLIND = {
+    # code: where a check is blind, and where not: function, point, wrong gradient.
+    "entry": [
+        (lambda w: 50 * jnp.sum(w**2), np.array([1.0, last]), lambda w: [100, -100] * w)
+        for last in (1e-9, 1.0)
+    ],
+    "sign": [
+        (lambda w: jnp.sum((w - 1) ** 2), x, lambda w: -2 * (w - 1))
+        for x in (np.ones(2), np.zeros(2))
+    ],
+    "order": [
+        (lambda w, b=b: jnp.sum(b * w), np.full((2, 2), 0.3), b.T)
+        for b in (SYMMETRIC, ROWS[:2])
+    ],
+    "branch": [
+        (lambda b: jnp.sum(jax.nn.relu(b) ** 2 + b), np.array([x, 0.5]), lambda b: 2 * b + 1)
+        for x in (0.3, -0.3)
+    ],
+    "mean": [
+        (squares_below(x, np.arange(len(x))), np.full(2, 0.3),
+         lambda w, x=x: x.T @ (x @ w - np.arange(len(x))))
+        for x in (ROWS[:1], ROWS)
+    ],
+    "rows": [
+        (squares_below(ROWS, y), np.full(2, 0.3),
+         lambda w, y=y: ROWS.T @ (ROWS @ w - y[::-1]) / 3)
+        for y in (np.full(3, 2.0), np.arange(3.0))
+    ],
+    "factor": [
+        (lambda w: jnp.sum(jnp.sin(w) + w**3), x, lambda w: jnp.cos(w) + 2 * w)
+        for x in (np.zeros(2), np.full(2, 0.3))
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", BLIND)
+def test_a_check_names_the_mistakes_that_pass_at_a_special_point(code):
+    (f, x, wrong), elsewhere = BLIND[code]
+    passed = gradcheck(f, x, wrong)
+    assert passed.passed
+    assert code in {blind.code for blind in passed.blind}
+    assert not gradcheck(*elsewhere).passed
+    assert code not in {blind.code for blind in gradcheck(*elsewhere[:2]).blind}
+
+
+def test_a_check_tells_how_large_an_error_passes():
+    # The norm of the gradient is 2 sqrt(1 + 4) = 4.47, the tolerance 1e-5.
+    x = np.array([1.0, 2.0])
+    (blind,) = [b for b in gradcheck(sum_of_squares, x).blind if b.code == "resolution"]
+    assert "errors below 4.5e-05 by norm" in blind.detail
+    assert gradcheck(sum_of_squares, x, 2 * x + [0.0, 4.0e-5]).passed
+    assert not gradcheck(sum_of_squares, x, 2 * x + [0.0, 5.0e-5]).passed
+
+
+def test_a_kink_nearer_than_the_step_is_named_though_the_gradient_passes():
+    f = lambda x: jnp.sum(jax.nn.relu(x) * 1e-3 + x)  # noqa: E731
+    check = gradcheck(f, np.array([1.0, 3e-6]), [1.001, 1.001], tolerance=1e-2)
+    assert check.passed
+    assert [blind.where for blind in check.blind if blind.code == "kink"] == ["x[1]"]
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "gradient", "said"),
+    [
+        # Absolute below 1: a gradient of 1e-6 may be claimed to be 0.
+        (lambda w: 1e-6 * jnp.sum(w), np.ones(3), np.zeros(3), "passes the gradient: no entry"),
+        (sum_of_squares, np.ones(4), np.array([2.0, 2, 2, 3]), "with a probability of 0.2"),
+        # Relative to the entry: 1e-4 beside a norm of 200.
+        (sum_of_squares, np.array([100.0, 0.5]), np.array([200, 1.0001]), "small beside the norm"),
+        (sum_of_squares, np.ones(2), np.full(2, 2.0), "gradcheck_naive passes the gradient"),
+    ],
+    ids=["small", "random entry", "norm", "right"],
+)
+def test_a_check_tells_what_the_checker_of_s4_6_says(f, x, gradient, said):
+    check = gradcheck(f, x, gradient)
+    assert said in check.naive
+    largest = np.maximum(1, np.maximum(np.abs(gradient), np.abs(jax.grad(f)(x))))
+    passes = bool(np.all(np.abs(gradient - jax.grad(f)(x)) <= 1e-5 * largest))
+    assert ("gradcheck_naive passes" in check.naive) is passes
+
+
+def looped(x):
+    total = 0.0
+    for row, value in enumerate(x):
+        total += (row + 1) * np.sin(value)
+    x[0] = 7.0  # of the copy
+    return total
+
+
+def looped_gradient(x):
+    slopes = np.empty_like(x)
+    for row in range(len(x)):
+        slopes[row] = (row + 1) * np.cos(x[row])
+    return slopes
+
+
+def test_a_function_of_numpy_with_loops_and_writes_is_checked():
+    x = np.array([0.3, 1.0, 2.0])
+    check = gradcheck(looped, x, looped_gradient)
+    assert check.passed
+    assert check.error < 1e-8
+    assert check.detail == "f writes into x: every call gets a copy"
+    assert x.tolist() == [0.3, 1.0, 2.0]
+
+
+def test_a_wrong_gradient_of_a_numpy_function_fails_at_the_entry():
+    check = gradcheck(looped, np.array([0.3, 1.0, 2.0]), lambda x: looped_gradient(x) * [1, 1, 2])
+    assert check.outcome == "failed"
+    assert check.worst.index == (2,)
+    assert check.worst.true == pytest.approx(3 * np.cos(2.0))
+
+
+def test_a_function_of_scipy_and_a_tree_is_checked():
+    def f(tree):
+        return float(scipy.special.gammaln(tree["a"]).sum() * np.asarray(tree["b"]))
+
+    x = {"a": np.array([1.5, 2.5]), "b": 2.0}
+    gradient = {
+        "a": 2 * scipy.special.digamma(x["a"]),
+        "b": scipy.special.gammaln(x["a"]).sum(),
+    }
+    assert gradcheck(f, x, gradient).passed
+    assert not gradcheck(f, x, gradient | {"b": 1.0}).passed
+
+
+def test_the_rounding_of_a_numpy_function_is_not_an_error():
+    check = gradcheck(lambda x: 1e16 + np.array(x).sum() * 1.0, np.ones(3), np.zeros(3))
+    assert check.outcome == "cannot tell"
+
+
+class Tensor:
+    """What a check uses of a tensor of PyTorch."""
+
+    def __init__(self, array):
+        self.array = np.array(array, float)
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        return self.array
+
+
+def test_a_function_of_tensors_gets_tensors(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(tensor=Tensor))
+
+    def f(x):
+        return Tensor(np.sum(x.array**2))
+
+    x = Tensor([1.0, 2.0])
+    assert gradcheck(f, x, lambda x: Tensor(2 * x.array)).passed
+    assert gradcheck(f, x.array, lambda x: Tensor(2 * x.array)).passed
+    assert not gradcheck(f, x, Tensor([2.0, 3.0])).passed
+
+
+@pytest.mark.parametrize(
+    ("f", "gradient", "error", "message"),
+    [
+        (looped, None, ValueError, "gradient is None, expected the gradient: JAX does not trace f"),
+        (
+            lambda x: np.random.normal() + np.array(x).sum(),
+            np.ones(2),
+            ValueError,
+            "f gives two values at equal inputs, expected no randomness",
+        ),
+        (lambda x: np.float32(np.array(x).sum()), np.ones(2), ValueError, "f returns float32 for"),
+        (lambda x: np.array(x), np.ones(2), ValueError, r"f returns shape \(2,\), expected a sc"),
+        (lambda x: str(np.array(x)), np.ones(2), ValueError, "f returns type <U.*, expected a sc"),
+        (lambda x: {}[int(np.array(x)[0])], np.ones(2), KeyError, "1"),
+    ],
+    ids=["no gradient", "random", "float32", "array", "text", "raises"],
+)
+def test_a_plain_function_that_cannot_be_checked_is_refused_in_one_line(
+    f, gradient, error, message
+):
+    with pytest.raises(error, match=message) as caught:
+        gradcheck(f, np.ones(2), gradient)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda w: jnp.sum((w - 1) ** 2), np.ones(2)),
+        (lambda w: jnp.sum((w - 0.3) ** 4), np.full(2, 0.3)),
+        (lambda w: jnp.sum(w**3), np.zeros(2)),
+        (lambda w: jnp.sum(jnp.cosh(w)), np.zeros(2)),
+    ],
+    ids=["rounding of x", "fourth power", "third power", "even"],
+)
+def test_a_gradient_of_zero_is_right_where_the_function_is_flat(f, x):
+    # The differences are 1e-16 by the rounding of x, or h^2 by the third derivative.
+    assert gradcheck(f, x, np.zeros(2)).passed
+    assert not gradcheck(f, x, np.full(2, 1e-4)).passed
