@@ -219,7 +219,7 @@ def has_values_of(
     that raises an exception for arrays is JAX's alone.
     """
     drawn = draw(dict(claim.inputs), sizes, TRIED, np.random.default_rng(1), spreads=(1.0,))
-    box = BlackBox(replace(claim, formula=function), _as_numpy)
+    box = BlackBox(replace(claim, formula=function), as_numpy)
     for point in zip(*jax.tree.leaves(drawn), strict=True):
         try:
             values = box.at(point)
