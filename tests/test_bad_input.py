@@ -222,6 +222,11 @@ def claimed(formula=lambda x: 2 * x, **changes):
     )
 
 
+def in_latex(formula, **changes):
+    inputs = {"x": real("n")}
+    return claim(of=squares, wrt="x", kind="gradient", inputs=inputs, formula=formula, **changes)
+
+
 def space(**domains):
     return search.Space({"learning_rate": log_uniform(1e-3, 1.0), **domains})
 
@@ -652,6 +657,37 @@ DOORS = [
     (lambda: one_hot("n", axis=None), ValueError, "one_hot has shape .* along axis None, expected"),
     (lambda: label(None), ValueError, "label got no size, expected the number of classes"),
     (lambda: real(np.ones(2)), ValueError, r"a size is an array of shape \(2,\), expected a name"),
+    (
+        lambda: in_latex(5),
+        ValueError,
+        "formula is 5, expected LaTeX as text",
+    ),
+    (
+        lambda: in_latex(" "),
+        ValueError,
+        "formula is ' ', expected LaTeX as text",
+    ),
+    (
+        lambda: in_latex("2 q"),
+        ValueError,
+        "formula='2 q' cannot be read: 'q' is not known, expected an input, a size, an index, or a "
+        "where= for it",
+    ),
+    (
+        lambda: in_latex("2 q", where={"q": 5}),
+        ValueError,
+        "where has 5 for 'q', expected for LaTeX a function, LaTeX, or the name of an input",
+    ),
+    (
+        lambda: in_latex("2 q", where={"q": lambda x: x @ x.T.T[:1]}),
+        ValueError,
+        "formula='2 q' cannot be read: where: q: ",
+    ),
+    (
+        lambda: in_latex("2 x", name=7),
+        ValueError,
+        "name is 7, expected text",
+    ),
     (
         lambda: verify.verify(squares),
         TypeError,

@@ -111,7 +111,7 @@ def sigmoid_derivative_from_value(x):
     source="S4.3",
     statement=r"\frac{\partial S_i}{\partial \theta_j} = \begin{cases}"
     r" S_i (1 - S_i) & i = j \\ -S_i \times S_i & i \ne j \end{cases}",
-    where={"S": r"\operatorname{softmax}(x)"},
+    where={"S": r"\operatorname{softmax}(x)", r"\theta": "x"},
 )
 def softmax_jacobian_printed(x):
     """Entry [i, j] is the derivative of S_i by theta_j, x being theta."""
@@ -128,7 +128,7 @@ def softmax_jacobian_printed(x):
     statement=r"\frac{\partial S_i}{\partial \theta_j} = \begin{cases}"
     r" S_i (1 - S_i) & i = j \\ -S_i S_j & i \ne j \end{cases}",
     corrects=softmax_jacobian_printed,
-    where={"S": r"\operatorname{softmax}(x)"},
+    where={"S": r"\operatorname{softmax}(x)", r"\theta": "x"},
 )
 def softmax_jacobian(x):
     """Entry [i, j] is the derivative of S_i by theta_j, x being theta."""

@@ -281,13 +281,13 @@ class _Declared(TypedDict, total=False):
 
 
 @overload
-def claim(
-    *, formula: None = None, **declared: Unpack[_Declared]
-) -> Callable[[Callable[..., PyTree]], Claim]: ...
+def claim(*, formula: str, **declared: Unpack[_Declared]) -> Claim: ...
 
 
 @overload
-def claim(*, formula: str, **declared: Unpack[_Declared]) -> Claim: ...
+def claim(
+    *, formula: None = None, **declared: Unpack[_Declared]
+) -> Callable[[Callable[..., PyTree]], Claim]: ...
 
 
 def claim(
@@ -388,8 +388,8 @@ def claim(
     if formula is None:
         return decorate
     if not isinstance(formula, str) or not formula.strip():
-        raise ValueError(f"formula is {shown(formula)}, expected LaTeX as text, or a decorated one")
-    statement, name = statement or formula, name or " ".join(formula.split())
+        raise ValueError(f"formula is {shown(formula)}, expected LaTeX as text")
+    statement, name = statement or formula, name or formula
     return read(decorate(_unread), formula)
 
 
@@ -634,6 +634,7 @@ def check(made: Claim) -> None:
     terms_fit = isinstance(terms, Mapping) and all(map(callable, terms.values()))
     rate_fits = made.rate is None or (made.kind == "update" and made.rate in made.inputs)
     for fits, name, expected in (
+        (isinstance(made.name, str), "name", "text"),
         (isinstance(made.source, str), "source", "text"),
         (isinstance(made.statement, str), "statement", "LaTeX as text"),
         (made.kind in KINDS, "kind", f"one of {', '.join(KINDS)}"),

@@ -13,6 +13,7 @@ from jaxnn.types import PyTree, shown
 from jaxnn.verify.inputs import draw, fixed_sizes, is_input, symbols
 from jaxnn.verify.latex.meaning import (
     SUMS,
+    SYMBOLS,
     Evaluation,
     Formula,
     Names,
@@ -107,12 +108,12 @@ class Reading:
         self.clauses = self._read_clauses()
         known = {**self.quantities, **self.functions, **self.formulas}
         self.names = Names(self.names.inputs, known, self.renamed)
-        self.by = tuple(
-            name for clause in self.clauses if clause.left is not None
-            for name in _parameter(clause.left, self.names)
-        )  # fmt: skip
+        self.by = [_parameter(self.formula, clause.left, self.names) for clause in self.clauses]
         self.axes: dict[str, tuple[Size, ...]] = {}
-        self._learn()
+        try:
+            self._learn()
+        except RecursionError:
+            raise Unreadable("functions or sums within each other, too deep") from None
 
     def _define(self, symbol: str, definition: Any) -> None:
         key = spelled(_only_item(parsed(symbol)) or parsed(symbol).tree)
@@ -167,13 +168,13 @@ class Reading:
                 left = sides[0] if signs else None
                 indices = _left_indices(left, self.names) if left is not None else ()
                 found.append(Clause(left, tuple(sides[1:] if signs else sides), indices))
+                parts = _parts(sides[-1]) if len(self.shapes) > 1 else []
+                if len(found) == 1 and len(parts) == len(self.shapes):
+                    found = [Clause(None, (part,), ()) for part in parts]
             elif len(sides) == 2:
                 self._define_by_clause(sides)
             else:
                 raise Unreadable(f"{source!r} is no definition")
-        parts = _parts(found[0].right[-1]) if len(found) == 1 and len(self.shapes) > 1 else []
-        if len(parts) == len(self.shapes):
-            found = [Clause(None, (part,), ()) for part in parts]
         if len(found) != len(self.shapes):
             raise Unreadable(
                 f"{len(found)} equations for {len(self.shapes)} arrays, expected one for each"
@@ -405,23 +406,30 @@ def _left_indices(tree: Any, names: Names) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*found, *below]))
 
 
-def _parameter(tree: Any, names: Names) -> list[str]:
-    """The inputs by which a left side derives, if the left side says so."""
-    found: list[str] = []
-    for part in tree.iter_subtrees_topdown():
+def _parameter(formula: Formula, left: Any, names: Names) -> str:
+    """The input by which a left side derives; "" where the left side is no derivative.
+
+    Raises:
+      Unreadable: the symbol below is no input.
+    """
+    for part in left.iter_subtrees_topdown() if left is not None else ():
+        below: Any = None
         if part.data == "fraction" and r"\partial" in spelled(part):
-            below: Any = part.children[2]
+            below = part.children[2]
         elif part.data == "item" and spelled(part.children[0]) == r"\nabla":
-            below = part
-        else:
-            continue
-        for item in below.iter_subtrees_topdown():
-            if item.data == "item" and item is not part and item.children[0].data != "round":
+            below = next(iter(part.children[1:]), None)
+        for item in below.find_data("item") if below is not None else ():
+            if item.children[0].data in SYMBOLS and r"\partial" not in spelled(item):
                 scripts = [spelled(script) for script in item.children[1:]]
-                with suppress(Unreadable):
-                    key, _ = names.resolve(spelled(item.children[0]), scripts)
-                    found += [key.removeprefix("input ")] if key and "input " in key else []
-    return found[:1]
+                key, _ = names.resolve(spelled(item.children[0]), scripts)
+                if key is not None and key.startswith("input "):
+                    return key.removeprefix("input ")
+        if below is not None:
+            raise Unreadable(
+                f"the derivative by {formula.source(below)!r}, expected an input, or a where= that "
+                "names the input"
+            )
+    return ""
 
 
 def _own(item: Any, names: Names) -> tuple[str, ...]:

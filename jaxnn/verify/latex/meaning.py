@@ -36,8 +36,11 @@ from jaxnn.verify.latex.values import (
 if TYPE_CHECKING:
     from lark import Lark, Tree
 
-LONGEST, DEEPEST = 5_000, 40
-"""The most characters of a formula, and the most brackets within brackets."""
+LONGEST, DEEPEST, MOST_ITEMS = 5_000, 40, 500
+"""The most characters of a formula, brackets within brackets, and symbols."""
+
+LONGEST_NUMBER, LARGEST_POWER = 40, 300
+"""The most digits of a number as written, and of a power of a number."""
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     r"\exp": jnp.exp, r"\log": jnp.log, r"\ln": jnp.log, r"\sin": jnp.sin, r"\cos": jnp.cos,
@@ -118,6 +121,9 @@ def parsed(latex: str) -> Formula:
 
     if len(latex) > LONGEST:
         raise Unreadable(f"{len(latex):,} characters, expected at most {LONGEST:,}")
+    items = len(re.findall(r"\\[A-Za-z]+|[A-Za-z|]|\d+", latex))
+    if items > MOST_ITEMS:
+        raise Unreadable(f"{items:,} symbols, expected at most {MOST_ITEMS:,}")
     text = _normalised(latex)
     if dots := re.search(r"\\[lcdv]?dots\w*|\.\.\.|…", text):
         raise Unreadable(f"{dots[0]} leaves out a part")
@@ -277,7 +283,7 @@ class Names:
             name = self.renamed[full]
             return f"input {name}" if name in self.inputs else f"size {name}"
         ends = [re.sub(r"[\\_^{}()]", "", text) for text in scripts]
-        if any(re.search(r"\W", end) for end in ends):
+        if any(not end or re.search(r"\W", end) for end in ends):
             return None
         for base in self._cases(symbol):
             for name in dict.fromkeys([base + "".join(ends), "_".join([base, *ends])]):
@@ -460,7 +466,8 @@ class Evaluation:
                 signs.append(waiting)
             except Unreadable as error:
                 errors.append(error)
-                rest = rest[1:]
+                # What follows a sum or a function was tried with the sum or function.
+                rest = [] if self._reaches_on(rest[0]) else rest[1:]
             waiting = ""
         if errors:
             raise errors[0]
@@ -488,6 +495,11 @@ class Evaluation:
                 one = Tree("letters", [letter], meta)
                 scripts = item.children[1:] if place == len(text) - 1 else []
                 yield Tree("item", [one, *scripts], item.meta if scripts else meta)
+
+    def _reaches_on(self, item: Any) -> bool:
+        """Whether an item is a sum or a function, which takes factors that follow."""
+        symbol = spelled(item.children[0])
+        return symbol in SUMS | LARGEST | FUNCTIONS or symbol in OF_ARRAYS
 
     def _operator(self, item: Any) -> str:
         atom = item.children[0]
@@ -934,7 +946,8 @@ class Evaluation:
         )
         values, conditions = found[: len(rows)], found[len(rows) :]
         shapes = {value.shape for value in values if value.rank}
-        if len(shapes) > 1 or any(value.pending for value in values):
+        rows = {value.row for value in values if value.rank == 1}
+        if len(shapes) > 1 or len(rows) > 1 or any(value.pending for value in values):
             raise Unreadable(f"{self.source(tree)!r} has values of several shapes")
         result = values[-1]
         for condition, value in zip(conditions[::-1], values[-2::-1], strict=True):
@@ -989,6 +1002,10 @@ class Evaluation:
             key, entries = self._derivative(atom)
             value = self.indexed(self.lookup(key), entries, item) if entries else self.lookup(key)
             return self.scripted(value, scripts, item)
+        if atom.data == "norm" and scripts and scripts[0].data == "sub":
+            order = spelled(scripts[0])[2:-1]
+            value = self.norm(self.value(atom.children[0]), order, item)
+            return self.scripted(value, scripts[1:], item)
         return self.scripted(self.value(atom), scripts, item)
 
     def _derivative(self, atom: Any) -> tuple[str, list[Index]]:
@@ -1102,7 +1119,10 @@ class Evaluation:
         return aligned(jnp.sqrt, value)
 
     def _number(self, tree: Any) -> Value:
-        return Value(Fraction(str(tree.children[0])))
+        text = str(tree.children[0])
+        if len(text) > LONGEST_NUMBER:
+            raise Unreadable(f"a number of {len(text)} characters")
+        return Value(Fraction(text))
 
     def _inside(self, tree: Any) -> Value:
         return self.value(tree.children[0])
@@ -1167,11 +1187,6 @@ class Evaluation:
         """A value with the indices, the powers and the transposes of its scripts."""
         entries: list[Index] = []
         powers: list[Any] = []
-        atom = item.children[0]
-        if atom.data == "norm" and scripts and scripts[0].data == "sub":
-            inner = self.value(atom.children[0])
-            value = self.norm(inner, spelled(scripts[0])[2:-1], item)
-            scripts = scripts[1:]
         for script in scripts:
             if script.data == "prime":
                 raise Unreadable(f"{self.source(item)!r} is not known, expected a where= for it")
@@ -1229,7 +1244,7 @@ class Evaluation:
             value = inverted(value) if power.startswith("-") else value
             return transposed(value)
         text = spelled(power)
-        if text == "-1" and value.rank != 1:
+        if text == "-1":
             return inverted(value)
         entry = re.fullmatch(r"\\(?:circ|odot)(\d+)", text)
         if entry:
@@ -1252,6 +1267,9 @@ class Evaluation:
         if whole and isinstance(value.data, Fraction):
             if value.data == 0 and exponent.data < 0:
                 raise Unreadable("a division by zero")
+            digits = max(len(str(value.data.numerator)), len(str(value.data.denominator)))
+            if digits * abs(exponent.data) > LARGEST_POWER:
+                raise Unreadable(f"{self.source(item)!r}: a number too large for float64")
             return Value(value.data ** int(exponent.data))
         if whole:
             return aligned(lambda x: x ** int(exponent.data), value)

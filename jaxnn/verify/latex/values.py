@@ -58,8 +58,10 @@ def array(value: Value) -> jax.Array:
     """The value's array; a fraction as a division of whole numbers."""
     if not isinstance(value.data, Fraction):
         return value.data
-    number = value.data
-    return jnp.asarray(number.numerator / number.denominator, float)
+    try:
+        return jnp.asarray(value.data.numerator / value.data.denominator, float)
+    except OverflowError:
+        raise Unreadable("a number too large for float64") from None
 
 
 def settled(value: Value, sizes: Mapping[Size, int], *shape: Size) -> Value:
