@@ -134,7 +134,7 @@ def evidence(claim: Claim | Description, verdict: Verdict) -> Iterator[tuple[str
     """Labels and sentences: the statement, the worst entry, the counterexample, the diagnosis."""
     if claim.statement:
         yield "statement", claim.statement
-    if verdict.statement:
+    if verdict.statement and verdict.statement.outcome != "agrees":
         yield "statement and formula", agreement(verdict.statement)
     if verdict.worst:
         wrong, right = difference(verdict.worst.claimed, verdict.worst.true)

@@ -76,9 +76,9 @@ def check_file(path: str | PathLike[str]) -> None:
 def load_claims(path: str | PathLike[str]) -> list[Claim | Derivation]:
     """Runs a Python file or a notebook, and collects claims and derivations among the globals.
 
-    A derivation, or a formula in LaTeX, without a name has the variable's name. Imported claims, and
-    wrong claims that a correction only mentions, are left out. A Python file's prints go to standard
-    error; prints of a notebook, ``display`` and magics are skipped.
+    A derivation or a formula in LaTeX without a name has the variable's name. Imported claims, and
+    wrong claims that a correction only mentions, are left out. A Python file's prints go to
+    standard error; prints of a notebook, ``display`` and magics are skipped.
 
     Args:
       path: the file; like a script, the file can import modules from the same folder.

@@ -25,7 +25,7 @@ def regression(W, X, Y, b, l2):  # noqa: N803
     return -jnp.sum(Y * jax.nn.log_softmax(X @ W + b)) / len(X) + l2 / 2 * jnp.sum(W**2)
 
 
-def regression_gradient(formula):
+def regression_gradient(formula: str):
     return claim(
         of=regression,
         wrt="W",
@@ -383,7 +383,7 @@ def test_the_shape_decides_the_meaning_not_the_numbers_of_one_size():
         ("vjp", "x", r"d \odot y", lambda x, y: x * y),
     ],
 )
-def test_a_formula_of_every_kind(kind, wrt, formula, of):
+def test_a_formula_of_every_kind(kind, wrt, formula: str, of):
     inputs = {"x": real("n"), "y": real("n")}
     inputs |= {"update": {"r": positive()}, "vjp": {"d": real("n")}}.get(kind, {})
     made = claim(of=of, kind=kind, wrt=wrt, inputs=inputs, formula=formula, name="made")
