@@ -36,6 +36,7 @@ from jaxnn.verify.graph import (
     primitives,
 )
 from jaxnn.verify.inputs import draw, named_leaves
+from jaxnn.verify.tensors import OF_TORCH
 from jaxnn.verify.translation import as_jax, is_numpy
 
 Inputs = Mapping[str, PyTree]
@@ -238,6 +239,7 @@ def trace_claim(
         formula, box = _formula(claim, one, dict(sizes))
     with _raised_as(FunctionError):
         reverse = _jaxpr(reference(claim, "reverse"), one)
+        both_modes &= OF_TORCH not in primitives(reverse)  # whose autograd is the reference
         forward = _jaxpr(reference(claim, "forward"), one) if both_modes else reverse
         if _largest_array(forward) > MOST_INTERMEDIATE:
             forward = reverse
@@ -318,6 +320,8 @@ def _trials_at_once(programs: Sequence[core.ClosedJaxpr]) -> int:
     names = set().union(*map(primitives, programs))
     chunk = CHUNK // max(1, _entries(programs[1].out_avals))
     if names & {*LOOPED, "while"}:
+        chunk = min(chunk, FEW_TRIALS)
+    if OF_TORCH in names:
         chunk = min(chunk, FEW_TRIALS)
     return max(1, min(chunk, MOST_OPERATIONS // max(1, sum(map(_operations, programs)))))
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.graph import is_library
+from jaxnn.verify.tensors import by_torch, is_of_torch
 
 _MODULES = {"numpy": "jax.numpy", "scipy": "jax.scipy"}
 
@@ -60,6 +61,8 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
       ValueError: at a call, where JAX traces neither.
     """
+    if is_of_torch(function):
+        return by_torch(function)
     translation = as_jax(function)
     if translation is function:
         return function

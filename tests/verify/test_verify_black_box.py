@@ -1,6 +1,5 @@
 """Formulas that JAX does not trace: NumPy, SciPy, PyTorch, and Python's own lists."""
 
-
 import dataclasses
 from typing import NamedTuple
 
