@@ -238,6 +238,12 @@ class Figures(dict[str, Any]):
     def _repr_html_(self) -> str:
         return html(*(picture(figure, name) for name, figure in self.items()))
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        from jaxnn.figures import as_png
+
+        bundle = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        return bundle if len(self) != 1 else bundle | {"image/png": as_png(*self.values())}
+
     def __repr__(self) -> str:
         return f"Figures({', '.join(self)})"
 

@@ -51,9 +51,7 @@ def cells(output):
 @pytest.mark.parametrize(
     "shown",
     [
-        history(),
         history(name=EVIL),
-        population(),
         population(EVIL),
         display.Table([{"a": 1, EVIL: EVIL}, {"a": None, EVIL: 2.0}]),
         display.Table(),
@@ -162,7 +160,17 @@ def test_figures_show_themselves_and_all_figures_too():
     output = display.Figures({"curves": figure})._repr_html_()
     Output(output)
     assert pictures(output) == [figure._repr_png_()]
-    assert repr(display.Figures({"curves": figure})) == "Figures(curves)"
+
+
+def test_a_single_figure_is_a_picture_for_readers_without_html():
+    figure: Any = curves_figure([CURVE], title="A title", y_label="loss")
+    figures = display.Figures({"curves": figure})
+    bundle = figures._repr_mimebundle_()
+    assert bundle.keys() == {"text/plain", "text/html", "image/png"}
+    assert bundle["text/plain"] == repr(figures) == "Figures(curves)"
+    assert bundle["image/png"] == figure._repr_png_()
+    several = display.Figures({"first": figure, "second": figure})
+    assert several._repr_mimebundle_().keys() == {"text/plain", "text/html"}
 
 
 # Short reprs

@@ -187,15 +187,13 @@ def _python(source: str, file: str) -> ast.Module:
       SyntaxError: a line is neither Python nor a magic.
     """
     lines = [_TIMED.sub("", line) for line in source.split("\n")]
-    for place, line in enumerate(lines):
-        first = (line.split() or [""])[0]
-        if first.startswith("%%") and first not in RUN:
+    for first in (line.split()[0] for line in lines if line.strip()):
+        if not first.startswith("%%"):
+            break
+        if first not in RUN:
             if "claim(" in source:
                 print(f"{file}: skipped, {first} is no magic of Python", file=sys.stderr)
             return ast.Module([], [])
-        if first and first not in RUN:
-            break
-        lines[place] = ""
     while True:
         try:
             return ast.parse("\n".join(lines), file)

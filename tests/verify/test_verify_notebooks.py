@@ -83,6 +83,7 @@ def test_a_report_has_the_code_of_the_cells(notebook):
         "\n%%writefile x.py\nraise ValueError",
         "%%html\n<b>no Python</b>",
         "%%timeit\nraise ValueError",
+        "%%capture\n%%bash\nrm -rf /",
         "%%latex\n\\frac{1}{2}",
     ],
 )
@@ -117,7 +118,7 @@ def test_a_skipped_cell_with_a_claim_is_told(notebook, capsys):
 @pytest.mark.parametrize(
     ("cells", "says"),
     [
-        (["x = 1", "", "# no code", "y = 2\n1 / 0"], "cell 3, line 2: ZeroDivisionError"),
+        (["x = 1", "", " \n\t", "# no code", "y = 2\n1 / 0"], "cell 3, line 2: ZeroDivisionError"),
         (["x = 1", "%cd ..\n\ndef f(:\n  3"], "cell 2, line 3: SyntaxError"),
         (["x = 1 1  # is this right?"], "cell 1, line 1: SyntaxError"),
         (["  pass\n pass"], "cell 1, line"),
@@ -206,6 +207,7 @@ def test_a_notebook_beside_a_file_is_judged_in_processes(notebook, monkeypatch, 
         ("/home/me/claims.py", "line 2 of claims.py"),
         ("/home/me/note, cell 3.py", "line 2 of note, cell 3.py"),
         ("/home/me/a.ipynb, cell 3", "cell 3, line 2"),
+        ("/home/me/a, cell 3", "line 2 of a, cell 3"),
         ("<ipython-input-7-0a1b2c3d>", "In [7], line 2"),
         ("/tmp/ipykernel_9/123.py", "In [3], line 2"),
         ("/tmp/marimo_9/__marimo__cell_Hbol_.py", "cell Hbol, line 2"),
