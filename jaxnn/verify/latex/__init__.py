@@ -103,6 +103,7 @@ class Reading:
         self.key_indices: dict[str, tuple[str, ...]] = {}
         self.names = Names({name: leaf.shape for name, leaf in self.paths.items()}, {}, {})
         self.renamed: dict[str, str] = {}
+        self.stated: list[str] = []  # symbols that the statement itself defines
         for symbol, definition in definitions.items():
             self._define(symbol, definition)
         self.clauses = self._read_clauses()
@@ -134,14 +135,17 @@ class Reading:
             formula = parsed(definition)
             self._add_formula(parsed(symbol), formula, formula.tree)
 
-    def _add_formula(self, left: Formula, formula: Formula, tree: Any) -> None:
+    def _add_formula(self, left: Formula, formula: Formula, tree: Any) -> str:
         """A symbol defined in LaTeX; with indices as in ``h_i``, the array of all entries."""
         item = _only_item(left)
         if item is None:
             raise Unreadable(f"{left.text!r} is no symbol that can be defined")
         indices = _indices_of(item, self.names)
+        if any(index in self.names.inputs for index in indices):  # D_x, the number of columns of x
+            indices = ()
         key = spelled(item.children[0]) if indices else spelled(item)
         self.formulas[key], self.key_indices[key] = (formula, tree), indices
+        return key
 
     def _read_clauses(self) -> list[Clause]:
         """The clauses that state the value; the others define symbols."""
@@ -191,7 +195,7 @@ class Reading:
         )
         if key is not None and key.startswith("size "):
             return  # equal sizes, as the inputs have them
-        self._add_formula(left, self.formula, sides[1])
+        self.stated.append(self._add_formula(left, self.formula, sides[1]))
 
     def _learn(self) -> None:
         """Finds the shapes of the definitions, and the size that every index runs over."""
@@ -228,6 +232,8 @@ class Reading:
             for term in clause.left.find_data("term") if clause.left is not None else ():
                 with suppress(Unreadable):
                     evaluation(self.formula, term)
+            for key in self.stated:  # whether used or not
+                evaluation.lookup(key)
 
     def __call__(self, inputs: Mapping[str, PyTree]) -> list[jax.Array]:
         """The arrays that the statement says."""
@@ -317,10 +323,10 @@ def _arranged(
         raise Unreadable(f"the value [{', '.join(map(str, dims))}] has two readings in its order")
     if fits:
         return jnp.transpose(data, next(iter(fits.values())))
-    if [size for size in target if size != 1] == [size for size in dims if size != 1]:
-        column = len(target) == 2 and target[0] == 1 and not value.row and len(dims) == 1
-        if not column or dims[0] == 1:
-            return data.reshape([int(evaluation.sizes.get(size, size)) for size in target])
+    same = [size for size in target if size != 1] == [size for size in dims if size != 1]
+    turned = len(dims) == 1 and len(target) == 2 and value.row != (target[0] == 1)
+    if same and len(dims) < len(target) and (not turned or 1 in dims):
+        return data.reshape([int(evaluation.sizes.get(size, size)) for size in target])
     return data
 
 

@@ -418,6 +418,8 @@ class Evaluation:
         indices = tuple(dict.fromkeys(index for part in parts for index in part.indices))
         if indices:
             raise Unreadable(f"a list that depends on {', '.join(indices)}")
+        if len({part.row for part in parts if part.rank}) > 1:
+            raise Unreadable("a list of rows and columns")
         data = jnp.concatenate([jnp.atleast_1d(array(part)) for part in parts])
         return Value(data, (), (len(data),), any(part.row for part in parts))
 
@@ -946,8 +948,8 @@ class Evaluation:
         )
         values, conditions = found[: len(rows)], found[len(rows) :]
         shapes = {value.shape for value in values if value.rank}
-        rows = {value.row for value in values if value.rank == 1}
-        if len(shapes) > 1 or len(rows) > 1 or any(value.pending for value in values):
+        turned = {value.row for value in values if value.rank == 1}
+        if len(shapes) > 1 or len(turned) > 1 or any(value.pending for value in values):
             raise Unreadable(f"{self.source(tree)!r} has values of several shapes")
         result = values[-1]
         for condition, value in zip(conditions[::-1], values[-2::-1], strict=True):
