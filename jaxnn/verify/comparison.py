@@ -29,6 +29,7 @@ from jaxnn.verify.claims import (
 )
 from jaxnn.verify.graph import (
     LOOPED,
+    OF_TORCH,
     Unsupported,
     by_primitives,
     over_trials,
@@ -36,7 +37,6 @@ from jaxnn.verify.graph import (
     primitives,
 )
 from jaxnn.verify.inputs import draw, named_leaves
-from jaxnn.verify.tensors import OF_TORCH
 from jaxnn.verify.translation import as_jax, is_numpy
 
 Inputs = Mapping[str, PyTree]

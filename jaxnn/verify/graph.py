@@ -327,6 +327,9 @@ LOOPED = LAPACK | {"conv_general_dilated", "fft", "io_callback", "pure_callback"
 per trial would be compiled to a dense one over all pairs of trials: 100 times the time for 10 times
 the trials."""
 
+OF_TORCH = "torch_function"
+"""The primitive of a function of PyTorch."""
+
 _MATRIX_BY_MATRIX = ContextVar("_MATRIX_BY_MATRIX", default=False)
 """Whether batches of matrices are given to LAPACK matrix by matrix."""
 

@@ -19,10 +19,9 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 from jaxnn.types import PyTree
+from jaxnn.verify.graph import OF_TORCH
 
 Tensors = Sequence[Any]
-
-OF_TORCH = "torch_function"
 
 _value_p, _tangent_p = core.Primitive(OF_TORCH), core.Primitive("torch_tangent")
 """The values of an operation; the tangents, which are linear in the tangents of the inputs."""
@@ -31,7 +30,7 @@ _value_p, _tangent_p = core.Primitive(OF_TORCH), core.Primitive("torch_tangent")
 def is_of_torch(function: Callable[..., Any]) -> bool:
     """Whether a function names PyTorch, or an object of PyTorch."""
     code = getattr(function, "__code__", None)
-    if "torch" not in modules or code is None:
+    if code is None:
         return False
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     values = [*cells, *map(function.__globals__.get, code.co_names)]

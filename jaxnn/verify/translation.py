@@ -10,6 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
+from sys import modules
 from textwrap import dedent
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -19,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.graph import is_library
-from jaxnn.verify.tensors import by_torch, is_of_torch
 
 _MODULES = {"numpy": "jax.numpy", "scipy": "jax.scipy"}
 
@@ -61,8 +61,11 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
       ValueError: at a call, where JAX traces neither.
     """
-    if is_of_torch(function):
-        return by_torch(function)
+    if "torch" in modules:
+        from jaxnn.verify.tensors import by_torch, is_of_torch
+
+        if is_of_torch(function):
+            return by_torch(function)
     translation = as_jax(function)
     if translation is function:
         return function
