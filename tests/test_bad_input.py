@@ -38,7 +38,7 @@ from jaxnn import (
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import schedule
 from jaxnn.search import choice, conditional, fixed, integer, log_uniform, uniform
-from jaxnn.verify import claim, gradcheck, label, one_hot, real, simplex
+from jaxnn.verify import claim, derivation, gradcheck, label, one_hot, real, simplex
 
 KEY = jax.random.key(0)
 GOOD = Data(np.zeros((20, 4), np.uint8), np.zeros(20, np.int32), 1.0)
@@ -225,6 +225,13 @@ def claimed(formula=lambda x: 2 * x, **changes):
 def in_latex(formula, **changes):
     inputs = {"x": real("n")}
     return claim(of=squares, wrt="x", kind="gradient", inputs=inputs, formula=formula, **changes)
+
+
+def derived(**changes):
+    inputs = {"x": real("n")}
+    return derivation(
+        **{"of": squares, "wrt": "x", "kind": "gradient", "inputs": inputs, **changes}
+    )
 
 
 def space(**domains):
@@ -657,6 +664,38 @@ DOORS = [
     (lambda: one_hot("n", axis=None), ValueError, "one_hot has shape .* along axis None, expected"),
     (lambda: label(None), ValueError, "label got no size, expected the number of classes"),
     (lambda: real(np.ones(2)), ValueError, r"a size is an array of shape \(2,\), expected a name"),
+    (lambda: verify.verify(derived()), ValueError, "derivation has no lines, expected .line"),
+    (lambda: derived().line(squares), TypeError, "statement is <function .*>, expected the line's"),
+    (lambda: derived().line("2 x", 3), ValueError, "formula is 3, expected a function"),
+    (
+        lambda: derived().line("2 x", lambda y: y),
+        ValueError,
+        "has a parameter 'y', expected one of the inputs x",
+    ),
+    (
+        lambda: derived().line("2 x", squares, layout="rows"),
+        ValueError,
+        "layout is 'rows', expected one of transpose, vec, vec_rows",
+    ),
+    (
+        lambda: derived().line("2 x", squares, case="i = j"),
+        ValueError,
+        "case is 'i = j', expected one of the cases: none",
+    ),
+    (
+        lambda: derived(cases={"i": lambda i: i == 0}).line("2", squares, case="i", layout="vec"),
+        ValueError,
+        "layout is 'vec', expected none for a line of a case",
+    ),
+    (lambda: derived(name=3), TypeError, "name is 3, expected text"),
+    (lambda: derived(cases=["i"]), TypeError, r"cases is \['i'\], expected a dict of conditions"),
+    (lambda: derived(cases={"i": 3}), ValueError, "the case 'i' is 3, expected a function of ind"),
+    (
+        lambda: derived(cases={"i": lambda i: i == 0}, layout="vec"),
+        ValueError,
+        "layout is 'vec', expected none for a derivation with cases",
+    ),
+    (lambda: derived(kind="slope"), ValueError, "kind is 'slope', expected one of gradient"),
     (
         lambda: in_latex(5),
         ValueError,

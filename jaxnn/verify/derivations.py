@@ -14,8 +14,14 @@ import numpy as np
 
 from jaxnn.types import PyTree, require_type, shown
 from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters
-from jaxnn.verify.comparison import Inputs, reference, relative_errors
-from jaxnn.verify.sampling import Trials
+from jaxnn.verify.comparison import (
+    FormulaError,
+    FunctionError,
+    Inputs,
+    reference,
+    relative_errors,
+)
+from jaxnn.verify.sampling import DomainError, Trials
 from jaxnn.verify.verdict import DerivationVerdict, Step, Verdict, broken
 
 Formula = Callable[..., PyTree]
@@ -24,14 +30,9 @@ Examine = Callable[[Claim, bool], tuple[Verdict, list[Trials]]]
 """From a claim to the verdict, if refuted with a diagnosis or without, and the values found."""
 
 _WORST_FIRST = (
-    "refuted",
-    "error",
-    "undecided",
-    "holds_other_layout",
-    "holds_unstable",
-    "kink",
+    "refuted", "error", "undecided", "misstated", "holds_other_layout", "holds_unstable", "kink",
     "holds",
-)
+)  # fmt: skip
 
 UNKNOWN = ("error", "undecided")
 """Verdicts on lines that count neither as right nor as wrong."""
@@ -86,9 +87,11 @@ class Derivation:
 
         Raises:
           ValueError: an argument is wrong; the message has the value and the expectation.
+          TypeError: the statement is no text.
 
         Source: S2.1.
         """
+        require_type(isinstance(statement, str), "statement", statement, "the line's LaTeX as text")
         if formula is None:
             return partial(self.line, statement, case=case, layout=layout)
         if case and case not in self.cases:
@@ -235,18 +238,21 @@ def _holds(
     return jnp.asarray(condition(*({**inputs, **axes}[name] for name in names)))
 
 
-def judged(derivation: Derivation, examine: Examine) -> DerivationVerdict:
+def judged(
+    derivation: Derivation, examine: Examine, further: Callable[[Claim], list[Trials]]
+) -> DerivationVerdict:
     """The verdict on every line, and the first line that does not follow.
 
     A right line after right lines follows. Where a line before is wrong, a right line repairs, and
-    a wrong line is compared with the lines before.
+    a wrong line is compared with the lines before: by the values found, also at larger sizes, and
+    where these differ as a claim of its own.
 
     Raises:
       ValueError: the derivation has no lines.
     """
     if not derivation.lines:
         raise ValueError(f"{derivation.called} has no lines, expected .line(latex, formula)")
-    judge = _Judge(derivation, examine)
+    judge = _Judge(derivation, examine, further)
     for made in derivation.claims:
         began = time.perf_counter()
         verdict = judge.next_line(made)
@@ -266,9 +272,14 @@ def judged(derivation: Derivation, examine: Examine) -> DerivationVerdict:
 class _Judge:
     """The verdicts on the lines so far, and the values of the lines."""
 
-    def __init__(self, derivation: Derivation, examine: Examine):
+    def __init__(
+        self,
+        derivation: Derivation,
+        examine: Examine,
+        further: Callable[[Claim], list[Trials]],
+    ):
         self.lines: list[Verdict] = []
-        self._derivation, self._examine = derivation, examine
+        self._derivation, self._examine, self._further = derivation, examine, further
         self._values: list[list[Trials]] = []
 
     def next_line(self, made: Claim) -> Verdict:
@@ -310,7 +321,7 @@ class _Judge:
 
     def _after_right(self, made: Claim, verdict: Verdict, before: Sequence[int]) -> Verdict:
         """The verdict on a wrong line after right ones; the lines before may name the mistake."""
-        if not before or _is_named(verdict):
+        if not before or _is_named(verdict) or not verdict.trials:
             return verdict
         step, _ = self._examine(self._step(made, before), True)
         return _with_diagnosis_of(step, verdict, before)
@@ -319,9 +330,11 @@ class _Judge:
         self, made: Claim, verdict: Verdict, before: Sequence[int]
     ) -> tuple[Verdict, str]:
         """The verdict on a wrong line after wrong ones, and whether the line follows."""
+        if not all(self._values[number] for number in before):  # a line before raised an exception
+            return self._examine(made, True)[0], "mistake" if verdict.trials else "unknown"
         first = before[0]
         detail = f"follows from {_listed(before)}, and is as wrong"
-        if len(before) == 1 and _agree(self._values[first], self._values[-1], made.tolerance):
+        if len(before) == 1 and self._agrees(made, first):
             worst, example, *_ = self.lines[first].worst, self.lines[first].counterexample
             return verdict._replace(worst=worst, counterexample=example, detail=detail), "follows"
         step, _ = self._examine(self._step(made, before), True)
@@ -332,6 +345,18 @@ class _Judge:
         if not _is_named(step):
             verdict, _ = self._examine(made, True)
         return _with_diagnosis_of(step, verdict, before), "mistake"
+
+    def _agrees(self, made: Claim, number: int) -> bool:
+        """Whether the values of the line at hand are those of a line before, at all sizes."""
+        here, there = self._values[-1], self._values[number]
+        if not _agree(there[:1], here[:1], made.tolerance):
+            return False
+        for values, line in ((there, self._derivation.lines[number]), (here, made)):
+            try:
+                values += self._further(line) if len(values) == 1 else []
+            except (FormulaError, FunctionError, DomainError):
+                return False
+        return _agree(there, here, made.tolerance)
 
     def _step(self, made: Claim, before: Sequence[int]) -> Claim:
         """The claim that a line is equal to the lines before."""
@@ -355,7 +380,7 @@ class _Judge:
 
 def _agree(before: Sequence[Trials], here: Sequence[Trials], tolerance: float) -> bool:
     """Whether the values of two lines in float64 agree at every trial of equal inputs."""
-    if not before or len(before) != len(here):
+    if len(before) != len(here):
         return False
     for a, b in zip(before, here, strict=True):
         arrays = (*a.points, *a.values.formula), (*b.points, *b.values.formula)
@@ -370,11 +395,11 @@ def _agree(before: Sequence[Trials], here: Sequence[Trials], tolerance: float) -
 
 
 def _is_named(verdict: Verdict) -> bool:
-    return all(finding.code != "unknown" for finding in verdict.diagnosis)
+    return all(finding.code not in ("unknown", "shape") for finding in verdict.diagnosis)
 
 
 def _with_diagnosis_of(step: Verdict, verdict: Verdict, before: Sequence[int]) -> Verdict:
-    """The verdict on a line with the diagnosis of the step, where that has a name."""
+    """The verdict on a line with the diagnosis of the step, where the step's mistake has a name."""
     if step.verdict != "refuted" or not _is_named(step):
         return verdict
     detail = f"the diagnosis compares the line with {_listed(before)}"

@@ -253,14 +253,19 @@ class DerivationVerdict(NamedTuple):
 
 
 def broken(lines: Iterable[Verdict]) -> tuple[int | None, int | None]:
-    """The first line that does not follow, and the first line that is right again afterwards."""
-    astray = set[int]()
+    """The first line that does not follow, and the first line that is right again afterwards.
+
+    A line of a case repairs no line of all entries.
+    """
+    first, astray = None, set[int]()
     for line in lines:
-        _, number, outcome, after, _ = line.step or Step("", 0, "unknown")
-        if outcome == "mistake" and not astray:
-            astray.add(number)
-        elif astray.intersection(after):
-            if outcome == "repair":
-                return min(astray), number
-            astray.add(number)
-    return min(astray, default=None), None
+        step = line.step or Step("", 0, "unknown")
+        if first is None and step.outcome == "mistake":
+            first = step
+            astray.add(step.line)
+        elif first is not None and astray.intersection(step.after):
+            if step.outcome != "repair":
+                astray.add(step.line)
+            elif step.case in ("", first.case):
+                return first.line, step.line
+    return (first.line if first else None), None

@@ -119,7 +119,8 @@ def verify(
             verdict = _with_statement(claim, _examine(claim, count, seed), seed)
             verdict = _with_formula(claim, verdict)
         else:
-            verdict = judged(claim, partial(_examined_with_values, trials=count, seed=seed))
+            examine = partial(_examined_with_values, trials=count, seed=seed)
+            verdict = judged(claim, examine, partial(_at_larger_sizes, trials=count, seed=seed))
     return verdict._replace(seconds=time.perf_counter() - began)
 
 
@@ -189,16 +190,23 @@ def describe(verdict: Verdict | DerivationVerdict) -> str:
 def _examined_with_values(
     claim: Claim, diagnosed: bool, trials: int, seed: int
 ) -> tuple[Verdict, list[Trials]]:
-    """The verdict on a line of a derivation; of a refuted line also the values at both sizes."""
+    """The verdict on a line of a derivation, and the values found at every choice of sizes."""
     ran: list[Trials] = []
     verdict = _examine(claim, trials, seed, diagnosed, ran)
-    larger = larger_sizes(claim.inputs, seed)
-    if verdict.verdict == "refuted" and larger and len(ran) == 1:
-        tenth, rng = max(1, verdict.trials // 10), np.random.default_rng([seed, 1])
-        with suppress(FormulaError, FunctionError, DomainError):
-            traced = comparison.trace_claim(claim, tuple(larger.items()), both_modes=False)
-            ran.append(run_trials(traced, tenth, rng, awkward=False))
+    if claim.truth is not None and claim.entries is None:
+        checked = _with_statement(claim, verdict, seed)
+        verdict = checked if checked.verdict == "misstated" else verdict
     return _with_formula(claim, verdict), ran
+
+
+def _at_larger_sizes(claim: Claim, trials: int, seed: int) -> list[Trials]:
+    """The values of a line at larger sizes; none where no size is a name."""
+    larger = larger_sizes(claim.inputs, seed)
+    if not larger:
+        return []
+    traced = comparison.trace_claim(claim, tuple(larger.items()), both_modes=False)
+    tenth, rng = max(1, trials // 10), np.random.default_rng([seed, 1])
+    return [run_trials(traced, tenth, rng, awkward=False)]
 
 
 def _with_formula(claim: Claim, verdict: Verdict) -> Verdict:

@@ -1,11 +1,12 @@
 """Derivations with a broken line: how often the line is located, and how long that takes.
 
 ``PYTHONPATH=. python tests/verify/broken_lines.py [--chains N] [--right N] [--seed N] [--trials N]
-[--workers N] [--diagnose]`` writes right formulas of the catalogues in several equal lines, by
-identities applied to their operations (``rewriting.py``). In a broken chain a wrong formula of the
-catalogues takes the place of the right one from a random line on; the lines below follow from the
-wrong line, or are right again from a second random line on. Exit status 0 when 99 % of the broken
-lines are located, and no right chain is refuted.
+[--workers N] [--diagnose] [--speed]`` writes right formulas of the catalogues in several equal
+lines, by identities applied to their operations (``rewriting.py``). In a broken chain a wrong
+formula of the catalogues takes the place of the right one from a random line on; the lines below
+follow from the wrong line, or are right again from a second random line on. Exit status 0 when
+99 % of the broken lines are located, and no right chain is refuted. With ``--speed`` the sources'
+derivations are timed instead, beside their lines as claims.
 """
 
 import argparse
@@ -28,9 +29,9 @@ from experiments.claims import expected, s1, s2, s2_affine, s3, s3_network, s4, 
 from experiments.mutants import CORRECT, FAMILIES
 from experiments.mutants.pool import over_processes
 from jaxnn.progress import progress
-from jaxnn.verify import Claim, Derivation, Verdict, verification, verify
-from jaxnn.verify.comparison import reference
+from jaxnn.verify import Claim, Derivation, Verdict, comparison, verification, verify
 from jaxnn.verify.inputs import draw_sizes, is_input
+from jaxnn.verify.worker import load_claims
 from tests.verify import unseen
 from tests.verify.rewriting import IDENTITIES, applies, rewritten
 
@@ -38,6 +39,8 @@ LOCATED = 0.99
 """The share of the broken lines that have to be located."""
 
 Formula = Callable[..., Any]
+
+WORKED = "experiments/claims/derivations.py"
 
 MODULES = (s1, s2, s2_affine, s3, s3_network, s4, s5)
 
@@ -129,7 +132,7 @@ def by_autodiff(claim: Claim) -> Formula:
     names = list(claim.inputs)
     return eval(  # a function with the names of the inputs as parameters
         f"lambda {', '.join(names)}: derivative(dict({', '.join(f'{n}={n}' for n in names)}))",
-        {"derivative": reference(claim), "dict": dict},
+        {"derivative": comparison.reference(claim), "dict": dict},
     )
 
 
@@ -150,8 +153,8 @@ def chain(number: int, seed: int, is_broken: bool) -> Chain:
         right[broken - 1 : broken - 1 + count] = lines(pair.wrong, pair.claim, count, rng)
     truth = dataclasses.replace(pair.claim, formula=lambda: (), certify=False)
     made = Derivation(truth, f"{number}: {pair.claim.name}")
-    for text, formula in right:
-        made.line(text, formula)
+    for _, formula in right:
+        made.line("", formula)
     return Chain(pair.catalogue, made, broken, repaired)
 
 
@@ -240,6 +243,31 @@ def _seconds(what: str, outcomes: Sequence[Outcome]) -> str:
     return f"{what:25}{each:6.2f}  s (mean)"
 
 
+def speed() -> list[str]:
+    """The seconds of the sources' derivations, and of their lines as claims, compiled anew."""
+    rows, total = [], [0.0, 0.0]
+    for made in load_claims(WORKED):
+        assert isinstance(made, Derivation)
+        claims = [dataclasses.replace(line, truth=None) for line in made.lines]
+        took = [_timed([made]), _timed(claims)]
+        rows.append(_row(f"{made.name}, {len(claims)} lines", took))
+        total = [a + b for a, b in zip(total, took, strict=True)]
+    return [*rows, _row("all", total)]
+
+
+def _row(name: str, took: Sequence[float]) -> str:
+    return f"{name:36}{took[0]:8.2f} s, as claims {took[1]:8.2f} s of the processor"
+
+
+def _timed(claims: Sequence[Any]) -> float:
+    for cached in (jax.clear_caches, comparison.trace_claim.cache_clear):
+        cached()
+    began = time.process_time()
+    for made in claims:
+        verify(made)
+    return time.process_time() - began
+
+
 def main() -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -249,7 +277,11 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=1000, help="random trials for every line")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--diagnose", action="store_true", help="with diagnoses, which take longer")
+    parser.add_argument("--speed", action="store_true", help="time the sources' derivations")
     arguments = parser.parse_args()
+    if arguments.speed:
+        print("\n".join(speed()))
+        return 0
     from tests.verify.broken_lines import judged as in_process  # processes import the function
 
     found = []
