@@ -14,6 +14,7 @@ from unicodedata import normalize
 import jax
 import jax.numpy as jnp
 
+from jaxnn.files import printable, short
 from jaxnn.reporting import registered_html
 from jaxnn.types import PyTree, real, shown, whole
 from jaxnn.verify.inputs import (
@@ -87,6 +88,10 @@ class Claim:
     definitions: Mapping[str, Any] | None = None  # of the statement's symbols, for latex.Reading
     forward: "Claim | None" = None  # of a pair with a reference: the values of the forward pass
     own: "Claim | None" = None  # of the same pair: the derivative of the pair's own forward pass
+
+    def __repr__(self) -> str:
+        by = f" by {', '.join(self.wrt)}" if self.wrt else ""
+        return printable(f"Claim({short(self.name)}; {self.kind}{short(by)})")
 
     def _repr_html_(self) -> str | None:
         return registered_html(self)  # jaxnn.verify.report has the function

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.files import printable, short
 from jaxnn.types import PyTree, require_type, shown
 from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters
 from jaxnn.verify.comparison import (
@@ -106,6 +107,9 @@ class Derivation:
         self.lines.append(made)
         self.places.append(case)
         return formula
+
+    def __repr__(self) -> str:
+        return printable(f"Derivation({short(self.called)}; {len(self.lines)} lines)")
 
     def _repr_html_(self) -> str:
         from jaxnn import display

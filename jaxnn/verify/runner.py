@@ -148,13 +148,14 @@ def _within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
         except BaseException as error:  # a file may raise KeyboardInterrupt
             results.put((None, error))
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread, output = threading.Thread(target=work, daemon=True), sys.stdout
     thread.start()
     try:
         _lost.append(thread)
         value, error = results.get(timeout=seconds)
         _lost.remove(thread)
     except queue.Empty:
+        sys.stdout = output  # which a file that is still loading has redirected
         raise Ended(f"stopped after {seconds:g} s") from None
     if error is not None:
         raise error

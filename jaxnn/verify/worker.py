@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -222,15 +222,12 @@ def _execute(programs: Mapping[str, ast.Module], path: Path) -> ModuleType:
     if sys.path[:1] != [str(path.parent)]:
         sys.path.insert(0, str(path.parent))
     try:
-        with ExitStack() as stack:
-            output = sys.stderr
-            if path.suffix == ".py":
-                module.__file__ = str(path)
-            else:
-                output = stack.enter_context(open(os.devnull, "w"))
-                vars(module).update(display=_nothing, get_ipython=_Shell)
-                os.environ.setdefault("MPLBACKEND", "agg")  # no window waits for a reader
-            stack.enter_context(redirect_stdout(output))
+        if path.suffix == ".py":
+            module.__file__ = str(path)
+        else:
+            vars(module).update(print=_nothing, display=_nothing, get_ipython=_Shell)
+            os.environ.setdefault("MPLBACKEND", "agg")  # no window waits for a reader
+        with redirect_stdout(sys.stderr):
             for code in codes:
                 exec(code, vars(module))
     except BaseException:
@@ -240,7 +237,7 @@ def _execute(programs: Mapping[str, ast.Module], path: Path) -> ModuleType:
 
 
 def _nothing(*_: object, **__: object) -> None:
-    """Stands for ``display`` and for the methods of IPython in a notebook that is only run."""
+    """Stands for ``print``, ``display`` and the methods of IPython in a notebook that is run."""
 
 
 class _Shell:

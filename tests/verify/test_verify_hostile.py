@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 
 from jaxnn import display
 from jaxnn.display import mathml
-from jaxnn.verify import Counterexample, Finding, Verdict, Worst, assert_holds, report
+from jaxnn.verify import (
+    Counterexample,
+    Finding,
+    Verdict,
+    Worst,
+    assert_holds,
+    derivation,
+    real,
+    report,
+)
 from jaxnn.verify.claims import Description
 from jaxnn.verify.report import to_html, to_json
 from jaxnn.verify.verdict import DerivationVerdict
@@ -327,6 +336,18 @@ def test_no_text_becomes_markup_of_a_formula(text):
 @given(TEXTS)
 def test_no_text_of_a_claim_becomes_markup_of_the_page(text):
     Page(to_html([described(text)], title=text))
+
+
+@pytest.mark.parametrize("text", ["x" * 9999, "\x1b[31m\n" * 999, "sign"])
+def test_a_terminal_gets_a_short_line(text):
+    _, verdict = described(text)
+    large = Counterexample({"n": 10**6}, {"x": np.zeros(10**6)})
+    whole = DerivationVerdict(text, text, "gradient", "refuted", (verdict,) * 99, 1)
+    claimed = made(lambda x: 2 * x, of=lambda x: jnp.sum(x), statement=text, source=text)
+    steps = derivation(of=lambda x: jnp.sum(x), wrt="x", kind="gradient", inputs={"x": real("n")}, name=text)
+    for value in (verdict._replace(counterexample=large), whole, claimed, steps):
+        assert len(repr(value)) < 2000
+        assert repr(value).isprintable()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -201,6 +201,16 @@ def test_a_notebook_beside_a_file_is_judged_in_processes(notebook, monkeypatch, 
     assert "name 'missing' is not defined (cell 4, line 5)" in entries[1][1].detail
 
 
+def test_a_cell_that_takes_too_long_takes_no_output_along(notebook, capsys):
+    path = notebook("import time\ntime.sleep(1.5)")
+    ((_, verdict),) = runner.judge([path], timeout=0.5, workers=0)
+    print("the table")
+    assert verdict.detail == "stopped after 0.5 s, while the file was loaded"
+    assert capsys.readouterr() == ("the table\n", "")
+    for thread in runner._lost:
+        thread.join(10)
+
+
 @pytest.mark.parametrize(
     ("file", "line"),
     [
