@@ -146,7 +146,8 @@ def judge_files(
     several = len({verdict.file for _, verdict in entries}) > 1
     for claim, verdict in report.ordered(entries):
         follows = verdict.step and verdict.step.outcome == "follows"  # from another wrong line
-        if (verdict.verdict == "refuted" and not follows) or verdict.counterexample:
+        wrong = verdict.verdict in ("refuted", "misstated") and not follows
+        if wrong or verdict.counterexample:
             report.print_evidence(claim, verdict, file=verdict.file if several else "")
     return entries
 

@@ -1,5 +1,6 @@
 """Formulas in LaTeX against NumPy by definition, and statements against formulas."""
 
+import json
 import time
 
 import jax
@@ -7,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.verify import binary, claim, interval, one_hot, positive, real, verify
+from jaxnn.verify import Verdict, __main__, binary, claim, interval, one_hot, positive, real, verify
 from jaxnn.verify.latex import Reading, Unreadable, example_of, example_sizes
-from jaxnn.verify.verification import check_statement
+from jaxnn.verify.report import to_html
+from jaxnn.verify.verdict import Statement
+from jaxnn.verify.verification import check_statement, describe
+from jaxnn.verify.worker import decode, encode, load_claims
 from tests.verify import misstatements
 
 REGRESSION = {
@@ -496,6 +500,65 @@ def test_a_refuted_claim_stays_refuted_and_its_statement_agrees():
 
     verdict = verify(without_mean, trials=100)
     assert (verdict.verdict, verdict.statement) == ("refuted", ("agrees", ""))
+
+
+FILE = """
+import jax.numpy as jnp
+from jaxnn.verify import claim, real
+
+INPUTS = {"x": real("n")}
+
+
+def squares(x):
+    return jnp.sum(x**2)
+
+
+first = claim(of=squares, wrt="x", kind="gradient", inputs=INPUTS, formula="2 x")
+second = claim(of=squares, wrt="x", kind="gradient", inputs=INPUTS, formula="2 x", name="named")
+
+
+@claim(of=squares, wrt="x", kind="gradient", inputs=INPUTS, statement="3 x")
+def stated_wrongly(x):
+    return 2 * x
+"""
+
+
+def test_a_formula_without_a_name_has_the_name_of_the_variable(tmp_path):
+    (tmp_path / "claims.py").write_text(FILE)
+    names = [made.name for made in load_claims(tmp_path / "claims.py")]
+    assert names == ["first", "named", "stated_wrongly"]
+
+
+def test_a_misstated_claim_is_exit_status_1(tmp_path, capsys):
+    file = tmp_path / "claims.py"
+    file.write_text(FILE)
+    argv = [str(file), "--trials", "50", "--workers", "0", "--no-certify"]
+    assert __main__.main(argv) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "stated_wrongly misstated 50" in printed
+    assert "statement and formula: differs: the statement gives" in printed
+
+
+MISSTATED = Verdict(
+    "slope", "", "gradient", "misstated", statement=Statement("differs", "the statement gives 3")
+)
+
+
+def test_the_comparison_survives_the_way_between_processes():
+    assert decode(json.loads(encode(MISSTATED))) == MISSTATED
+
+
+def test_a_verdict_from_before_statements_were_read_is_decoded():
+    fields = json.loads(encode(MISSTATED._replace(verdict="holds", statement=None)))
+    del fields["statement"]
+    assert decode(fields).statement is None
+
+
+def test_the_page_and_the_paragraph_show_the_comparison():
+    assert "statement: the statement gives 3" in describe(MISSTATED)
+    page = to_html([(stated("3 x"), MISSTATED)])
+    assert "differs: the statement gives 3" in page
+    assert "misstated" in page
 
 
 PICKED = [
