@@ -7,6 +7,7 @@ line by line.
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ def experiment(config: DerivationsConfig, run: harness.Run) -> Mapping[str, Any]
         _check_record(run, source, [s for s in statements if _document(s) == source])
     _check_corrections(run, statements)
     _check_certificates(run, statements)
+    _check_statements(run, statements)
     worked = _worked(judged)
     _check_lines(run, worked)
     run.history([row for statement in judged for row in _history(statement)])
@@ -235,6 +237,19 @@ def _check_certificates(run: harness.Run, statements: Sequence[Judged]) -> None:
         "the statements that hold are certified",
         len(found) >= CERTIFIED * len(holding),
         "; ".join([detail, *missing]),
+    )
+
+
+def _check_statements(run: harness.Run, statements: Sequence[Judged]) -> None:
+    """Checks that every statement in LaTeX that can be read says what the claim's code computes."""
+    found = [(s.claimed.name, s.verdicts[0].statement) for s in statements]
+    outcomes = Counter(statement.outcome for _, statement in found if statement)
+    others = [
+        f"{name}: {said.detail}" for name, said in found if said and said.outcome == "differs"
+    ]
+    detail = f"{outcomes['agrees']} of {len(found)} read and equal"
+    run.check(
+        "the statements say what their code computes", not others, "; ".join([detail, *others])
     )
 
 

@@ -84,6 +84,11 @@ def test_a_statement_that_says_something_else_is_misstated():
         (r"\nabla_x J = 2 (x - q)", "unread"),
         (r"twice the difference", "unread"),
         (r"\nabla_y J = 2 (x - y)", "differs"),
+        (r"\frac{dJ}{dx} = 2 (x - y)", "agrees"),
+        (r"\frac{dJ}{dy} = 2 (x - y)", "differs"),
+        (r"\frac{\partial J}{\partial q} = 2 (x - y)", "unread"),
+        (r"g = 2 d, \quad d = x - y, \quad d = y - x", "unread"),
+        (r"g = 2 (x - y), \quad h = q", "unread"),
     ],
 )
 def test_the_outcome_of_the_comparison(statement, outcome):
@@ -362,6 +367,12 @@ def test_a_statement_defines_symbols_in_later_clauses():
     np.testing.assert_allclose(value, (A + 2 * P) @ u)
 
 
+def test_a_transpose_beside_an_input_t():
+    inputs = {"X": real("n", "m"), "t": real("n")}
+    point = example_of(inputs, example_sizes(inputs))
+    np.testing.assert_allclose(read("X^T t", "m", inputs), point["X"].T @ point["t"], rtol=1e-12)
+
+
 def test_a_definition_by_itself_is_refused():
     with pytest.raises(Unreadable, match="defined by itself"):
         read(r"q = D, \quad D = E, \quad E = D")
@@ -551,7 +562,7 @@ def test_the_comparison_survives_the_way_between_processes():
 def test_a_verdict_from_before_statements_were_read_is_decoded():
     fields = json.loads(encode(MISSTATED._replace(verdict="holds", statement=None)))
     del fields["statement"]
-    assert decode(fields).statement is None
+    assert decode(fields) == MISSTATED._replace(verdict="holds", statement=None)
 
 
 def test_the_page_and_the_paragraph_show_the_comparison():

@@ -1,5 +1,6 @@
 """Formulas in LaTeX as functions of a claim's inputs."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import combinations
@@ -195,7 +196,10 @@ class Reading:
         )
         if key is not None and key.startswith("size "):
             return  # equal sizes, as the inputs have them
-        self.stated.append(self._add_formula(left, self.formula, sides[1]))
+        stated = self._add_formula(left, self.formula, sides[1])
+        if stated in self.quantities or stated in self.functions or stated in self.stated:
+            raise Unreadable(f"{stated} is defined twice")
+        self.stated.append(stated)
 
     def _learn(self) -> None:
         """Finds the shapes of the definitions, and the size that every index runs over."""
@@ -424,6 +428,9 @@ def _parameter(formula: Formula, left: Any, names: Names) -> str:
             below = part.children[2]
         elif part.data == "item" and spelled(part.children[0]) == r"\nabla":
             below = next(iter(part.children[1:]), None)
+        plain = spelled(part) if part.data == "fraction" else ""
+        if whole := re.fullmatch(r"\\frac\{d[^{}]*\}\{d([^{}]*)\}", plain):
+            return (names.known(whole[1]) or "").removeprefix("input ")
         for item in below.find_data("item") if below is not None else ():
             if item.children[0].data in SYMBOLS and r"\partial" not in spelled(item):
                 scripts = [spelled(script) for script in item.children[1:]]

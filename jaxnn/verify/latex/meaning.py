@@ -58,6 +58,9 @@ UNCLEAR = (r"\exp", r"\log", r"\ln", r"\sin", r"\cos", "exp", "log")
 OF_ARRAYS = ("softmax", r"\softmax", "tr", "trace", r"\tr", r"\det", "det", "diag", r"\diag")
 """Functions of vectors and matrices."""
 
+ENTRYWISE = (r"\odot", r"\circ")
+"""Signs of products entry by entry."""
+
 SUMS = {r"\sum": jnp.sum, r"\prod": jnp.prod}
 LARGEST = {r"\max": jnp.max, r"\min": jnp.min}
 
@@ -517,46 +520,45 @@ class Evaluation:
                 )
             numerator = self.product(operands[:-1], before, tree)
             return divided(numerator, operands[-1], self.sizes)
-        entry = (r"\odot", r"\circ", r"\otimes")
         if r"\otimes" in signs:
             raise Unreadable(
                 f"{self.source(tree)!r} has two readings: the outer product, or Kronecker's"
             )
-        if not any(sign in entry for sign in signs):
+        if not any(sign in ENTRYWISE for sign in signs):
             return self._chain(operands, signs, tree)
-        segments: list[tuple[list[Value], list[str]]] = []
-        for value, sign in zip(operands, signs, strict=True):
-            if not segments or sign in entry:
-                segments.append(([], []))
-            segments[-1][0].append(value)
-            segments[-1][1].append("" if sign in entry else sign)
-
-        def segments_first() -> Value:
-            parts = [self._chain(*segment, tree) for segment in segments]
-            return reduce(lambda a, b: entrywise(jnp.multiply, a, b, self.sizes), parts)
-
-        def entries_first() -> Value:
-            parts, between = [operands[0]], [""]
-            for value, sign in zip(operands[1:], signs[1:], strict=True):
-                if sign in entry:
-                    parts[-1] = entrywise(jnp.multiply, parts[-1], value, self.sizes)
-                else:
-                    parts.append(value)
-                    between.append(sign)
-            return self._chain(parts, between, tree)
-
-        if all(sum(value.rank > 0 for value in segment) < 2 for segment, _ in segments):
-            return segments_first()
-        readings = [_attempt(segments_first), _attempt(entries_first)]
+        parts = _segments(operands, signs)
+        if all(sum(value.rank > 0 for value in segment) < 2 for segment, _ in parts):
+            return self._entries_last(parts, tree)
+        readings = [
+            _attempt(lambda: self._entries_last(parts, tree)),
+            _attempt(lambda: self._entries_first(operands, signs, tree)),
+        ]
         values = [reading for reading in readings if isinstance(reading, Value)]
         if len(values) == 2:
             raise Unreadable(
                 f"{self.source(tree)!r} has two readings: the matrix product first, or the product "
                 "entry by entry first"
             )
-        if not values:
-            raise next(reading for reading in readings if not isinstance(reading, Value))
+        for reading in readings:
+            if not values and isinstance(reading, Unreadable):
+                raise reading
         return values[0]
+
+    def _entries_last(self, segments: "Sequence[_Segment]", tree: Any) -> Value:
+        """The products of linear algebra first, then those entry by entry."""
+        parts = [self._chain(*segment, tree) for segment in segments]
+        return reduce(lambda a, b: entrywise(jnp.multiply, a, b, self.sizes), parts)
+
+    def _entries_first(self, operands: Sequence[Value], signs: Sequence[str], tree: Any) -> Value:
+        """The products entry by entry first, then those of linear algebra."""
+        parts, between = [operands[0]], [""]
+        for value, sign in zip(operands[1:], signs[1:], strict=True):
+            if sign in ENTRYWISE:
+                parts[-1] = entrywise(jnp.multiply, parts[-1], value, self.sizes)
+            else:
+                parts.append(value)
+                between.append(sign)
+        return self._chain(parts, between, tree)
 
     def _chain(self, operands: Sequence[Value], signs: Sequence[str], tree: Any) -> Value:
         """A product from left to right."""
@@ -1129,17 +1131,13 @@ class Evaluation:
     def _inside(self, tree: Any) -> Value:
         return self.value(tree.children[0])
 
-    _round = _braces = _brackets = _inside
+    _round = _braces = _inside
 
     def _square(self, tree: Any) -> Value:
         value = self.value(tree.children[0])
         return value if len(tree.children[0].children) == 1 else value._replace(row=True)
 
-    def _brackets(self, tree: Any) -> Value:
-        return self._square(tree)
-
-    def _round(self, tree: Any) -> Value:
-        return self.value(tree.children[0])
+    _brackets = _square
 
     def _curly(self, tree: Any) -> Value:
         if len(tree.children[0].children) > 1:
@@ -1237,7 +1235,7 @@ class Evaluation:
             return None
 
     def _transpose(self, text: str) -> str:
-        if text == "T" and self.names.known("T"):
+        if text == "T" and "T" in {*self.names.inputs, *self.names.sizes, *self.names.definitions}:
             raise Unreadable(r"^T has two readings: the transpose, ^\top, or the power T")
         return r"\top"
 
@@ -1380,6 +1378,20 @@ class Evaluation:
         """y[k]: an entry, with the scripts of the bracket."""
         value = self.indexed(self.item(item), entries, item)
         return self.scripted(value, scripts, item)
+
+
+_Segment = tuple[list[Value], list[str]]
+"""Factors between two signs of a product entry by entry, with the signs before each."""
+
+
+def _segments(operands: Sequence[Value], signs: Sequence[str]) -> list[_Segment]:
+    found: list[_Segment] = []
+    for value, sign in zip(operands, signs, strict=True):
+        if not found or sign in ENTRYWISE:
+            found.append(([], []))
+        found[-1][0].append(value)
+        found[-1][1].append("" if sign in ENTRYWISE else sign)
+    return found
 
 
 def _attempt(reading: Callable[[], Value]) -> Value | Unreadable:
