@@ -38,7 +38,24 @@ from jaxnn import (
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import schedule
 from jaxnn.search import choice, conditional, fixed, integer, log_uniform, uniform
-from jaxnn.verify import claim, derivation, gradcheck, label, one_hot, real, simplex
+from jaxnn.verify import (
+    batch_of,
+    claim,
+    complex_,
+    derivation,
+    gradcheck,
+    integers,
+    key,
+    label,
+    mask,
+    one_hot,
+    orthogonal,
+    real,
+    simplex,
+    sorted_,
+    sphere,
+    triangular,
+)
 
 KEY = jax.random.key(0)
 GOOD = Data(np.zeros((20, 4), np.uint8), np.zeros(20, np.int32), 1.0)
@@ -661,6 +678,90 @@ DOORS = [
         ]
     ),
     (lambda: simplex("n", axis="a"), ValueError, "simplex has shape .* along axis 'a', expected"),
+    *(
+        (made, error, message)
+        for made, error, message in [
+            (
+                lambda: sphere(1),
+                ValueError,
+                r"sphere has shape \(1,\), expected a last size of at l",
+            ),
+            (
+                lambda: sphere(),
+                ValueError,
+                r"sphere has shape \(\), expected a last size of at lea",
+            ),
+            (lambda: orthogonal(1), ValueError, r"orthogonal has shape \(1, 1\), expected a last"),
+            (lambda: orthogonal(0), ValueError, "a size is 0, expected a name such as 'n', or a "),
+            (lambda: sorted_(), ValueError, r"sorted_ got no size, expected a length, such as"),
+            (lambda: integers(3, 3), ValueError, "integers got the ends 3 and 3, expected a whole"),
+            (lambda: integers(0, 1.5), ValueError, r"integers got the ends 0 and 1\.5, expected a"),
+            (lambda: integers(None, 2), ValueError, "integers got the ends None and 2, expected a"),
+            (
+                lambda: mask("n", axis=2),
+                ValueError,
+                r"mask has shape \('n',\) and lines along axis",
+            ),
+            (lambda: mask("n", boolean=1), TypeError, "boolean is 1, expected True or False$"),
+            (
+                lambda: triangular("n", lower="u"),
+                TypeError,
+                "lower is 'u', expected True or False$",
+            ),
+            (
+                lambda: batch_of(3),
+                TypeError,
+                "claim is 3, expected a function decorated with @clai",
+            ),
+            (
+                lambda: batch_of(claimed(), shared=3),
+                TypeError,
+                "shared is 3, expected the names of",
+            ),
+            (
+                lambda: batch_of(claimed(), shared="q"),
+                ValueError,
+                "shared is 'q', expected inputs ",
+            ),
+            (
+                lambda: batch_of(claimed(), shared="x"),
+                ValueError,
+                "expected an input that examples",
+            ),
+            (
+                lambda: batch_of(claimed(), size="n"),
+                ValueError,
+                "size is 'n', a size of the claim a",
+            ),
+            (
+                lambda: batch_of(claimed(), size=0),
+                ValueError,
+                "a size is 0, expected a name such as",
+            ),
+            (
+                lambda: batch_of(claimed(layout="vec")),
+                ValueError,
+                "layout is 'vec', expected a claim without a layout$",
+            ),
+        ]
+    ),
+    *(
+        (lambda changes=changes: claimed(**changes), ValueError, message)
+        for changes, message in [
+            (
+                {"inputs": {"x": complex_("n")}, "kind": "hessian"},
+                "kind is 'hessian' by 'x', complex numbers, expected kind='jacobian' of the gra",
+            ),
+            (
+                {"inputs": {"x": sphere("n")}, "kind": "hessian"},
+                "kind is 'hessian' by 'x', a sphere, expected kind='jacobian' of the gradient",
+            ),
+            ({"inputs": {"x": complex_("n")}, "layout": "vec"}, "layout is 'vec' by 'x', complex"),
+            ({"inputs": {"x": key()}}, "wrt is 'x', a PRNG key, expected a parameter that varies"),
+            ({"inputs": {"x": integers(0, 3, "n")}}, "wrt is 'x', whole numbers, expected a para"),
+            ({"inputs": {"x": mask("n", boolean=True)}}, "wrt is 'x', a mask, expected a paramet"),
+        ]
+    ),
     (lambda: one_hot("n", axis=None), ValueError, "one_hot has shape .* along axis None, expected"),
     (lambda: label(None), ValueError, "label got no size, expected the number of classes"),
     (lambda: real(np.ones(2)), ValueError, r"a size is an array of shape \(2,\), expected a name"),

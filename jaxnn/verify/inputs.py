@@ -6,7 +6,7 @@ names are equal sizes everywhere in a claim. NumPy draws in float64; the leading
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -50,8 +50,8 @@ class Input:
     axis: int = -1  # simplex, one_hot: the axis of the classes; mask: of lines; made negative
     low: float = -math.inf  # interval: every number lies strictly between low and high
     high: float = math.inf  # integers: from low to high - 1
-    lines: bool = False  # mask: every line along the axis has a 1
-    boolean: bool = False  # mask: formula and function get Booleans
+    lines: bool = field(default=False, repr=False)  # mask: every line along the axis has a 1
+    boolean: bool = field(default=False, repr=False)  # mask: formula and function get Booleans
 
     def __post_init__(self):
         for size in self.sizes:
@@ -636,12 +636,9 @@ def simpler(leaf: Input, value: np.ndarray) -> Iterator[np.ndarray]:
         yield _shortened(value, leaf.axis)
     elif leaf.kind in ("sphere", "orthogonal"):
         n = value.shape[-1]
-        units = (
-            np.broadcast_to(sign * np.roll(np.eye(n), shift, axis=0), (*value.shape[:-1], n, n))
-            for shift in range(n)
-            for sign in (1.0, -1.0)
-        )
-        short = (unit[..., 0] if leaf.kind == "sphere" else unit for unit in units)
+        signed = [sign * np.roll(np.eye(n), k, axis=0) for k in range(n) for sign in (1.0, -1.0)]
+        units = (unit[:, 0] if leaf.kind == "sphere" else unit for unit in signed)
+        short = (np.broadcast_to(unit, value.shape) for unit in units)
         yield from (s + 0.0 for s in (*short, np.round(value)) if admits(leaf, s))
     elif leaf.kind == "integers":
         shorter = (np.clip(n, leaf.low, leaf.high - 1) for n in _shorter_numbers(value))

@@ -316,8 +316,8 @@ def _fitting(
     points = [flat[place] for path in claim.wrt for place in places(dict(claim.inputs), path)]
     sides = values.formula, values.reference
 
-    def layout(leaf: int, *sides: np.ndarray) -> Layout | None:
-        return comparison.find_layout(claim, *sides, traced.value_ranks[leaf])
+    def layout(leaf: int, value: np.ndarray, true: np.ndarray) -> Layout | None:
+        return comparison.find_layout(claim, value, true, traced.value_ranks[leaf])
 
     fit = Fit(claim.kind, known, points, *sides, layouts, claim.tolerance, layout)
     return [fit.of(number) for number in range(len(known))]

@@ -86,7 +86,9 @@ def by_definition(kind, way, f, X):
         G *= 2 if way == "canonical metric" else 1
     else:  # along great circles
         tangents = np.linalg.eigh(np.eye(N) - np.outer(X, X)).eigenvectors[:, 1:]
-        G = sum(along(f, lambda t, v=v: np.cos(t) * X + np.sin(t) * v) * v for v in tangents.T)
+        G = np.zeros(shape)
+        for v in tangents.T:
+            G += along(f, lambda t, v=v: np.cos(t) * X + np.sin(t) * v) * v
     return G
 
 

@@ -6,16 +6,24 @@ import pytest
 
 from jaxnn.verify import (
     binary,
+    complex_,
+    integers,
     interval,
+    key,
     label,
+    mask,
     matrix,
     one_hot,
+    orthogonal,
     positive,
     positive_definite,
     real,
     scalar,
     simplex,
+    sorted_,
+    sphere,
     symmetric,
+    triangular,
 )
 from jaxnn.verify.inputs import (
     adversarial,
@@ -48,7 +56,21 @@ INPUTS = {
     "a scalar above an end": (interval(2, None), ()),
     "symmetric": (symmetric("n"), (5, 5)),
     "positive definite": (positive_definite(2), (2, 2)),
+    "lower triangular": (triangular("n"), (5, 5)),
+    "upper triangular": (triangular("n", lower=False), (5, 5)),
+    "orthogonal": (orthogonal("n"), (5, 5)),
+    "a sphere": (sphere("n"), (5,)),
+    "unit rows": (sphere("B", "n"), (3, 5)),
+    "sorted": (sorted_("B", "n"), (3, 5)),
+    "whole numbers": (integers(-2, 5, "n"), (5,)),
+    "a whole number": (integers(3, 4), ()),
+    "a mask": (mask("B", "n"), (3, 5)),
+    "a mask of Booleans": (mask("n", boolean=True), (5,)),
+    "a key": (key(), (2,)),
+    "complex numbers, in parts": (complex_("n"), (5, 2)),
 }
+
+DTYPES = {"label": np.int64, "integers": np.int64, "key": np.uint32}
 
 WAYS = {
     "drawn": lambda leaf: draw(leaf, SIZES, 40, np.random.default_rng(0)),
@@ -63,7 +85,7 @@ def test_values_have_the_shape_that_was_asked_for(what, way):
     leaf, shape = INPUTS[what]
     values = WAYS[way](leaf)
     assert values.shape[1:] == shape
-    assert values.dtype == (np.int64 if leaf.kind == "label" else np.float64)
+    assert values.dtype == DTYPES.get(leaf.kind, np.float64)
     assert np.all(np.isfinite(values))
 
 
@@ -123,6 +145,77 @@ def test_matrices_are_symmetric_and_those_asked_for_positive_definite(make, way)
     np.testing.assert_array_equal(values, np.swapaxes(values, 1, 2))
     smallest = np.linalg.eigvalsh(values)[:, 0]
     assert np.all(smallest > 0) if make is positive_definite else np.any(smallest < 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_triangular_matrices_have_zeros_on_one_side_alone(way):
+    below, above = (WAYS[way](triangular("n", lower=lower)) for lower in (True, False))
+    assert np.all(np.triu(below, 1) == 0)
+    assert np.all(np.tril(above, -1) == 0)
+    assert np.any(np.tril(below, -1) != 0)
+    assert np.any(np.triu(above, 1) != 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_orthogonal_matrices_turn_and_reflect(way):
+    q = WAYS[way](orthogonal("n"))
+    unit = np.einsum("tki,tkj->tij", q, q)
+    np.testing.assert_allclose(unit, np.broadcast_to(np.eye(5), unit.shape), atol=1e-14)
+    assert {*np.round(np.linalg.det(q))} == {-1.0, 1.0}
+
+
+def test_orthogonal_matrices_are_spread_evenly():
+    # Haar: the mean of q_ij^2 is 1/n, of (tr q)^2 is 1, of tr q is 0.
+    q = draw(orthogonal(4), {}, 20_000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.mean(q**2, axis=0), np.full((4, 4), 0.25), atol=0.01)
+    trace = np.trace(q, axis1=1, axis2=2)
+    assert abs(np.mean(trace)) < 0.03
+    assert abs(np.mean(trace**2) - 1) < 0.05
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_points_of_a_sphere_have_length_one_by_rows(way):
+    x = WAYS[way](sphere("B", "n"))
+    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sorted_numbers_rise_strictly(way):
+    assert np.all(np.diff(WAYS[way](sorted_("B", "n")), axis=-1) > 0)
+
+
+def test_awkward_sorted_numbers_come_near_a_tie():
+    steps = np.diff(WAYS["awkward"](sorted_("n")), axis=-1)
+    assert 0 < steps.min() < 1e-5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whole_numbers_lie_from_low_to_high_less_one(way):
+    values = WAYS[way](integers(-2, 5, "n"))
+    assert {-2, 4} - {*values.flat} == ({4} if way == "simple" else set())
+    assert values.min() >= -2
+    assert values.max() <= 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mask_has_a_one_somewhere_or_in_every_line(way):
+    anywhere, in_rows = (WAYS[way](mask("B", "n", axis=axis)) for axis in (None, -1))
+    assert {*anywhere.flat} == {*in_rows.flat} == {0.0, 1.0}
+    assert np.all(anywhere.max(axis=(1, 2)) == 1)
+    assert np.all(in_rows.max(axis=2) == 1)
+
+
+def test_a_mask_has_lines_of_zeros_unless_every_line_has_a_one():
+    values = draw(mask("B", 2), SIZES, 200, np.random.default_rng(0))
+    assert np.any(values.max(axis=2) == 0)
+    assert np.all(draw(mask(1), {}, 50, np.random.default_rng(0)) == 1)
+
+
+def test_keys_are_those_of_the_jax_library():
+    data = draw(key(), {}, 3, np.random.default_rng(0))
+    for first, second in data:
+        assert first == 0
+        np.testing.assert_array_equal(jax.random.key_data(jax.random.key(second)), (0, second))
 
 
 def test_every_class_of_a_one_hot_vector_is_drawn():
@@ -232,6 +325,14 @@ SIMPLER = {
     "symmetric": (symmetric(2), np.array([[0.123456, 2.5], [2.5, 3.21]])),
     "positive definite": (positive_definite(2), np.array([[2.123456, 1.5], [1.5, 3.21]])),
     "labels": (label(2, 5), np.array([3, 4])),
+    "triangular": (triangular(2), np.array([[0.123456, 0.0], [2.5, 3.21]])),
+    "orthogonal": (orthogonal(2), np.array([[0.28, -0.96], [0.96, 0.28]])),
+    "a sphere": (sphere(2), np.array([0.28, -0.96])),
+    "sorted": (sorted_(3), np.array([-0.123456, 2.5, 3.21])),
+    "whole numbers": (integers(1, 90, 2), np.array([77, 33])),
+    "a mask": (mask(3), np.array([1.0, 1.0, 0.0])),
+    "a key": (key(), np.array([0, 77], np.uint32)),
+    "complex numbers": (complex_(1), np.array([[0.123456, 2.5]])),
     "binary": (binary(2), np.array([1.0, 1.0])),
 }
 
@@ -251,6 +352,19 @@ def test_simpler_values_are_still_of_their_kind_and_some_are_shorter(what):
         assert all(np.array_equal(candidate, candidate.T) for candidate in candidates)
     if leaf.kind == "positive_definite":
         assert all(np.linalg.eigvalsh(candidate)[0] > 0 for candidate in candidates)
+    assert all(c.dtype == value.dtype for c in candidates)
+    if leaf.kind == "lower_triangular":
+        assert all(c[0, 1] == 0 for c in candidates)
+    if leaf.kind == "orthogonal":
+        assert all(np.allclose(c @ c.T, np.eye(2), atol=1e-14) for c in candidates)
+    if leaf.kind == "sphere":
+        assert all(abs(np.linalg.norm(c) - 1) < 1e-14 for c in candidates)
+    if leaf.kind == "sorted":
+        assert all(np.all(np.diff(c) > 0) for c in candidates)
+    if leaf.kind == "integers":
+        assert all(np.all((c >= 1) & (c < 90)) for c in candidates)
+    if leaf.kind == "mask":
+        assert all(c.max() == 1 for c in candidates)
     if leaf.kind == "simplex":
         for candidate in candidates:
             np.testing.assert_allclose(candidate.sum(axis=leaf.axis), 1.0, atol=1e-15)

@@ -62,8 +62,9 @@ class Factor(NamedTuple):
         """The factor times an array [T, ...]; NaN where a value has no place in the array."""
         numbers = np.repeat([self.at(context) for context in sample.contexts], PER_GROUP)
         result = _scaled(numbers, part)
+        values = function_values(sample)
         for name, k in self.entries:
-            value = broadcast(function_values(sample)[name], part.shape)
+            value = broadcast(values[name], part.shape) if name in values else None
             result = result * (np.nan if value is None else _raised(value, k))
         return result
 
@@ -281,15 +282,21 @@ def input_values(sample: Sample) -> Columns:
 
 @lru_cache(maxsize=8)
 def function_values(sample: Sample) -> Columns:
-    """The float inputs, and the values of the function ``of``, by description."""
-    run, described = _every_value(sample.program)
-    found = {described[n]: np.asarray(v) for n, v in run(*sample.flat).items() if n in described}
+    """The float inputs, and the values of the function ``of``, by description.
+
+    The program of a function such as a determinant has other values at other sizes; the function's
+    own value comes last.
+    """
+    run, described, output = _every_value(sample.program)
+    values = {name: np.asarray(value) for name, value in run(*sample.flat).items()}
+    found = {described[name]: value for name, value in values.items() if name in described}
+    found |= {"the function's value": values[output]} if output in values else {}
     return input_values(sample) | {n: v for n, v in found.items() if v.dtype.kind == "f"}
 
 
 @lru_cache(maxsize=8)
-def _every_value(ready: Program) -> tuple[Callable[..., dict], dict[int, str]]:
-    """The values of ``of`` at trials, and the descriptions of the distinct values."""
+def _every_value(ready: Program) -> tuple[Callable[..., dict], dict[int, str], int | None]:
+    """The values of ``of`` at trials, the descriptions of distinct values, a single output."""
     graph = build_graph(partial(call, ready.claim.of), ready.shapes)
     evaluated = EvaluatedGraph(ready, graph)
     seen: list[np.ndarray] = []
@@ -298,7 +305,8 @@ def _every_value(ready: Program) -> tuple[Callable[..., dict], dict[int, str]]:
         if name not in graph.inputs and not any(np.array_equal(value, other) for other in seen):
             seen.append(value)
             described[name] = evaluated.described(name)
-    return jit(jax.vmap(partial(every_value, graph)), [graph]), described
+    output = graph.outputs[0] if len(graph.outputs) == 1 else None
+    return jit(jax.vmap(partial(every_value, graph)), [graph]), described, output
 
 
 def varying_factor(
