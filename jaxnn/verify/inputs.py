@@ -129,8 +129,8 @@ def interval(low: float | None, high: float | None, *shape: Size) -> Input:
 def symmetric(size: Size) -> Input:
     """Symmetric matrices of real numbers, [size, size].
 
-    Autodiff takes the entries for independent: the derivative by entry [i, j] leaves entry [j, i]
-    as it is. Formula and derivative are compared at symmetric matrices alone.
+    A derivative is compared along symmetric matrices, and the verdict names the convention: entries
+    independent, as by autodiff; the symmetric gradient; free entries, [i, j] and [j, i] being one.
     """
     return Input("symmetric", (size, size))
 

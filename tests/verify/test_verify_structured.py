@@ -29,6 +29,7 @@ def test_formula_and_function_get_the_same_key():
     assert found.certificate.patterns == 3
 
 
+@pytest.mark.slow
 def test_dropout_without_the_scale_is_refuted_with_a_factor():
     found = verdict_on(lambda key, x: dropped(key, x), of=of_dropped, inputs=DROPOUT)
     assert found.verdict == "refuted"
@@ -39,6 +40,7 @@ def test_dropout_without_the_scale_is_refuted_with_a_factor():
     assert np.any(dropped(jax.random.wrap_key_data(data), found.counterexample.inputs["x"]))
 
 
+@pytest.mark.slow
 def test_a_formula_that_splits_the_key_is_refuted():
     found = verdict_on(
         lambda key, x: 2 * dropped(jax.random.split(key)[0], x), of=of_dropped, inputs=DROPOUT
@@ -46,7 +48,7 @@ def test_a_formula_that_splits_the_key_is_refuted():
     assert found.verdict == "refuted"
 
 
-@pytest.mark.parametrize("boolean", [True, False])
+@pytest.mark.parametrize("boolean", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_mean_over_a_mask_is_defined_at_every_input(boolean):
     seen = set()
 
@@ -91,6 +93,7 @@ def test_whole_numbers_are_powers_and_indices():
     assert seen == {"i"}
 
 
+@pytest.mark.slow
 def test_a_formula_right_for_sorted_numbers_alone_holds():
     def maximum(x):
         return jnp.max(x) - jnp.min(x)
@@ -114,6 +117,7 @@ def test_an_identity_of_orthogonal_matrices_is_certified_for_both_determinants()
     assert found.certificate.patterns == 3
 
 
+@pytest.mark.slow
 def test_an_identity_of_rotations_alone_is_refuted_by_a_reflection():
     found = verdict_on(
         lambda Q, x: 2 * x, of=lambda Q, x: jnp.linalg.det(Q) * jnp.sum(x**2),

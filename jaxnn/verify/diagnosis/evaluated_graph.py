@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import dtypes
 
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.diagnosis.trials import Program, ancestors, inputs_at
@@ -209,8 +210,12 @@ def _statistics(evaluated: EvaluatedGraph) -> Iterator[tuple[tuple[int, int], tu
 
 
 def every_value(graph: Graph, *arguments: Any) -> dict[Name, Any]:
-    """Every value of the graph but constants, for flat arguments."""
-    names = tuple(name for name in graph.shapes if name not in graph.constants)
+    """Every value of the graph but constants and PRNG keys, for flat arguments."""
+    names = tuple(
+        name
+        for name, shape in graph.shapes.items()
+        if name not in graph.constants and not jnp.issubdtype(shape.dtype, dtypes.prng_key)
+    )
     return dict(zip(names, evaluate(graph._replace(outputs=names), arguments), strict=True))
 
 
