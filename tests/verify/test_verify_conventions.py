@@ -210,7 +210,8 @@ def test_a_mistake_by_one_of_two_parameters_is_found_in_the_right_convention(wro
     found = verdict_on(formula, of=form, wrt=("X", "x"), inputs=FORM)
     assert found.verdict == "refuted"
     assert [f.code for f in found.diagnosis] == ["sign"]
-    assert found.worst and found.worst.where == wrong
+    assert found.worst
+    assert found.worst.where == wrong
     assert f"right for {right}; wrong for {wrong}" in found.detail
 
 
