@@ -62,6 +62,11 @@ ASSUMPTION = (
 )
 
 
+def exactly(claim: Claim) -> Claim:
+    """The claim with a smaller tolerance where a side is an expectation: sums are exact."""
+    return replace(claim, tolerance=claim.tolerance / 10) if _sides(claim) else claim
+
+
 def is_sampled(claim: Claim, sizes: Mapping[str, int]) -> bool:
     """Whether formula or ``of`` is an expectation with too many outcomes at these sizes.
 
@@ -240,7 +245,7 @@ class Sampler:
         point.range = RANGE * np.where(equal, np.maximum(1.0, size), farthest)
         return point, sums
 
-    def sample(self, points: Sequence[Point], seconds: float) -> None:
+    def sample(self, points: Sequence[Point], seconds: float, least: int = 0) -> None:
         """Samples until a point refutes, all differences are small, or the time is over."""
         batches, deadline = 1, time.perf_counter() + seconds
         while True:
@@ -248,7 +253,9 @@ class Sampler:
             for point in points:
                 self._further(point, batches)
             now = time.perf_counter()
-            if any(point.refuted(len(points)) for point in points) or now > deadline:
+            if any(point.refuted(len(points)) for point in points):
+                return
+            if now > deadline and min(point.drawn for point in points) * self.batch >= least:
                 return
             if max(differences_left(points)) <= RESOLVED:
                 return
@@ -257,6 +264,10 @@ class Sampler:
 
     def _further(self, point: Point, batches: int) -> None:
         sums = self(point, batches)
+        if not np.all(np.isfinite(sums.claimed) & np.isfinite(sums.true)):
+            raise DomainError(
+                f"a few of {batches * self.batch:,} samples are not finite, expected numbers"
+            )
         if np.any(sums.farthest > point.range):  # the assumption fails: again, with a larger range
             point.range = RANGE * np.maximum(point.range / RANGE, sums.farthest)
             point.sums, point.count, point.restarts = self.zeros, 0, point.restarts + 1
@@ -405,11 +416,11 @@ def _factor(point: Point, points: int) -> str:
 # Random inputs that are not what they are declared to be
 
 
-MOVED = 0.1
+MOVED = 0.3
 """The share of the way to another input by which a parameter is moved for a check."""
 
-CHECKED_SECONDS = 2.0
-"""The time for the samples of a check of densities."""
+CHECKED_SECONDS, CHECKED = 2.0, 2**17
+"""The time for the samples of a check of densities, and the samples at least."""
 
 
 def check_probabilities(claim: Claim, sizes: Mapping[str, int]) -> None:
@@ -535,7 +546,7 @@ def _check_density(
     entries = jax.eval_shape(values, pairs[0], jax.random.key(0))[0].size
     sampler = Sampler(values, entries, traced)
     points = [sampler.pilot(flat, jax.random.key(k))[0] for k, flat in enumerate(pairs)]
-    sampler.sample(points, CHECKED_SECONDS)
+    sampler.sample(points, CHECKED_SECONDS, CHECKED)
     if any(point.refuted(len(points)) for point in points):
         raise DomainError(
             f"log_density of {shifted[0]!r} is not the logarithm of the density of its draws, "
@@ -569,6 +580,13 @@ def _check_jumps(claim: Claim, side: Expectation, columns: Sequence[np.ndarray])
     for row in range(0, 4, 2):
         flat, other = ([column[k] for column in columns] for k in (row, row + 1))
         jumps, sizes = search(flat, other, keys)
+        finite = np.isfinite(np.asarray(sizes))
+        if not finite.all():
+            if finite.any():
+                raise DomainError(
+                    "`of` is not finite at some outcomes, expected numbers: the mean is none"
+                )
+            continue  # outside of the domain
         if bool(jnp.any(jumps > 1e-6 * jnp.max(sizes))):
             raise DomainError(
                 f"`of` jumps where {claim.wrt[0]!r} moves, so that the derivative of the mean is "

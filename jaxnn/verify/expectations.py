@@ -94,7 +94,8 @@ def bernoulli(probability: Given = 0.5, shape: Given = ()) -> Random:
         raise ValueError(f"probability is {shown(probability)}, expected a number from 0 to 1")
 
     def of_one(inputs: Inputs) -> jax.Array:
-        return jnp.broadcast_to(_value(probability, inputs), _shape(shape, inputs))
+        p = jnp.asarray(_value(probability, inputs), float)
+        return jnp.broadcast_to(p, _shape(shape, inputs))
 
     def each(mask: PyTree, inputs: Inputs) -> jax.Array:
         p = of_one(inputs)

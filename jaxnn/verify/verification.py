@@ -484,6 +484,7 @@ def _at_sizes(
     """
     from jaxnn.verify import confidence
 
+    claim = confidence.exactly(claim)
     try:
         sampled = confidence.is_sampled(claim, sizes)
         at = confidence.at_key(claim, jax.random.key(0)) if sampled else claim

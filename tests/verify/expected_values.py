@@ -241,7 +241,7 @@ add(
     {"theta": real("C"), "phi": real("C", "C"), "r": real("C", "C")},
     lambda theta, phi, r, a, b: r[a, b] * (score(theta, a) + score(theta + phi[a], b)),
     lambda theta, r, a, b: r[a, b] * score(theta, a),
-    lambda theta, phi, r, a, b: r[a, b] * (score(theta, a) + score(theta, b)),
+    lambda theta, phi, r, a, b: -r[a, b] * (score(theta, a) + score(theta + phi[a], b)),
     kind="gradient",
     wrt="theta",
 )
