@@ -104,6 +104,12 @@ def _unshifted(op: Operation) -> Any:
     return None if inner is None else jnp.zeros_like(op.values[0])
 
 
+def _by_inverse(op: Operation) -> Any:
+    """a / b = a (1 / b); not for a number b, as 1/3 rounded to float64 is another number."""
+    a, b = op.values
+    return a * (1 / b) if isinstance(b, jax.core.Tracer) else None
+
+
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Operation], Any]:
     return lambda op: function(*op.values)
 
@@ -125,7 +131,7 @@ IDENTITIES: dict[str, dict[str, Callable[[Operation], Any]]] = {
     "distribute": {"mul": _distributed, "dot_general": _product_distributed},
     "products by sums": {"dot_general": _by_outer_products},
     "transposed products": {"dot_general": _transposed_product},
-    "quotients as products": {"div": _binary(lambda a, b: a * (1 / b))},
+    "quotients as products": {"div": _by_inverse},
     "division inside the sum": {"div": _divided_before},
     "sums by halves": {"reduce_sum": _sum_by_halves},
     "exponentials": {"exp": _unary(lambda a: 1 / jnp.exp(-a))},
