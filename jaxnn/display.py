@@ -56,7 +56,7 @@ _STYLE = """
   background: var(--jp-layout-color0, Canvas); }
 .jaxnn.jaxnn form .number { text-align: right; font-variant-numeric: tabular-nums; }
 .jaxnn.jaxnn form .chosen { font-weight: 600; }
-.jaxnn form label { cursor: pointer; opacity: .4; margin: 0; }
+.jaxnn form label { display: inline !important; cursor: pointer; opacity: .4; margin: 0; }
 .jaxnn form label:is(:hover, :focus-within, :has(:checked)) { opacity: 1; }
 .jaxnn form input { position: absolute; opacity: 0; margin: 0; width: 1px; height: 1px; }
 """
@@ -104,7 +104,9 @@ def heading(title: str, words: str = "", tone: str = "", about: str = "") -> Ele
     return element(
         "p",
         element("span", title, class_="title"),
+        " ",  # where a notebook refuses the style
         element("span", words, class_="tone", style=colour) if words else None,
+        " ",
         element("span", about, class_="soft") if about else None,
         class_="head",
     )
@@ -197,9 +199,9 @@ def _ranks(column: Sequence[object]) -> list[int]:
 
 
 def _arrow(way: str, place: int) -> Element:
-    """A button of the heading; buttons of a form exclude each other."""
+    """A button of the heading, hidden without the style; one button of a form is on at a time."""
     button = element("input", type="radio", name="by", class_=f"{way}{place}")
-    return element("label", button, " ▲" if way == "up" else "▼")
+    return element("label", button, " ▲" if way == "up" else "▼", hidden="hidden")
 
 
 def records(rows: Sequence[Mapping[str, Any]]) -> Element:

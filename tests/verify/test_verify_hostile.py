@@ -154,7 +154,7 @@ NOTEBOOK = {
     "div": {"class"}, "style": set(), "p": {"class"}, "span": {"class", "style"}, "code": set(),
     "details": set(), "summary": set(), "pre": set(), "form": set(), "table": {"style"},
     "thead": set(), "tbody": set(), "tr": {"class", "style"}, "th": {"class"}, "td": {"class"},
-    "label": set(), "input": {"type", "name", "class"}, "img": {"src", "alt", "style"},
+    "label": {"hidden"}, "input": {"type", "name", "class"}, "img": {"src", "alt", "style"},
     "progress": {"value", "max"},
 }  # fmt: skip
 STYLES = r"color: (#[0-9a-f]{6}|inherit)|--columns:\d+|(--by\d+:\d+;?)+|width: \d+em"
@@ -344,7 +344,9 @@ def test_a_terminal_gets_a_short_line(text):
     large = Counterexample({"n": 10**6}, {"x": np.zeros(10**6)})
     whole = DerivationVerdict(text, text, "gradient", "refuted", (verdict,) * 99, 1)
     claimed = made(lambda x: 2 * x, of=lambda x: jnp.sum(x), statement=text, source=text)
-    steps = derivation(of=lambda x: jnp.sum(x), wrt="x", kind="gradient", inputs={"x": real("n")}, name=text)
+    steps = derivation(
+        of=lambda x: jnp.sum(x), wrt="x", kind="gradient", inputs={"x": real("n")}, name=text
+    )
     for value in (verdict._replace(counterexample=large), whole, claimed, steps):
         assert len(repr(value)) < 2000
         assert repr(value).isprintable()
