@@ -146,7 +146,18 @@ class _Tried:
 
 def _function(layer: _Layer, inputs: Iterable[str]) -> Callable[..., Any]:
     """The forward pass as a function of the inputs."""
-    return _named(layer, inputs, lambda layer, given: layer.run(given)[0])
+
+    def out(layer: _Layer, given: Inputs) -> Any:
+        try:
+            return layer.run(given)[0]
+        except jax.errors.JAXTypeError as error:
+            found = located(error).partition(": ")[0]
+            raise ValueError(
+                f"JAX does not trace the forward pass ({found}), expected of=, a reference in "
+                "jax.numpy"
+            ) from error
+
+    return _named(layer, inputs, out)
 
 
 def _formula(layer: _Layer, inputs: Mapping[str, PyTree], wrt: Sequence[str]) -> Callable[..., Any]:

@@ -268,6 +268,7 @@ def test_a_forward_pass_that_jax_cannot_trace_needs_a_reference():
     alone = judged(forward, lambda dout, cache: backward(dout, cache), inputs=inputs)
     assert alone.verdict == "error"
     assert alone.detail.startswith("of: ")
+    assert "expected of=, a reference in jax.numpy" in alone.detail
     of = judged(
         forward, lambda dout, cache: backward(dout, cache), inputs=inputs, of=lambda x: x**2
     )
