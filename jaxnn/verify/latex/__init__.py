@@ -31,7 +31,7 @@ EXAMPLES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 """Sizes to find out the shapes of definitions by: primes, so that products are told apart."""
 
 SKIPPED = (r"\in",)
-"""Relations of clauses that say where a symbol lives."""
+"""Relations of clauses about the space of a symbol."""
 
 
 class Quantity(NamedTuple):
@@ -45,20 +45,20 @@ Definitions = Mapping[str, "str | Quantity | Callable[..., Any]"]
 
 
 def example_sizes(inputs: PyTree, avoid: Sequence[int] = ()) -> dict[str, int]:
-    """Distinct sizes that are no fixed sizes of the inputs, and none of the numbers to avoid."""
+    """Distinct sizes, without the fixed sizes of the inputs and the numbers to avoid."""
     taken = {*fixed_sizes(inputs), *avoid}
     free = [size for size in (*EXAMPLES, *range(47, 200)) if size not in taken]
     return dict(zip(symbols(inputs), free, strict=False))
 
 
 def example_of(inputs: Mapping[str, PyTree], sizes: Mapping[str, int]) -> PyTree:
-    """One random value of every input."""
+    """A random value of every input."""
     drawn = draw(dict(inputs), sizes, 1, np.random.default_rng(0))
     return jax.tree.map(lambda values: values[0], drawn)
 
 
 def symbolic(shape: Sequence[int], sizes: Mapping[str, int], of: str = "") -> tuple[Size, ...]:
-    """A shape at example sizes in names of sizes; other numbers below the examples are fixed."""
+    """A shape at example sizes in names of sizes; smaller numbers are fixed sizes."""
     names = {number: name for name, number in sizes.items()}
     fixed = min(sizes.values(), default=EXAMPLES[-1])
     return tuple(
@@ -80,7 +80,7 @@ class Reading:
     Args:
       latex: the statement; clauses after the first ``len(shapes)`` define symbols.
       inputs: the claim's generators.
-      definitions: of symbols that are no inputs.
+      definitions: of symbols, before inputs and sizes of the same name.
       shapes: of every array of the value, in names of sizes.
 
     Raises:
@@ -149,7 +149,7 @@ class Reading:
         return key
 
     def _read_clauses(self) -> list[Clause]:
-        """The clauses that state the value; the others define symbols."""
+        """The clauses of the value; later clauses define symbols."""
         found: list[Clause] = []
         for clause in self.formula.tree.children:
             sides = [child for child in clause.children if hasattr(child, "data")]
@@ -202,7 +202,7 @@ class Reading:
         self.stated.append(stated)
 
     def _learn(self) -> None:
-        """Finds the shapes of the definitions, and the size that every index runs over."""
+        """Finds the shapes of definitions, and the size of the range of every index."""
         sizes = example_sizes(self.inputs)
         point = example_of(self.inputs, sizes)
         for key, quantity in self.quantities.items():
@@ -240,7 +240,7 @@ class Reading:
                 evaluation.lookup(key)
 
     def __call__(self, inputs: Mapping[str, PyTree]) -> list[jax.Array]:
-        """The arrays that the statement says."""
+        """The arrays of the statement."""
         return [self._placed(clause, shape, inputs, clause.right[-1])
                 for clause, shape in zip(self.clauses, self.shapes, strict=True)]  # fmt: skip
 
@@ -252,7 +252,11 @@ class Reading:
         ]
 
     def left(self, inputs: Mapping[str, PyTree]) -> jax.Array:
-        """The value of the left side of a single equation; Unreadable where a name stands there."""
+        """The value of the left side of a single equation.
+
+        Raises:
+          Unreadable: the left side is a name.
+        """
         clause, *others = self.clauses
         if (
             others
@@ -341,7 +345,7 @@ def _interleaved(places: Sequence[int], count: int) -> list[int]:
 
 
 def _paths(inputs: Mapping[str, PyTree]) -> dict[str, Any]:
-    """The generators by name, those in trees by the last name where that name is unique."""
+    """The generators by name; in trees by the last name, if unique."""
     found: dict[str, list[Any]] = {}
     for name, tree in inputs.items():
         for path, leaf in jax.tree.flatten_with_path(tree, is_leaf=is_input)[0]:
@@ -353,7 +357,7 @@ def _paths(inputs: Mapping[str, PyTree]) -> dict[str, Any]:
 
 
 def _only_item(formula: Formula) -> Any:
-    """The item that a formula consists of; None for any other formula."""
+    """The item of a formula with a single item; None for other formulas."""
     tree = formula.tree
     while tree.data in ("clauses", "clause", "sum", "term"):
         if len(tree.children) != 1:

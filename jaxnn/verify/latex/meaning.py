@@ -1,6 +1,6 @@
 """The meaning of a formula in LaTeX: symbols are inputs, sizes or definitions, letters indices.
 
-A formula that could mean two things is refused with both readings.
+A formula with two meanings is refused, with both readings.
 """
 
 import re
@@ -53,7 +53,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 """Functions of every entry."""
 
 UNCLEAR = (r"\exp", r"\log", r"\ln", r"\sin", r"\cos", "exp", "log")
-"""Functions that also exist for square matrices, where the meaning is another."""
+"""Functions with another meaning for square matrices."""
 
 OF_ARRAYS = ("softmax", r"\softmax", "tr", "trace", r"\tr", r"\det", "det", "diag", r"\diag")
 """Functions of vectors and matrices."""
@@ -150,7 +150,7 @@ def parsed(latex: str) -> Formula:
 
 
 def _with_nabla(tree: Any) -> Any:
-    """The tree with a nabla and the symbol that follows as one symbol."""
+    """The tree with every nabla joined to the next symbol."""
     from lark import Tree
 
     for term in tree.find_data("term"):
@@ -201,7 +201,7 @@ def _normalised(latex: str) -> str:
 
 
 def _paired(text: str, bar: str, left: str, right: str) -> str:
-    """Vertical bars as brackets: a bar after a symbol or a closed bracket closes an open bar."""
+    """Vertical bars as brackets: after a symbol or a bracket a bar closes an open bar."""
     parts = re.split(r"(?<!\\)\|" if bar == "|" else r"\\\|", text)
     opened, result = [], parts[0]
     for before, after in pairwise(parts):
@@ -244,7 +244,7 @@ def spelled(tree: Any) -> str:
 
 
 def python_names(symbol: str) -> list[str]:
-    r"""The names of inputs that a symbol may stand for: ``lam``, ``lambda_`` for ``\\lambda``."""
+    r"""The possible names of a symbol in Python: ``lam``, ``lambda_`` for ``\\lambda``."""
     if accent := re.fullmatch(r"\\(hat|bar|tilde|dot|check)\{(.*)\}", symbol):
         inner = python_names(accent[2])
         return [name + end for name in inner for end in (f"_{accent[1]}", accent[1])]
@@ -259,7 +259,7 @@ def python_names(symbol: str) -> list[str]:
 
 
 class Names:
-    """The symbols that a formula may use.
+    """The symbols known to a formula.
 
     Args:
       inputs: by name, the shapes of the inputs in names of sizes.
@@ -308,7 +308,7 @@ class Names:
         yield from (name[0].swapcase() + name[1:] for name in names if name[1:] in ("_hat", "hat"))
 
     def resolve(self, symbol: str, scripts: Sequence[str]) -> tuple[str | None, list[int]]:
-        """The longest known name, and the places of the scripts that are no part of the name.
+        """The longest known name, and the places of the scripts outside the name.
 
         Raises:
           Unreadable: ``w^2`` with inputs w and w2, ``b_1`` with inputs b and b1.
@@ -350,9 +350,9 @@ class Evaluation:
       formulas: the definitions in LaTeX, by spelled symbol.
       values: inputs and definitions as arrays, by key as of ``Names.known``.
       sizes: the number of every named size.
-      ranges: the size that every index runs over; grows while formulas are evaluated.
+      ranges: the size of the range of every index; grows while formulas are evaluated.
       free: indices on the left side.
-      key_indices: of definitions such as that of h_i, by symbol.
+      key_indices: by symbol, the indices of a definition such as h_i.
     """
 
     def __init__(
@@ -397,7 +397,7 @@ class Evaluation:
     def each(
         self, trees: Sequence[Any], value: "Callable[[Any], Value] | None" = None
     ) -> list[Value]:
-        """All values; indices are learned from every part before an error is raised."""
+        """All values; every part is evaluated, for the ranges of indices, before an error."""
         found, errors = [], []
         for tree in trees:
             try:
@@ -417,7 +417,7 @@ class Evaluation:
         return self._joined(parts)
 
     def _joined(self, parts: Sequence[Value]) -> Value:
-        """Numbers as a vector, vectors one after another."""
+        """Numbers and vectors, joined to a vector."""
         indices = tuple(dict.fromkeys(index for part in parts for index in part.indices))
         if indices:
             raise Unreadable(f"a list that depends on {', '.join(indices)}")
@@ -451,7 +451,7 @@ class Evaluation:
     # Terms: rows of factors, functions, sums and signs of multiplication
 
     def term(self, items: Sequence[Any], tree: Any) -> Value:
-        """The product of a row of items; a sum takes all that follows."""
+        """The product of a row of items; the sum sign takes all later items."""
         operands: list[Value] = []
         signs: list[str] = []
         errors: list[Unreadable] = []
@@ -471,7 +471,7 @@ class Evaluation:
                 signs.append(waiting)
             except Unreadable as error:
                 errors.append(error)
-                # What follows a sum or a function was tried with the sum or function.
+                # Later items were evaluated with the sum or function already.
                 rest = [] if self._reaches_on(rest[0]) else rest[1:]
             waiting = ""
         if errors:
@@ -481,7 +481,7 @@ class Evaluation:
         return self.product(operands, signs, tree)
 
     def _split(self, items: Sequence[Any]) -> Iterator[Any]:
-        """The items with letters such as ``xy`` as one symbol each, unless ``xy`` is known."""
+        """The items; letters such as ``xy`` are a symbol each, unless ``xy`` is known."""
         from lark import Tree
 
         for item in items:
@@ -502,7 +502,7 @@ class Evaluation:
                 yield Tree("item", [one, *scripts], item.meta if scripts else meta)
 
     def _reaches_on(self, item: Any) -> bool:
-        """Whether an item is a sum or a function, which takes factors that follow."""
+        """Whether an item is a sum or a function, and takes later factors."""
         symbol = spelled(item.children[0])
         return symbol in SUMS | LARGEST | FUNCTIONS or symbol in OF_ARRAYS
 
@@ -610,7 +610,7 @@ class Evaluation:
     # Functions
 
     def function(self, item: Any) -> "Callable[[Value], Value] | None":
-        """The function that an item names, with a power or a prime; None for any other item."""
+        """The function named by an item, with a power or a prime; None for other items."""
         atom, *scripts = item.children
         symbol = spelled(atom)
         key, _ = self.resolved(item)
@@ -683,7 +683,7 @@ class Evaluation:
     def applied(
         self, function: Callable[[Value], Value], item: Any, after: Sequence[Any], tree: Any
     ) -> tuple[Value, list[Any]]:
-        """A function of the bracket that follows, or of the one factor that follows."""
+        """A function of the next bracket, or of the next factor if no other factor follows."""
         if not after or self._operator(after[0]):
             raise Unreadable(f"{self.source(item)!r} lacks an argument")
         atom, *scripts = after[0].children
@@ -714,7 +714,7 @@ class Evaluation:
     def gathered(
         self, symbol: str, item: Any, after: Sequence[Any], tree: Any
     ) -> tuple[Value, list[Any]]:
-        """A sum or product over indices of all factors that follow; max and min of one factor."""
+        """A sum or product over indices of all later factors; max and min of the next factor."""
         if not after:
             raise Unreadable(f"{self.source(item)!r} lacks a body")
         below = [child for child in item.children[1:] if child.data == "sub"]
@@ -774,7 +774,7 @@ class Evaluation:
         return indices, condition
 
     def size(self, above: Any, item: Any) -> Size:
-        """The size at the end of a sum: a name of a size, or a number."""
+        """The size at the end of a sum: the name of a size, or a number."""
         text = spelled(above.children[0]) if above.children else ""
         if text.isdigit():
             return int(text)
@@ -785,7 +785,7 @@ class Evaluation:
         return key.removeprefix("size ")
 
     def learn(self, index: str, size: Size) -> None:
-        """Notes the size that an index runs over."""
+        """Notes the size of the range of an index."""
         known = self.ranges.setdefault(index, size)
         if known != size:
             raise Unreadable(f"the index {index} runs to {known} and to {size}")
@@ -852,7 +852,7 @@ class Evaluation:
         return reduce(lambda a, b: aligned(jnp.logical_and, a, b), found)
 
     def _without_words(self, tree: Any) -> Any:
-        """A sum without a leading "if"; None where nothing else is left."""
+        """A sum without a leading "if"; None for words alone."""
         from lark import Tree
 
         if tree.data != "sum" or tree.children[0].data != "term":
@@ -930,7 +930,7 @@ class Evaluation:
         return self.cases(cells, tree)
 
     def cases(self, rows: Sequence[Sequence[Any]], tree: Any) -> Value:
-        """The first value whose condition holds; the last has to be what is left."""
+        """The first value with a true condition; the last condition is the remaining case."""
         if any(len(row) != 2 or not row[0].children or not row[1].children for row in rows):
             raise Unreadable(f"{self.source(tree)!r}, expected a value and a condition in each row")
         texts = [spelled(row[1]) for row in rows]
@@ -961,7 +961,7 @@ class Evaluation:
         return result
 
     def _opposite(self, one: Any, other: Any) -> bool:
-        """Whether a condition is true exactly where another is false."""
+        """Whether two conditions are each other's negation."""
         found = []
         for cell in (one, other):
             if not cell.children or len(cell.children[0].children) != 1:
@@ -984,7 +984,7 @@ class Evaluation:
     # Items: a symbol or a bracket, with scripts
 
     def resolved(self, item: Any) -> tuple[str | None, list[int]]:
-        """The key of an item's symbol, and the places of the scripts that are not in the name."""
+        """The key of an item's symbol, and the places of the scripts outside the name."""
         atom, *scripts = item.children
         known = (*SYMBOLS, "number", "fraction")
         symbol, texts = spelled(atom), [spelled(script) for script in scripts]
@@ -994,7 +994,7 @@ class Evaluation:
         return self.names.resolve(symbol, texts)
 
     def item(self, item: Any) -> Value:
-        """The value of an item that is no function."""
+        """The value of a symbol, number or bracket with scripts."""
         atom, *scripts = item.children
         symbol = spelled(atom)
         key, left = self.resolved(item)
@@ -1013,7 +1013,7 @@ class Evaluation:
         return self.scripted(self.value(atom), scripts, item)
 
     def _derivative(self, atom: Any) -> tuple[str, list[Index]]:
-        """The definition of a derivative, with the indices that stand above and below."""
+        """The definition of a derivative, with the indices above and below."""
         symbol, entries = spelled(atom), list[Index]()
         for part in atom.iter_subtrees_topdown():
             inner = [part] if part.data == "square" else []
@@ -1031,7 +1031,7 @@ class Evaluation:
         return symbol, entries
 
     def unknown(self, symbol: str, scripts: Sequence[Any], item: Any) -> Value:
-        """The value of a symbol that is declared nowhere: e, pi, I, an index."""
+        """The value of a symbol without declaration: e, pi, I, an index."""
         if symbol == "e" and scripts[:1] and scripts[0].data == "sup":
             exponent = self.value(scripts[0].children[0])
             return self.scripted(self.elementwise(r"\exp", exponent), scripts[1:], item)
@@ -1307,7 +1307,7 @@ class Evaluation:
         return found
 
     def indexed(self, value: Value, entries: Sequence[Index], item: Any) -> Value:
-        """The entries of a vector or matrix, or the rows or columns where an index is missing."""
+        """The entries of a vector or matrix; rows or columns if an index is missing."""
         if value.pending or len(entries) > len(value.shape):
             raise Unreadable(f"{self.source(item)!r}: {len(entries)} indices of {value}")
         for entry in entries:
@@ -1348,7 +1348,7 @@ class Evaluation:
         return _without_doubles(Value(data, indices, kept, value.row and len(kept) == 1))
 
     def axes(self, value: Value, entries: Sequence[Index], item: Any) -> list[int]:
-        """The axis of every index: by place, or where one is missing by the sizes."""
+        """The axis of every index: by place; by the sizes if an index is missing."""
         rank = len(value.shape)
         mixed = len({entry.above for entry in entries}) > 1
         if len(entries) == rank and not mixed:
@@ -1410,7 +1410,7 @@ def _number(condition: Value) -> Value:
 
 
 def _without_doubles(value: Value) -> Value:
-    """The diagonal where an index stands twice, as in x_{ii}."""
+    """The diagonal for an index that stands twice, as in x_{ii}."""
     for index in value.indices:
         places = [place for place, other in enumerate(value.indices) if other == index]
         if len(places) > 1:
@@ -1442,7 +1442,7 @@ def _row(tree: Any, several: bool = False) -> list[Any]:
 
 
 def script_letters(tree: Any) -> list[str]:
-    """The letters that may be indices in a script, each with its primes."""
+    """The letters of a script, possible indices, each with the primes."""
     found: list[str] = []
     for part in tree.iter_subtrees_topdown():
         if part.data == "item" and part.children[0].data in ("letters", "command"):
@@ -1458,7 +1458,7 @@ def script_letters(tree: Any) -> list[str]:
 
 
 def _part(meta: Any, place: int) -> Any:
-    """The place of one letter of several."""
+    """The place of a letter among letters."""
     part = _between(meta, meta)
     part.start_pos += place
     part.end_pos = part.start_pos + 1

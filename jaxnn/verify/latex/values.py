@@ -1,7 +1,7 @@
-"""Values of a formula: arrays whose axes carry names, and the products and sums that they have.
+"""Values of a formula: arrays with named axes, their products and sums.
 
 A value has axes of indices, such as i of x_i, and the axes of a vector or a matrix, with the
-claim's names of sizes. Names decide what a product means, never the numbers of one size.
+claim's names of sizes. Names decide the meaning of a product, numbers never do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Value(NamedTuple):
     indices: tuple[str, ...] = ()
     shape: tuple[Size, ...] = ()
     row: bool = False  # a transposed vector
-    pending: str = ""  # "ones", "identity": as large as the context demands, times the data
+    pending: str = ""  # "ones", "identity": of a size from the context, times the data
 
     @property
     def rank(self) -> int:
@@ -41,7 +41,7 @@ class Value(NamedTuple):
 
     @property
     def square(self) -> bool:
-        """Whether a matrix has equal sizes, so that powers and functions have two meanings."""
+        """Whether the value is a matrix of equal sizes: powers and functions have two meanings."""
         return bool(self.pending == "identity") or (
             len(self.shape) == 2 and self.shape[0] == self.shape[1]
         )
@@ -65,7 +65,7 @@ def array(value: Value) -> jax.Array:
 
 
 def settled(value: Value, sizes: Mapping[Size, int], *shape: Size) -> Value:
-    """Ones or the identity of a known size; any other value as it is."""
+    """Ones or the identity at a known size; other values stay the same."""
     if not value.pending:
         return value
     if value.pending == "identity":
@@ -121,7 +121,7 @@ def _refuse_large(shape: Sequence[int]) -> None:
 
 
 def aligned(function: Callable[..., Any], *values: Value) -> Value:
-    """A function of every entry of arrays of one shape, or of scalars among them."""
+    """A function of every entry of arrays of equal shapes, and of scalars."""
     indices = tuple(dict.fromkeys(index for value in values for index in value.indices))
     rank = max(len(value.shape) for value in values)
     sizes = {
@@ -147,7 +147,7 @@ def aligned(function: Callable[..., Any], *values: Value) -> Value:
 
 
 def plus(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
-    """The sum; a scalar is added to every entry, a vector to the rows or columns it fits."""
+    """The sum; a scalar is added to every entry, a vector to the rows or columns of its size."""
     if a.pending and a.pending == b.pending and a.row == b.row:
         data = plus(a._replace(pending=""), b._replace(pending=""), sizes)
         return data._replace(pending=a.pending, row=a.row)
@@ -174,7 +174,7 @@ def plus(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
 
 
 def _along(matrix: Value, vector: Value) -> Value:
-    """A vector as rows or columns of one entry, to be added to every column or row."""
+    """A vector as a matrix with a single row or column, to be added to every row or column."""
     axes = [axis for axis in (0, 1) if matrix.shape[axis] == vector.shape[0]]
     axes = [axis for axis in axes if axis == 1 or not vector.row]
     if len(axes) != 1:
@@ -263,7 +263,7 @@ def divided(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
 
 
 def transposed(value: Value) -> Value:
-    """The transpose; a number is its own."""
+    """The transpose; a number stays the same."""
     if value.rank == 1:
         return value._replace(row=not value.row)
     if value.rank > 2:
@@ -274,7 +274,7 @@ def transposed(value: Value) -> Value:
 
 
 def inverted(value: Value) -> Value:
-    """The inverse of a square matrix, one over a number."""
+    """The inverse of a square matrix or of a number."""
     if value.rank == 0:
         return divided(Value(Fraction(1)), value, {})
     if not value.square or value.pending:
@@ -283,7 +283,7 @@ def inverted(value: Value) -> Value:
 
 
 def summed(value: Value, index: str) -> Value:
-    """The sum over an index that the value has."""
+    """The sum over an index of the value."""
     axis = value.indices.index(index)
     left = tuple(other for other in value.indices if other != index)
     return value._replace(data=jnp.sum(value.data, axis), indices=left)
