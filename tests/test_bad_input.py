@@ -788,6 +788,7 @@ DOORS = [
         ValueError,
         "layout is 'vec', expected none for a line of a case",
     ),
+    (lambda: derived(formula="2 x"), TypeError, "derivation got 'formula', expected one of terms"),
     (lambda: derived(name=3), TypeError, "name is 3, expected text"),
     (lambda: derived(cases=["i"]), TypeError, r"cases is \['i'\], expected a dict of conditions"),
     (lambda: derived(cases={"i": 3}), ValueError, "the case 'i' is 3, expected a function of ind"),

@@ -35,6 +35,8 @@ _WORST_FIRST = (
     "holds",
 )  # fmt: skip
 
+_DECLARED = ("terms", "rate", "layout", "tolerance", "trials", "certify", "where", "black_box")
+
 UNKNOWN = ("error", "undecided")
 """Verdicts on lines that count neither as right nor as wrong."""
 
@@ -163,13 +165,14 @@ def derivation(
         an entry's indices, and of inputs by their names. ``{"l = k": lambda k, j, l: l == k}`` for
         a derivative of three axes.
       declared: further arguments of ``claim``: ``terms``, ``rate``, ``layout``, ``tolerance``,
-        ``trials``, ``certify``, ``where``.
+        ``trials``, ``certify``, ``where``, ``black_box``.
 
     Returns:
       The derivation, without lines.
 
     Raises:
       ValueError: an argument is wrong; the message has the value and the expectation.
+      TypeError: an argument of another name, or of a wrong type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -185,6 +188,8 @@ def derivation(
 
     Source: S2.2.
     """
+    for other in set(declared).difference(_DECLARED):
+        raise TypeError(f"derivation got {other!r}, expected one of {', '.join(_DECLARED)}")
     require_type(isinstance(name, str), "name", name, "text")
     require_type(isinstance(cases or {}, Mapping), "cases", cases, "a dict of conditions by name")
     truth = claim(of=of, kind=kind, inputs=inputs, wrt=wrt, source=source, **declared)(_no_formula)

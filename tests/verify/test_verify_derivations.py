@@ -89,6 +89,10 @@ def lined(*formulas, **declared):
     return verify(made_of(*formulas, **declared), trials=TRIALS)
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def outcomes(verdict):
     return " ".join(line.step.outcome for line in verdict.lines)
 
@@ -111,12 +115,12 @@ def no_diagnosis(monkeypatch):
         ([right, right, also_right], None, None, "follows follows follows"),
         ([summed, also_summed], 1, None, "mistake follows"),
         ([right, summed, also_summed, right], 2, 4, "follows mistake follows repair"),
-        ([summed, right, tripled, right], 1, 2, "mistake repair mistake repair"),
-        ([right, summed, tripled, right], 2, 4, "follows mistake mistake repair"),
+        slow([summed, right, tripled, right], 1, 2, "mistake repair mistake repair"),
+        slow([right, summed, tripled, right], 2, 4, "follows mistake mistake repair"),
         ([right, misshapen, misshapen, right], 2, 4, "follows mistake follows repair"),
         ([of_three, as_of_three], 1, None, "mistake follows"),
         ([summed, of_three], 1, None, "mistake mistake"),
-        ([right, failing, summed, right], 3, 4, "follows unknown mistake repair"),
+        slow([right, failing, summed, right], 3, 4, "follows unknown mistake repair"),
         ([failing, right], None, None, "unknown follows"),
     ],
 )
@@ -218,6 +222,7 @@ def test_several_parameters_by_position_and_by_name():
     assert outcomes(verdict) == "follows follows mistake follows"
 
 
+@pytest.mark.slow
 def test_a_line_may_be_a_loop_in_numpy():
     def loop(x):
         gradient = np.zeros(len(x))
@@ -284,10 +289,10 @@ def both_printed(x):
             *("follows mistake follows follows", None, (2, 3)),
         ),
         ([(own, "i = j"), (printed, "i != j"), (both, "")], "follows mistake repair", 3, (1, 2)),
-        ([(both_printed, ""), (own, "i = j")], "mistake repair", None, (1,)),
+        slow([(both_printed, ""), (own, "i = j")], "mistake repair", None, (1,)),
         ([(both_printed, ""), (own, "i = j"), (both, "")], "mistake repair repair", 3, (1, 2)),
-        ([(both_printed, ""), (printed, "i != j")], "mistake follows", None, (1,)),
-        (
+        slow([(both_printed, ""), (printed, "i != j")], "mistake follows", None, (1,)),
+        slow(
             [(other, "i = j"), (other, "i != j"), (other, "")],
             *("mistake follows follows", None, (1, 2)),
         ),
