@@ -874,6 +874,51 @@ DOORS = [
         TypeError,
         "allow is None, expected some of",
     ),
+    (
+        lambda: verify.expectation(squares, over=[1]),
+        ValueError,
+        r"over is \[1\], expected a dict such as \{'mask': bernoulli\(\)\}$",
+    ),
+    (
+        lambda: verify.expectation(squares, over={"x": 0.5}),
+        TypeError,
+        r"over\['x'\] is 0\.5, expected a random input such as bernoulli\(\)$",
+    ),
+    (
+        lambda: verify.expectation(3, over={"x": verify.bernoulli()}),
+        TypeError,
+        "function is 3, expected a function of inputs$",
+    ),
+    (
+        lambda: verify.expectation(lambda y: y, over={"x": verify.bernoulli()}),
+        ValueError,
+        "over has 'x', expected one of the parameters y$",
+    ),
+    (
+        lambda: verify.bernoulli(1.5),
+        ValueError,
+        r"probability is 1\.5, expected a number from 0 to 1$",
+    ),
+    (
+        lambda: verify.minibatch("X", 0),
+        ValueError,
+        "size is 0, expected a whole number, at least 1$",
+    ),
+    (
+        lambda: verify.sampled(lambda mu: mu),
+        ValueError,
+        "draw is .*, expected a function of 'key'$",
+    ),
+    (
+        lambda: verify.sampled(lambda key: 0.0, 3),
+        ValueError,
+        "log_density is 3, expected a function of 'outcome'$",
+    ),
+    (
+        lambda: verify.expectation(lambda z: z, over={"z": verify.sampled(lambda key: 0.0)})(),
+        ValueError,
+        "an expectation over infinitely many outcomes, expected at most 4,096; more are sampled",
+    ),
     (lambda: gradcheck(None, X), TypeError, "f is None, expected a function of x$"),
     (
         lambda: gradcheck(X, squares),

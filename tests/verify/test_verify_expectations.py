@@ -25,6 +25,7 @@ from jaxnn.verify import (
     sampled,
     verify,
 )
+from jaxnn.verify.report import to_html
 from jaxnn.verify.verdict import rounded_up
 from jaxnn.verify.verification import describe
 from jaxnn.verify.worker import decode, encode
@@ -312,3 +313,67 @@ def test_a_sample_of_the_catalogue_is_judged_as_expected(case):
 def test_the_catalogue_has_30_right_claims_and_60_biased_ones():
     assert sum(case.right for case in CASES) >= 30
     assert sum(not case.right for case in CASES) >= 60
+
+
+class Drawn(confidence.Sampler):
+    """Samples of claimed - true by NumPy, one entry."""
+
+    def __init__(self, draw):
+        self.draw, self.batch = draw, 4096
+        self.zeros = confidence.Sums(*[np.zeros(1)] * 6)
+
+    def __call__(self, point, batches):
+        first, point.drawn = point.drawn, point.drawn + batches
+        rng = np.random.default_rng([int(point.key), first])
+        y = self.draw(rng, batches * self.batch)
+        d = y - point.centre
+        sums = d.sum(), (d**2).sum(), np.abs(d).max(), y.sum(), 0.0, (y**2).sum()
+        return confidence.Sums(*(np.atleast_1d(value) for value in sums))
+
+    def enclosed(self, seed, samples):
+        """The enclosure of the mean after so many samples."""
+        point, _ = self.pilot([], seed)
+        while point.count < samples:
+            self._further(point, 4)
+        return point
+
+
+MEANS_OF_ZERO = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "skewed": lambda rng, n: rng.exponential(size=n) - 1,
+    "rare": lambda rng, n: (rng.random(n) < 1e-4) - 1e-4,
+    "rare and large": lambda rng, n: 100 * (rng.random(n) < 1e-4) - 1e-2,
+    "lognormal": lambda rng, n: np.exp(3 * rng.normal(size=n) - 4.5) - 1,
+    "no variance": lambda rng, n: 3 - rng.random(n) ** (-1 / 1.5),
+    "barely a mean": lambda rng, n: rng.random(n) ** (-1 / 1.1) - 11,
+    "t": lambda rng, n: rng.standard_t(1.2, n),
+}
+
+
+@pytest.mark.parametrize("name", MEANS_OF_ZERO)
+def test_a_mean_of_zero_is_never_refuted(name):
+    points = [Drawn(MEANS_OF_ZERO[name]).enclosed(seed, 2**16) for seed in range(20)]
+    assert not any(point.refuted(1) for point in points)
+
+
+@pytest.mark.parametrize("name", ["normal", "skewed", "lognormal"])
+def test_a_mean_of_a_tenth_is_refuted_where_the_spread_is_known(name):
+    shifted = Drawn(lambda rng, n: MEANS_OF_ZERO[name](rng, n) + 0.1)
+    heavy = name == "lognormal"
+    assert shifted.enclosed(0, 2**17).refuted(1) is not heavy
+
+
+def test_the_enclosure_is_no_narrower_than_the_law_of_large_numbers_allows():
+    # A mean of n normal numbers is off by sqrt(2 log(2 / error) / n) as rarely as error says.
+    point = Drawn(MEANS_OF_ZERO["normal"]).enclosed(0, 2**18)
+    least = np.sqrt(2 * np.log(2e6) / point.count)
+    assert least < point.radius(1)[0] < 4 * least
+
+
+def test_a_report_has_the_difference_left():
+    found = Sampling(4096, 4, 1.2e-3, 1e-6, "no sample is far")
+    claimed = claim(of=lambda x: x, kind="value", inputs={"x": real()})(lambda x: x)
+    verdict = Verdict("a", "", "value", "holds", sampling=found)
+    page = to_html([(claimed, verdict)])
+    for words in ("holds to 1.2e-03", "4,096 at each of 4 inputs", "if no sample is far"):
+        assert words in page
