@@ -437,6 +437,8 @@ def read(made: Claim, latex: str) -> Claim:
         reading = Reading(latex, made.inputs, quantities(made), shapes)
     except Unreadable as error:
         raise ValueError(f"formula={shown(latex)} cannot be read: {error}") from None
+    if any(len(clause.right) > 1 for clause in reading.clauses):
+        raise ValueError(f"formula={shown(latex)} has several sides to the right, expected one")
 
     def formula(**inputs: PyTree) -> PyTree:
         return jax.tree.unflatten(structure, reading(inputs))
@@ -460,7 +462,7 @@ def quantities(made: Claim) -> dict[str, Any]:
             definition = definition.formula
         if callable(definition):
             needed = [name for name, needs in parameters(definition).items() if needs]
-            of_inputs = {*needed} <= made.inputs.keys()
+            of_inputs = {*needed} <= made.inputs.keys() and not _by_position(definition)
             definition = Quantity(partial(_given, made, definition)) if of_inputs else definition
         found[symbol] = definition
     return found

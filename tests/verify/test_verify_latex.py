@@ -417,6 +417,28 @@ def test_a_formula_of_parameters_in_a_tree():
     assert verify(made, trials=100).verdict == "holds"
 
 
+def test_a_function_of_numbers_may_have_a_parameter_named_like_an_input():
+    made = claim(
+        of=lambda x, y: jnp.tanh(y) * jnp.sum(x),
+        kind="value",
+        inputs={"x": real("n"), "y": real()},
+        formula=r"\sum_i \phi(y) x_i",
+        where={r"\phi": jnp.tanh},
+    )
+    assert verify(made, trials=100).verdict == "holds"
+
+
+def test_a_formula_has_one_right_side():
+    with pytest.raises(ValueError, match="several sides to the right, expected one"):
+        regression_gradient("G = W = 2 W")
+
+
+def test_every_right_side_of_a_statement_is_compared():
+    with jax.enable_x64(True):
+        assert check_statement(stated("g = 2 (x - y) = 2 x - 2 y")).outcome == "agrees"
+        assert check_statement(stated("g = 2 (x + y) = 2 x - 2 y")).outcome == "differs"
+
+
 def test_a_wrong_shape_is_refuted():
     made = claim(
         of=lambda W, x: jnp.sum((W @ x) ** 2) / 2,  # noqa: N803
