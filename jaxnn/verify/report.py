@@ -408,7 +408,7 @@ def to_html(
         counts={name: counts[name] for name in VERDICTS if counts[name]},
         groups=_groups(listed),
         several=len({claim.file for claim, _ in listed}) > 1,
-        certified=any(verdict.certificate for _, verdict in listed),
+        certified=CERTIFIED if any(verdict.certificate for _, verdict in listed) else "",
     )
 
 
@@ -431,7 +431,7 @@ def _template() -> "Template":
         arrays, certificate, difference, entry, number, proof, samples, sizes, step, summary
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in words}
-    environment.globals |= {"certified": CERTIFIED, "kinds": KINDS, "verdicts": VERDICTS}
+    environment.globals |= {"kinds": KINDS, "verdicts": VERDICTS}
     environment.filters |= {"mathml": display.mathml, "digest": _digest}
     template = files("jaxnn.verify").joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template)

@@ -369,6 +369,7 @@ def test_the_page_has_a_section_with_every_line_in_order():
     assert page.count("<section") == 1
     assert re.findall(r'<h3 class="role">(Line \d)', page) == ["Line 1", "Line 2", "Line 3"]
     assert "Line 2 does not follow from line 1: missing_mean; line 3 is right again." in page
+    assert "a false formula passes with a probability below 2^-100" in page
 
 
 FILE = """

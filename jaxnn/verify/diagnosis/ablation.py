@@ -414,7 +414,8 @@ def _softmax_knobs(evaluated: EvaluatedGraph) -> Iterator[Knob]:
     outputs = evaluated.graph.outputs
     scalar = [evaluated.shape(output) for output in outputs] == [()]
     for kind, logits, value, axis in evaluated.softmaxes():
-        where = f"softmax, {evaluated.line(evaluated.producer[value])}"
+        line = evaluated.line(evaluated.producer[value])
+        where = f"softmax, {line}" if line else "softmax"
         off_diagonal = _WRONG_OFF_DIAGONAL if kind == "softmax" else ()
         for code, detail, jacobian in (*_WRONG_JACOBIANS, *off_diagonal):
             changes = _jacobian_changes(kind, logits, value, axis, jacobian)
