@@ -1,7 +1,7 @@
 """HTML for notebooks: text stays text, tables sort without a script, figures are inside.
 
-HTML is built as a tree of elements, so that no text of a user can become markup. Colours come from
-the notebook's theme. Jupyter, marimo and nbconvert show everything; where a style is refused, as in
+HTML is built as a tree of elements: no text of a user can become markup. Colours come from the
+notebook's theme. Jupyter, marimo and nbconvert show everything; where a style is refused, as in
 an untrusted notebook, a plain table is left.
 """
 
@@ -84,7 +84,7 @@ def element(tag: str, *children: Child, **attributes: str) -> Element:
 
 
 def html(*children: Child) -> str:
-    """The HTML of an output: the elements, one below the other, with the style."""
+    """The HTML of an output: the style, then the elements from top to bottom."""
     style = Element("style")
     style.text = _STYLE
     made = element("div", style, *children, class_="jaxnn")
@@ -97,7 +97,7 @@ def heading(title: str, words: str = "", tone: str = "", about: str = "") -> Ele
     Args:
       title: such as the name of a claim.
       words: such as the verdict.
-      tone: one of ``TONES``, perhaps after another word, as in "bold red".
+      tone: a name of ``TONES``, also after a further word: "bold red".
       about: a remark in pale letters.
     """
     colour = f"color: {TONES.get(tone.split()[-1] if tone else '', 'inherit')}"
@@ -124,7 +124,7 @@ def lines(texts: Iterable[str]) -> Element:
 
 
 def code(title: str, text: str) -> Element | None:
-    """Code that opens at a click; None without code."""
+    """Code behind a heading, opened by a click; None without code."""
     block = element("pre", element("code", text))
     return element("details", element("summary", title), block) if text else None
 
@@ -143,7 +143,7 @@ def table(
     keys: Sequence[Sequence[object]] | None = None,
     chosen: int | None = None,
 ) -> Element:
-    """A table that the arrows in the heading sort by any column, without a script.
+    """A table with arrows in the heading, which sort by any column without a script.
 
     Args:
       columns: the headings.
@@ -182,7 +182,7 @@ def table(
 
 
 def _is_number(value: object) -> bool:
-    """Whether a column with this value can be a column of numbers."""
+    """Whether a column with the value can be a column of numbers."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
@@ -199,7 +199,7 @@ def _ranks(column: Sequence[object]) -> list[int]:
 
 
 def _arrow(way: str, place: int) -> Element:
-    """A button of the heading, hidden without the style; one button of a form is on at a time."""
+    """A button of the heading, hidden without the style; of a form a single button is on."""
     button = element("input", type="radio", name="by", class_=f"{way}{place}")
     return element("label", button, " ▲" if way == "up" else "▼", hidden="hidden")
 
@@ -214,7 +214,7 @@ def records(rows: Sequence[Mapping[str, Any]]) -> Element:
 
 
 class Table(list[dict[str, Any]]):
-    """A list of rows with equal keys, which a notebook shows as a table."""
+    """A list of rows with equal keys, shown as a table by a notebook."""
 
     def _repr_html_(self) -> str:
         return html(records(self))
@@ -235,7 +235,7 @@ def picture(figure: "Figure", name: str) -> Element:
 
 
 class Figures(dict[str, Any]):
-    """Figures of Matplotlib by name, all of which a notebook shows without a magic."""
+    """Figures of Matplotlib by name; a notebook shows all figures without a magic."""
 
     def _repr_html_(self) -> str:
         return html(*(picture(figure, name) for name, figure in self.items()))
@@ -268,7 +268,7 @@ def curves(iteration: Any, scores: Sequence[tuple[str, str, Any]]) -> Element | 
 
 
 class Live:
-    """HTML that the running cell of a notebook shows, each time in the place of the HTML before."""
+    """HTML in the running cell of a notebook, each time in the place of the HTML before."""
 
     def __init__(self, replace: Callable[[Any], object]):
         self._replace = replace
@@ -289,7 +289,7 @@ class Live:
 
 
 def live() -> Live | None:
-    """What shows HTML in the running cell of Jupyter or marimo; None elsewhere."""
+    """A place for HTML in the running cell of Jupyter or marimo; None elsewhere."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if getattr(shell, "kernel", None) is not None:
         from IPython.display import DisplayHandle

@@ -133,7 +133,7 @@ def _cells(content: bytes, path: Path) -> dict[str, ast.Module]:
     Cells with code are numbered from 1, as Jupyter numbers the cells in a run from the top.
 
     Raises:
-      ValueError: no notebook of nbformat 3 or 4, or a notebook of another language.
+      ValueError: no notebook of nbformat 3 or 4, or no notebook of Python.
       SyntaxError: a cell is neither Python nor a magic.
     """
     try:
@@ -152,10 +152,10 @@ def _cells(content: bytes, path: Path) -> dict[str, ast.Module]:
 
 
 def _sources(notebook: dict[str, Any], version: int) -> list[str]:
-    """The code of the cells that are not empty.
+    """The code of every cell with code.
 
     Raises:
-      ValueError: the notebook is damaged, or of another language than Python.
+      ValueError: the notebook is damaged, or not of Python.
     """
     key = "source" if version == 4 else "input"
     sheets: Any = [notebook] if version == 4 else notebook.get("worksheets")
@@ -171,7 +171,7 @@ def _sources(notebook: dict[str, Any], version: int) -> list[str]:
 
 
 def _languages(notebook: dict[str, Any], codes: list[dict[str, Any]]) -> Iterator[Any]:
-    """The languages that a notebook names: of the kernel, and of cells of nbformat 3."""
+    """The languages named by a notebook: of the kernel, and of cells of nbformat 3."""
     about = notebook.get("metadata")
     about = about if isinstance(about, dict) else {}
     parts = ((about.get("kernelspec"), "language"), (about.get("language_info"), "name"))
@@ -237,7 +237,7 @@ def _execute(programs: Mapping[str, ast.Module], path: Path) -> ModuleType:
 
 
 def _nothing(*_: object, **__: object) -> None:
-    """Stands for ``print``, ``display`` and the methods of IPython in a notebook that is run."""
+    """Stands for ``print``, ``display`` and the methods of IPython in a notebook."""
 
 
 class _Shell:
@@ -293,7 +293,7 @@ def _refuse_equal_names(
 
 
 def _place(file: str, line: int) -> str:
-    """A line in the file that a message begins with: ``line 12``, or ``cell 3, line 2``."""
+    """A line in the file, as at the beginning of a message: ``line 12``, ``cell 3, line 2``."""
     return line_of(file, line).partition(" of ")[0]
 
 
