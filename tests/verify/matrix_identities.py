@@ -1,8 +1,8 @@
 """Identities of the Matrix Cookbook on constraints, in three conventions, and mistakes in each.
 
-``PYTHONPATH=. python tests/verify/matrix_identities.py [--only TEXT]`` verifies all: exit status 0
-if each right formula holds with the convention named, and each wrong one is refuted. Numbers are
-those of K. B. Petersen, M. S. Pedersen, The Matrix Cookbook, version of November 15, 2012. The
+``PYTHONPATH=. python tests/verify/matrix_identities.py [--only TEXT] [--trials N]`` verifies all:
+exit status 0 if each right formula holds with the convention named, and each wrong one is refuted.
+Numbers are those of K. B. Petersen, M. S. Pedersen, The Matrix Cookbook, November 15, 2012. The
 gradient of every identity is of independent entries; (138) is the convention of free entries.
 """
 
@@ -160,7 +160,7 @@ IDENTITIES = [
         "(63), (124)", "Tr(A X^-1 B)", "positive_definite",
         lambda X, A, B: trace(A @ inv(X) @ B),
         lambda X, A, B: -(inv(X) @ B @ A @ inv(X)).T,
-        lambda X, A, B: -(inv(X) @ A @ B @ inv(X)).T, "exchanged|wrong_value|transpose",
+        lambda X, A, B: (inv(X) @ B @ A @ inv(X)).T, "sign",
     ),
     Identity(
         "(100), (139)", "Tr(X A)", "symmetric",
@@ -296,12 +296,13 @@ def main() -> int:
     """Verifies all, and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="identities with this text")
-    only = parser.parse_args().only
+    parser.add_argument("--trials", type=int, help="random trials; default: 10000")
+    only, trials = vars(parser.parse_args()).values()
     chosen = [identity for identity in IDENTITIES if only in f"{identity.number} {identity.text}"]
     rows = []
     for identity in chosen:
         for way in identity.ways:
-            rows.append(judged(identity, way))
+            rows.append(judged(identity, way, trials))
             print(rows[-1], flush=True)
     every = len(rows)
     right = sum(row.is_right for row in rows)

@@ -75,6 +75,8 @@ def test_a_formula_for_one_example_alone_is_wrong_when_called_with_a_batch():
     assert judged(one).holds
     found = judged(batch_of(one))
     assert found.verdict == "refuted"
+    assert [f.code for f in found.diagnosis] == ["wrong_axis"]
+    assert found.counterexample
     assert found.counterexample.sizes["batch"] >= 2
 
 

@@ -317,8 +317,9 @@ def test_an_update_rule_of_a_symmetric_matrix_has_no_convention():
     assert (found.verdict, found.convention) == ("holds", "")
 
 
-def test_a_formula_of_a_wrong_shape_is_refuted_as_before():
-    found = verdict_on(lambda X, x: jnp.outer(x, x)[0], of=form, wrt="X", inputs=FORM)
+@pytest.mark.parametrize("formula", [lambda X, x: jnp.outer(x, x)[0], lambda X, x: 3.0])
+def test_a_formula_of_a_wrong_shape_is_refuted_as_before(formula):
+    found = verdict_on(formula, of=form, wrt="X", inputs=FORM)
     assert [f.code for f in found.diagnosis] == ["shape"]
 
 

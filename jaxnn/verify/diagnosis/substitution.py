@@ -4,6 +4,7 @@ A candidate replaces an operand of the formula by a value of the function, such 
 the candidate that makes the formula right names the mistake.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -150,21 +151,26 @@ def _exchanged(ready: Program) -> Ablation:
 
 
 def _axis_knobs(formula: EvaluatedGraph) -> Iterator[Knob]:
-    """Reductions of the formula over another axis: each alone, of a line, of the formula."""
-    found: dict[tuple[int, int], dict[str, list[tuple[Place, Change]]]] = {}
+    """Reductions of the formula over another axis: each alone, of a line, of the formula.
+
+    A reduction over all axes, such as of a softmax over all entries of a batch, is over one axis.
+    """
+    found: dict[tuple[tuple[int, ...], int], dict[str, list[tuple[Place, Change]]]] = {}
     for node in formula.graph.nodes:
         shape = formula.shape(node.operands[0]) if node.operands else ()
         way = _way_back(formula, node) if node.primitive.name in _REDUCTIONS else None
-        if way is None or len(node.params["axes"]) != 1:
+        axes = tuple(node.params["axes"]) if way else ()
+        if way is None or len(axes) not in (1, len(shape)):
             continue
-        for axis in {*range(len(shape))} - {*node.params["axes"]}:
+        for axis in range(len(shape)) if len(axes) > 1 else {*range(len(shape))} - {*axes}:
             change = partial(_reduced, node, *way, axis)
-            lines = found.setdefault((*node.params["axes"], axis), {})
+            lines = found.setdefault((axes, axis), {})
             lines.setdefault(node.where, []).append((way[0], change))
-    for (axis, expected), lines in found.items():
+    for (axes, expected), lines in found.items():
+        over = f"axis {axes[0]}" if len(axes) == 1 else "all axes"
         everywhere = [change for some in lines.values() for change in some]
         for line, some in (*lines.items(), (", ".join(lines), everywhere)):
-            detail = f"{line} has a sum or maximum over axis {axis}, expected over axis {expected}"
+            detail = f"{line} has a sum or maximum over {over}, expected over axis {expected}"
             for part in (some, *([one] for one in some if len(some) > 1)):
                 yield knob("wrong_axis", line, detail, *part)
 
@@ -197,15 +203,18 @@ def _reduced(
     """An addend at a place, for a reduction over another axis; a mean has that axis's length."""
     entries = live[node.operands[0]]
     reduced = _REDUCTIONS[node.primitive.name](entries, axis=axis, keepdims=True)
-    value = jnp.broadcast_to(reduced, entries.shape)
+    value, (name,) = jnp.broadcast_to(reduced, entries.shape), node.results
     for user in way:
         if user.primitive.name not in _SHAPED:
             numbers = [
-                live[n] if np.size(live.get(n, entries)) == 1 else value for n in user.operands
+                live[n] if n != name and np.size(live.get(n, entries)) == 1 else value
+                for n in user.operands
             ]
             value = apply(user, [jnp.broadcast_to(n, entries.shape) for n in numbers])[0]
             if user.primitive.name == "div":
-                value = value * (entries.shape[node.params["axes"][0]] / entries.shape[axis])
+                length = math.prod(entries.shape[a] for a in node.params["axes"])
+                value = value * (length / entries.shape[axis])
+        (name,) = user.results
     return value - live[place]
 
 

@@ -162,9 +162,10 @@ class Judge:
         for bits in BITS[:5]:
             with precision(bits), suppress(Undecided, Unsupported):
                 exactly = self._exactly(point)
-                difference = (
-                    self._formula(exactly)[leaf][index] - self._reference(exactly)[leaf][index]
-                )
+                claimed, true = self._formula(exactly)[leaf], self._reference(exactly)[leaf]
+                if claimed.shape != true.shape:
+                    return None
+                difference = claimed[index] - true[index]
                 if difference.is_finite() and abs(difference) > 0:
                     return float(difference.abs_lower())
         return None
