@@ -234,7 +234,7 @@ class Sampler:
         return jax.lax.fori_loop(first, end, batch, jax.tree.map(jnp.asarray, self.zeros))
 
     def pilot(self, flat: list[np.ndarray], key: jax.Array) -> tuple[Point, Sums]:
-        """A point with centre and range by samples before those of the test, and their sums."""
+        """A point with centre and range by samples before the test, and the sums."""
         batches = -(-PILOT // self.batch)
         point = Point(flat, key, *self.zeros[:2], self.zeros)
         sums, count = self(point, batches), batches * self.batch
@@ -413,7 +413,7 @@ def _factor(point: Point, points: int) -> str:
     return f"the formula is about {factor:.3g} times the value, within {near:.1g}"
 
 
-# Random inputs that are not what they are declared to be
+# Checks of random inputs
 
 
 MOVED = 0.3
@@ -424,10 +424,10 @@ CHECKED_SECONDS, CHECKED = 2.0, 2**17
 
 
 def check_probabilities(claim: Claim, sizes: Mapping[str, int]) -> None:
-    """Refuses probabilities that are negative, or whose sum is not 1.
+    """Refuses negative probabilities, and probabilities without the sum 1.
 
     Raises:
-      DomainError: probabilities at random inputs, which the message names.
+      DomainError: with the name of the random input.
     """
     for side in _sides(claim):
         checked = {n: each.probabilities for n, each in side.over.items() if each.probabilities}
@@ -454,7 +454,7 @@ def _sides(claim: Claim) -> list[Expectation]:
 
 
 def _check_draws(claim: Claim, traced: TracedClaim, rng: np.random.Generator) -> None:
-    """Refuses draws that do not depend on the key, wrong densities, and functions that jump.
+    """Refuses draws independent of the key, wrong densities, and functions with jumps.
 
     Raises:
       DomainError: one of these.
@@ -510,7 +510,7 @@ def _refuse_unknown_density(claim: Claim) -> None:
 
 
 def _moved(claim: Claim, flat: Sequence[jax.Array], other: Sequence[jax.Array], share: Any) -> Any:
-    """The inputs with the parameters of the derivative on the way to those of other inputs."""
+    """The inputs, the parameters of the derivative on the way to other values."""
     moved, target = (filled(dict(claim.inputs), each) for each in (flat, other))
     for path in claim.wrt:
         pair = at_path(moved, path), at_path(target, path)
@@ -525,7 +525,7 @@ def _check_density(
     traced: TracedClaim,
     columns: Sequence[np.ndarray],
 ) -> None:
-    """Refuses densities that do not belong to the draws.
+    """Refuses densities of other draws.
 
     E h(x) p(x; b) / p(x; a) of draws at a is E h(x) of draws at b, for h = 1, sin and cos.
     """
@@ -555,7 +555,7 @@ def _check_density(
 
 
 def _check_jumps(claim: Claim, side: Expectation, columns: Sequence[np.ndarray]) -> None:
-    """Refuses a function that jumps in the parameter: its mean is smooth, with more derivative."""
+    """Refuses a function with a jump in the parameter: the mean is smooth, with more derivative."""
 
     def jump(flat: Sequence[jax.Array], other: Sequence[jax.Array], key: jax.Array) -> Any:
         drawn = side.draws(key, filled(dict(claim.inputs), flat))

@@ -1,4 +1,4 @@
-"""The plain gradient checker: centred differences at a point, and what they cannot see."""
+"""The plain gradient checker: centred differences at a point, and blind spots."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,8 +101,8 @@ def gradcheck(
     Returns:
       Whether the gradient passed, the error by norm, and the worst entry. ``outcome`` is
       ``cannot tell`` where rounding hides the difference, or where f is not finite beside x, and
-      ``kink`` where f has no derivative at x. ``blind`` tells which mistakes the check could not
-      have seen at this point, ``naive`` what the checker of S4.6 would have said.
+      ``kink`` where f has no derivative at x. ``blind`` has the mistakes invisible at the
+      point, ``naive`` the answer of the checker of S4.6.
 
     Raises:
       ValueError: f, x or the gradient has the wrong shape or type.
@@ -141,7 +141,7 @@ def gradcheck(
 
 
 class Function:
-    """A function of a point that JAX traces, or that is called with copies of the point."""
+    """A function of a point: traced by JAX, or called with copies of the point."""
 
     def __init__(self, f: Callable[[Any], Any], program: Any, given: Callable[[Any], Any]):
         self.f, self.program, self.given = f, program, given
@@ -149,7 +149,7 @@ class Function:
 
     @property
     def notes(self) -> str:
-        """Whose inputs are written into, in a sentence."""
+        """The functions with writes into x, in a sentence."""
         writers = " and ".join(self.written)
         return writers and f"{writers} writes into x: every call gets a copy"
 
@@ -415,7 +415,7 @@ def _arrays(name: str, tree: PyTree) -> PyTree:
 
 
 def _read(f: Callable[[Any], Any], x: PyTree) -> tuple[PyTree, Function]:
-    """The point in float64, and f as a function that has a scalar value there."""
+    """The point in float64, and f as a function with a scalar value."""
     tensors = any(map(_is_tensor, jax.tree.leaves(x)))
     x = _arrays("x", jax.tree.map(as_plain, x))
     for leaf in jax.tree.leaves(x):
@@ -472,7 +472,7 @@ def _blind_spots(
     at: Callable[[float], Differences],
     tolerance: float,
 ) -> Iterator[Blind]:
-    """The mistakes that would have passed at this point, with this step and tolerance."""
+    """The mistakes invisible at the point, with the step and the tolerance."""
     found, larger = at(1.0), at(FACTOR)
     if not (np.all(np.isfinite(found.centred)) and np.all(np.isfinite(value))):
         return
@@ -505,7 +505,7 @@ def _blind_spots(
 def _alike(
     point: PyTree, value: np.ndarray, found: Differences, tolerance: float
 ) -> Iterator[Blind]:
-    """Other gradients that pass, as the point is special: the negative, a transpose, an order."""
+    """Other gradients pass at special points: the negative, a transpose, another order."""
 
     def passes(other: np.ndarray) -> bool:
         return _error(other, found) <= tolerance
@@ -527,7 +527,7 @@ def _alike(
 
 
 def _special_numbers(arrays: Mapping[str, PyTree], only: str) -> Iterator[Blind]:
-    """Zeros, ones, equal rows and single rows, in x or in the arrays that f uses."""
+    """Zeros, ones, equal rows and single rows, in x or in arrays of f."""
     for name, tree in arrays.items():
         for where, leaf in _leaves(tree, name):
             zeros, ones = np.count_nonzero(leaf == 0), np.all(np.abs(leaf) == 1)
@@ -564,7 +564,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _in_program(function: Function, point: PyTree) -> Iterator[Blind]:
-    """Sums over one entry, and branches of comparisons that no entry takes."""
+    """Sums over one entry, and branches of comparisons without an entry."""
     if function.program is None:
         detail = "JAX does not trace f: branches not taken at x are not known"
         yield Blind("branch", "", detail)

@@ -162,6 +162,7 @@ def test_a_biased_estimator_is_refuted_by_samples(name):
         assert verdict.worst.claimed / verdict.worst.true == pytest.approx(factor, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shortly")
 @pytest.mark.parametrize(
     ("power", "mean"), [(-1 / 1.1, 11.0), (-1 / 1.5, 3.0)], ids=["barely a mean", "no variance"]
@@ -176,6 +177,7 @@ def test_heavy_tails_are_not_refuted_and_said(power, mean):
     assert "variance is infinite" in verdict.detail
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shortly")
 def test_a_rare_event_that_no_sample_shows_is_not_refuted():
     tail = 9.865876450376946e-10  # 1 - Phi(6)
