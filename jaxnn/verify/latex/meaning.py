@@ -153,6 +153,9 @@ def _with_nabla(tree: Any) -> Any:
     """The tree with every nabla joined to the next symbol."""
     from lark import Tree
 
+    for part in list(tree.iter_subtrees()):
+        if part.data in ("sub", "sup", "fraction", "root"):
+            part.children = [_in_clauses(child) for child in part.children]
     for term in tree.find_data("term"):
         items: list[Any] = []
         for item in term.children:
@@ -165,6 +168,16 @@ def _with_nabla(tree: Any) -> Any:
             one = Tree("command", [r"\nabla " + spelled(atom)], _between(last.meta, atom.meta))
             items[-1] = Tree("item", [one, *scripts], _between(last.meta, item.meta))
         term.children = items
+    return tree
+
+
+def _in_clauses(tree: Any) -> Any:
+    """A symbol without braces as the clauses in braces; other parts stay the same."""
+    from lark import Tree
+
+    if getattr(tree, "data", "") in (*SYMBOLS, "number", "operator"):
+        for kind in ("item", "term", "sum", "clause", "clauses"):
+            tree = Tree(kind, [tree], tree.meta)
     return tree
 
 
@@ -254,7 +267,7 @@ def python_names(symbol: str) -> list[str]:
         return ["lambda_", "lam"]
     if symbol in (r"\varepsilon", r"\epsilon"):
         return ["epsilon", "eps"]
-    name = symbol.removeprefix("\\").removeprefix("var" if symbol[0] == "\\" else "")
+    name = symbol.removeprefix("\\").removeprefix("var" if symbol[:1] == "\\" else "")
     return [name.replace(" ", "_")]
 
 
@@ -458,7 +471,7 @@ class Evaluation:
         rest = list(self._split(items))
         waiting = ""
         while rest:
-            sign = self._operator(rest[0])
+            sign = self.sign_of(rest[0])
             if sign:
                 if waiting or (not operands and not errors):
                     raise Unreadable(f"{self.source(tree)!r}: {sign} lacks a factor")
@@ -506,7 +519,8 @@ class Evaluation:
         symbol = spelled(item.children[0])
         return symbol in SUMS | LARGEST | FUNCTIONS or symbol in OF_ARRAYS
 
-    def _operator(self, item: Any) -> str:
+    def sign_of(self, item: Any) -> str:
+        """The sign of multiplication or division; "" for factors."""
         atom = item.children[0]
         return str(atom.children[0]) if atom.data == "operator" else ""
 
@@ -684,7 +698,7 @@ class Evaluation:
         self, function: Callable[[Value], Value], item: Any, after: Sequence[Any], tree: Any
     ) -> tuple[Value, list[Any]]:
         """A function of the next bracket, or of the next factor if no other factor follows."""
-        if not after or self._operator(after[0]):
+        if not after or self.sign_of(after[0]):
             raise Unreadable(f"{self.source(item)!r} lacks an argument")
         atom, *scripts = after[0].children
         if atom.data in ("round", "brackets", "square", "curly", "braces"):
@@ -730,7 +744,7 @@ class Evaluation:
         try:
             if symbol in LARGEST:
                 body, left = self.factor(after, tree)
-                if left and not self._operator(left[0]):
+                if left and not self.sign_of(left[0]):
                     raise Unreadable(f"{self.source(tree)!r} has two readings: expected brackets")
             else:
                 body, left = self.term(after, tree), []
@@ -759,6 +773,8 @@ class Evaluation:
             listed = [str(entry.entry) for entry in first]
             if not names:
                 indices += listed
+                for index in listed if above else ():
+                    self.learn(index, self.size(above[0], item))
             elif names == ["="]:
                 if spelled(sums[1]) != "1" or not above or len(listed) != 1:
                     raise Unreadable(f"{self.source(item)}, expected an index from 1 to a size")
@@ -775,7 +791,7 @@ class Evaluation:
 
     def size(self, above: Any, item: Any) -> Size:
         """The size at the end of a sum: the name of a size, or a number."""
-        text = spelled(above.children[0]) if above.children else ""
+        text = spelled(above.children[0])
         if text.isdigit():
             return int(text)
         inner = list(above.children[0].find_data("item"))
@@ -909,10 +925,12 @@ class Evaluation:
         return aligned(lambda mask, value: jnp.where(mask, value, 0.0), condition, body)
 
     def _environment(self, tree: Any) -> Value:
-        name, *rows, _ = tree.children
+        name, *rows, last = tree.children
         kind = str(name).removeprefix(r"\begin{").rstrip("*}")
         cells = [list(row.children) for row in rows]
         cells = [row for row in cells if any(cell.children for cell in row)]
+        if not cells or str(last) != str(name).replace("begin", "end", 1):
+            raise Unreadable(f"{self.source(tree)!r} is no environment")
         if kind in ("bmatrix", "pmatrix", "matrix"):
             if any(not cell.children for row in cells for cell in row):
                 raise Unreadable(f"{self.source(tree)!r} has an empty entry")

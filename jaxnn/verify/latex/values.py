@@ -66,7 +66,7 @@ def array(value: Value) -> jax.Array:
 
 def settled(value: Value, sizes: Mapping[Size, int], *shape: Size) -> Value:
     """Ones or the identity at a known size; other values stay the same."""
-    if not value.pending:
+    if not value.pending or not shape:
         return value
     if value.pending == "identity":
         unit = Value(jnp.eye(sizes.get(shape[-1], shape[-1])), (), (shape[-1], shape[-1]))
