@@ -184,7 +184,7 @@ IDENTITIES = [
         "(107)", "Tr(X^2 B)", "symmetric",
         lambda X, B: trace(X @ X @ B),
         lambda X, B: (X @ B + B @ X).T,
-        lambda X, B: (X @ B).T, "missing_term",
+        lambda X, B: (X @ B).T, "missing_term|wrong_value",
     ),
     Identity(
         "(108)", "Tr(X^T B X)", "symmetric",
@@ -196,13 +196,13 @@ IDENTITIES = [
         "(114)", "Tr(A X B X)", "symmetric",
         lambda X, A, B: trace(A @ X @ B @ X),
         lambda X, A, B: A.T @ X.T @ B.T + B.T @ X.T @ A.T,
-        lambda X, A, B: A.T @ X.T @ B.T, "missing_term",
+        lambda X, A, B: A.T @ X.T @ B.T, "missing_term|wrong_value",
     ),
     Identity(
         "(77)", "b^T X^T X a", "symmetric",
         lambda X, a, b: b @ X.T @ X @ a,
         lambda X, a, b: X @ (outer(b, a) + outer(a, b)),
-        lambda X, a, b: X @ outer(a, b), "missing_term",
+        lambda X, a, b: X @ outer(a, b), "missing_term|wrong_value",
     ),
     Identity(
         "(57)", "ln |det X|", "triangular",
@@ -220,13 +220,13 @@ IDENTITIES = [
         "(100)", "Tr(A X), Procrustes", "orthogonal",
         lambda X, A: trace(A @ X),
         lambda X, A: A.T,
-        lambda X, A: A, "transpose",
+        lambda X, A: -A.T, "sign",
     ),
     Identity(
         "(118)", "Tr(X^T A X B)", "orthogonal",
         lambda X, A, B: trace(X.T @ A @ X @ B),
         lambda X, A, B: A @ X @ B + A.T @ X @ B.T,
-        lambda X, A, B: A @ X @ B, "missing_term",
+        lambda X, A, B: A @ X @ B, "missing_term|wrong_value",
     ),
     Identity(
         "(81)", "x^T A x, Rayleigh", "sphere",
