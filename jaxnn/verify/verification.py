@@ -377,8 +377,8 @@ def check_statement(claim: Claim, seed: int = 0) -> Statement:
         return _compared_statement(claim, seed)
     except (Unreadable, ModuleNotFoundError) as error:
         return Statement("unread", printable(str(error)))
-    except RecursionError:
-        return Statement("unread", "brackets within brackets, too deep")
+    except Exception as error:  # of a definition at other inputs, or of a nesting too deep
+        return Statement("unread", f"could not be compared: {located(error)}")
 
 
 def _compared_statement(claim: Claim, seed: int) -> Statement:
