@@ -29,6 +29,10 @@ EQUAL = 1e-8
 """The largest distance of a formula and the translation, relative to the largest entry."""
 
 
+class UnusableValue(ValueError):  # noqa: N818
+    """A formula's value cannot be judged; the message is a line."""
+
+
 class BlackBox:
     """The formula of a claim, called with NumPy arrays or tensors, as a function of trials."""
 
@@ -95,19 +99,19 @@ class BlackBox:
 
         Raises:
           Exception: of the formula, at the first call.
-          ValueError: the shapes of the value are not those of the first call.
+          UnusableValue: the shapes are not those of the first call, or the numbers are float32.
         """
         try:
             leaves = self._leaves(point)
-        except Exception as error:
-            if not self.shapes:
+        except (Exception, SystemExit) as error:
+            if not self.shapes or isinstance(error, UnusableValue):
                 raise
             self._raised = self._raised or located(error)
             return [np.full(shape, np.nan) for shape in self.shapes]
         shapes = [leaf.shape for leaf in leaves]
         self.shapes = self.shapes or shapes
         if shapes != self.shapes:
-            raise ValueError(
+            raise UnusableValue(
                 f"the formula's value has shapes {shapes} at an input and {self.shapes} at "
                 "another, expected equal shapes"
             )
@@ -117,7 +121,10 @@ class BlackBox:
         with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             value = self._claim.evaluate(filled(dict(self._claim.inputs), point))
-        return [np.asarray(leaf, float) for leaf in jax.tree.leaves(value)]
+        arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
+        for array in arrays:
+            refuse_few_digits(array.dtype)
+        return [array.astype(float) for array in arrays]
 
     def _quiet(self, formula: Callable[..., Any], given: Callable[[Any], Any]) -> Callable:
         """The formula with a copy of every input, and arrays as results."""
@@ -201,12 +208,14 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
             began = time.perf_counter()
             again = box.at(point)
             box.seconds = time.perf_counter() - began
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failures.append(error)
             continue
         if not all(map(partial(np.array_equal, equal_nan=True), once, again)):
             raise ValueError("the formula gives two values at equal inputs, expected no randomness")
         return box
+    if isinstance(failures[0], SystemExit):
+        raise UnusableValue("the formula ends the process, expected a value")
     raise failures[0]
 
 
@@ -229,6 +238,14 @@ def has_values_of(
         if not all(map(_are_close, values, map(np.asarray, others))):
             return False
     return True
+
+
+def refuse_few_digits(dtype: Any) -> None:
+    """Refuses a formula in float32, whose rounding errors look like mistakes."""
+    if np.dtype(dtype).name in ("float32", "float16", "bfloat16"):
+        raise UnusableValue(
+            f"the formula returns {dtype}, expected float64, in which the inputs are given"
+        )
 
 
 TRIED = 3

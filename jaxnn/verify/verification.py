@@ -15,7 +15,7 @@ from jaxnn.extras import require
 from jaxnn.files import printable
 from jaxnn.types import PyTree, require_count, require_type
 from jaxnn.verify import comparison, diagnosis, shrinking
-from jaxnn.verify.black_box import black_box
+from jaxnn.verify.black_box import UnusableValue, black_box
 from jaxnn.verify.claims import Claim, at_path, code, places, quantities
 from jaxnn.verify.comparison import FormulaError, FunctionError, Layout, TracedClaim, Values
 from jaxnn.verify.graph import Unsupported, jit, located, user_line
@@ -507,6 +507,8 @@ def _at_sizes(
         return _verdict(claim, "holds" if only_random else "error", detail=str(error))
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:  # of a callback to Python
         return _verdict(claim, "error", detail=str(error).strip().splitlines()[-1])
+    except UnusableValue as error:
+        return _verdict(claim, "error", detail=str(error))
     kept.append(ran)
     fits = _fits(traced, ran.values, ran.random)
     if fits is None:
@@ -514,7 +516,8 @@ def _at_sizes(
     verdict = _judge(traced, ran.points, ran.values, *fits, only_failing=only_random)
     verdict = _with_layout(verdict, traced, fits[0])
     box = traced.black_box
-    detail = "; ".join(filter(None, [verdict.detail, ran.note, box and box.notes]))
+    notes = [verdict.detail, ran.note, box and box.notes, _digits(verdict, fits[1])]
+    detail = "; ".join(filter(None, notes))
     words = box.words if box else ""
     verdict = verdict._replace(trials=ran.random, detail=detail, black_box=words)
     if only_random or verdict.verdict not in HOLDS_UP_TO_LAYOUT or not claim.certify:
@@ -524,6 +527,21 @@ def _at_sizes(
     points, values = jax.tree.map(lambda array: array[: ran.random], (ran.points, ran.values))
     seed = int(rng.integers(2**32))
     return with_certificate(verdict, traced, fits[0], points, values, seed)
+
+
+def _digits(verdict: Verdict, errors: np.ndarray) -> str:
+    """A sentence on a formula with a small error everywhere, as of finite differences."""
+    largest = float(np.max(errors, initial=0.0))
+    if verdict.verdict != "refuted" or not 0 < largest < FEW_DIGITS:
+        return ""
+    digits = int(-np.log10(largest))
+    return (
+        f"right to {digits} digits in the random trials, as of finite differences or short decimals"
+    )
+
+
+FEW_DIGITS = 1e-4
+"""The largest error of a formula with few right digits."""
 
 
 def _verdict(claim: Claim, verdict: str, **fields: Any) -> Verdict:
@@ -733,7 +751,7 @@ def _diagnosed(
             view, (named, alternatives) = other, found
     claim = view.claim
     worst, counterexample = shrinking.counterexample(claim, sizes, seed)
-    detail = "" if worst and not refuted.black_box else refuted.detail
+    detail = refuted.detail
     if counterexample is None:
         worst, counterexample, detail = refuted.worst, refuted.counterexample, refuted.detail
     elif worst and counterexample:

@@ -128,6 +128,17 @@ def test_shapes_that_do_not_fit_in_numpy_are_the_code_shape():
     assert (verdict.verdict, codes(verdict)) == ("refuted", ["shape"])
 
 
+def test_float32_is_refused_in_one_line():
+    verdict = verdict_on(lambda x: (3 * np.square(x)).astype(np.float32), of=cubes)
+    assert verdict.verdict == "error"
+    assert "the formula returns float32, expected float64" in verdict.detail
+
+
+def test_a_formula_that_ends_the_process_does_not():
+    verdict = verdict_on(lambda x: exit(0) if np.exp(x[0]) > 0 else x, of=cubes)
+    assert (verdict.verdict, "ends the process" in verdict.detail) == ("error", True)
+
+
 def test_an_exception_at_some_inputs_is_noted():
     def fails_at_zero(x):
         if x[0] == 0:
