@@ -208,14 +208,15 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
             began = time.perf_counter()
             again = box.at(point)
             box.seconds = time.perf_counter() - began
-        except (Exception, SystemExit) as error:
+        except SystemExit:
+            failures.append(UnusableValue("the formula ends the process, expected a value"))
+            continue
+        except Exception as error:
             failures.append(error)
             continue
         if not all(map(partial(np.array_equal, equal_nan=True), once, again)):
             raise ValueError("the formula gives two values at equal inputs, expected no randomness")
         return box
-    if isinstance(failures[0], SystemExit):
-        raise UnusableValue("the formula ends the process, expected a value")
     raise failures[0]
 
 
