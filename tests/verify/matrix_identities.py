@@ -289,7 +289,8 @@ def judged(identity: Identity, way: str, trials: int | None = None) -> Row:
     for gradient in (identity.gradient, identity.wrong):
         verdicts.append(verify(identity.claim(way, gradient), trials=trials))
         times.append(time.process_time())
-    return Row(identity, way, *verdicts, (times[1] - times[0], times[2] - times[1]))
+    right, wrong = verdicts
+    return Row(identity, way, right, wrong, (times[1] - times[0], times[2] - times[1]))
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.extend import core
 
 from jaxnn.verify.claims import call, parameters
@@ -107,7 +108,7 @@ def _unshifted(op: Operation) -> Any:
 def _by_inverse(op: Operation) -> Any:
     """a / b = a (1 / b); not for a number b, as 1/3 rounded to float64 is another number."""
     a, b = op.values
-    return a * (1 / b) if isinstance(b, jax.core.Tracer) else None
+    return a * (1 / b) if isinstance(b, Tracer) else None
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Operation], Any]:

@@ -62,7 +62,7 @@ from jaxnn.verify.exact.towers import LEVELS, Towers, chains
 from jaxnn.verify.graph import Unsupported
 from jaxnn.verify.inputs import draw_sizes
 from jaxnn.verify.report import to_html, to_json
-from jaxnn.verify.verdict import Certificate
+from jaxnn.verify.verdict import Certificate, Verdict
 from jaxnn.verify.worker import decode, encode
 
 sympy = pytest.importorskip("sympy")
@@ -618,7 +618,9 @@ def test_equal_seeds_give_equal_certificates():
 def test_a_certificate_passes_from_process_to_process_and_into_reports():
     made = jacobian_of_softmax(right)
     verdict = verify(made, trials=200)
-    assert decode(json.loads(encode(verdict))).certificate == verdict.certificate
+    decoded = decode(json.loads(encode(verdict)))
+    assert isinstance(decoded, Verdict)
+    assert decoded.certificate == verdict.certificate
     (entry,) = json.loads(to_json([verdict]))
     assert entry["certificate"]["sizes"] == {"C": 3}
     page = to_html([(made, verdict)])

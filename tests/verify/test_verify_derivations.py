@@ -302,6 +302,7 @@ def test_lines_of_cases_count_for_their_entries(lines, steps, repaired_by, after
     """As in S4.3: S_i (1 - S_i) if i = j, -S_i S_j otherwise; -S_i S_i is printed."""
     verdict = softmax_lines(*lines)
     assert (outcomes(verdict), verdict.repaired_by) == (steps, repaired_by)
+    assert verdict.lines[-1].step
     assert verdict.lines[-1].step.after == after
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jaxnn.verify import Verdict, runner
+from jaxnn.verify import Claim, Verdict, runner
 from jaxnn.verify.report import arrays
 from jaxnn.verify.worker import UnusableFile, load_claims
 
@@ -116,7 +116,9 @@ def test_a_changed_file_is_read_anew(write):
 def test_what_a_file_defines_can_be_pickled(write):
     text = HEAD + "from typing import NamedTuple\nclass P(NamedTuple):\n    w: float\n"
     text += "@claim(**about)\ndef made(z):\n    return P(z)\n"
-    value = load_claims(write(text))[0](3.0)
+    (loaded,) = load_claims(write(text))
+    assert isinstance(loaded, Claim)
+    value = loaded(3.0)
     assert pickle.loads(pickle.dumps(value)) == value
 
 
