@@ -79,7 +79,9 @@ def combined(graph: Graph, summands: Sequence[tuple[Name, float]]) -> Graph:
     for name, sign in summands:
         signed = name if sign > 0 else append(jax.lax.neg_p, name)
         total = signed if total is None else append(jax.lax.add_p, total, signed)
-    return graph._replace(shapes=shapes, nodes=tuple(nodes), outputs=(total,) if total else ())
+    return graph._replace(
+        shapes=shapes, nodes=tuple(nodes), outputs=() if total is None else (total,)
+    )
 
 
 def evaluate(

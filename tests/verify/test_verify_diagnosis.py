@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
-from jaxnn.verify import claim, matrix, real, verify
-from jaxnn.verify.diagnosis import hypotheses
+from jaxnn.verify import claim, matrix, positive, real, scalar, verify
+from jaxnn.verify.diagnosis import ablation, hypotheses
 from jaxnn.verify.diagnosis.trials import diagnosis_sizes
 
 TRIALS = 50
@@ -44,3 +44,41 @@ def test_the_sizes_of_a_diagnosis_are_distinct_and_no_size_that_the_claim_fixes(
 def test_the_sizes_change_from_choice_to_choice():
     choices = [diagnosis_sizes(wrong_sign, choice)["n"] for choice in (0, 1, 2)]
     assert len(set(choices)) == 3
+
+
+def test_a_summand_that_is_the_first_input_itself_is_a_term():
+    forgotten = claim(of=lambda x: x * x + x, wrt="x", kind="gradient", inputs={"x": scalar()})
+    verdict = verify(forgotten(lambda x: 2 * x), trials=TRIALS)
+    assert [(found.code, found.where) for found in verdict.diagnosis] == [
+        ("missing_term", "the data term")
+    ]
+
+
+def test_a_sum_of_values_of_other_shapes_is_no_activation():
+    """The entries of the matrix of a solve come from a number and from a matrix."""
+
+    def of(X, y, l2):  # noqa: N803
+        return jnp.linalg.solve(X.T @ X + l2 * jnp.eye(X.shape[1]), X.T @ y)
+
+    def times_examples(X, y, l2):  # noqa: N803
+        return jnp.linalg.solve(X.T @ X + len(y) * l2 * jnp.eye(X.shape[1]), X.T @ y)
+
+    inputs = {"X": real("N", "D"), "y": real("N"), "l2": positive()}
+    verdict = verify(claim(of=of, kind="value", inputs=inputs)(times_examples), trials=TRIALS)
+    assert verdict.verdict == "refuted"
+    assert "failed" not in verdict.diagnosis[0].detail
+
+
+def test_a_graph_with_too_many_places_for_a_mistake_is_told_and_not_tried(monkeypatch):
+    monkeypatch.setattr(ablation, "MOST_KNOBS", 2)
+
+    def of(x):
+        return jnp.sum(jnp.sin(x) * x**2)
+
+    @claim(of=of, wrt="x", kind="gradient", inputs={"x": real("n")})
+    def another(x):
+        return jnp.cosh(x)
+
+    verdict = verify(another, trials=TRIALS)
+    assert verdict.verdict == "refuted"
+    assert "more than 2 places for a mistake, too many to try" in verdict.diagnosis[0].detail

@@ -20,10 +20,13 @@ from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import reference
 from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, word, words
 from jaxnn.verify.diagnosis.trials import TOLERANCE, Leaves, Program
-from jaxnn.verify.graph import Graph, Name, Node, Place, apply, evaluate, jit
+from jaxnn.verify.graph import Graph, Name, Node, Place, Unsupported, apply, evaluate, jit
 from jaxnn.verify.verdict import Finding
 
 CROSS_ENTROPY_GRADIENT = "the gradient by the logits is taken for the cross-entropy's, p - y"
+
+MOST_KNOBS = 2000
+"""The most mistakes of a graph; every mistake is a part of the compiled program."""
 
 MOST_PAIRS = 2000
 _NOT_IN_PAIRS = ("unknown", "missing_term", "statistic_constant", "factor", "sign", "wrong_value")
@@ -117,8 +120,13 @@ class Ablation:
           fixed: from the flat inputs to the fixed values, for the changes.
           derivative: a claim about the derivative; for a claim of kind ``value`` the graph's value.
           shapes: the tree of the inputs of one trial.
+
+        Raises:
+          Unsupported: too many knobs, as of loops that JAX unrolls.
         """
-        self.knobs = list(knobs)
+        self.knobs = list(islice(knobs, MOST_KNOBS + 1))
+        if len(self.knobs) > MOST_KNOBS:
+            raise Unsupported(f"more than {MOST_KNOBS:,} places for a mistake, too many to try")
         self._changes: dict[Place, list[tuple[int, Change]]] = {}
         for number, turned in enumerate(self.knobs):
             for place, change in turned.changes:

@@ -102,6 +102,8 @@ class EvaluatedGraph:
     def derivative_by_value(self, after: Name, before: Name) -> Callable[[Any], Any] | None:
         """The derivative of a sigmoid or tanh as a function of the value, ``after``."""
         z, value = self.values[before], self.values[after]
+        if z.shape != value.shape:
+            return None
         with np.errstate(over="ignore"):
             if np.allclose(value, 1 / (1 + np.exp(-z)), rtol=1e-9):
                 return lambda h: h * (1 - h)
@@ -110,7 +112,9 @@ class EvaluatedGraph:
     def is_log_sigmoid(self, after: Name, before: Name) -> bool:
         """Whether ``after`` is +-log sigmoid(+-z) of z = ``before``."""
         z, value = self.values[before], np.abs(self.values[after])
-        return any(np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1))
+        return z.shape == value.shape and any(
+            np.allclose(value, np.logaddexp(0, s * z), rtol=1e-9) for s in (1, -1)
+        )
 
     def softmaxes(self) -> Iterator[tuple[str, Name, Name, int]]:
         """Softmaxes, log-softmaxes and log-sum-exps: (kind, logits, value, axis of a trial)."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, NamedTuple
 
 import jax
@@ -146,7 +146,7 @@ def _exchanged(ready: Program) -> Ablation:
         return {donor: donor.of(values[donor.name]) for donor in donors}
 
     value = replace(ready.claim, kind="value")
-    knobs = [*_knobs(formula, function, donors), *_axis_knobs(formula)]
+    knobs = chain(_knobs(formula, function, donors), _axis_knobs(formula))
     return Ablation(formula.graph, knobs, given, value, ready.shapes)
 
 

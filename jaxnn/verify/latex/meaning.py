@@ -193,7 +193,7 @@ def _between(first: Any, last: Any) -> Any:
 
 def _normalised(latex: str) -> str:
     """The formula without spacing, sizes of brackets and optional braces."""
-    text = latex.strip().strip("$").strip()
+    text = _without_alignment(latex.strip().strip("$").strip())
     text = re.sub(r"^\\\[|\\\]$", "", text).rstrip(" .,;")
     text = re.sub(r"\\\\|\\[,:;!> ]|~", lambda found: found[0] if found[0] == r"\\" else " ", text)
     text = re.sub(r"\\(displaystyle|textstyle|limits|nolimits|nonumber)(?![A-Za-z])", " ", text)
@@ -205,12 +205,24 @@ def _normalised(latex: str) -> str:
     text = re.sub(r"\\left\s*\\\|", r"\\lVert ", re.sub(r"\\right\s*\\\|", r"\\rVert ", text))
     text = re.sub(r"\\(left|right)(?![A-Za-z])", " ", text)
     text = _paired(_paired(text, r"\|", r"\lVert ", r"\rVert "), "|", r"\lvert ", r"\rvert ")
+    text = re.sub(r"(\\mathrm|\\mathsf)\s+([A-Za-z])", r"\1{\2}", text)
     named = "frac|dfrac|tfrac|sqrt|hat|widehat|tilde|widetilde|bar|overline|mathbf|mathcal|vec"
     text = re.sub(
         rf"(\\(?:{named}|mathbb|boldsymbol|bm))\s*([0-9]|(?<=\s)[A-Za-z])", r"\1{\2}", text
     )
     text = re.sub(r"(\\[dt]?frac\{[^{}]*\})\s*([A-Za-z0-9])", r"\1{\2}", text)
     return re.sub(r"([_^])\s*([A-Za-z0-9])", r"\1{\2}", text)
+
+
+def _without_alignment(text: str) -> str:
+    """The equations of an ``align``: a line that begins with = continues the line before."""
+    kinds = r"\{(?:align|aligned|equation|split|gather)\*?\}"
+    found = re.fullmatch(rf"\\begin{kinds}(.*)\\end{kinds}", text, re.DOTALL)
+    if found is None or r"\begin" in found[1]:
+        return text
+    lines = found[1].replace("&", " ").strip()
+    lines = re.sub(r"\\\\\s*(?==)", " ", re.sub(r"\\\\\s*$", "", lines))
+    return lines.replace(r"\\", r" \quad ").strip()
 
 
 def _paired(text: str, bar: str, left: str, right: str) -> str:
@@ -1166,7 +1178,9 @@ class Evaluation:
         value = self.value(tree.children[0])
         if value.rank == 0:
             return aligned(jnp.abs, value)
-        raise Unreadable(f"{self.source(tree)!r} has two readings: entry by entry, or one number")
+        square = value.rank == 2 and value.shape[0] == value.shape[1]
+        number = r"one number, \det(...)" if square else r"one number, \|...\|_2"
+        raise Unreadable(f"{self.source(tree)!r} has two readings: entry by entry, or {number}")
 
     def _norm(self, tree: Any) -> Value:
         value = self.value(tree.children[0])
@@ -1332,7 +1346,8 @@ class Evaluation:
             name = entry.entry
             if isinstance(name, str) and name not in self.bound and not self.loose:
                 raise Unreadable(
-                    f"{self.source(item)!r}: the index {name} is on no left side and below no sum"
+                    f"{self.source(item)!r}: the index {name} is on no left side and below no sum, "
+                    f"expected a left side such as f_{name} = ..."
                 )
         axes = self.axes(value, entries, item)
         data, shape = value.data, list(value.shape)
