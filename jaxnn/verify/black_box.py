@@ -122,6 +122,8 @@ class BlackBox:
             warnings.simplefilter("ignore")
             value = self._claim.evaluate(filled(dict(self._claim.inputs), point))
         arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
+        if not arrays:
+            raise UnusableValue("the formula returns no value, expected an array after return")
         for array in arrays:
             refuse_few_digits(array.dtype)
         return [array.astype(float) for array in arrays]
@@ -217,7 +219,7 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
         if not all(map(partial(np.array_equal, equal_nan=True), once, again)):
             raise ValueError("the formula gives two values at equal inputs, expected no randomness")
         return box
-    raise failures[0]
+    raise next((e for e in failures if isinstance(e, UnusableValue)), failures[0])
 
 
 def has_values_of(

@@ -134,6 +134,19 @@ def test_float32_is_refused_in_one_line():
     assert "the formula returns float32, expected float64" in verdict.detail
 
 
+def without_a_return(x):
+    g = np.zeros(len(x))
+    for i in range(len(x)):
+        g[i] = 3 * x[i] ** 2
+
+
+@pytest.mark.parametrize("formula", [without_a_return, lambda x: print(np.array(x) ** 2)])
+def test_a_forgotten_return_is_told_in_one_line(formula):
+    verdict = verdict_on(formula, of=cubes)
+    assert verdict.verdict == "error"
+    assert "the formula returns no value, expected an array after return" in verdict.detail
+
+
 def test_a_formula_that_ends_the_process_does_not():
     verdict = verdict_on(lambda x: exit(0) if np.exp(x[0]) > 0 else x, of=cubes)
     assert (verdict.verdict, "ends the process" in verdict.detail) == ("error", True)
