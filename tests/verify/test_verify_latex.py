@@ -267,6 +267,8 @@ def test_what_has_two_readings_is_refused_with_both(latex, shape):
         (r"x^{\mathrm T} y", x @ y),
         (r"x^{\mathsf T} y", x @ y),
         (r"x^{\mathrm{T}} y", x @ y),
+        (r"\operatorname{Tr}(S R)", np.trace(S @ R)),
+        (r"\Tr S", np.trace(S)),
     ],
 )
 def test_the_equations_of_a_textbook_are_read(latex, value):

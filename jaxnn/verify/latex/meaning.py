@@ -55,7 +55,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 UNCLEAR = (r"\exp", r"\log", r"\ln", r"\sin", r"\cos", "exp", "log")
 """Functions with another meaning for square matrices."""
 
-OF_ARRAYS = ("softmax", r"\softmax", "tr", "trace", r"\tr", r"\det", "det", "diag", r"\diag")
+OF_ARRAYS = (
+    "softmax", r"\softmax", "tr", "Tr", "trace", r"\tr", r"\Tr", r"\det", "det", "diag", r"\diag",
+)  # fmt: skip
 """Functions of vectors and matrices."""
 
 ENTRYWISE = (r"\odot", r"\circ")
