@@ -37,7 +37,9 @@ def test_dropout_without_the_scale_is_refuted_with_a_factor():
     assert found.counterexample
     data = found.counterexample.inputs["key"]
     assert data.dtype == np.uint32
-    assert np.any(dropped(jax.random.wrap_key_data(data), found.counterexample.inputs["x"]))
+    with jax.enable_x64(True):  # a key gives other numbers in float32
+        x = found.counterexample.inputs["x"]
+        assert np.any(dropped(jax.random.wrap_key_data(data), x))
 
 
 @pytest.mark.slow
