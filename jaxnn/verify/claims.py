@@ -222,11 +222,22 @@ def _in_order(value: PyTree, expected: _Parts, paths: Sequence[str] = ()) -> PyT
         matched = zip(given.values(), expected.values(), strict=False)
         return [_in_order(*pair) for pair in matched] if len(given) == len(expected) else value
     short = {path: str(_steps(path)[-1]) for path in paths if path in expected}
-    names = {name: name if name in given else short.get(str(name), name) for name in expected}
+    stripped = {parameter_of(str(name)): name for name in given}
+
+    def spelled(name: str | int) -> str | int:
+        last = short.get(str(name), name)
+        return next((n for n in (name, last) if n in given), stripped.get(str(last), name))
+
+    names = {name: spelled(name) for name in expected}
     if len(set(names.values())) < len(names) or set(names.values()) != set(given):
         wanted, found = (", ".join(map(repr, some)) for some in (expected, given))
         raise ValueError(f"the formula returns the parts {found}, expected {wanted}")
     return [_in_order(given[names[name]], part) for name, part in expected.items()]
+
+
+def parameter_of(gradient: str) -> str:
+    """The parameter of a gradient's name: w of ``dw``, ``d_w``, ``grad_w``, ``w_grad``."""
+    return re.sub(r"^(d_?|grad_|g_)|(_grad|_gradient)$", "", gradient)
 
 
 def descriptions(claims: "Sequence[Claim | Derivation]", file: str = "") -> list[Description]:

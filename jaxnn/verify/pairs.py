@@ -1,7 +1,6 @@
 """Forward and backward passes as courses write them: pairs of functions, or a class with both."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.claims import Claim, call, claim, parameters
+from jaxnn.verify.claims import Claim, call, claim, parameter_of, parameters
 from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import (
     REAL_KINDS,
@@ -219,9 +218,8 @@ def _is_numbers(value: Any) -> bool:
 
 def _input_of(key: str, inputs: Mapping[str, PyTree]) -> str:
     """The input of a gradient's name: x of ``dx``, ``d_x``, ``grad_x``, ``x_grad``."""
-    short = re.sub(r"^(d_?|grad_|g_)|(_grad|_gradient)$", "", key)
     names = {name.lower(): name for name in inputs}
-    found = next((names[n.lower()] for n in (key, short) if n.lower() in names), None)
+    found = next((names[n.lower()] for n in (key, parameter_of(key)) if n.lower() in names), None)
     if found is None:
         raise ValueError(
             f"the backward pass returns a gradient {key!r}, expected one for {', '.join(inputs)}"

@@ -267,9 +267,9 @@ class _Writes(ast.NodeTransformer):
         if isinstance(call, ast.Call) and ast.unparse(call.func) in ways and len(call.args) == 3:
             array, index, value = call.args
             if isinstance(array, ast.Name):
-                place = ast.Subscript(array, index, ast.Store())
-                stored = self._stored(place, value, ways[ast.unparse(call.func)])
-                return ast.copy_location(stored, node)
+                way = ast.Constant(ways[ast.unparse(call.func)])
+                put = _called("_put_at", array, index, value, way)
+                return ast.copy_location(ast.Assign([ast.Name(array.id, ast.Store())], put), node)
         return node
 
     def _stored(self, target: ast.Subscript, value: ast.expr, way: str) -> ast.Assign:
@@ -310,17 +310,27 @@ def _get(value: Any, index: Any) -> Any:
 
 
 def _put(array: Any, index: Any, value: Any, way: str) -> Any:
-    """An array with an update at an index; lists and dicts are written into."""
+    """An array with an update at an index, as NumPy does; lists and dicts are written into.
+
+    ``a[i] += v`` counts equal indices once, and keeps the type of the array.
+    """
     if isinstance(array, np.ndarray):
         array = jnp.asarray(array)
-    if isinstance(array, jax.Array):
-        if str(getattr(index, "dtype", "")) == "bool":  # which JAX takes only where known
-            mask = jnp.reshape(index, index.shape + (1,) * (array.ndim - index.ndim))
-            new = value if way == "set" else getattr(jnp, way)(array, value)
-            return jnp.where(mask, new, array)
-        return getattr(array.at[_plain(index)], way)(value)
-    array[index] = value if way == "set" else getattr(jnp, way)(array[index], value)
-    return array
+    if not isinstance(array, jax.Array):
+        array[index] = value if way == "set" else getattr(jnp, way)(array[index], value)
+        return array
+    if str(getattr(index, "dtype", "")) == "bool":  # which JAX takes only where known
+        mask = jnp.reshape(index, index.shape + (1,) * (array.ndim - index.ndim))
+        new = value if way == "set" else getattr(jnp, way)(array, value)
+        return jnp.where(mask, new, array).astype(array.dtype)
+    place = array.at[_plain(index)]
+    new = value if way == "set" else getattr(jnp, way)(place.get(), value)
+    return place.set(jnp.asarray(new).astype(array.dtype))
 
 
-_HELPERS = {"_get": _get, "_put": _put}
+def _put_at(array: Any, index: Any, value: Any, way: str) -> Any:
+    """An array after ``np.add.at``, which counts equal indices as often as they occur."""
+    return getattr(jnp.asarray(array).at[_plain(index)], way)(value)
+
+
+_HELPERS = {"_get": _get, "_put": _put, "_put_at": _put_at}

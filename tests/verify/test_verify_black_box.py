@@ -12,7 +12,7 @@ from samples import cubes, made, verdict_on
 
 from experiments.mutants import CORRECT, MUTANTS
 from experiments.mutants.twins import twin
-from jaxnn.verify import assert_holds, one_hot, real, simplex, verify
+from jaxnn.verify import assert_holds, label, one_hot, real, simplex, verify
 from jaxnn.verify.report import to_html, to_json
 from jaxnn.verify.verification import describe
 
@@ -93,6 +93,31 @@ def test_views_in_code_that_jax_traces_without_an_error_are_not_lost():
     assert verdict.verdict == "error"
     assert "of: " in verdict.detail
     assert "other values" in verdict.detail
+
+
+def sums_of_rows(e, i):
+    return jnp.sum(e[i] ** 2)
+
+
+@pytest.mark.parametrize("black_box", [False, True])
+def test_equal_indices_count_once_in_numpy_and_as_often_as_they_occur_for_add_at(black_box):
+    def once(e, i):
+        slope = np.zeros_like(e)
+        slope[i] += 2 * e[i]
+        return slope
+
+    def often(e, i):
+        slope = np.zeros_like(e)
+        np.add.at(slope, i, 2 * e[i])
+        return slope
+
+    rows = {"wrt": "e", "inputs": {"e": real("V"), "i": label("N", "V")}}
+    few = {"wrt": "e", "inputs": {"e": real(400), "i": label(2, 400)}}
+    for declared in (rows, few):  # equal indices in most trials, and in 1 of 400
+        lost = verify(made(once, of=sums_of_rows, black_box=black_box, **declared), trials=2000)
+        assert lost.verdict == "refuted"
+        right = verdict_on(often, of=sums_of_rows, black_box=black_box, **declared)
+        assert right.verdict == "holds", describe(right)
 
 
 def test_a_formula_that_writes_into_its_inputs_is_told_so_and_judged_by_the_value():
@@ -238,6 +263,7 @@ class Parts:
         lambda dw, dx: (dw, dx),
         lambda dw, dx: [dw, dx],
         lambda dw, dx: {"x": dx, "w": dw},
+        lambda dw, dx: {"dx": dx, "dw": dw},
         Slopes,
         lambda dw, dx: Parts(x=dx, w=dw),
         lambda dw, dx: (dw.tolist(), tuple(dx) and dx.tolist()),
