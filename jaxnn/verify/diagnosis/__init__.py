@@ -36,7 +36,7 @@ from jaxnn.verify.diagnosis.factors import (
 from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis, unchanged
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges, other_numbers
 from jaxnn.verify.diagnosis.trials import SPREADS, Sample, draw_sample, same
-from jaxnn.verify.graph import CELL_NAME, LINES, located
+from jaxnn.verify.graph import CELL_NAME, LINES, Unsupported, located
 from jaxnn.verify.inputs import filled
 from jaxnn.verify.verdict import Finding
 
@@ -184,6 +184,8 @@ class _Search:
             try:
                 engine()
                 self.tried.append(name)
+            except Unsupported as reason:
+                self.tried.append(f"{name} (left out: {reason})")
             except Exception as error:  # of one engine: the other engines are tried
                 self.known = {leaf: some[: before[leaf]] for leaf, some in self.known.items()}
                 self.tried.append(f"{name} (failed: {located(error)})")
