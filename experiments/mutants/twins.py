@@ -83,16 +83,33 @@ def _loop(function: Callable[..., Any], in_axes: Any = 0, out_axes: int = 0) -> 
     return looped
 
 
+class _WithAt(np.ndarray):
+    """An array with ``a.at[i].add(v)``: a copy with a sum in the place of an entry."""
+
+    @property
+    def at(self) -> Any:
+        def place(index: Any) -> Any:
+            def add(value: Any) -> Any:
+                changed = np.array(self)
+                np.add.at(changed, index, value)
+                return changed
+
+            return SimpleNamespace(add=add)
+
+        return type("At", (), {"__getitem__": lambda _, index: place(index)})()
+
+
 def _softmax(z: Any, axis: int = -1) -> Any:
     e = np.exp(z - np.max(z, axis=axis, keepdims=True))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    return (e / np.sum(e, axis=axis, keepdims=True)).view(_WithAt)
 
 
 def _relu(z: Any) -> Any:
     return np.where(z > 0, z, 0.0)
 
 
-def _one_hot(labels: Any, classes: int) -> Any:
+def _one_hot(labels: Any, classes: int, dtype: Any = None) -> Any:
+    del dtype
     hot = np.zeros((*np.shape(labels), classes))
     for place in np.ndindex(np.shape(labels)):
         hot[(*place, np.asarray(labels)[place])] = 1.0
