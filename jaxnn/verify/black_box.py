@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields, is_dataclass, replace
 from functools import partial, wraps
-from numbers import Number
 from sys import modules
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxnn.types import PyTree
-from jaxnn.verify.claims import Claim, call
+from jaxnn.verify.claims import Claim, call, is_list_of_numbers
 from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import Sizes, draw, filled
 
@@ -169,7 +168,7 @@ def as_plain(value: Any) -> Any:
 
 def as_arrays(value: Any) -> Any:
     """A formula's value with arrays for tensors and for lists of numbers."""
-    if isinstance(value, list) and _is_number(value):
+    if is_list_of_numbers(value):
         return np.asarray(value, float)
     if isinstance(value, list | tuple):
         parts = map(as_arrays, value)
@@ -179,13 +178,6 @@ def as_arrays(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_arrays(getattr(value, field.name)) for field in fields(value)}
     return as_plain(value)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is a number, or a list of numbers of any depth."""
-    if isinstance(value, list):
-        return all(map(_is_number, value))
-    return isinstance(value, Number | np.generic) or getattr(value, "shape", None) == ()
 
 
 def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:

@@ -114,7 +114,7 @@ class Claim:
             given = presented(dict(self.inputs), given)
         value = call(self.formula, given)
         if type(value) is list and self.single and self.kind not in ("value", "update"):
-            value = _listed(value)
+            value = as_array_of_numbers(value)
         arrays = value if type(value) in (tuple, list) else [] if value is None else [value]
         if not jax.tree_util.all_leaves(arrays) or any(map(is_dataclass, arrays)):
             value = _in_order(value, _expected(self, inputs), self.wrt)
@@ -148,9 +148,15 @@ class Claim:
         return jax.tree.unflatten(structure, flat)
 
 
-def _listed(value: list[Any]) -> Any:
-    """A list of numbers, or of lists of numbers, as an array; other lists as they are."""
-    if value and all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(value)):
+def is_list_of_numbers(value: Any) -> bool:
+    """Whether a value is a list of numbers, or of lists of numbers."""
+    numbers = jax.tree.leaves(value) if type(value) is list else []
+    return bool(numbers) and all(getattr(number, "shape", ()) == () for number in numbers)
+
+
+def as_array_of_numbers(value: Any) -> Any:
+    """A list of numbers as an array; any other value as it is."""
+    if is_list_of_numbers(value):
         with suppress(ValueError):  # rows of different lengths
             return jnp.asarray(value)
     return value
@@ -221,7 +227,7 @@ def _in_order(value: PyTree, expected: _Parts, paths: Sequence[str] = ()) -> PyT
     if not all(isinstance(name, str) for name in (*given, *expected)):
         matched = zip(given.values(), expected.values(), strict=False)
         return [_in_order(*pair) for pair in matched] if len(given) == len(expected) else value
-    short = {path: str(_steps(path)[-1]) for path in paths if path in expected}
+    short = {path: str(steps(path)[-1]) for path in paths if path in expected}
     stripped = {parameter_of(str(name)): name for name in given}
 
     def spelled(name: str | int) -> str | int:
@@ -601,7 +607,7 @@ def at_path(inputs: Mapping[str, PyTree], path: str) -> PyTree:
       ValueError: the inputs have no such part.
     """
     try:
-        return reduce(lambda value, step: value[_key(value, step)], _steps(path), inputs)
+        return reduce(lambda value, step: value[_key(value, step)], steps(path), inputs)
     except (KeyError, IndexError, TypeError):
         raise ValueError(f"wrt is {path!r}, expected {_paths(inputs)}") from None
 
@@ -633,7 +639,12 @@ def places(inputs: PyTree, path: str) -> list[int]:
     return jax.tree.leaves(at_path(filled(inputs, range(count)), path))
 
 
-def _steps(path: str) -> list[str | int]:
+def steps(path: str) -> list[str | int]:
+    """The names and keys of a path such as ``params[0].weight``.
+
+    Raises:
+      KeyError: no path.
+    """
     if not _PATH.fullmatch(path):
         raise KeyError(path)
     parts = re.findall(rf"{_NAME}|\[[^\]]*\]", path)

@@ -1,15 +1,25 @@
 """Forward and backward passes as courses write them: pairs of functions, or a class with both."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.claims import Claim, call, claim, parameter_of, parameters
+from jaxnn.verify.claims import (
+    Claim,
+    call,
+    claim,
+    is_list_of_numbers,
+    parameter_of,
+    parameters,
+    steps,
+)
 from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import (
     REAL_KINDS,
@@ -35,6 +45,11 @@ METHODS = (
 DOUT, CACHES = "dout", ("cache", "caches", "ctx", "memory", "saved")
 
 Inputs = Mapping[str, PyTree]
+
+
+class UnusablePair(ValueError):  # noqa: N818
+    """The passes are no pair; the message is a line."""
+
 
 Back = Callable[[Any], Any]
 """dout, or None, -> the gradients: a tuple, or a dict by the name of the input."""
@@ -97,15 +112,17 @@ def claim_pair(
     require_type(isinstance(inputs, Mapping), "inputs", inputs, "a dict such as {'x': real('n')}")
     known = {name: generator for name, generator in inputs.items() if name != DOUT}
     layer = _layer(forward, backward, known, dict(gradients or {}))
-    tried = _tried(layer, known, draw_sizes(known, 0))
-    if layer.takes_dout and np.ndim(tried.out):
+    out, returned = _tried(layer, known, draw_sizes(known, 0))
+    if layer.takes_dout and np.ndim(out):
         inputs = {**known, DOUT: inputs.get(DOUT) or _like_out(layer, known)}
-    elif np.ndim(tried.out):
-        raise ValueError(
+    elif np.ndim(out):
+        raise UnusablePair(
             f"the backward pass has no parameter for dout, and the forward pass returns shape "
-            f"{np.shape(tried.out)}, expected a scalar loss"
+            f"{np.shape(out)}, expected a scalar loss"
         )
-    paths = (wrt,) if isinstance(wrt, str) else tuple(wrt) or tried.gradients(layer, known)
+    paths = (
+        (wrt,) if isinstance(wrt, str) else tuple(wrt) or tuple(_by_name(returned, layer, known))
+    )
 
     def declare(of: Callable[..., Any]) -> Claim:
         kind = "vjp" if DOUT in inputs else "gradient"
@@ -131,18 +148,6 @@ class _Layer:
     in_jax: "_Layer | None" = None
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """The results at random inputs."""
-
-    out: Any
-    returned: Any
-
-    def gradients(self, layer: _Layer, inputs: Mapping[str, PyTree]) -> tuple[str, ...]:
-        """The inputs for which there are gradients."""
-        return tuple(_by_name(self.returned, layer, inputs))
-
-
 def _function(layer: _Layer, inputs: Iterable[str]) -> Callable[..., Any]:
     """The forward pass as a function of the inputs."""
 
@@ -151,7 +156,7 @@ def _function(layer: _Layer, inputs: Iterable[str]) -> Callable[..., Any]:
             return layer.run(given)[0]
         except jax.errors.JAXTypeError as error:
             found = located(error).partition(": ")[0]
-            raise ValueError(
+            raise UnusablePair(
                 f"JAX does not trace the forward pass ({found}), expected of=, a reference in "
                 "jax.numpy"
             ) from error
@@ -167,7 +172,7 @@ def _formula(layer: _Layer, inputs: Mapping[str, PyTree], wrt: Sequence[str]) ->
         found = _by_name(back(given.get(DOUT)), layer, inputs)
         missing = [name for name in wrt if name not in found]
         if missing:
-            raise ValueError(
+            raise UnusablePair(
                 f"the backward pass gives gradients for {', '.join(found)}, expected "
                 f"{', '.join(missing)} too"
             )
@@ -202,18 +207,14 @@ def _by_name(returned: Any, layer: _Layer, inputs: Mapping[str, PyTree]) -> dict
     if isinstance(returned, Mapping):
         return {_input_of(str(key), inputs): value for key, value in returned.items()}
     several = isinstance(returned, tuple | list)
-    parts = list(returned) if several and not _is_numbers(returned) else [returned]
+    parts = list(returned) if several and not is_list_of_numbers(returned) else [returned]
     order = layer.order
     if len(parts) > len(order) or any(part is None for part in parts):
-        raise ValueError(
+        raise UnusablePair(
             f"the backward pass returns {len(parts)} gradients, expected at most {len(order)}, for "
             f"{', '.join(order)}"
         )
     return dict(zip(order, parts, strict=False))
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(np.ndim(leaf) == 0 for leaf in jax.tree.leaves(value))
 
 
 def _input_of(key: str, inputs: Mapping[str, PyTree]) -> str:
@@ -221,7 +222,7 @@ def _input_of(key: str, inputs: Mapping[str, PyTree]) -> str:
     names = {name.lower(): name for name in inputs}
     found = next((names[n.lower()] for n in (key, parameter_of(key)) if n.lower() in names), None)
     if found is None:
-        raise ValueError(
+        raise UnusablePair(
             f"the backward pass returns a gradient {key!r}, expected one for {', '.join(inputs)}"
         )
     return found
@@ -245,12 +246,13 @@ def _layer(
     """The two passes of functions, of a class or of a function to an object."""
     if not callable(forward) or not (backward is None or callable(backward)):
         which = forward if not callable(forward) else backward
-        raise ValueError(f"a pass is {shown(which)}, expected a function or a class")
+        raise UnusablePair(f"a pass is {shown(which)}, expected a function or a class")
     if backward is not None:
         return _of_functions(forward, backward, inputs)
     if isinstance(forward, type):
         return _of_object(forward, forward, inputs, gradients)
-    made = _called(forward, _point(inputs, draw_sizes(inputs, 0)), "the forward pass")
+    with _told_as("the forward pass"):
+        made = call(forward, _point(inputs, draw_sizes(inputs, 0)))
     if isinstance(made, tuple) and len(made) >= 2 and np.ndim(made[0]) == 0:
         return _of_loss(forward, inputs)
     return _of_object(forward, type(made), inputs, gradients)
@@ -290,7 +292,7 @@ def _unknown(backward: Callable[..., Any], inputs: Iterable[str]) -> list[str]:
         name for name, needed in parameters(backward).items() if needed and name not in known
     ]
     if len(unknown) > 2:
-        raise ValueError(
+        raise UnusablePair(
             f"the backward pass has the parameters {', '.join(unknown)}, expected dout, cache, and "
             f"names of the inputs {', '.join(known)}"
         )
@@ -322,7 +324,7 @@ def _of_object(
     """An object's two methods; inputs are stored in the object, gradients read from the object."""
     methods = next((pair for pair in METHODS if all(hasattr(made, name) for name in pair)), None)
     if methods is None:
-        raise ValueError(
+        raise UnusablePair(
             f"{made.__name__} has no methods forward and backward, expected functions, or a class "
             "with both"
         )
@@ -339,7 +341,7 @@ def _of_object(
             layer = _called_with(make, given)
             for name in stored:
                 if not _is_stored(layer, name, given[name]) and name not in constructed:
-                    raise ValueError(
+                    raise UnusablePair(
                         f"input {name!r} is no parameter, attribute or entry of params of "
                         f"{made.__name__}, expected an input that the passes use"
                     )
@@ -374,7 +376,7 @@ def _unknown_of_method(made: type, method: str, inputs: Mapping[str, PyTree]) ->
         if name not in inputs and known[name].default is inspect.Parameter.empty
     ]
     if len(unknown) > 1:
-        raise ValueError(
+        raise UnusablePair(
             f"{made.__name__}.{method} has the parameters {', '.join(unknown)}, expected dout "
             f"alone beside the inputs {', '.join(inputs)}"
         )
@@ -392,7 +394,7 @@ def _called_with(make: Callable[..., Any], given: Inputs) -> Any:
     names = _constructor_parameters(make)
     missing = [name for name, needed in names.items() if needed and name not in given]
     if missing:
-        raise ValueError(
+        raise UnusablePair(
             f"{getattr(make, '__name__', 'the constructor')} takes {', '.join(missing)}, expected "
             "inputs of these names, or a function of inputs to an object: "
             "claim_pair(lambda w: Layer(*w.shape), ...)"
@@ -412,11 +414,17 @@ def _is_stored(layer: Any, name: str, value: Any) -> bool:
     return hasattr(layer, name)
 
 
+def _part(value: Any, step: str | int) -> Any:
+    """The entry of a table, or the attribute of an object."""
+    table = isinstance(value, Mapping | list | tuple)
+    return value[step] if table else getattr(value, str(step))  # pyright: ignore
+
+
 def _left(layer: Any, name: str, gradients: Mapping[str, str]) -> list[Any]:
     """The gradient that the backward pass left in an object: a list of one, or none."""
     path = gradients.get(name)
     if path is not None:
-        return [eval(f"layer.{path}", {"layer": layer})]
+        return [reduce(_part, steps(path), layer)]
     tables = [vars(layer), *(getattr(layer, n, None) for n in ("grads", "gradients", "grad"))]
     keys = (f"d{name}", f"d_{name}", f"grad_{name}", f"{name}_grad", f"d{name.upper()}")
     for number, table in enumerate(tables):
@@ -436,33 +444,30 @@ def _point(inputs: Mapping[str, PyTree], sizes: Sizes) -> dict[str, Any]:
     return jax.tree.map(lambda value: value[0][()], drawn)
 
 
-def _called(function: Callable[..., Any], point: Inputs, what: str) -> Any:
-    """The value of a function at random inputs.
+def _tried(layer: _Layer, inputs: Mapping[str, PyTree], sizes: Sizes) -> tuple[Any, Any]:
+    """The output at random inputs, and what the backward pass returns.
 
     Raises:
-      ValueError: the function raises an exception.
+      UnusablePair: a pass raises an exception, or the output is no array.
     """
-    try:
-        return call(function, point)
-    except Exception as error:
-        raise ValueError(f"{what} raises {located(error)}") from error
+    with _told_as("the forward pass"):
+        out, back = layer.run(_point(inputs, sizes))
+    if not hasattr(out, "shape") and not np.isscalar(out):
+        raise UnusablePair(f"the forward pass returns {shown(out)}, expected an array")
+    dout = np.random.default_rng(1).normal(size=np.shape(out))
+    with _told_as("the backward pass"):
+        return out, back(dout if layer.takes_dout else None)
 
 
-def _tried(layer: _Layer, inputs: Mapping[str, PyTree], sizes: Sizes) -> _Tried:
-    point = _point(inputs, sizes)
+@contextmanager
+def _told_as(what: str) -> Iterator[None]:
+    """Exceptions of the user's code as a line."""
     try:
-        out, back = layer.run(point)
-    except ValueError:
+        yield
+    except UnusablePair:
         raise
     except Exception as error:
-        raise ValueError(f"the forward pass raises {located(error)}") from error
-    if not hasattr(out, "shape") and not np.isscalar(out):
-        raise ValueError(f"the forward pass returns {shown(out)}, expected an array")
-    dout = np.random.default_rng(1).normal(size=np.shape(out))
-    try:
-        return _Tried(out, back(dout if layer.takes_dout else None))
-    except Exception as error:
-        raise ValueError(f"the backward pass raises {located(error)}") from error
+        raise UnusablePair(f"{what} raises {located(error)}") from error
 
 
 def _like_out(layer: _Layer, inputs: Mapping[str, PyTree]) -> Input:
@@ -472,12 +477,12 @@ def _like_out(layer: _Layer, inputs: Mapping[str, PyTree]) -> Input:
       ValueError: a length of the output is no size of the inputs.
     """
     every = draw_sizes(inputs, 0), larger_sizes(inputs, 1)
-    shapes = [np.shape(_tried(layer, inputs, sizes).out) for sizes in every]
+    shapes = [np.shape(_tried(layer, inputs, sizes)[0]) for sizes in every]
     names: list[Any] = []
     for lengths in zip(*shapes, strict=True):
         equal = [n for n in every[0] if all(s[n] == k for s, k in zip(every, lengths, strict=True))]
         if not equal and len({*lengths}) > 1:
-            raise ValueError(
+            raise UnusablePair(
                 f"the forward pass returns shape {shapes[0]} at the sizes {every[0]}, expected "
                 f"dout=real(...) among the inputs"
             )

@@ -336,7 +336,7 @@ def _of_forward(claim: Claim, values: Verdict, trials: int, seed: int) -> Verdic
     named = "; ".join(f"{f.code}: {f.detail}" for f in values.diagnosis if f.code != "unknown")
     found = Finding("forward_wrong", "the forward pass", "; ".join(filter(None, [detail, named])))
     return values._replace(
-        name=claim.name, source=claim.source, kind=claim.kind, verdict="refuted", diagnosis=(found,)
+        name=claim.name, source=claim.source, verdict="refuted", diagnosis=(found,)
     )
 
 

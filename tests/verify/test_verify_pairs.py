@@ -247,6 +247,7 @@ def test_a_wrong_forward_pass_is_a_finding_of_its_own():
         ((code, where),) = codes(verdict)
         assert (code, where) == ("forward_wrong", "the forward pass")
         assert f"the gradients are {told}" in verdict.diagnosis[0].detail
+        assert (verdict.kind, verdict.worst and verdict.worst.where) == ("value", "value")
         assert verdict.counterexample
         example = verdict.counterexample.inputs
         assert not np.allclose(minus_the_bias(**example)[0], reference(**example))
@@ -321,6 +322,11 @@ class NoPasses:
             "the backward pass returns a gradient 'du', expected one for x, w, b",
         ),
         ((lambda x: x / 0 + [], lambda d, c: d), {"x": real("n")}, "the forward pass raises"),
+        (
+            (lambda x: (np.zeros(3) + np.zeros(2), x), lambda dout, cache: dout),
+            {"x": real("n")},
+            r"the forward pass raises ValueError: operands .* \(line \d+ of test_verify_pairs.py\)",
+        ),
         (
             (lambda x: (x, x), lambda dout, cache: 1 / 0),
             {"x": real("n")},
