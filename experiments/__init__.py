@@ -30,7 +30,7 @@ def _is_installed(package: str) -> bool:
 
 # JAX takes half a second to import: jaxnn is imported here only to say what is missing.
 if not all(map(_is_installed, PACKAGES)):
-    from jaxnn.extras import require
+    from jaxnn.types import require
 
     try:
         require("experiments", *PACKAGES)

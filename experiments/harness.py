@@ -38,7 +38,7 @@ from experiments.config import C, Config, DataConfig, DistributedConfig, parse
 from jaxnn import data, distributed, reporting
 from jaxnn.devices import use_all_cores, use_compilation_cache
 from jaxnn.files import atomic_write, locked, short
-from jaxnn.progress import Progress, Report, progress
+from jaxnn.reporting import Progress, Report, progress
 from jaxnn.types import Splits
 
 if TYPE_CHECKING:

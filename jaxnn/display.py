@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from jaxnn.extras import is_installed
 from jaxnn.files import printable
+from jaxnn.types import is_installed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

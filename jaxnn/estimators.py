@@ -15,12 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnn.extras import require
 from jaxnn.mlp import MLP
 from jaxnn.saved_model import SavedModel
 from jaxnn.spec import Spec
 from jaxnn.train import NEVER, train
-from jaxnn.types import Data, Hyper, require_count
+from jaxnn.types import Data, Hyper, require, require_count
 
 require("search", "sklearn")
 

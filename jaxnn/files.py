@@ -21,8 +21,7 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.extras import require
-from jaxnn.types import PyTree, require_type, shown
+from jaxnn.types import PyTree, require, require_type, shown
 
 Arrays = Mapping[str, np.ndarray]
 Manifest = dict[str, Any]

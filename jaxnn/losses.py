@@ -337,9 +337,13 @@ def _real_targets(name: str, targets: Any, outputs: int, loss: str) -> Any:
             f"{name} have the shape {shape} and the outputs of the network are {outputs}, expected "
             f"{wanted} for {loss}"
         )
-    if np.asarray(targets).dtype.kind in "iu":
-        return np.asarray(targets).astype(jax.dtypes.canonicalize_dtype(float))
-    return targets
+    return as_real(targets)
+
+
+def as_real(targets: Any) -> Any:
+    """Real targets, with whole numbers as floats."""
+    whole = np.asarray(targets).dtype.kind in "iu"
+    return np.asarray(targets, jax.dtypes.canonicalize_dtype(float)) if whole else targets
 
 
 def as_labels(name: str, targets: Any) -> Any:

@@ -303,51 +303,42 @@ def explained_variance(outputs: Array, targets: Array, weights: Array | None = N
 
 
 _AVERAGES = {"": "binary", "_macro": "macro", "_micro": "micro", "_weighted": "weighted"}
-_LISTED = (
-    *(
-        Metric(
-            f"{name}{suffix}",
-            partial(_by_class, measure=measure, average=average),
-            greater_is_better=True,
-            of=CLASSES if suffix else TWO_CLASSES,
-        )
-        for name, measure in _MEASURES.items()
-        for suffix, average in _AVERAGES.items()
-    ),
-    *(
-        Metric(name, function, greater_is_better=True, of=CLASSES)
-        for name, function in {
-            "accuracy": accuracy,
-            "auc": roc_auc,
-            "average_precision": average_precision,
-            "balanced_accuracy": balanced_accuracy,
-            "cohen_kappa": cohen_kappa,
-            "matthews_corrcoef": matthews_corrcoef,
-            "roc_auc": roc_auc,
-            "top_k_accuracy": top_k_accuracy,
-        }.items()
-    ),
-    Metric("brier_score", brier_score, greater_is_better=False, of=CLASSES),
-    Metric("log_loss", log_loss, greater_is_better=False, of=CLASSES),
-    *(
-        Metric(name, function, greater_is_better=False, of=REALS)
-        for name, function in {
-            "mae": mae,
-            "mape": mape,
-            "max_error": max_error,
-            "mean_absolute_error": mae,
-            "mean_absolute_percentage_error": mape,
-            "mean_squared_error": mse,
-            "median_absolute_error": median_absolute_error,
-            "mse": mse,
-            "rmse": rmse,
-            "root_mean_squared_error": rmse,
-        }.items()
-    ),
-    Metric("explained_variance", explained_variance, greater_is_better=True, of=REALS),
-    Metric("r2", r2, greater_is_better=True, of=REALS),
+_BY_CLASS = [
+    Metric(
+        f"{name}{suffix}",
+        partial(_by_class, measure=measure, average=average),
+        greater_is_better=True,
+        of=CLASSES if suffix else TWO_CLASSES,
+    )
+    for name, measure in _MEASURES.items()
+    for suffix, average in _AVERAGES.items()
+]
+_OTHERS = (
+    ("accuracy", accuracy, True, CLASSES),
+    ("auc roc_auc", roc_auc, True, CLASSES),
+    ("average_precision", average_precision, True, CLASSES),
+    ("balanced_accuracy", balanced_accuracy, True, CLASSES),
+    ("brier_score", brier_score, False, CLASSES),
+    ("cohen_kappa", cohen_kappa, True, CLASSES),
+    ("log_loss", log_loss, False, CLASSES),
+    ("matthews_corrcoef", matthews_corrcoef, True, CLASSES),
+    ("top_k_accuracy", top_k_accuracy, True, CLASSES),
+    ("explained_variance", explained_variance, True, REALS),
+    ("mae mean_absolute_error", mae, False, REALS),
+    ("mape mean_absolute_percentage_error", mape, False, REALS),
+    ("max_error", max_error, False, REALS),
+    ("median_absolute_error", median_absolute_error, False, REALS),
+    ("mse mean_squared_error", mse, False, REALS),
+    ("r2", r2, True, REALS),
+    ("rmse root_mean_squared_error", rmse, False, REALS),
 )
-METRICS = {metric.name: metric for metric in _LISTED}
+"""Names, function, whether the highest score is the best, and the kind of targets."""
+
+METRICS = {metric.name: metric for metric in _BY_CLASS} | {
+    name: Metric(name, function, greater_is_better=greater, of=of)
+    for names, function, greater, of in _OTHERS
+    for name in names.split()
+}
 """The metrics by name; ``top_3_accuracy`` and the like are metrics too."""
 
 

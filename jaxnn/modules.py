@@ -10,7 +10,7 @@ Modules alone cause an import of Flax or Equinox.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from inspect import Parameter, Signature, signature
@@ -168,13 +168,19 @@ def _draws(model: Any) -> bool:
     """Whether a function draws a module: from ``rngs`` or ``key``, all else optional."""
     if not callable(model) or all(hasattr(model, name) for name in ("init", "apply")):
         return False
-    try:
-        parameters = signature(model).parameters
-    except (TypeError, ValueError):
-        return False
+    parameters = _arguments(model)
     needed = {p.name for p in parameters.values() if p.default is p.empty and p.kind in (1, 3)}
     given = {"rngs", "key"}.intersection(parameters)
     return len(given) == 1 and needed <= given
+
+
+def _arguments(model: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """The parameters of a function or of a class; a class of nnx tells of ``__init__`` alone."""
+    try:
+        made = isinstance(model, type) and signature(model.__init__).parameters.values()
+        return {p.name: p for p in [*made][1:]} if made else signature(model).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _title(model: Any) -> str:
@@ -336,7 +342,7 @@ def _parts(module: Module) -> _Call:
     def make(key: Key) -> Any:
         if isinstance(source, Own):
             return source.made()
-        if "rngs" not in signature(source).parameters:
+        if "rngs" not in _arguments(source):
             return source(key=_typed(key))
         from flax import nnx
 

@@ -147,10 +147,14 @@ def given(function: Callable[..., Any], hyper: Any, data: int = 2) -> dict[str, 
     return {name: value for name, value in values.items() if value is not None}
 
 
+def scalars(function: Callable[..., Any]) -> dict[str, float]:
+    """The traced hyperparameters of a loss or of ``apply``, and their defaults."""
+    return {name: v for name, v in keywords(function).items() if type(v) in (int, float)}
+
+
 def own_hyper(spec: Spec) -> dict[str, float]:
     """The traced hyperparameters of the loss and of the model, and their defaults."""
-    named = keywords(get_loss(spec.loss)) | keywords(spec.model.apply)
-    return {name: value for name, value in named.items() if type(value) in (int, float)}
+    return scalars(get_loss(spec.loss)) | scalars(spec.model.apply)
 
 
 def require_spec(spec: Any) -> None:

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -24,6 +25,10 @@ Key = jax.Array
 """From ``jax.random.key``."""
 PyTree = Any
 """Nested tuples, dicts, ... of arrays, such as a network's parameters."""
+
+
+DISTRIBUTION = "jaxnn-basics"
+"""The name on the package index; ``import jaxnn`` stays the import."""
 
 
 class Layer(NamedTuple):
@@ -144,6 +149,28 @@ class Data(NamedTuple):
         return self._replace(**columns)
 
 
+def standard(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and shift [in] with which some rows have mean 0 and standard deviation 1.
+
+    As in scikit-learn, an input that is constant in the rows is shifted alone.
+    """
+    blocks = [rows[first : first + 1000] for first in range(0, len(rows), 1000)]
+    inputs = np.asarray(data.inputs)
+
+    def mean(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        parts = (function(inputs[block].astype(float)).sum(axis=0) for block in blocks)
+        return np.sum([*parts], axis=0) / len(rows)
+
+    scale, shift = (np.asarray(0.0 if x is None else x, float) for x in (data.scale, data.shift))
+    centre = mean(lambda x: x)
+    deviation = np.sqrt(mean(lambda x: (x - centre) ** 2)) * np.abs(scale)
+    first = inputs[rows[0]]
+    constant = np.all([(inputs[block] == first).all(axis=0) for block in blocks], axis=0)
+    deviation = np.where(constant | (deviation == 0), 1.0, deviation)
+    found = scale / deviation, (shift - (centre * scale + shift)) / deviation
+    return np.broadcast_to(found[0], centre.shape), found[1]
+
+
 class Splits(NamedTuple):
     """A data set: the examples to train on and the examples that judge the result."""
 
@@ -216,6 +243,34 @@ def require_type(fits: object, name: str, value: Any, expected: str) -> None:
     """TypeError with a value and the expectation unless the value is of a fitting type."""
     if not fits:
         raise TypeError(f"{name} is {shown(value)}, expected {expected}")
+
+
+def require(extra: str, *packages: str) -> None:
+    """Checks that the packages of an extra are installed.
+
+    Args:
+      extra: the extra of ``pyproject.toml`` that installs the packages, such as "search".
+      *packages: import names.
+
+    Raises:
+      ModuleNotFoundError: a package is missing; the message has the pip command.
+    """
+    missing = [package for package in packages if not is_installed(package)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ModuleNotFoundError(
+            f"{', '.join(missing)} {verb} not installed, expected the extra {extra!r}: "
+            f"pip install '{DISTRIBUTION}[{extra}]'",
+            name=missing[0],
+        )
+
+
+def is_installed(package: str) -> bool:
+    """Whether the import would find the package; a blocked import (None in sys.modules) counts."""
+    try:
+        return find_spec(package) is not None
+    except (ValueError, ModuleNotFoundError):
+        return False
 
 
 def require_scalar(name: str, function: Callable[..., Any], *arguments: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from jaxnn import MLP, NEVER, Data, History, Metrics, Population, display, init
 from jaxnn.figures import Curve, curves_figure
-from jaxnn.progress import Progress
+from jaxnn.reporting import Progress
 from jaxnn.saved_model import SavedModel
 from jaxnn.train import ExtendedMetrics
 from tests.verify.test_verify_hostile import SCRIPT, Output, browsed

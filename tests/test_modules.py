@@ -108,6 +108,7 @@ def plain(key):
 KINDS = {
     "linen": Linen(),
     "nnx": lambda rngs: Nnx(rngs),
+    "nnx_class": Nnx,
     "nnx instance": Nnx(nnx.Rngs(0)),
     "equinox": lambda key: Equinox(key),
     "equinox instance": Equinox(KEY),

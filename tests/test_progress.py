@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from jaxnn.progress import Progress, duration, progress
+from jaxnn.reporting import Progress, duration, progress
 
 
 class Terminal(io.StringIO):

@@ -12,7 +12,7 @@ from experiments.mutants import MUTANTS, Case
 from experiments.mutants.family import Mutant
 from experiments.mutants.pool import over_processes
 from experiments.mutants.twins import twin
-from jaxnn.progress import Report
+from jaxnn.reporting import Report
 from jaxnn.verify import Claim, comparison
 from jaxnn.verify.exact.certificate import SECONDS, Uncertified, certify
 from jaxnn.verify.inputs import draw, draw_sizes

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pebble import ProcessPool
 
 from experiments.mutants import Case
-from jaxnn.progress import Report
+from jaxnn.reporting import Report
 
 CLAIMS_PER_PROCESS = 25  # compiled programs fill the memory
 

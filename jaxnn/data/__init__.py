@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnn.data import catalog, user_files
-from jaxnn.data.download import Report
+from jaxnn.data.catalog import Report
 from jaxnn.data.splits import DataError, MissingDataError, expect, standardized
 from jaxnn.files import as_path
 from jaxnn.types import Splits, did_you_mean, shown, whole

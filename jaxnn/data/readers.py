@@ -8,6 +8,7 @@ unpickles, and none takes memory for a size that a header claims.
 import csv
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -23,10 +24,11 @@ import numpy as np
 
 from jaxnn.data import idx
 from jaxnn.data.splits import DataError, expect
-from jaxnn.extras import require
-from jaxnn.files import decoding, open_regular, short
+from jaxnn.files import decoding, open_regular, printable, short
 from jaxnn.losses import are_few
-from jaxnn.types import did_you_mean
+from jaxnn.types import did_you_mean, require
+
+logger = logging.getLogger("jaxnn.data")
 
 Files = Mapping[str, Sequence[Path]]
 Label = str | int | None
@@ -258,10 +260,11 @@ def inputs_of(table: Table) -> np.ndarray:
 
 def _rows(columns: Sequence[np.ndarray], names: Sequence[str], origin: object) -> np.ndarray:
     """The columns of inputs as [N, in]; or as images [N, side, side], if they are pixels."""
+    numeric = "numbers: encode the texts as numbers, or name the column to predict by label"
     for name, column in zip(names, columns, strict=True):
-        found = f"{origin}: the column {name!r} holds {short(repr(column[:1].tolist())[1:-1], 40)}"
-        numeric = "numbers: encode the texts as numbers, or name the column to predict by label"
-        expect(column.dtype.kind in "biuf", found, numeric)
+        if column.dtype.kind not in "biuf":
+            text = next((v for v in column.tolist() if not _is_number(str(v))), column[:1].tolist())
+            expect(False, f"{origin}: the column {name!r} holds {short(repr(text), 40)}", numeric)
     pixels = _are_bytes(columns)
     rows = np.empty((len(columns[0]), len(columns)), np.uint8 if pixels else np.float32)
     for place, (name, column) in enumerate(zip(names, columns, strict=True)):
@@ -321,9 +324,7 @@ def read_csv(path: Path) -> Table:
 
     content = content_of(path)
     with decoding(f"{path}: not a readable table", DataError):
-        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            content = content.decode("utf-16").encode()
-        content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+        content = _without_comments(_in_utf8(content, path).lstrip(b"\r\n"))
         lines = content[: 2**22].decode("utf-8", "replace").splitlines()[:20]
         separator = _separator(lines)
         if separator == " ":
@@ -351,6 +352,28 @@ def read_csv(path: Path) -> Table:
         columns = [_of_arrow(column) for column in table.columns]
     names = tuple(first) if header else tuple(map(str, range(len(first))))
     return Table(tuple(name.strip() for name in names), tuple(columns), path)
+
+
+def _in_utf8(content: bytes, path: Path) -> bytes:
+    """A text in UTF-8, without a mark of the byte order; any other is taken for Windows-1252."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16").encode()
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        logger.warning(f"{printable(path)}: the text is not UTF-8, and read as Windows-1252")
+        return content.decode("cp1252", "replace").encode()
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _without_comments(content: bytes) -> bytes:
+    """A table without the lines of # at the start, unless the last of the lines is the header."""
+    comment = b""
+    while content.startswith(b"#") and b"\n" in content:
+        comment, _, content = content.partition(b"\n")
+    names, first = (re.split(rb"[\t;,|]", line) for line in (comment, content.partition(b"\n")[0]))
+    header = len(names) == len(first) > 1
+    return comment.lstrip(b"# ") + b"\n" + content if header else content
 
 
 def _separator(lines: Sequence[str]) -> str:
@@ -397,17 +420,43 @@ def _of_arrow(column: Any) -> np.ndarray:
     return found.astype(np.uint8) if small else found
 
 
-def read_arff(path: Path) -> Table:
-    """A table of Weka and OpenML."""
-    require("data", "scipy")
-    from scipy.io import arff
+_ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|\S+)\s+(.*)", re.IGNORECASE)
 
-    text = content_of(path).decode("utf-8", "replace")
+
+def read_arff(path: Path) -> Table:
+    """A table of Weka and OpenML: numbers, nominal values and texts."""
+    text = _in_utf8(content_of(path), path).decode()
+    lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "%"]
+    start = next((i for i, line in enumerate(lines) if line.lower() == "@data"), len(lines))
+    found = [(m[1], m[2]) for line in lines[:start] if (m := _ATTRIBUTE.match(line))]
+    data = lines[start + 1 :]
+    expect(found and data, f"{path}: not a readable ARFF file", "lines @attribute, and @data")
+    expect(data[0][0] != "{", f"{path} holds sparse rows, {short(data[0], 40)}", "rows such as a,b")
     with decoding(f"{path}: not a readable ARFF file", DataError):
-        data, meta = arff.loadarff(io.StringIO(text))
-        names = tuple(meta.names())
-        columns = tuple(as_column(data[name]) for name in names)
-    return Table(names, columns, path)
+        rows = [*_cells(data)]
+        wrong = next((row for row in rows if len(row) != len(found)), None)
+        expect(wrong is None, f"{path}: a row is {short(str(wrong), 60)}", f"{len(found)} values")
+        names = tuple(name.strip("'\"") for name, _ in found)
+        cells = zip(*rows, strict=True)
+        columns = [_arff_column(*each) for each in zip(cells, names, found, strict=True)]
+    return Table(names, tuple(columns), path)
+
+
+def _cells(lines: Sequence[str]) -> Iterator[list[str]]:
+    """The values of lines of ARFF, in which either quotation mark keeps commas and blanks."""
+    quote = "'" if any("'" in line for line in lines) else '"'
+    rows = csv.reader(lines, quotechar=quote, escapechar="\\", skipinitialspace=True)
+    return ([cell.strip() for cell in row] for row in rows)
+
+
+def _arff_column(cells: Sequence[str], name: str, attribute: tuple[str, str]) -> np.ndarray:
+    present, kind = [None if cell == "?" else cell for cell in cells], attribute[1]
+    if kind.lower() in ("numeric", "real", "integer"):
+        return np.array([math.nan if cell is None else float(cell) for cell in present])
+    known = {*next(_cells([kind.strip("{} ")]))} if kind[0] == "{" else {*present}
+    unknown = next((cell for cell in present if cell not in (None, *known)), None)
+    expect(unknown is None, f"{name} is {unknown!r}", f"one of {kind}")
+    return as_column(present)
 
 
 # Parquet: tables, and tables with images of Hugging Face.
@@ -520,13 +569,16 @@ _MODES = ("L", "RGB", "RGBA")
 def _decoded(sources: Sources) -> dict[str, np.ndarray]:
     """Images [N, H, W, C] of a size: 1, 3 or 4 channels, as many as any image needs."""
     require("data", "PIL")
+    from PIL import ImageOps
+
     pairs = [pair for part in sources.values() for pair in part]
     size, modes, total = (0, 0), set(), 0
     for name, read in pairs:
         with _opened(name, read) as (image, held):
-            size = size if any(size) else image.size
-            here, there = (" x ".join(map(str, each)) for each in (image.size, size))
-            expect(image.size == size, f"{name} has {here} pixels", f"{there} as {pairs[0][0]}")
+            own = image.size[::-1] if _orientation(image) > 4 else image.size
+            size = size if any(size) else own
+            here, there = (" x ".join(map(str, each)) for each in (own, size))
+            expect(own == size, f"{name} has {here} pixels", f"{there} as {pairs[0][0]}")
             modes.add(_mode(image))
             total += held
             image.verify()  # the checksums of PNG, which decoding leaves aside
@@ -544,7 +596,8 @@ def _decoded(sources: Sources) -> dict[str, np.ndarray]:
         images[part] = np.empty((len(some), *shape), dtype)
         for place, (name, read) in enumerate(some):
             with _opened(name, read) as (image, _):
-                pixels = image if mode == "I;16" else image.convert(mode)
+                upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+                pixels = upright if mode == "I;16" else upright.convert(mode)
                 images[part][place] = np.asarray(pixels).reshape(shape)
     return images
 
@@ -567,6 +620,11 @@ def _opened(name: object, read: Callable[[], Any]) -> Iterator[tuple[Any, int]]:
                 raise DataError(f"{fault}, by the first bytes") from None
             with image:
                 yield image, len(content)
+
+
+def _orientation(image: Any) -> int:
+    """How a camera was held: 1 upright, above 4 on a side; programs turn such images upright."""
+    return image.getexif().get(0x0112, 1) if image.format == "JPEG" else 1
 
 
 def _mode(image: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnn.files import printable, short
 from jaxnn.losses import are_few, as_labels, class_count, one_hot_hint
-from jaxnn.types import Data, Names, Splits, numbers, shown
+from jaxnn.types import Data, Names, Splits, numbers, shown, standard
 
 PARTS: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -206,13 +206,8 @@ def standardized(train: Data, *others: Data) -> tuple[Data, ...]:
     for other in others:
         shape = np.shape(other.inputs)[1:]
         expect(shape == inputs.shape[1:], f"examples of shape {shape}", f"{inputs.shape[1:]}")
-    blocks = [inputs[first : first + 1000] for first in range(0, len(inputs), 1000)]
-    mean = sum(block.sum(axis=0, dtype=float) for block in blocks) / len(inputs)
-    squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks)
-    deviation = np.sqrt(squares / len(inputs))
-    constant = deviation <= np.finfo(np.float32).eps * np.abs(mean)
-    scale = 1 / np.where(constant, 1.0, deviation)
-    seen = {"scale": scale.astype(np.float32), "shift": (-mean * scale).astype(np.float32)}
+    found = standard(train._replace(scale=1.0, shift=None), np.arange(len(inputs)))
+    seen = {n: x.astype(np.float32) for n, x in zip(("scale", "shift"), found, strict=True)}
     return tuple(data._replace(**seen) for data in (train, *others))
 
 

@@ -119,6 +119,7 @@ def _of(source: Any, label: Label) -> dict[str, Examples]:
 
 
 def _array(values: Any) -> np.ndarray:
+    values = values.toarray() if hasattr(values, "toarray") else values  # sparse, of SciPy
     return values if isinstance(values, np.ndarray) else np.asarray(values)
 
 

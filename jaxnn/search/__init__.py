@@ -2,8 +2,11 @@
 
 from jaxnn.search.journal import CorruptLogError, ReproducibilityError, RunFolderError
 from jaxnn.search.loop import Evaluation, Status
-from jaxnn.search.methods import Method, Round, Scores, Trial
-from jaxnn.search.methods.sampling import (
+from jaxnn.search.methods import (
+    Method,
+    Round,
+    Scores,
+    Trial,
     grid,
     hyperband,
     population_based,
@@ -11,7 +14,6 @@ from jaxnn.search.methods.sampling import (
     sobol,
     successive_halving,
 )
-from jaxnn.search.methods.tpe import optuna
 from jaxnn.search.result import AllDivergedError, Best, FinalScores, NoDataError, Result
 from jaxnn.search.search import search
 from jaxnn.search.space import (
@@ -26,6 +28,7 @@ from jaxnn.search.space import (
     uniform,
 )
 from jaxnn.search.task import Task, folds, given, holdout, splits
+from jaxnn.search.tpe import optuna
 
 __all__ = [
     "AllDivergedError", "Best", "CorruptLogError", "Domain", "Evaluation", "FinalScores", "Method",

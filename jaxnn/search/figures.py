@@ -23,6 +23,7 @@ from jaxnn.display import Figures
 from jaxnn.figures import COLOURS, Curve, curves_figure, framed, literal, log_scale
 from jaxnn.mlp import by_name
 from jaxnn.search.space import Config, Domain, Space, cell
+from jaxnn.types import require
 
 if TYPE_CHECKING:
     from jaxnn.search.result import Result
@@ -315,8 +316,6 @@ def importance(
     Returns:
       None for fewer than ``FEWEST`` finite trials, or if all scores are equal.
     """
-    from jaxnn.extras import require
-
     require("search", "sklearn", "scipy")
     from scipy.stats import rankdata
     from sklearn.ensemble import RandomForestRegressor

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxnn import distributed, files
-from jaxnn.extras import require
 from jaxnn.files import COUNT, NUMBER, TEXT, WHOLE, Check, decoding, misfit, open_regular, printable
 from jaxnn.train import NEVER
+from jaxnn.types import require
 
 Record = dict[str, Any]
 
@@ -79,23 +79,35 @@ _RECORDS = (
     "CREATE TABLE records "
     "(number INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL, digest TEXT NOT NULL)"
 )
-_CURVES = f"""CREATE VIEW curves AS
+
+
+def _schema(question: Record) -> list[str]:
+    """The table and the views of a search, with a column for every metric."""
+    task = question.get("task", {})
+    metrics, maximised = (task.get(name, ()) for name in ("metrics", "maximised"))
+    place = "[' || losses.key || '][' || trials.key || ']'"
+    cells = [f"  json_extract(record, '$.metrics.{name}{place}) AS {name},\n" for name in metrics]
+    signed = [(name, "-" if name in maximised else "") for name in metrics]
+    costs = [f" WHEN '{name}' THEN ifnull({sign}{name}, 9e999)" for name, sign in signed]
+    means = [f" avg({name}) AS {name}," for name in metrics]
+    shown = [f" ranked.{name}," for name in metrics]
+    curves = f"""CREATE VIEW curves AS
 SELECT trials.value AS trial, losses.key AS replicate,
   json_extract(record, '$.evaluation') AS evaluation,
   json_extract(losses.value, '$[' || trials.key || ']') AS loss,
-  json_extract(record, '$.error[' || losses.key || '][' || trials.key || ']') AS error,
-  nullif(json_extract(record, '$.diverged_at[' || losses.key || '][' || trials.key || ']'),
+  json_extract(record, '$.error{place}) AS error,
+{"".join(cells)}  nullif(json_extract(record, '$.diverged_at{place}),
     {NEVER}) AS diverged_at
 FROM records, json_each(record, '$.trials') AS trials, json_each(record, '$.loss') AS losses
 WHERE number > {_LAST_QUESTION} ORDER BY 1, 2, 3"""
-_TRIALS = f"""CREATE VIEW trials AS WITH
+    trials = f"""CREATE VIEW trials AS WITH
 started AS (
   SELECT json_extract(value, '$.trial') AS trial, json_extract(value, '$.parent') AS copied_from,
     json_extract(value, '$.config') AS config, min(number)
   FROM records, json_each(record, '$.trials')
   WHERE type = 'object' AND number > {_LAST_QUESTION} GROUP BY 1),
 means AS (
-  SELECT trial, evaluation, avg(loss) AS loss, avg(error) AS error,
+  SELECT trial, evaluation, avg(loss) AS loss, avg(error) AS error,{"".join(means)}
     min(diverged_at) AS diverged_at FROM curves GROUP BY 1, 2),
 ended AS (
   SELECT trial, max(evaluation) AS evaluations, min(diverged_at) AS diverged_at
@@ -103,28 +115,12 @@ ended AS (
 ranked AS (
   SELECT *, row_number() OVER (PARTITION BY trial ORDER BY CASE (
     SELECT json_extract(record, '$.search.task.measure') FROM records WHERE number = 1
-  ) WHEN 'loss' THEN loss ELSE error END, evaluation) AS place FROM means)
+  ) WHEN 'loss' THEN loss{"".join(costs)} ELSE error END, evaluation) AS place FROM means)
 SELECT started.trial, copied_from, config, evaluations, ranked.evaluation AS best_evaluation,
-  ranked.loss, ranked.error, ended.diverged_at
+  ranked.loss, ranked.error,{"".join(shown)} ended.diverged_at
 FROM started LEFT JOIN ended USING (trial) LEFT JOIN ranked
   ON ranked.trial = started.trial AND place = 1 AND ended.diverged_at IS NULL ORDER BY 1"""
-
-
-def _schema(question: Record) -> list[str]:
-    """The table and the views of a search, with a column for every metric."""
-    task, cells, costs = question.get("task", {}), [], []
-    metrics, maximised = (task.get(name, ()) for name in ("metrics", "maximised"))
-    for name in metrics:
-        place = f"'$.metrics.{name}[' || losses.key || '][' || trials.key || ']'"
-        cells.append(f"  json_extract(record, {place}) AS {name},\n")
-        sign = "-" if name in maximised else ""
-        costs.append(f" WHEN '{name}' THEN ifnull({sign}{name}, 9e999)")
-    curves = _CURVES.replace("  nullif(", f"{''.join(cells)}  nullif(")
-    trials = _TRIALS.replace("THEN loss", f"THEN loss{''.join(costs)}")
-    means = "".join(f" avg({name}) AS {name}," for name in metrics)
-    trials = trials.replace("AS error,", f"AS error,{means}")
-    shown = "".join(f" ranked.{name}," for name in metrics)
-    return [_RECORDS, curves, trials.replace("ranked.error,", f"ranked.error,{shown}")]
+    return [_RECORDS, curves, trials]
 
 
 logger = logging.getLogger("jaxnn.search")

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxnn import display
-from jaxnn.extras import is_installed
 from jaxnn.files import short
 from jaxnn.reporting import console, no_better, plain, print_table, printable
 from jaxnn.search.space import BATCH_SIZE, Space, cell, readable
 from jaxnn.search.task import spread_over
 from jaxnn.search.trainer import FEW
+from jaxnn.types import is_installed
 
 if TYPE_CHECKING:
     from jaxnn.search.loop import Status
@@ -51,7 +51,7 @@ def reporting(
     elif progress is not True:
         raise TypeError(f"progress is {progress!r}, expected True, None or a function of a Status")
     else:
-        from jaxnn.progress import Progress
+        from jaxnn.reporting import Progress
 
         with Progress(stream, unit="evaluations", summary=True, clock=clock) as shown:
             shown.say(f"search: {programs(space)}")
@@ -171,8 +171,9 @@ def warnings(result: "Result") -> list[str]:
 def history(result: "Result") -> "list[Row]":
     """One row per trial, replicate and evaluation; None where a replicate has diverged."""
     task, rows = result.task, []
+    usual = min(BATCH_SIZE, *(result.sizes or [result.examples]))
     for number, curve in sorted(result.curves.items()):
-        batch_size = curve.trial.config.get("batch_size", BATCH_SIZE)
+        batch_size = curve.trial.config.get("batch_size", usual)
         scores = {
             f"validation_{name}": curve.shown(key) for key, name in task.shown.items()
         }  # [evaluations, R] each

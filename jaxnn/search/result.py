@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import distributed
-from jaxnn.extras import require
 from jaxnn.files import as_path, make_folder
 from jaxnn.losses import predictions
 from jaxnn.minibatch import as_float
@@ -31,7 +30,6 @@ from jaxnn.search.task import (
     Task,
     digest,
     recorded_task,
-    standard,
     traced_values,
 )
 from jaxnn.search.trainer import Trainer, Work, seed_keys
@@ -45,7 +43,7 @@ from jaxnn.train import (
     map_blocks,
     over_rows,
 )
-from jaxnn.types import Array, Data, Key, Layer, PyTree, require_count, shown
+from jaxnn.types import Array, Data, Key, Layer, PyTree, require, require_count, shown
 
 if TYPE_CHECKING:
     from jaxnn.display import Figures
@@ -614,7 +612,7 @@ class Result:
           ValueError: the storage holds a study of this name.
           ModuleNotFoundError: Optuna is not installed.
         """
-        from jaxnn.search.methods.tpe import study
+        from jaxnn.search.tpe import study
 
         task = self.task
         return study(self.curves, self.space, task.objective, task.evaluations, storage, name)
@@ -725,13 +723,11 @@ class Result:
         """The scale and the shift of the inputs; of standardised inputs of every model, [R, in]."""
         if not self.task.standardize:
             return self.task.train.scale, self.task.train.shift
+        by_fold = self.by_fold
         if retrained:
-            data = self.task.all_examples()
-            several = [standard(data, np.arange(len(data.targets)))] * self.seeds
-            scale, shift = (np.stack(each) for each in zip(*several, strict=True))
-            return scale, shift
-        times = (self.seeds, *(1,) * (np.ndim(self.by_fold.scale) - 1))
-        return np.tile(self.by_fold.scale, times), np.tile(self.by_fold.shift, times)
+            by_fold = Arranged(self.task.all_examples(), 0, 1).standardized().by_fold
+        times = (self.seeds, *(1,) * (np.ndim(by_fold.scale) - 1))
+        return np.tile(by_fold.scale, times), np.tile(by_fold.shift, times)
 
     def _each(
         self, spec: Spec, params: PyTree, data: Data, config: Config, *, retrained: bool = False

@@ -30,44 +30,19 @@ from jaxnn.optimizers import schedule
 from jaxnn.population import check_mesh
 from jaxnn.search.journal import TRACED, Journal, Record
 from jaxnn.search.loop import Evaluation, Loop, Status, block_sizes
-from jaxnn.search.methods import (
-    BuiltIn,
-    Method,
-    Round,
-    Rounds,
-    beginning,
-    learns,
-    start,
-)
-from jaxnn.search.methods.sampling import (
-    grid,
-    hyperband,
-    population_based,
-    random,
-    sobol,
-    successive_halving,
-)
-from jaxnn.search.methods.tpe import optuna
+from jaxnn.search.methods import DRAWN, BuiltIn, Method, Round, Rounds, beginning, learns, start
 from jaxnn.search.result import RULES, Result, may_be_chosen, recorded_curves
 from jaxnn.search.space import Config, Domain, Space, SpaceError, expect, readable
 from jaxnn.search.task import Arranged, Task, arrange, digest, spread_over
+from jaxnn.search.tpe import optuna
 from jaxnn.search.trainer import Trainer, seed_keys
 from jaxnn.spec import Spec, require_count
 from jaxnn.train import fitted
-from jaxnn.types import (
-    Array,
-    Key,
-    MethodName,
-    RuleName,
-    as_key,
-    require_number,
-    require_type,
-)
+from jaxnn.types import Array, Key, MethodName, RuleName, as_key, require_number, require_type
 
-_METHODS = grid, hyperband, optuna, population_based, random, sobol, successive_halving
 logger = logging.getLogger("jaxnn.search")
 
-METHODS: dict[str, Callable[..., Method]] = {make.__name__: make for make in _METHODS}
+METHODS: dict[str, Callable[..., Method]] = {make.__name__: make for make in (*DRAWN, optuna)}
 
 
 def search(

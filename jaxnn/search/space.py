@@ -37,7 +37,7 @@ SEARCH_OPTIMIZER = "momentum"
 """The optimizer of a search whose space names none; ``Spec`` by itself is plain SGD."""
 
 BATCH_SIZE = 100
-"""The batch size of a search whose space has none."""
+"""The batch size of a search whose space has none, or all examples of a smaller fold."""
 
 LARGEST_GRID = 100_000
 """The most combinations that a grid lists."""

@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.losses import LOSSES, REGRESSIONS, as_labels, class_count
+from jaxnn.losses import LOSSES, REGRESSIONS, as_labels, as_real, class_count
 from jaxnn.metrics import REALS, Metric, get_metric
 from jaxnn.minibatch import permutation_grid
 from jaxnn.mlp import MLP, PaddedMLP, by_name, get_loss
 from jaxnn.modules import Module, as_model, is_module, network
 from jaxnn.optimizers import defaults
 from jaxnn.search.space import BATCH_SIZE, SEARCH_OPTIMIZER, Domain, SpaceError, expect
-from jaxnn.spec import Spec, keywords, own_hyper, require_count
+from jaxnn.spec import Spec, own_hyper, require_count, scalars
 from jaxnn.train import Rows, flattened
 from jaxnn.types import (
     Data,
@@ -37,6 +37,7 @@ from jaxnn.types import (
     require_number,
     require_type,
     shown,
+    standard,
 )
 
 MEASURES = ("error", "loss")
@@ -46,8 +47,6 @@ _TAKEN = (
     "evaluations", "record", "replicate", "trial"
 )  # fmt: skip
 """Columns of tables and views, no names of metrics."""
-
-_BLOCK = 1000  # examples that are standardised at once
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,14 @@ class Validation:
             rows = [Data(train, valid) for train, valid in self.pairs]
             told |= {"count": self.count, "rows": [digest(each) for each in rows]}
         return told
+
+    def smallest(self, n: int) -> int:
+        """The number of training examples in the smallest fold of n examples."""
+        if self.pairs is not None:
+            return min(len(train) for train, _ in self.pairs)
+        if self.data is not None:
+            return n
+        return n - (n // self.count if self.kind == "folds" else round(n * self.fraction))
 
     def of(self, train: Data) -> "Validation":
         """The rows of ``splits``, checked, where a splitter chooses them by the examples."""
@@ -374,7 +381,7 @@ class Task:
         for loss in losses:
             if callable(loss) or loss in LOSSES:
                 named: Any = loss
-                found[loss] = _numbers(keywords(get_loss(named)))
+                found[loss] = scalars(get_loss(named))
         return found
 
     def _model_names(self, space: Mapping[str, Any]) -> dict[str, float]:
@@ -390,7 +397,7 @@ class Task:
             apply = getattr(self._model(first, None), "apply", None)
         except Exception:  # of the user's function; every configuration is checked later
             return {}
-        return _numbers(keywords(apply)) if callable(apply) else {}
+        return scalars(apply) if callable(apply) else {}
 
     def _check_examples(self) -> None:
         """Makes arrays of all examples, and checks that labels name the classes of a network."""
@@ -402,7 +409,7 @@ class Task:
         if self.model is None:
             sets = {n: flattened(d) if d.inputs.ndim > 2 else d for n, d in sets.items()}
         if self.regression:
-            sets = {name: _real(data) for name, data in sets.items()}
+            sets = {n: d._replace(targets=as_real(d.targets)) for n, d in sets.items()}
         targets = [on_host(data.targets) for data in sets.values()]
         whole = (t is not None and t.ndim == 1 and np.all(t == np.floor(t)) for t in targets)
         if not self.regression and all(whole):
@@ -448,7 +455,8 @@ class Task:
         Raises:
           SpaceError: a value that ``Spec`` or the model refuses.
         """
-        values = {"batch_size": BATCH_SIZE, "optimizer": SEARCH_OPTIMIZER, **static}
+        usual = min(BATCH_SIZE, self.validation_split.smallest(len(self.train.targets)))
+        values = {"batch_size": usual, "optimizer": SEARCH_OPTIMIZER, **static}
         names = ("batch_size", "optimizer", "loss", "schedule")
         training = {name: values.pop(name) for name in names if name in values}
         if self.loss is not None:
@@ -547,18 +555,6 @@ def _built(model: Callable[..., Model], values: tuple[tuple[str, Any], ...]) -> 
     return as_model(made if is_module(made) else made())
 
 
-def _numbers(named: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in named.items() if type(value) in (int, float)}
-
-
-def _real(data: Data) -> Data:
-    """The examples, with whole numbers as floats."""
-    targets = np.asarray(data.targets)
-    if targets.dtype.kind not in "iu":
-        return data
-    return data._replace(targets=targets.astype(jax.dtypes.canonicalize_dtype(float)))
-
-
 def traced_values(
     spec: Spec, names: tuple[str, ...], configs: list[dict[str, Any]], made: Any = None
 ) -> Any:
@@ -648,31 +644,9 @@ class Arranged(NamedTuple):
     def standardized(self) -> "Arranged":
         """The examples with a scale and a shift of every fold's training inputs."""
         several = [standard(self.data, self.rows(fold)[0]) for fold in range(self.folds)]
-        scale, shift = (np.stack(each) for each in zip(*several, strict=True))
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        scale, shift = (np.stack(each).astype(dtype) for each in zip(*several, strict=True))
         return self._replace(by_fold=self.by_fold._replace(scale=scale, shift=shift))
-
-
-def standard(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The scale and shift [in] with which some rows have mean 0 and standard deviation 1.
-
-    As in scikit-learn, an input that is constant in the rows is shifted alone.
-    """
-    blocks = [rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK)]
-    inputs = np.asarray(data.inputs)
-
-    def mean(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        parts = (function(inputs[block].astype(float)).sum(axis=0) for block in blocks)
-        return np.sum([*parts], axis=0) / len(rows)
-
-    scale, shift = (np.asarray(0.0 if x is None else x, float) for x in (data.scale, data.shift))
-    centre = mean(lambda x: x)
-    deviation = np.sqrt(mean(lambda x: (x - centre) ** 2)) * np.abs(scale)
-    first = inputs[rows[0]]
-    constant = np.all([(inputs[block] == first).all(axis=0) for block in blocks], axis=0)
-    deviation = np.where(constant | (deviation == 0), 1.0, deviation)
-    dtype = jax.dtypes.canonicalize_dtype(float)
-    found = scale / deviation, (shift - (centre * scale + shift)) / deviation
-    return np.broadcast_to(found[0], centre.shape).astype(dtype), found[1].astype(dtype)
 
 
 def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
@@ -695,11 +669,10 @@ def arrange(validation: Validation, train: Data, seed: int) -> Arranged:
     if validation.data is not None:
         return Arranged(_joined(validation.data, train), len(validation.data.targets), 1)
     n = len(train.targets)
+    held_out = n - validation.smallest(n)
     if validation.kind == "folds":
-        held_out = n // validation.count
         fault = f"folds is {validation.count}, expected at most the {n} examples"
     else:
-        held_out = round(n * validation.fraction)
         fault = (
             f"fraction is {validation.fraction:g} and holds out {held_out} of {n} examples, "
             "expected at least one to validate and one to train on"

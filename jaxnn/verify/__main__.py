@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from jaxnn.extras import require
+from jaxnn.types import require
 
 if TYPE_CHECKING:
     from cyclopts import App, Token
@@ -122,8 +122,7 @@ def judge_files(
     """Judges the claims of the files, and prints the table and the evidence."""
     import jax
 
-    from jaxnn.progress import Progress
-    from jaxnn.reporting import interrupts_raise
+    from jaxnn.reporting import Progress, interrupts_raise
     from jaxnn.verify import report, runner
 
     interrupts_raise()  # from here on processes are to be stopped

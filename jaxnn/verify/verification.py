@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import jax
 import numpy as np
 
-from jaxnn.extras import require
 from jaxnn.files import printable
-from jaxnn.types import PyTree, require_count, require_type
+from jaxnn.types import PyTree, require, require_count, require_type
 from jaxnn.verify import comparison, diagnosis, shrinking
 from jaxnn.verify.black_box import UnusableValue, black_box
 from jaxnn.verify.claims import Claim, at_path, code, places, quantities

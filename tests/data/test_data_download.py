@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnn.data import DataError, MissingDataError
-from jaxnn.data.download import RemoteFile, fetch
+from jaxnn.data.catalog import RemoteFile, fetch
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 BODY = gzip.compress(CONTENT)
@@ -228,7 +228,7 @@ def test_a_file_that_cannot_be_written_is_no_fault_of_the_mirror(server, mirrors
 PROCESS = """
 import sys
 from pathlib import Path
-from jaxnn.data.download import RemoteFile, fetch
+from jaxnn.data.catalog import RemoteFile, fetch
 name, size, sha256, mirror, folder = sys.argv[1:]
 fetch([RemoteFile(name, int(size), sha256)], [mirror], Path(folder))
 """

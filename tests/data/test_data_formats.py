@@ -143,6 +143,9 @@ SEPARATED = {
     "a header with a number": "sl,0,1,2,class\n" + FLOWERS,
     "quotes": FLOWERS.replace("Iris-setosa", '"Iris-setosa"'),
     "no end of the last line": FLOWERS[:-1],
+    "comments": "# of Fisher, 1936\n# 6 flowers\n" + FLOWERS,
+    "comments above a header": "# of Fisher, 1936\nsl,sw,pl,pw,species\n" + FLOWERS,
+    "a header as NumPy writes": "# sl,sw,pl,pw,species\n" + FLOWERS,
 }
 
 
@@ -164,6 +167,86 @@ def test_separators_headers_and_line_ends_are_recognised(tmp_path, text):
 def test_text_in_utf_16_is_read(tmp_path):
     (tmp_path / "iris.csv").write_bytes(FLOWERS.encode("utf-16"))
     assert load(tmp_path / "iris.csv").train.inputs.shape == (3, 4)
+
+
+def test_text_of_windows_keeps_its_letters_and_is_said(tmp_path, caplog):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,label\n" + "1.5,käse\n2.5,brot\n".encode("cp1252") * 5)
+    assert load(path).train.names == ("brot", "käse")
+    assert "is not UTF-8, and read as Windows-1252" in caplog.text
+
+
+def test_a_text_among_numbers_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("a,label\n1.5,0\noops,1\n2.5,0\n3.5,1\n")
+    with pytest.raises(DataError, match=r"the column 'a' holds 'oops', expected numbers"):
+        load(tmp_path / "a.csv", label="label")
+
+
+ARFF = """% of Weka
+@relation pets
+@attribute 'body length' numeric
+@attribute age INTEGER
+@attribute class {cat, 'guinea pig'}
+
+@data
+40.5, 3, cat
+% a comment
+20.5, 1, 'guinea pig'
+41.5, 4, cat
+21.5, 2, 'guinea pig'
+"""
+
+
+@pytest.mark.parametrize("text", [ARFF, ARFF.replace("'", '"'), ARFF.replace("{", "{ ")])
+def test_names_and_values_of_arff_may_be_quoted(tmp_path, text):
+    (tmp_path / "pets.arff").write_text(text)
+    train, test = load(tmp_path / "pets.arff")
+    assert train.names == ("cat", "guinea pig")
+    rows = np.concatenate([np.column_stack([d.inputs, d.targets]) for d in (train, test)])
+    assert sorted(rows.tolist()) == [[20.5, 1, 1], [21.5, 2, 1], [40.5, 3, 0], [41.5, 4, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ARFF.partition("20.5")[0] + "{0 20.5}", "a row is .*, expected 3 values"),
+        (ARFF.partition("40.5")[0] + "{0 20.5}", "holds sparse rows"),
+        (ARFF + "1, 2", r"a row is \['1', '2'\], expected 3 values"),
+        (ARFF + "1, 2, dog", r"class is 'dog', expected one of {cat, 'guinea pig'}"),
+        (ARFF + "1, ?, cat", "1 of 5 values in the column 'age' are missing"),
+        (ARFF + "1, two, cat", "not a readable ARFF file .*'two'"),
+        (ARFF.partition("@data")[0], "expected lines @attribute, and @data"),
+        ("@data\n1,2", "expected lines @attribute, and @data"),
+    ],
+)
+def test_unfit_rows_of_arff_are_one_clear_line(tmp_path, text, message):
+    (tmp_path / "pets.arff").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        load(tmp_path / "pets.arff")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sparse_matrix_is_read_as_its_dense_array():
+    dense = np.where(np.arange(60) % 3, 0.0, np.arange(60) / 7).reshape(20, 3)
+    targets = np.arange(20) % 2
+    found, expected = (load((x, targets)) for x in (scipy.sparse.csr_matrix(dense), dense))
+    np.testing.assert_array_equal(found.train.inputs, expected.train.inputs)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photographs_are_turned_upright(tmp_path, orientation):
+    about = Image.Exif()
+    about[0x0112] = orientation
+    turns = {1: 0, 3: 2, 6: -1, 8: 1}[orientation]  # quarter turns to the left
+    ramp = np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[:, None], 8, axis=1)  # [16, 8]
+    for label in "ab":
+        for i in range(2):
+            (tmp_path / label).mkdir(exist_ok=True)
+            Image.fromarray(ramp).save(tmp_path / label / f"{i}.jpg", exif=about, quality=95)
+    image = np.asarray(load(tmp_path, flatten=False).train.inputs)[0, ..., 0].astype(float)
+    expected = np.rot90(ramp.astype(float), turns)
+    assert image.shape == expected.shape
+    assert np.abs(image - expected).max() < 20
 
 
 @pytest.mark.parametrize("label", ["b", 1, -2, "1"])
@@ -747,7 +830,6 @@ def a_file(path: Path) -> Path:
 PACKAGES = {
     ".csv": "pyarrow",
     ".parquet": "pyarrow",
-    ".arff": "scipy",
     ".svm": "sklearn",
     "": "PIL",
 }

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jaxnn.data import DataError, MissingDataError, catalog, default_dir, load
-from jaxnn.data.catalog import FASHION_MNIST, MNIST, NamedSet
-from jaxnn.data.download import RemoteFile
+from jaxnn.data.catalog import FASHION_MNIST, MNIST, NamedSet, RemoteFile
 
 REAL = os.environ.get("JAXNN_DATA", "")
 

@@ -20,7 +20,7 @@ from jaxnn.search import (
     population_based,
     uniform,
 )
-from jaxnn.search.methods.sampling import explore, random_configuration
+from jaxnn.search.methods import explore, random_configuration
 
 SPACE = Space(
     {

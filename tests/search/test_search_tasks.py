@@ -44,6 +44,7 @@ from jaxnn.search import (
     splits,
     uniform,
 )
+from jaxnn.search.report import history
 from jaxnn.search.task import arrange, traced_values
 from jaxnn.train import run
 
@@ -242,6 +243,21 @@ def test_folds_of_splits_are_those_of_plain_training(name):
     result = found(task)
     assert result.programs == 1
     compare(result, task, pairs, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("validation", "smallest"),
+    [(TimeSeriesSplit(3), 24), (folds(3), 64), (holdout(0.25), 72), (given(CLASSES), 96)],
+)
+def test_without_a_batch_size_minibatches_are_no_larger_than_the_smallest_fold(
+    validation, smallest
+):
+    task = Task(CLASSES, epochs=2, validation=validation)
+    result = found(task, {"learning_rate": fixed(0.1)})
+    assert result.spec.batch_size == smallest
+    last = [row["iteration"] for row in history(result) if row["epoch"] == 2]
+    sizes = [24, 48, 72] if smallest == 24 else [smallest] * task.validation.count
+    assert last == [2 * size // smallest for size in sizes]
 
 
 @pytest.mark.slow

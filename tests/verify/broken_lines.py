@@ -28,7 +28,7 @@ import jax
 from experiments.claims import expected, s1, s2, s2_affine, s3, s3_network, s4, s5
 from experiments.mutants import CORRECT, FAMILIES
 from experiments.mutants.pool import over_processes
-from jaxnn.progress import progress
+from jaxnn.reporting import progress
 from jaxnn.verify import Claim, Derivation, Verdict, comparison, verification, verify
 from jaxnn.verify.inputs import draw_sizes, is_input
 from jaxnn.verify.worker import load_claims

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from experiments.mutants import CASES, MUTANTS, Case, judging
 from experiments.mutants.judging import NOT_REFUTED, Outcome
-from jaxnn.progress import progress
+from jaxnn.reporting import progress
 from jaxnn.verify.verdict import CODES
 
 NAMED_SHARE = 0.9

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxnn.progress import progress
+from jaxnn.reporting import progress
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.inputs import is_input
 from jaxnn.verify.verdict import Statement

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import losses
-from jaxnn.extras import require
+from jaxnn.types import require
 from jaxnn.verify.latex.values import (
     Size,
     Unreadable,

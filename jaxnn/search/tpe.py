@@ -6,7 +6,7 @@ study again, in memory, from the search's seed and the scores in the journal.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ import numpy as np
 from jaxnn.search.methods import BuiltIn, Round, Rounds, fresh
 from jaxnn.search.space import Config, Domain, Space, applies, cell, expect, readable
 from jaxnn.spec import require_count
-from jaxnn.types import did_you_mean
+from jaxnn.types import did_you_mean, require
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -60,8 +60,6 @@ def optuna(
       SpaceError: an unknown sampler.
       ModuleNotFoundError: Optuna, or a package that the sampler needs, is not installed.
     """
-    from jaxnn.extras import require
-
     expect(
         callable(sampler) or (isinstance(sampler, str) and sampler in PACKAGES),
         f"optuna: sampler is {sampler!r}, expected one of {list(PACKAGES)} or a function from a "
@@ -158,37 +156,26 @@ def parameters(space: Space, config: Config) -> dict[str, Any]:
 
 def frozen(space: Space, config: Config, score: float) -> "FrozenTrial":
     """A finished trial for a study; failed, if the score is not finite."""
-    from optuna.distributions import CategoricalDistribution
     from optuna.trial import TrialState, create_trial
 
     params, finite = parameters(space, config), math.isfinite(score)
-    distributions = {
-        name: distribution(space[name])
-        if not space[name].options
-        else CategoricalDistribution(range(len(space[name].options)))
-        for name in params
-    }
     return create_trial(
         params=params,
-        distributions=distributions,
+        distributions={n: distribution(space[n], range(len(space[n].options))) for n in params},
         value=score if finite else None,
         state=TrialState.COMPLETE if finite else TrialState.FAIL,
     )
 
 
-def distribution(domain: Domain) -> "BaseDistribution":
-    """A domain for Optuna, whose options are texts, numbers or None."""
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+def distribution(domain: Domain, options: Iterable[Any]) -> "BaseDistribution":
+    """A domain for Optuna, with other options: texts, numbers or None."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if domain.is_interval:
         return FloatDistribution(domain.low, domain.high, log=domain.kind == "log_uniform")
     if domain.kind == "integer":
         return IntDistribution(int(domain.low), int(domain.high))
-    return CategoricalDistribution(list(map(option, domain.options)))
+    return CategoricalDistribution([*options])
 
 
 def study(
@@ -200,8 +187,6 @@ def study(
     name: str,
 ) -> "Study":
     """All trials as an Optuna study, see ``Result.study``."""
-    from jaxnn.extras import require
-
     require("optuna", "optuna")
     from optuna import create_study, exceptions
     from optuna.trial import TrialState, create_trial
@@ -218,7 +203,9 @@ def study(
         trials.append(
             create_trial(
                 params={name: option(config[name]) for name in names},
-                distributions={name: distribution(space[name]) for name in names},
+                distributions={
+                    n: distribution(space[n], map(option, space[n].options)) for n in names
+                },
                 state=TrialState.FAIL if lost else ended,
                 value=None if lost else sign * curve.score(measure),
                 intermediate_values={e: sign * mean for e, mean in means if math.isfinite(mean)},
