@@ -1,4 +1,4 @@
-"""Metrics: scores of all outputs of a data set, by the names of scikit-learn.
+"""Metrics: scores of all outputs of a data set, by the names of scikit-learn, and intervals.
 
 A metric is a function of the outputs [N, C] of a network and the targets, which need not be a mean
 over examples, as a loss is. Targets of classes are class indices [N] or probability vectors [N, C],
@@ -7,6 +7,7 @@ targets nor predictions hold count nowhere, as in scikit-learn; a score without 
 ``roc_auc`` of a single class, is nan.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxnn.types import Array, did_you_mean, require_type, shown
+from jaxnn.types import Array, did_you_mean, require, require_type, shown
 
 ANY, CLASSES, TWO_CLASSES, REALS = "any targets", "classes", "two classes", "real targets"
 
@@ -361,3 +363,96 @@ def _top(k: int) -> Metric:
     """The metric, made once: equal metrics are a part of equal programs."""
     function = partial(top_k_accuracy, k=k)
     return Metric(f"top_{k}_accuracy", function, greater_is_better=True, of=CLASSES)
+
+
+# Intervals of scores.
+
+
+def standard_error(values: np.ndarray) -> float:
+    """The standard error of a mean: s / sqrt(n) of n independent values, n at least 2."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def confidence_intervals(
+    values: np.ndarray, *, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Student's intervals of means: mean +- t s / sqrt(R), with R - 1 degrees of freedom.
+
+    The intervals are exact for normal values and any R: 2 seeds give a wide interval.
+
+    Args:
+      values: [K, R]: R independent measurements of K quantities.
+      confidence: the share of intervals that contain the true mean.
+
+    Returns:
+      The lower and upper ends, [K] each; nan if R is 1, or if a measurement is nan.
+    """
+    mean, count = values.mean(axis=1), values.shape[1]
+    if count < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = _student(count, confidence) * values.std(axis=1, ddof=1) / math.sqrt(count)
+    return mean - half, mean + half
+
+
+def _student(count: int, confidence: float) -> float:
+    """The quantile of Student's t for the mean of ``count`` values."""
+    require("search", "scipy")
+    from scipy.special import stdtrit  # the import of scipy.stats takes half a second
+
+    return float(stdtrit(count - 1, (1 + confidence) / 2))
+
+
+def proportion_interval(
+    shares: np.ndarray, models: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The exact interval of a proportion (Clopper and Pearson, 1934), over examples.
+
+    With several models, an example has a share of correct models in place of 0 or 1. Such shares
+    vary less: a variance s^2 counts as that of p (1 - p) / s^2 examples for each example, between 1
+    and the number of models.
+
+    Args:
+      shares: [N], of the models that classify an example correctly.
+      models: how many.
+      confidence: the least share of intervals that contain the true accuracy.
+
+    Returns:
+      The lower and upper ends, between 0 and 1.
+    """
+    require("search", "scipy")
+    from scipy.special import betaincinv
+
+    mean, variance = float(shares.mean()), float(shares.var())
+    gain = np.clip(mean * (1 - mean) / variance, 1, models) if variance else 1.0
+    n, tail = gain * len(shares), (1 - confidence) / 2
+    hits = min(max(mean * n, 0), n)
+    low = betaincinv(hits, n - hits + 1, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
+    return float(low), float(high)
+
+
+def skewed_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean of skewed values, such as losses of examples (Hall, 1992).
+
+    A cubic transformation removes the skewness g of T = (m - mean) / (s / sqrt(n)):
+    T + a T^2 + a^2 T^3 / 3 + a / 2, where a = g / (3 sqrt(n)), is nearly normal.
+
+    Args:
+      values: [N], independent.
+      confidence: the share of intervals that contain the true mean, for large N.
+
+    Returns:
+      The lower and upper ends; nan for a single value.
+
+    Source: P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992).
+    """
+    n, mean, deviation = len(values), float(values.mean()), float(values.std())
+    if n < 2:
+        return math.nan, math.nan
+    if not deviation > 0:  # also without finite values
+        return mean, mean + 0 * deviation
+    a = float(np.mean(((values - mean) / deviation) ** 3)) / (3 * math.sqrt(n))
+    t = _student(n, confidence) * np.array([1, -1])
+    inverse = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a if abs(a) > 1e-6 else t
+    low, high = mean - values.std(ddof=1) / math.sqrt(n) * inverse
+    return float(low), float(high)

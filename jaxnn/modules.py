@@ -176,9 +176,11 @@ def _draws(model: Any) -> bool:
 
 def _arguments(model: Callable[..., Any]) -> Mapping[str, Parameter]:
     """The parameters of a function or of a class; a class of nnx tells of ``__init__`` alone."""
+    made = model if isinstance(model, partial) else partial(model)
+    if isinstance(made.func, type):
+        made = partial(made.func.__init__, None, *made.args, **made.keywords)
     try:
-        made = isinstance(model, type) and signature(model.__init__).parameters.values()
-        return {p.name: p for p in [*made][1:]} if made else signature(model).parameters
+        return signature(made).parameters
     except (TypeError, ValueError):
         return {}
 

@@ -16,7 +16,7 @@ import pytest
 from flax import linen, nnx
 
 from jaxnn import Data, Hyper, Network, Spec, Variables, evaluate, train, train_population
-from jaxnn.modules import network
+from jaxnn.modules import is_module, network
 from jaxnn.search import Task, choice, fixed, random, search
 from jaxnn.spec import own_hyper
 
@@ -325,6 +325,14 @@ def test_a_population_and_a_search_train_a_module(kind):
     assert found.programs == 1
     assert found.best.validation_accuracy > 0.6
     assert isinstance(found.params, Variables)
+
+
+@pytest.mark.parametrize("kind", [Nnx, partial(Nnx, rate=0.3), lambda rngs: Nnx(rngs)])
+def test_functions_and_classes_of_nnx_make_modules_from_rngs(kind):
+    assert is_module(kind)
+    logits = network(kind, 5).apply(network(kind, 5).init(KEY), jnp.zeros((3, 5)))
+    assert logits.shape == (3, 2)
+    assert not is_module(partial(nnx.Linear, 5))  # the number of outputs is missing
 
 
 @pytest.mark.slow

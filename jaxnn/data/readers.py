@@ -71,29 +71,8 @@ def content_of(path: Path) -> bytes:
     return content
 
 
-def each(read: Callable[[Path], Examples]) -> Reader:
-    """A reader of several files, from a reader of a single file."""
-
-    def read_all(files: Files, label: Label) -> dict[str, Examples]:
-        expect(label is None, f"label is {label!r}", f"None for {_first(files)}, which is no table")
-        return {part: _joined([*map(read, paths)], paths) for part, paths in files.items()}
-
-    return read_all
-
-
 def _first(files: Files) -> Path:
     return next(iter(files.values()))[0]
-
-
-def _joined(examples: Sequence[Examples], paths: Sequence[Path]) -> Examples:
-    shape = examples[0].inputs.shape[1:]
-    for each, path in zip(examples, paths, strict=True):
-        found = f"{path} holds examples of the shape {each.inputs.shape[1:]}"
-        expect(each.inputs.shape[1:] == shape, found, f"{shape} as {paths[0].name}")
-    if len(examples) == 1:
-        return examples[0]
-    inputs, targets = (np.concatenate([each[i] for each in examples]) for i in range(2))
-    return examples[0]._replace(inputs=inputs, targets=targets)
 
 
 # Tables.
@@ -263,7 +242,7 @@ def _rows(columns: Sequence[np.ndarray], names: Sequence[str], origin: object) -
     numeric = "numbers: encode the texts as numbers, or name the column to predict by label"
     for name, column in zip(names, columns, strict=True):
         if column.dtype.kind not in "biuf":
-            text = next((v for v in column.tolist() if not _is_number(str(v))), column[:1].tolist())
+            text = next((v for v in column.tolist() if not _is_number(str(v))), [*column, ""][0])
             expect(False, f"{origin}: the column {name!r} holds {short(repr(text), 40)}", numeric)
     pixels = _are_bytes(columns)
     rows = np.empty((len(columns[0]), len(columns)), np.uint8 if pixels else np.float32)
@@ -451,7 +430,7 @@ def _cells(lines: Sequence[str]) -> Iterator[list[str]]:
 
 def _arff_column(cells: Sequence[str], name: str, attribute: tuple[str, str]) -> np.ndarray:
     present, kind = [None if cell == "?" else cell for cell in cells], attribute[1]
-    if kind.lower() in ("numeric", "real", "integer"):
+    if kind.partition(" ")[0].lower() in ("numeric", "real", "integer"):
         return np.array([math.nan if cell is None else float(cell) for cell in present])
     known = {*next(_cells([kind.strip("{} ")]))} if kind[0] == "{" else {*present}
     unknown = next((cell for cell in present if cell not in (None, *known)), None)
@@ -739,17 +718,26 @@ def read_libsvm(files: Files, label: Label) -> dict[str, Examples]:
 _CIFAR_NAMES = {1: "batches.meta.txt", 2: "fine_label_names.txt"}
 
 
-def read_cifar(path: Path) -> Examples:
+def read_cifar(files: Files, label: Label) -> dict[str, Examples]:
     """CIFAR-10 and CIFAR-100 in their binary version, with the names of the (fine) labels."""
-    labels = 2 if re.fullmatch(r"(train|test)\.bin", path.name, re.IGNORECASE) else 1
-    content, record = content_of(path), labels + 3072
-    found = f"{path}: holds {len(content)} bytes"
-    expect(content and len(content) % record == 0, found, f"examples of {record} bytes, as CIFAR's")
-    rows = np.frombuffer(content, np.uint8).reshape(-1, record)
-    targets, classes = rows[:, labels - 1], 10**labels
-    expect(targets.max() < classes, f"{path}: a label is {targets.max()}", f"0..{classes - 1}")
+    expect(label is None, f"label is {label!r}", f"None for {_first(files)}, which is no table")
+    return {part: _cifar(paths) for part, paths in files.items()}
+
+
+def _cifar(paths: Sequence[Path]) -> Examples:
+    first = paths[0]
+    labels = 2 if re.fullmatch(r"(train|test)\.bin", first.name, re.IGNORECASE) else 1
+    record, classes = labels + 3072, 10**labels
+    contents = [content_of(path) for path in paths]
+    for path, content in zip(paths, contents, strict=True):
+        found = f"{path}: holds {len(content)} bytes"
+        fits = content and len(content) % record == 0
+        expect(fits, found, f"examples of {record} bytes, as CIFAR's")
+    rows = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, record)
+    targets = rows[:, labels - 1]
+    expect(targets.max() < classes, f"{first}: a label is {targets.max()}", f"0..{classes - 1}")
     names: tuple[str, ...] = ()
-    if (listed := path.parent / _CIFAR_NAMES[labels]).is_file():
+    if (listed := first.parent / _CIFAR_NAMES[labels]).is_file():
         names = tuple(content_of(listed).decode("utf-8", "replace").split())
     images = rows[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return Examples(images, targets, names if len(names) == classes else ())

@@ -265,11 +265,12 @@ def _are_scores(rows: np.ndarray) -> bool:
 def _labels(labels: Any, name: str) -> np.ndarray:
     """Labels as finite numbers, [N] or [N, K], or as texts, objects [N]."""
     array = labels if np.ma.is_masked(labels) else np.asarray(labels)
+    if array.dtype == object and all(isinstance(v, int | float | np.number) for v in array.flat):
+        array = np.asarray(array.tolist())  # such as of a data frame of several types
     if array.dtype.kind in "OUS" and array.size:
         array = _texts(array, name)
     if array.dtype.kind != "O":
-        array, _, _ = numbers(name, array)
-        array = np.asarray(array)
+        array = np.asarray(numbers(name, array)[0])
     if array.ndim == 2 and 1 in array.shape:
         array = array.ravel()
     expect(array.ndim in (1, 2), f"{name} have the shape {array.shape}", "one label an example")

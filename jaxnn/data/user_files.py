@@ -182,7 +182,7 @@ _FORMATS: tuple[tuple[str, Reader], ...] = (
     (r".*\.(parquet|pq)", readers.read_parquet),
     (r".*\.arff(\.gz)?", readers.tables(readers.read_arff)),
     (r".*\.(npz|mat)", _archives),
-    (r"(data_batch_\d|test_batch|train|test)\.bin", readers.each(readers.read_cifar)),
+    (r"(data_batch_\d|test_batch|train|test)\.bin", readers.read_cifar),
     (r".*\.(libsvm|svm|svmlight)(\.t)?(\.gz)?", readers.read_libsvm),
 )
 """Readers by the names of files; ``_reader`` also looks into files of other names."""

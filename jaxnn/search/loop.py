@@ -29,8 +29,8 @@ from jaxnn import distributed, files
 from jaxnn.files import NUMBER, WHOLE, Check, decoding
 from jaxnn.mlp import PaddedMLP, cut
 from jaxnn.search.journal import CorruptLogError, Journal, Record
-from jaxnn.search.methods import Round, Rounds, Scores, Trial, checked_round
-from jaxnn.search.result import Curve, Outcome, recorded_curves, recorded_scores
+from jaxnn.search.methods import Curve, Round, Rounds, Scores, Trial, checked_round
+from jaxnn.search.result import Outcome, recorded_curves, recorded_scores
 from jaxnn.search.space import Config, Space, readable
 from jaxnn.search.task import Task
 from jaxnn.search.trainer import (

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxnn.search.space import Config, Domain, Space, expect, readable
 from jaxnn.spec import require_count
+from jaxnn.train import NEVER, ExtendedMetrics, Metrics
 from jaxnn.types import Hyper, real, require_number, shown
 
 
@@ -45,6 +46,73 @@ class Scores(NamedTuple):
 
     best: Mapping[int, float]  # at the best evaluation so far
     last: Mapping[int, float]  # at the latest evaluation
+
+
+@dataclass
+class Curve:
+    """A trial and the validation scores of its evaluations."""
+
+    trial: Trial
+    copied_from: int | None  # the trial that supplied the first state; None: a new model
+    start: int  # the evaluation after which the trial started
+    parameter_count: int
+    loss: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
+    error: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
+    others: dict[str, list[np.ndarray]] = field(default_factory=dict)  # metrics by name
+    diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [R]
+    divergence: list[np.ndarray] = field(default_factory=list)  # ``diverged_at`` per evaluation
+    means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
+    """Over replicates, per evaluation, negative of ``greater`` scores; inf where not finite."""
+    greater: frozenset[str] = frozenset()  # the names of scores whose highest value is the best
+
+    def add(self, metrics: Metrics | ExtendedMetrics, diverged_at: np.ndarray) -> None:
+        """Adds an evaluation: fields [R], NaN where a replicate has diverged."""
+        for name, values in metrics.by_name().items():
+            mean = float(np.mean(values)) * (-1 if name in self.greater else 1)
+            self._scores(name).append(np.asarray(values))
+            known = self.means.setdefault(name, [])
+            known.append(mean if math.isfinite(mean) else math.inf)
+        self.diverged_at = diverged_at
+        self.divergence.append(diverged_at)
+
+    def scores(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The scores of an evaluation by name, and the divergence so far, [R] each."""
+        scores = {name: self._scores(name)[index] for name in self.means if self._scores(name)}
+        return scores, self.divergence[index]
+
+    def _scores(self, name: str) -> list[np.ndarray]:
+        known = {"loss": self.loss, "error": self.error}
+        return known[name] if name in known else self.others.setdefault(name, [])
+
+    @property
+    def evaluations(self) -> range:
+        """The numbers of the evaluations."""
+        return range(self.start + 1, self.start + 1 + len(self.loss))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether any replicate has diverged; a diverged trial is never chosen."""
+        return bool((self.diverged_at != NEVER).any())
+
+    def values(self, measure: str) -> np.ndarray:
+        """A measure, [evaluations, R] in float64."""
+        return np.array(self._scores(measure), np.float64)
+
+    def shown(self, name: str) -> np.ndarray:
+        """A score as people read it, [evaluations, R]: the accuracy in place of the error."""
+        return 1 - self.values(name) if name == "error" else self.values(name)
+
+    def score(self, measure: str) -> float:
+        """The lowest of ``means``; inf for a diverged trial."""
+        return math.inf if self.diverged else min(self.means.get(measure, ()), default=math.inf)
+
+    def last(self, measure: str) -> float:
+        """The last of ``means``; inf for a diverged trial."""
+        return math.inf if self.diverged or not self.loss else self.means[measure][-1]
+
+    def best(self, measure: str) -> int:
+        """The index of the best evaluation, the first among equals."""
+        return int(np.argmin(self.means[measure]))
 
 
 Rounds = Generator[Round, Scores, None]

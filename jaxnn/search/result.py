@@ -19,10 +19,11 @@ import numpy as np
 from jaxnn import distributed
 from jaxnn.files import as_path, make_folder
 from jaxnn.losses import predictions
+from jaxnn.metrics import confidence_intervals, proportion_interval, skewed_interval, standard_error
 from jaxnn.minibatch import as_float
 from jaxnn.mlp import cut
 from jaxnn.search.journal import Journal, Record, RunFolderError
-from jaxnn.search.methods import Trial
+from jaxnn.search.methods import Curve, Trial
 from jaxnn.search.space import Config, Space, option, readable
 from jaxnn.search.task import (
     Arranged,
@@ -63,73 +64,6 @@ class NoDataError(ValueError):
 
 class AllDivergedError(ValueError):
     """Every trial of a search diverged."""
-
-
-@dataclass
-class Curve:
-    """A trial and the validation scores of its evaluations."""
-
-    trial: Trial
-    copied_from: int | None  # the trial that supplied the first state; None: a new model
-    start: int  # the evaluation after which the trial started
-    parameter_count: int
-    loss: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
-    error: list[np.ndarray] = field(default_factory=list)  # per evaluation [R]
-    others: dict[str, list[np.ndarray]] = field(default_factory=dict)  # metrics by name
-    diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [R]
-    divergence: list[np.ndarray] = field(default_factory=list)  # ``diverged_at`` per evaluation
-    means: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "error": []})
-    """Over replicates, per evaluation, negative of ``greater`` scores; inf where not finite."""
-    greater: frozenset[str] = frozenset()  # the names of scores whose highest value is the best
-
-    def add(self, metrics: Metrics | ExtendedMetrics, diverged_at: np.ndarray) -> None:
-        """Adds an evaluation: fields [R], NaN where a replicate has diverged."""
-        for name, values in metrics.by_name().items():
-            mean = float(np.mean(values)) * (-1 if name in self.greater else 1)
-            self._scores(name).append(np.asarray(values))
-            known = self.means.setdefault(name, [])
-            known.append(mean if math.isfinite(mean) else math.inf)
-        self.diverged_at = diverged_at
-        self.divergence.append(diverged_at)
-
-    def scores(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The scores of an evaluation by name, and the divergence so far, [R] each."""
-        scores = {name: self._scores(name)[index] for name in self.means if self._scores(name)}
-        return scores, self.divergence[index]
-
-    def _scores(self, name: str) -> list[np.ndarray]:
-        known = {"loss": self.loss, "error": self.error}
-        return known[name] if name in known else self.others.setdefault(name, [])
-
-    @property
-    def evaluations(self) -> range:
-        """The numbers of the evaluations."""
-        return range(self.start + 1, self.start + 1 + len(self.loss))
-
-    @property
-    def diverged(self) -> bool:
-        """Whether any replicate has diverged; a diverged trial is never chosen."""
-        return bool((self.diverged_at != NEVER).any())
-
-    def values(self, measure: str) -> np.ndarray:
-        """A measure, [evaluations, R] in float64."""
-        return np.array(self._scores(measure), np.float64)
-
-    def shown(self, name: str) -> np.ndarray:
-        """A score as people read it, [evaluations, R]: the accuracy in place of the error."""
-        return 1 - self.values(name) if name == "error" else self.values(name)
-
-    def score(self, measure: str) -> float:
-        """The lowest of ``means``; inf for a diverged trial."""
-        return math.inf if self.diverged else min(self.means.get(measure, ()), default=math.inf)
-
-    def last(self, measure: str) -> float:
-        """The last of ``means``; inf for a diverged trial."""
-        return math.inf if self.diverged or not self.loss else self.means[measure][-1]
-
-    def best(self, measure: str) -> int:
-        """The index of the best evaluation, the first among equals."""
-        return int(np.argmin(self.means[measure]))
 
 
 def recorded_scores(record: Record) -> Iterator[tuple[Metrics | ExtendedMetrics, np.ndarray]]:
@@ -227,96 +161,6 @@ def may_be_chosen(curves: Mapping[int, Curve], measure: str, rule: str) -> set[i
     """The trials with parameters to keep while the rest trains."""
     ranking = ranked(curves, measure)
     return set(ranking[:1] if rule == "mean" else ranking)
-
-
-def standard_error(values: np.ndarray) -> float:
-    """The standard error of a mean: s / sqrt(n) of n independent values, n at least 2."""
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def confidence_intervals(
-    values: np.ndarray, *, confidence: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Student's intervals of means: mean +- t s / sqrt(R), with R - 1 degrees of freedom.
-
-    The intervals are exact for normal values and any R: 2 seeds give a wide interval.
-
-    Args:
-      values: [K, R]: R independent measurements of K quantities.
-      confidence: the share of intervals that contain the true mean.
-
-    Returns:
-      The lower and upper ends, [K] each; nan if R is 1, or if a measurement is nan.
-    """
-    mean, count = values.mean(axis=1), values.shape[1]
-    if count < 2:
-        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = _student(count, confidence) * values.std(axis=1, ddof=1) / math.sqrt(count)
-    return mean - half, mean + half
-
-
-def _student(count: int, confidence: float) -> float:
-    """The quantile of Student's t for the mean of ``count`` values."""
-    require("search", "scipy")
-    from scipy.special import stdtrit  # the import of scipy.stats takes half a second
-
-    return float(stdtrit(count - 1, (1 + confidence) / 2))
-
-
-def proportion_interval(
-    shares: np.ndarray, models: int, *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The exact interval of a proportion (Clopper and Pearson, 1934), over examples.
-
-    With several models, an example has a share of correct models in place of 0 or 1. Such shares
-    vary less: a variance s^2 counts as that of p (1 - p) / s^2 examples for each example, between 1
-    and the number of models.
-
-    Args:
-      shares: [N], of the models that classify an example correctly.
-      models: how many.
-      confidence: the least share of intervals that contain the true accuracy.
-
-    Returns:
-      The lower and upper ends, between 0 and 1.
-    """
-    require("search", "scipy")
-    from scipy.special import betaincinv
-
-    mean, variance = float(shares.mean()), float(shares.var())
-    gain = np.clip(mean * (1 - mean) / variance, 1, models) if variance else 1.0
-    n, tail = gain * len(shares), (1 - confidence) / 2
-    hits = min(max(mean * n, 0), n)
-    low = betaincinv(hits, n - hits + 1, tail) if hits > 0 else 0.0
-    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
-    return float(low), float(high)
-
-
-def skewed_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of the mean of skewed values, such as losses of examples (Hall, 1992).
-
-    A cubic transformation removes the skewness g of T = (m - mean) / (s / sqrt(n)):
-    T + a T^2 + a^2 T^3 / 3 + a / 2, where a = g / (3 sqrt(n)), is nearly normal.
-
-    Args:
-      values: [N], independent.
-      confidence: the share of intervals that contain the true mean, for large N.
-
-    Returns:
-      The lower and upper ends; nan for a single value.
-
-    Source: P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992).
-    """
-    n, mean, deviation = len(values), float(values.mean()), float(values.std())
-    if n < 2:
-        return math.nan, math.nan
-    if not deviation > 0:  # also without finite values
-        return mean, mean + 0 * deviation
-    a = float(np.mean(((values - mean) / deviation) ** 3)) / (3 * math.sqrt(n))
-    t = _student(n, confidence) * np.array([1, -1])
-    inverse = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a if abs(a) > 1e-6 else t
-    low, high = mean - values.std(ddof=1) / math.sqrt(n) * inverse
-    return float(low), float(high)
 
 
 def _finite(value: float) -> float | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxnn.search.methods import BuiltIn, Round, Rounds, fresh
+from jaxnn.search.methods import BuiltIn, Curve, Round, Rounds, fresh
 from jaxnn.search.space import Config, Domain, Space, applies, cell, expect, readable
 from jaxnn.spec import require_count
 from jaxnn.types import did_you_mean, require
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as Proposal
-
-    from jaxnn.search.result import Curve
 
 SamplerName = Literal["tpe", "gp", "random"]
 
@@ -179,7 +177,7 @@ def distribution(domain: Domain, options: Iterable[Any]) -> "BaseDistribution":
 
 
 def study(
-    curves: "Mapping[int, Curve]",
+    curves: Mapping[int, Curve],
     space: Space,
     measure: str,
     evaluations: int,

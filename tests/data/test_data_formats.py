@@ -176,9 +176,10 @@ def test_text_of_windows_keeps_its_letters_and_is_said(tmp_path, caplog):
     assert "is not UTF-8, and read as Windows-1252" in caplog.text
 
 
-def test_a_text_among_numbers_is_named(tmp_path):
-    (tmp_path / "a.csv").write_text("a,label\n1.5,0\noops,1\n2.5,0\n3.5,1\n")
-    with pytest.raises(DataError, match=r"the column 'a' holds 'oops', expected numbers"):
+@pytest.mark.parametrize("text", ["oops", "1;000", "5 %"])
+def test_a_text_among_numbers_is_named(tmp_path, text):
+    (tmp_path / "a.csv").write_text(f"a,label\n1.5,0\n{text},1\n2.5,0\n3.5,1\n")
+    with pytest.raises(DataError, match=rf"the column 'a' holds '{text}', expected numbers"):
         load(tmp_path / "a.csv", label="label")
 
 
@@ -197,7 +198,15 @@ ARFF = """% of Weka
 """
 
 
-@pytest.mark.parametrize("text", [ARFF, ARFF.replace("'", '"'), ARFF.replace("{", "{ ")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ARFF,
+        ARFF.replace("'", '"'),
+        ARFF.replace("{", "{ "),
+        ARFF.replace("INTEGER", "integer [0,9]"),
+    ],
+)
 def test_names_and_values_of_arff_may_be_quoted(tmp_path, text):
     (tmp_path / "pets.arff").write_text(text)
     train, test = load(tmp_path / "pets.arff")
@@ -231,6 +240,14 @@ def test_a_sparse_matrix_is_read_as_its_dense_array():
     targets = np.arange(20) % 2
     found, expected = (load((x, targets)) for x in (scipy.sparse.csr_matrix(dense), dense))
     np.testing.assert_array_equal(found.train.inputs, expected.train.inputs)
+
+
+@pytest.mark.parametrize("labels", [[3, 7] * 10, [True, False] * 10, [0.0, 1.0] * 10])
+def test_numbers_in_an_array_of_objects_are_numbers(labels):
+    inputs = np.arange(40.0).reshape(20, 2)
+    found, expected = (load((inputs, np.array(labels, t))).train for t in (object, None))
+    np.testing.assert_array_equal(found.targets, expected.targets, strict=True)
+    assert found.names == expected.names
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
