@@ -297,7 +297,7 @@ class _Declared(TypedDict, total=False):
     trials: int
     corrects: Claim | None
     certify: bool
-    where: Callable[..., Any] | Mapping[str, Any] | None
+    where: Callable[..., Any] | Mapping[str, Any] | tuple[Any, Mapping[str, Any]] | None
     black_box: bool
     name: str
 
@@ -327,7 +327,7 @@ def claim(
     trials: int = 10_000,
     corrects: Claim | None = None,
     certify: bool = True,
-    where: Callable[..., Any] | Mapping[str, Any] | None = None,
+    where: Callable[..., Any] | Mapping[str, Any] | tuple[Any, Mapping[str, Any]] | None = None,
     black_box: bool = False,
     formula: str | None = None,
     name: str = "",
@@ -361,6 +361,7 @@ def claim(
       where: a condition on the inputs, as a function of some of the inputs, true in every entry:
         ``where=lambda mask: jnp.any(mask > 0)``. Other inputs are not tried. Or a dict from
         symbols of the LaTeX to definitions: a function of inputs, LaTeX, or the name of an input.
+        Or both: ``where=(condition, definitions)``.
       black_box: whether the formula is only called, with NumPy arrays, a trial at a time; default:
         where JAX does not trace the formula.
       formula: the formula as LaTeX, in place of a decorated function.
@@ -391,8 +392,8 @@ def claim(
     paths = tuple(map(_as_python, (wrt,) if isinstance(wrt, str) else wrt))
     generators = {_as_python(name): generator for name, generator in inputs.items()}
 
-    definitions = dict(where) if isinstance(where, Mapping) else None
-    condition = None if isinstance(where, Mapping) else where
+    both: Any = where if isinstance(where, tuple) and len(where) == 2 else (where, None)
+    condition, definitions = (None, where) if isinstance(where, Mapping) else both
 
     def decorate(formula: Callable[..., PyTree]) -> Claim:
         called = name or getattr(formula, "__name__", "formula")
@@ -401,7 +402,7 @@ def claim(
             dict(terms) if isinstance(terms, Mapping) else terms,
             _as_python(rate) if isinstance(rate, str) else rate,
             layout, tolerance, trials, corrects, certify, condition, black_box=black_box,
-            definitions=definitions,
+            definitions=dict(definitions) if isinstance(definitions, Mapping) else definitions,
         )  # fmt: skip
         check(made)
         made = replace(made, of=by_jax(of))
@@ -674,6 +675,11 @@ def check(made: Claim) -> None:
         (terms_fit, "terms", "a dict of functions by name"),
         (made.corrects is None or isinstance(made.corrects, Claim), "corrects", "a claim"),
         (made.where is None or callable(made.where), "where", "a function of some of the inputs"),
+        (
+            isinstance(made.definitions or {}, Mapping),
+            "definitions",
+            "a dict of symbols, second in where=(condition, definitions)",
+        ),
         (0 < (real(made.tolerance) or 0) < 1, "tolerance", "a number between 0 and 1"),
         (rate_fits, "rate", "an input of a claim of kind 'update'"),
         (isinstance(made.certify, bool), "certify", "True or False"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnn.files import printable, short
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters
+from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters, read
 from jaxnn.verify.comparison import (
     FormulaError,
     FunctionError,
@@ -65,13 +65,18 @@ class Derivation:
 
     @overload
     def line(
+        self, statement: str = "", *, formula: str, case: str = "", layout: Any = None
+    ) -> Formula: ...
+
+    @overload
+    def line(
         self, statement: str, formula: Formula, *, case: str = "", layout: Any = None
     ) -> Formula: ...
 
     def line(
         self,
-        statement: str,
-        formula: Formula | None = None,
+        statement: str = "",
+        formula: Formula | str | None = None,
         *,
         case: str = "",
         layout: Literal["transpose", "vec", "vec_rows"] | None = None,
@@ -81,7 +86,8 @@ class Derivation:
         Args:
           statement: the line as LaTeX.
           formula: the line's value, as a function of some of the inputs; for a case any array that
-            broadcasts to the shape of the derivative, as entries outside the case do not count.
+            broadcasts to the shape of the derivative, as entries outside the case do not count;
+            or LaTeX, read as by ``claim``.
           case: the name of a case, if the line holds for some entries alone.
           layout: of this line's value, as for ``claim``.
 
@@ -103,12 +109,14 @@ class Derivation:
         if case and layout:
             raise ValueError(f"layout is {shown(layout)}, expected none for a line of a case")
         truth = self.cases[case].truth if case else self.truth
-        made = replace(truth, formula=formula, statement=statement, truth=truth)
+        latex = formula if isinstance(formula, str) else ""
+        made = replace(truth, formula=formula, statement=statement or latex, truth=truth)
+        made = read(made, latex) if latex else made
         made = replace(made, layout=layout) if layout else made
         check(made)
         self.lines.append(made)
         self.places.append(case)
-        return formula
+        return made.formula
 
     def __repr__(self) -> str:
         return printable(f"Derivation({short(self.called)}; {len(self.lines)} lines)")

@@ -395,11 +395,10 @@ def _compared_statement(claim: Claim, seed: int) -> Statement:
     stacked = len(shapes) > 1 and len(claim.wrt) < 2 and len({*shapes}) == 1
     wanted = [(len(shapes), *shapes[0])] if stacked else shapes
     reading = Reading(claim.statement, inputs, quantities(claim), wanted)
-    for place, by in enumerate(reading.by):
+    for place, by in enumerate(reading.by if claim.wrt else ()):
         wanted = claim.wrt[place] if len(reading.by) == len(claim.wrt) else " ".join(claim.wrt)
         if by and by not in re.findall(r"\w+", wanted):
-            named = wanted or "nothing"
-            return Statement("differs", f"the left side derives by {by}, the claim by {named}")
+            return Statement("differs", f"the left side derives by {by}, the claim by {wanted}")
 
     def said(*flat: jax.Array) -> tuple[Any, ...]:
         point, left = filled(inputs, flat), []

@@ -14,6 +14,7 @@ from jaxnn.verify import (
     Step,
     assert_holds,
     derivation,
+    one_hot,
     positive,
     real,
     verification,
@@ -447,3 +448,35 @@ def test_chains_are_made_of_all_catalogues():
     }
     assert len(pairs()) > 200
     assert chain(3, 0, True).broken is not None
+
+
+def test_a_line_in_latex_needs_no_function():
+    d = derivation(
+        of=lambda z, y: -jnp.sum(y * jax.nn.log_softmax(z)),
+        wrt="z",
+        kind="gradient",
+        inputs={"z": real("C"), "y": one_hot("C")},
+        where={"p": lambda z: jax.nn.softmax(z)},
+    )
+    d.line(formula=r"-y_i (1 - p_i) + \sum_{k \ne i} y_k p_i")
+    d.line(formula="-y - p")
+    d.line("p - y", formula="p_i - y_i")
+    verdict = verify(d, trials=200)
+    assert [line.statement for line in d.lines][1:] == ["-y - p", "p - y"]
+    assert (verdict.verdict, verdict.first_wrong, verdict.repaired_by) == ("refuted", 2, 3)
+    with pytest.raises(ValueError, match="'q' is not known"):
+        d.line(formula="q")
+
+
+def test_a_line_of_a_case_in_latex():
+    d = derivation(
+        of=jax.nn.softmax,
+        wrt="x",
+        kind="jacobian",
+        inputs={"x": real("D")},
+        where={"S": lambda x: jax.nn.softmax(x)},
+        cases={"i = j": lambda i, j: i == j, "i != j": lambda i, j: i != j},
+    )
+    d.line(formula=r"\frac{\partial S_i}{\partial x_j} = S_i (1 - S_i)", case="i = j")
+    d.line(formula=r"\frac{\partial S_i}{\partial x_j} = -S_i S_j", case="i != j")
+    assert verify(d, trials=200).verdict == "holds"

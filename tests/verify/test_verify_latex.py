@@ -8,8 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.verify import Verdict, __main__, binary, claim, interval, one_hot, positive, real, verify
-from jaxnn.verify.latex import Reading, Unreadable, example_of, example_sizes
+from jaxnn.verify import (
+    Verdict,
+    __main__,
+    binary,
+    claim,
+    interval,
+    label,
+    one_hot,
+    positive,
+    real,
+    verify,
+)  # fmt: skip
+from jaxnn.verify.latex import Quantity, Reading, Unreadable, example_of, example_sizes
 from jaxnn.verify.report import to_html
 from jaxnn.verify.verdict import Statement
 from jaxnn.verify.verification import check_statement, describe
@@ -175,7 +186,27 @@ NUMBERS = [
     (r"\begin{cases} a & \text{if } a > 0 \\ -a & \text{otherwise} \end{cases}", abs(a)),
     (r"\begin{cases} a & a > 0 \\ -a & a \le 0 \end{cases}", abs(a)),
     (r"$J = n a.$", n * a),
-]
+    (r"\sum_{i=1}^{n-1} (x_{i+1} - x_i)^2", (np.diff(x) ** 2).sum()),
+    (r"\sum_{i=2}^{n-1} x_{i-1} x_{i+1}", (x[:-2] * x[2:]).sum()),
+    (r"\sum_{k=0}^{n-1} b^k x_{k+1}", (b ** np.arange(n) * x).sum()),
+    (r"\sum_{i=1}^n \sum_{j=1}^{i} x_i y_j", (x * y.cumsum()).sum()),
+    (r"\sum_{i<j} x_i x_j", (x.sum() ** 2 - x @ x) / 2),
+    (r"\sum_{1 \le i < j \le n} S_{ij}", np.triu(S, 1).sum()),
+    (r"\sum_{i \neq j} S_{ij}", S.sum() - np.trace(S)),
+    (r"\sum_{i : x_i > 0} x_i", x[x > 0].sum()),
+    (r"\prod_{i<j} (1 + x_i y_j)", np.prod((1 + np.outer(x, y))[np.triu_indices(n, 1)])),
+    (r"\max_{i \ne j} S_{ij}", S[~np.eye(n, dtype=bool)].max()),
+    (r"x_1 x_n", x[0] * x[-1]),
+    (r"\frac{1}{n} \sum_{i=1}^n -x_i y_i + b", b - x @ y / n),
+    (r"\Vert x \Vert^2", x @ x),
+    (r"\log_2 b + \log_{10} b", np.log2(b) + np.log10(b)),
+    (r"\begin{cases} 1, & \text{if } a > 2, \\ 2 & -2 \le a \le 2 \\ 3, & a < -2. \end{cases}",
+     1 + (a <= 2) + (a < -2)),
+    (r"\(x \cdot y\)", x @ y),
+    (r"D(x \| y) = \sum_i |x_i| / y_i", (np.abs(x) / y).sum()),
+    ("\u2211_i x_i\u00b2 \u2212 b\u00b7a", x @ x - a * b),
+    (r"a^2 d \quad \text{where } d = \sin a", a * a * np.sin(a)),
+]  # fmt: skip
 
 ARRAYS = [
     (r"A u", "n", A @ u),
@@ -216,6 +247,11 @@ ARRAYS = [
      np.where(np.eye(n), x, -y[None])),
     (r"q_i = i x_i", "n", np.arange(1, n + 1) * x),
     (r"q_i = A_{i \cdot} \cdot u", "n", A @ u),
+    (r"q_i = \sum_{j=1}^i x_j", "n", x.cumsum()),
+    (r"q_i = \sum_{j=i}^n b^{j-i} x_j", "n", [b ** np.arange(n - i) @ x[i:] for i in range(n)]),
+    (r"x_{t+1} = x_t - b y_t", "n", x - b * y),
+    (r"x^{(k+1)} = x^{(k)} - b y", "n", x - b * y),
+    (r"q_i = \prod_{j \ne i} (x_i - x_j)", "n", np.prod(x[:, None] - x + np.eye(n), 1)),
 ]  # fmt: skip
 
 
@@ -250,6 +286,8 @@ def test_an_array(latex, shape, expected):
         (r"q_{ij} = S^\top_{ij}", "nn"),
         (r"q_i = S_i", "nn"),
         (r"\pm a", ""),
+        ("a(b)", ""),
+        ("a(b, a)", ""),
         (r"a \otimes b", ""),
     ],
 )
@@ -302,11 +340,16 @@ def test_a_name_that_could_be_two_things_is_refused(names, latex):
         (r"\sum_i x_i + y_i", "the index i is on no left side and below no sum, expected a"),
         (r"\sum_{i=1}^m x_i", "the index i runs to m and to n"),
         (r"\sum_{i=1}^7 x_i", "the index i runs to 7 and to n"),
-        (r"\sum_{i=0}^{n} x_i", "expected an index from 1 to a size"),
+        (r"\sum_{i=0}^{n} x_i", "more than n numbers, expected an index from 1 to a size"),
+        (r"\sum_{i=1}^{n+1} x_i", "more than n numbers"),
+        (r"\sum_{i=0}^{n-1} x_i", "reaches beyond the entries 1 to n"),
+        (r"\sum_{i=1}^n x_{i+1}", "reaches beyond the entries 1 to n"),
+        (r"q_{i+1} = x_i", "the index i is on no left side"),
+        (r"\sum_{i=1}^n x_{a}", "'x_{a}': 'a' is no index"),
         (r"\sum_i x_i \sum_i y_i", "the index i is in use outside"),
         (r"\sum_i a", "nothing that follows depends on i"),
         (r"\sum_k A_{kk}", "the index k runs to"),
-        (r"\sum_i x_{i+1}", "is no index"),
+        (r"\sum_i x_{i+1}", "the index i runs over no known size"),
         (r"\sum_i x_{ij}", "2 indices of a vector"),
         ("x_{99}", "the entry 99"),
         ("A P", "the sizes m and n"),
@@ -321,12 +364,11 @@ def test_a_name_that_could_be_two_things_is_refused(names, latex):
         (r"}{", "no formula at '}{'"),
         ("", "no formula at the end"),
         ("the gradient of x", None),
-        ("\u03b1 + a", "no LaTeX at"),
+        ("\u03b1 + a", r"'\\\\alpha' is not known"),
         ("a % b", "no LaTeX at '% b'"),
         (r"\text{hello}", "prose"),
         (r"a + \ldots + b", r"\\ldots leaves out a part"),
         (r"\foo a", r"'\\\\foo' is not known"),
-        (r"\begin{cases} a & a > 0 \\ -a & a < 0 \end{cases}", "does not cover all cases"),
         (r"a \cdot", "lacks a factor"),
         (r"e^/", "lacks a factor"),
         (r"\frac \cdot \sigma", "lacks a"),
@@ -361,6 +403,42 @@ def test_names_of_inputs_and_sizes():
     with jax.enable_x64(True):
         (value,) = Reading(latex, inputs, {}, [()])(given)
     assert np.asarray(value) == (3**7 - 1) / 2
+
+
+def test_labels_choose_entries_and_are_compared_with_indices():
+    inputs = {"p": positive("n", "C"), "y": label("n", "C"), "t": label("C")}
+    point = example_of(inputs, example_sizes(inputs))
+    p, y, t = (np.asarray(point[name]) for name in inputs)
+    chosen, rows = p[np.arange(len(y)), y], np.arange(len(y))
+    for latex, shape, expected in (
+        (r"-\frac{1}{n} \sum_{i=1}^n \log p_{i, y_i}", "", -np.mean(np.log(chosen))),
+        (r"q_i = p^{(i)}_t", "n", p[:, t]),
+        (r"q_{ik} = p_{ik} - \mathbb{1}\{y_i = k\}", "nC", p - np.eye(p.shape[1])[y]),
+        (r"q_{ik} = p_{ik} - \delta_{k y_i}", "nC", p - np.eye(p.shape[1])[y]),
+        (r"q_i = \max_{k \ne y_i} p_{ik}", "n", np.where(p == chosen[:, None], 0, p).max(1)),
+        (r"\sum_i \mathbb{1}[y_i = t] p_{i y_i}", "", chosen[rows[y == t]].sum()),
+    ):
+        np.testing.assert_allclose(read(latex, tuple(shape), inputs), expected, rtol=1e-12)
+    for latex in (r"\sum_i \mathbb{1}[y_i = 1]", r"\sum_i \mathbb{1}[y_i = n]"):
+        with pytest.raises(Unreadable, match="two readings: classes count from 0 or 1"):
+            read(latex, (), inputs)
+
+
+def test_sigma_beside_an_input_sigma_has_two_readings():
+    inputs = {"x": real(), "sigma": positive()}
+    with pytest.raises(Unreadable, match="two readings: a function, or a product with input sigma"):
+        read(r"\sigma(x - 1)", (), inputs)
+    point = example_of(inputs, example_sizes(inputs))
+    expected = np.exp(-(point["x"] ** 2) / (2 * point["sigma"] ** 2))
+    np.testing.assert_allclose(
+        read(r"e^{-\frac{x^2}{2\sigma^2}}", (), inputs), expected, rtol=1e-12
+    )
+
+
+def test_a_function_of_an_example_in_where_is_indexed_by_the_example():
+    where = {r"h_\theta(x^{(i)})": Quantity(lambda point: jax.nn.sigmoid(point["x"]))}
+    value = read(r"\sum_{i=1}^n y^{(i)} \log h_\theta(x^{(i)})", **where)
+    np.testing.assert_allclose(value, (y * np.log(sigmoid(x))).sum(), rtol=1e-12)
 
 
 def test_definitions_in_where():
@@ -436,6 +514,24 @@ def test_a_formula_of_every_kind(kind, wrt, formula: str, of):
     assert (verdict.name, verdict.holds) == ("made", True), verdict
 
 
+def test_a_condition_and_definitions_in_where():
+    def made(where):
+        return claim(
+            of=jnp.log, wrt="x", kind="gradient", inputs={"x": real()}, formula="1 / q", where=where
+        )
+
+    verdict = verify(made((lambda x: x > 0.1, {"q": "x"})), trials=100)
+    assert (verdict.verdict, verdict.certificate is not None) == ("holds", True)
+    with pytest.raises(ValueError, match=r"definitions is 3, expected a dict of symbols"):
+        made((lambda x: x > 0.1, 3))
+
+
+def test_the_single_index_of_a_vector_needs_no_left_side():
+    np.testing.assert_allclose(read("2 x_i - y_i", "n"), 2 * x - y)
+    with pytest.raises(Unreadable, match="the index i is on no left side"):
+        read("x_i y_j", "nn")
+
+
 def test_a_formula_of_parameters_in_a_tree():
     made = claim(
         of=lambda params, x: jnp.sum((params["W"] @ x + params["b"]) ** 2) / 2,
@@ -497,6 +593,20 @@ def test_the_left_side_is_compared_with_the_function():
     assert shifted("x + 1").outcome == "agrees"
     assert shifted("2 x").outcome == "differs"
     assert "left side" in shifted("2 x").detail
+
+
+def test_the_left_side_of_a_value_is_a_name():
+    @claim(
+        of=lambda x: 2 * x,
+        kind="value",
+        inputs={"x": real("n")},
+        statement=r"\frac{\partial J}{\partial x_i} = 2 x_i",
+    )
+    def slope(x):
+        return 2 * x
+
+    with jax.enable_x64(True):
+        assert check_statement(slope) == ("agrees", "")
 
 
 def test_a_number_in_place_of_a_size_is_found():

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import combinations
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,10 @@ from jaxnn.verify.latex.meaning import (
     Value,
     array,
     parsed,
+    row_of,
+    script_letters,
     settled,
+    sides_of,
     spelled,
 )
 from jaxnn.verify.latex.values import Size
@@ -95,22 +98,24 @@ class Reading:
         shapes: Sequence[tuple[Size, ...]],
     ):
         self.inputs, self.shapes = inputs, shapes
-        self.formula = parsed(latex)
         self.paths = _paths(inputs)
         self.ranges: dict[str, Size] = {}
         self.quantities: dict[str, Quantity] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         self.formulas: dict[str, tuple[Formula, Any]] = {}
         self.key_indices: dict[str, tuple[str, ...]] = {}
-        self.names = Names({name: leaf.shape for name, leaf in self.paths.items()}, {}, {})
+        classes = {f"input {name}": leaf.classes for name, leaf in self.paths.items()
+                   if leaf.kind == "label"}  # fmt: skip
+        self.names = Names({name: leaf.shape for name, leaf in self.paths.items()}, {}, {}, classes)
         self.renamed: dict[str, str] = {}
         self.stated: list[str] = []  # symbols that the statement itself defines
+        self.words = {*self.paths, *self.names.sizes, *definitions}
+        self.formula = parsed(latex, self.words)
         for symbol, definition in definitions.items():
             self._define(symbol, definition)
         self.clauses = self._read_clauses()
         known = {**self.quantities, **self.functions, **self.formulas}
-        self.names = Names(self.names.inputs, known, self.renamed)
-        self.by = [_parameter(self.formula, clause.left, self.names) for clause in self.clauses]
+        self.names = Names(self.names.inputs, known, self.renamed, classes)
         self.axes: dict[str, tuple[Size, ...]] = {}
         try:
             self._learn()
@@ -118,7 +123,8 @@ class Reading:
             raise Unreadable("functions or sums within each other, too deep") from None
 
     def _define(self, symbol: str, definition: Any) -> None:
-        key = spelled(_only_item(parsed(symbol)) or parsed(symbol).tree)
+        left = parsed(symbol, self.words)
+        key = spelled(left.tree)
         if isinstance(definition, Quantity):
             self.quantities[key] = definition
         elif callable(definition):
@@ -133,14 +139,14 @@ class Reading:
             if definition in self.names.sizes:
                 self.ranges[key] = definition
         else:
-            formula = parsed(definition)
-            self._add_formula(parsed(symbol), formula, formula.tree)
+            formula = parsed(definition, self.words)
+            if len(row_of(left.tree)) != 1:
+                raise Unreadable(f"{symbol!r} is no symbol that can be defined")
+            self._add_formula(left, formula, formula.tree)
 
     def _add_formula(self, left: Formula, formula: Formula, tree: Any) -> str:
         """A symbol defined in LaTeX; with indices as in ``h_i``, the array of all entries."""
-        item = _only_item(left)
-        if item is None:
-            raise Unreadable(f"{left.text!r} is no symbol that can be defined")
+        (item,) = row_of(left.tree)
         indices = _indices_of(item, self.names)
         if any(index in self.names.inputs for index in indices):  # D_x, the number of columns of x
             indices = ()
@@ -152,8 +158,7 @@ class Reading:
         """The clauses of the value; later clauses define symbols."""
         found: list[Clause] = []
         for clause in self.formula.tree.children:
-            sides = [child for child in clause.children if hasattr(child, "data")]
-            signs = [str(child) for child in clause.children if not hasattr(child, "data")]
+            sides, signs = sides_of(clause)
             source = self.formula.source(clause)
             words = [self.formula.source(word) for word in clause.find_data("words")]
             cases = any(clause.find_data("environment"))
@@ -188,9 +193,9 @@ class Reading:
 
     def _define_by_clause(self, sides: Sequence[Any]) -> None:
         left = Formula(self.formula.text, sides[0])
-        item = _only_item(left)
-        if item is None:
+        if len(row_of(sides[0])) != 1:
             raise Unreadable(f"{left.source(sides[0])!r} is no symbol that can be defined")
+        (item,) = row_of(sides[0])
         key, _ = self.names.resolve(
             spelled(item.children[0]), [spelled(script) for script in item.children[1:]]
         )
@@ -214,13 +219,21 @@ class Reading:
             self.axes[key] = symbolic(shape, sizes, key)
         error: Unreadable | None = None
         for _ in range(10):
-            before = dict(self.ranges)
-            error = None
+            before, error = dict(self.ranges), None
             try:
                 jax.eval_shape(self._learn_from_left, point)
                 jax.eval_shape(self, point)
             except Unreadable as unreadable:
                 error = unreadable
+                bare = [clause.left is None and not clause.indices for clause in self.clauses]
+                if error.index and bare == [True] and len(self.shapes[0]) == 1:  # p_i - y_i
+                    self.clauses = [self.clauses[0]._replace(indices=(error.index,))]
+                    continue
+            if error and self.ranges == before:  # s_i = \\sum_{j=1}^i x_j
+                for clause, shape in zip(self.clauses, self.shapes, strict=True):
+                    named = len(clause.indices) == len(shape) and {*shape} <= self.names.sizes
+                    for index, size in zip(clause.indices, shape if named else (), strict=False):
+                        self.ranges.setdefault(index, size)
             if error is None or self.ranges == before:
                 break
         if error:
@@ -230,19 +243,22 @@ class Reading:
         """Learns the sizes of indices of inputs on the left side, such as i of W_{ij}."""
         for clause in self.clauses:
             evaluation = self.evaluation(inputs, clause.indices)
-            for item in clause.left.find_data("item") if clause.left is not None else ():
+            for part in clause.left.iter_subtrees() if clause.left is not None else ():
                 with suppress(Unreadable):
-                    evaluation(self.formula, item)
-            for term in clause.left.find_data("term") if clause.left is not None else ():
-                with suppress(Unreadable):
-                    evaluation(self.formula, term)
+                    if part.data in ("item", "term"):
+                        evaluation(self.formula, part)
             for key in self.stated:  # whether used or not
                 evaluation.lookup(key)
 
     def __call__(self, inputs: Mapping[str, PyTree]) -> list[jax.Array]:
         """The arrays of the statement."""
-        return [self._placed(clause, shape, inputs, clause.right[-1])
-                for clause, shape in zip(self.clauses, self.shapes, strict=True)]  # fmt: skip
+        return [sides[-1] for sides in self.sides(inputs)]
+
+    @property
+    def by(self) -> list[str]:
+        """For every array the input by which the left side derives; "" for no derivative."""
+        return ["" if clause.left is None else _parameter(self.formula, clause.left, self.names)
+                for clause in self.clauses]  # fmt: skip
 
     def sides(self, inputs: Mapping[str, PyTree]) -> list[list[jax.Array]]:
         """For every array, the value of all sides to the right."""
@@ -262,8 +278,7 @@ class Reading:
             others
             or clause.left is None
             or (
-                _only_item(Formula("", clause.left)) is not None
-                and spelled(clause.left) not in self.names.definitions
+                len(row_of(clause.left)) == 1 and spelled(clause.left) not in self.names.definitions
             )
         ):
             raise Unreadable("the left side is a name")
@@ -322,26 +337,21 @@ def _arranged(
         data, [*(indices.index(index) for index in order), *range(first, data.ndim)]
     )
     dims = [*(evaluation.ranges[index] for index in order), *value.shape]
-    fits = {
-        tuple(places): _interleaved(places, len(dims))
-        for places in combinations(range(len(dims)), first)
-        if [dims[axis] for axis in _interleaved(places, len(dims))] == [*target]
-    }
+    fits = [
+        axes
+        for axes in permutations(range(len(dims)))
+        if [dims[axis] for axis in axes] == [*target]
+        and sorted(axes, key=lambda axis: axis >= first) == [*range(len(dims))]
+    ]
     if len(fits) > 1:
         raise Unreadable(f"the value [{', '.join(map(str, dims))}] has two readings in its order")
     if fits:
-        return jnp.transpose(data, next(iter(fits.values())))
+        return jnp.transpose(data, fits[0])
     same = [size for size in target if size != 1] == [size for size in dims if size != 1]
     turned = len(dims) == 1 and len(target) == 2 and value.row != (target[0] == 1)
     if same and len(dims) < len(target) and (not turned or 1 in dims):
         return data.reshape([int(evaluation.sizes.get(size, size)) for size in target])
     return data
-
-
-def _interleaved(places: Sequence[int], count: int) -> list[int]:
-    """A permutation with the first axes at given places, the others between."""
-    others = iter(range(len(places), count))
-    return [places.index(place) if place in places else next(others) for place in range(count)]
 
 
 def _paths(inputs: Mapping[str, PyTree]) -> dict[str, Any]:
@@ -356,35 +366,16 @@ def _paths(inputs: Mapping[str, PyTree]) -> dict[str, Any]:
     return {name: leaves[0] for name, leaves in found.items() if len(leaves) == 1}
 
 
-def _only_item(formula: Formula) -> Any:
-    """The item of a formula with a single item; None for other formulas."""
-    tree = formula.tree
-    while tree.data in ("clauses", "clause", "sum", "term"):
-        if len(tree.children) != 1:
-            return None
-        tree = tree.children[0]
-        if not hasattr(tree, "data"):
-            return None
-    return tree if tree.data == "item" else None
-
-
 def _parts(tree: Any) -> list[Any]:
     """The parts of a pair in brackets."""
-    item = _only_item(Formula("", tree))
-    if item is None or len(item.children) > 1 or item.children[0].data != "round":
+    items = row_of(tree)
+    if len(items) != 1 or len(items[0].children) > 1 or items[0].children[0].data != "round":
         return []
-    return list(item.children[0].children[0].children)
+    return list(items[0].children[0].children[0].children)
 
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _letters(tree: Any) -> list[str]:
-    """The letters of a script, each with its primes."""
-    from jaxnn.verify.latex.meaning import script_letters
-
-    return script_letters(tree)
 
 
 def _indices_of(item: Any, names: Names) -> tuple[str, ...]:
@@ -392,32 +383,39 @@ def _indices_of(item: Any, names: Names) -> tuple[str, ...]:
     atom, *scripts = item.children
     _, left = names.resolve(spelled(atom), [spelled(script) for script in scripts])
     chosen = [scripts[place] for place in left if scripts[place].data in ("sub", "sup")]
+    chosen = [script for script in chosen if not re.search("[-+]", spelled(script))]
     chosen.sort(key=lambda script: script.data == "sub")
-    return tuple(dict.fromkeys(letter for script in chosen for letter in _letters(script)))
+    return tuple(dict.fromkeys(letter for script in chosen for letter in script_letters(script)))
 
 
-def _left_indices(tree: Any, names: Names) -> tuple[str, ...]:
-    """The indices on a left side: of the derived value first, then of the parameter."""
-    found: list[str] = []
-    items = list(tree.iter_subtrees_topdown())
-    below: list[str] = []
-    if any(spelled(part) in SUMS for part in tree.find_data("command")):
-        return ()
-    for part in items:
+def _derived(left: Any) -> tuple[list[Any], list[Any]]:
+    """The parts of a left side with the derived quantity, and with the parameter."""
+    for part in left.iter_subtrees_topdown():
         if part.data == "fraction" and r"\partial" in spelled(part):
-            for side in part.children[1:]:
-                found += _indices_below(side, names)
-            return tuple(dict.fromkeys(found))
-    for part in items:
-        if part.data == "item" and spelled(part.children[0]) == r"\nabla":
-            below += [i for script in part.children[1:] for i in _indices_below(script, names)]
-            continue
-    for part in items:
-        if part.data == "item" and spelled(part.children[0]) != r"\nabla":
-            found += [index for index in _own(part, names) if index not in below]
+            return [part.children[1]], [part.children[2]]
+    scripts = [item.children[1:] for item in left.find_data("item")
+               if spelled(item.children[0]) == r"\nabla"]  # fmt: skip
+    return [left], [script for some in scripts for script in some]
+
+
+def _indices_in(trees: Sequence[Any], names: Names) -> list[str]:
+    found: list[str] = []
+    for part in (part for tree in trees for part in tree.iter_subtrees_topdown()):
+        if part.data == "item" and part.children[0].data != "round":
+            found += _indices_of(part, names) if spelled(part.children[0]) != r"\nabla" else ()
         if part.data == "square":
-            found += [i for i in _letters(part) if len(i.rstrip("'")) == 1]
-    return tuple(dict.fromkeys([*found, *below]))
+            found += [index for index in script_letters(part) if len(index.rstrip("'")) == 1]
+    return found
+
+
+def _left_indices(left: Any, names: Names) -> tuple[str, ...]:
+    """The indices on a left side: of the derived value first, then of the parameter."""
+    if any(spelled(part) in SUMS for part in left.find_data("command")):
+        return ()
+    above, below = _derived(left)
+    last = _indices_in(below, names)
+    first = [i for i in _indices_in(above, names) if above != [left] or i not in last]
+    return tuple(dict.fromkeys([*first, *last]))
 
 
 def _parameter(formula: Formula, left: Any, names: Names) -> str:
@@ -426,41 +424,21 @@ def _parameter(formula: Formula, left: Any, names: Names) -> str:
     Raises:
       Unreadable: the symbol below is no input.
     """
-    for part in left.iter_subtrees_topdown() if left is not None else ():
-        below: Any = None
-        if part.data == "fraction" and r"\partial" in spelled(part):
-            below = part.children[2]
-        elif part.data == "item" and spelled(part.children[0]) == r"\nabla":
-            below = next(iter(part.children[1:]), None)
-        plain = spelled(part) if part.data == "fraction" else ""
-        if whole := re.fullmatch(r"\\frac\{d[^{}]*\}\{d([^{}]*)\}", plain):
-            return (names.known(whole[1]) or "").removeprefix("input ")
-        for item in below.find_data("item") if below is not None else ():
-            if item.children[0].data in SYMBOLS and r"\partial" not in spelled(item):
-                scripts = [spelled(script) for script in item.children[1:]]
-                key, _ = names.resolve(spelled(item.children[0]), scripts)
-                if key is not None and key.startswith("input "):
-                    return key.removeprefix("input ")
-        if below is not None:
-            raise Unreadable(
-                f"the derivative by {formula.source(below)!r}, expected an input, or a where= that "
-                "names the input"
-            )
+    if whole := re.search(r"\\frac\{d[^{}]*\}\{d([^{}]*)\}", spelled(left)):
+        return (names.known(whole[1]) or "").removeprefix("input ")
+    below = _derived(left)[1]
+    for item in (item for part in below for item in part.find_data("item")):
+        if item.children[0].data in SYMBOLS and r"\partial" not in spelled(item):
+            scripts = [spelled(script) for script in item.children[1:]]
+            key, _ = names.resolve(spelled(item.children[0]), scripts)
+            if key is not None and key.startswith("input "):
+                return key.removeprefix("input ")
+    if below:
+        raise Unreadable(
+            f"the derivative by {formula.source(below[0])!r}, expected an input, or a where= that "
+            "names the input"
+        )
     return ""
-
-
-def _own(item: Any, names: Names) -> tuple[str, ...]:
-    return _indices_of(item, names) if item.children[0].data != "round" else ()
-
-
-def _indices_below(tree: Any, names: Names) -> list[str]:
-    found: list[str] = []
-    for part in tree.iter_subtrees_topdown():
-        if part.data == "item":
-            found += [index for index in _own(part, names) if index not in found]
-        if part.data == "square":
-            found += [index for index in _letters(part) if index not in found]
-    return found
 
 
 __all__ = [

@@ -4,15 +4,18 @@ A formula with two meanings is refused, with both readings.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from importlib.resources import files
-from itertools import combinations, pairwise, permutations
+from itertools import accumulate, combinations, pairwise, permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn import losses
 from jaxnn.types import require
@@ -28,7 +31,6 @@ from jaxnn.verify.latex.values import (
     plus,
     scaled,
     settled,
-    summed,
     times,
     transposed,
 )
@@ -43,28 +45,31 @@ LONGEST_NUMBER, LARGEST_POWER = 40, 300
 """The most digits of a number as written, and of a power of a number."""
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    r"\exp": jnp.exp, r"\log": jnp.log, r"\ln": jnp.log, r"\sin": jnp.sin, r"\cos": jnp.cos,
-    r"\tan": jnp.tan, r"\sinh": jnp.sinh, r"\cosh": jnp.cosh, r"\tanh": jnp.tanh,
-    r"\arctan": jnp.arctan, r"\sigma": losses.sigmoid, "sigmoid": losses.sigmoid,
+    "exp": jnp.exp, "log": jnp.log, "ln": jnp.log, "sin": jnp.sin, "cos": jnp.cos, "tan": jnp.tan,
+    "sinh": jnp.sinh, "cosh": jnp.cosh, "tanh": jnp.tanh, "sech": lambda x: 1 / jnp.cosh(x),
+    "arcsin": jnp.arcsin, "arccos": jnp.arccos, "arctan": jnp.arctan, "erf": jax.scipy.special.erf,
+    "sigma": losses.sigmoid, "sigmoid": losses.sigmoid, "softplus": jax.nn.softplus,
     "relu": lambda x: jnp.maximum(x, 0), "ReLU": lambda x: jnp.maximum(x, 0),
-    "softplus": jax.nn.softplus, "sign": jnp.sign, "sgn": jnp.sign, "abs": jnp.abs,
-    "erf": jax.scipy.special.erf, "log": jnp.log, "exp": jnp.exp, "tanh": jnp.tanh,
+    "sign": jnp.sign, "sgn": jnp.sign, "abs": jnp.abs,
 }  # fmt: skip
 """Functions of every entry."""
 
-UNCLEAR = (r"\exp", r"\log", r"\ln", r"\sin", r"\cos", "exp", "log")
+UNCLEAR = ("exp", "log", "ln", "sin", "cos")
 """Functions with another meaning for square matrices."""
 
-OF_ARRAYS = (
-    "softmax", r"\softmax", "tr", "Tr", "trace", r"\tr", r"\Tr", r"\det", "det", "diag", r"\diag",
-)  # fmt: skip
+OF_ARRAYS = ("softmax", "tr", "Tr", "trace", "det", "diag")
 """Functions of vectors and matrices."""
 
 ENTRYWISE = (r"\odot", r"\circ")
 """Signs of products entry by entry."""
 
-SUMS = {r"\sum": jnp.sum, r"\prod": jnp.prod}
-LARGEST = {r"\max": jnp.max, r"\min": jnp.min}
+GATHERED: dict[str, tuple[Callable[..., Any], float]] = {
+    r"\sum": (jnp.sum, 0.0), r"\prod": (jnp.prod, 1.0),
+    r"\max": (jnp.max, -jnp.inf), r"\min": (jnp.min, jnp.inf),
+}  # fmt: skip
+"""Functions over an index, each with the number that changes nothing."""
+
+SUMS, LARGEST = (r"\sum", r"\prod"), (r"\max", r"\min")
 
 RELATIONS: dict[str, Callable[..., Any]] = {
     "=": jnp.equal, "<": jnp.less, ">": jnp.greater, r"\ne": jnp.not_equal,
@@ -73,26 +78,23 @@ RELATIONS: dict[str, Callable[..., Any]] = {
     r"\geqslant": jnp.greater_equal, r"\lt": jnp.less, r"\gt": jnp.greater,
 }  # fmt: skip
 
-OPPOSITE = {
-    jnp.equal: jnp.not_equal, jnp.less: jnp.greater_equal, jnp.greater: jnp.less_equal,
-    jnp.not_equal: jnp.equal, jnp.greater_equal: jnp.less, jnp.less_equal: jnp.greater,
-}  # fmt: skip
-
-TURNED = {
-    jnp.less: jnp.greater, jnp.greater: jnp.less,
-    jnp.less_equal: jnp.greater_equal, jnp.greater_equal: jnp.less_equal,
-}  # fmt: skip
-"""Relations with the sides exchanged."""
-
 GREEK_INDICES = (r"\ell", r"\alpha", r"\beta", r"\mu", r"\nu")
-SYMBOLS = ("letters", "command", "words", "accent", "font")
+BRACKETS = ("round", "brackets", "square", "curly")
+SYMBOLS = ("letters", "command", "words", "accent", "font", "gradient")
 """Kinds of atoms that are symbols."""
 
 TRANSPOSED = (r"\top", "T", r"\intercal", r"\mathsf{T}", r"\mathrm{T}", r"\mathsf{\top}")
 SAME = {r"\widehat": r"\hat", r"\widetilde": r"\tilde", r"\overline": r"\bar"}
 PLAIN_FONTS = (r"\mathbf", r"\boldsymbol", r"\bm", r"\vec", r"\mathit", r"\mathsf")
+NORMS: dict[tuple[int, str], Callable[..., Any]] = {
+    (1, "1"): lambda a, axes: jnp.sum(jnp.abs(a), axes),
+    (1, "2"): lambda a, axes: jnp.sqrt(jnp.sum(a**2, axes)),
+    (1, r"\infty"): lambda a, axes: jnp.max(jnp.abs(a), axes),
+    (2, "F"): lambda a, axes: jnp.sqrt(jnp.sum(a**2, axes)),
+}
+"""Norms by the rank and the index below."""
+
 OTHERWISE = re.compile(r"\s*(otherwise|else|sonst)\.?\s*")
-CONNECTED = re.compile(r"\s*(if|for|when|and|where|with)?\s*")
 
 
 @cache
@@ -115,14 +117,14 @@ class Formula(NamedTuple):
         return self.text[start:end].strip()
 
 
-def parsed(latex: str) -> Formula:
-    """The tree of a formula.
+def parsed(latex: str, words: Collection[str] = ()) -> Formula:
+    """The tree of a formula; ``words`` are the symbols of several letters.
 
     Raises:
       Unreadable: too long, too deep, prose, or no formula; the message has the place.
     """
     require("verify", "lark")
-    from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
+    from lark.exceptions import UnexpectedCharacters, UnexpectedInput
 
     if len(latex) > LONGEST:
         raise Unreadable(f"{len(latex):,} characters, expected at most {LONGEST:,}")
@@ -130,73 +132,45 @@ def parsed(latex: str) -> Formula:
     if items > MOST_ITEMS:
         raise Unreadable(f"{items:,} symbols, expected at most {MOST_ITEMS:,}")
     text = _normalised(latex)
+    defined = re.findall(r"([A-Za-z]{2,})(?:[_^]\{[^{}]*\})*\s*=", text)
+    text = re.sub(r"\\(?:begin|end|math\w+|operatorname\*?|text\w*|mbox)\s*\{[^{}]*\}|\\?[A-Za-z]+",
+                  partial(_spaced, {*words, *defined}), text)  # fmt: skip
     if dots := re.search(r"\\[lcdv]?dots\w*|\.\.\.|…", text):
         raise Unreadable(f"{dots[0]} leaves out a part")
-    depth = highest = 0
-    for character in re.sub(r"\\[{}]", "(", text):
-        depth += (character in "([{") - (character in ")]}")
-        highest = max(highest, depth)
+    steps = [(c in "([{") - (c in ")]}") for c in re.sub(r"\\[{}]", "(", text)]
+    highest = max(accumulate(steps), default=0)
     if highest > DEEPEST:
         raise Unreadable(f"{highest} brackets within brackets, expected at most {DEEPEST}")
     try:
-        return Formula(text, _with_nabla(_grammar().parse(text).children[0]))
+        return Formula(text, _grammar().parse(text).children[0])
     except UnexpectedInput as error:
-        at = getattr(error, "pos_in_stream", None)
-        ended = isinstance(error, UnexpectedEOF) or at is None or at >= len(text)
-        rest = "the end" if ended else repr(text[at:][:12])
+        ended = getattr(getattr(error, "token", None), "type", "") == "$END"
+        rest = "the end" if ended else repr(text[error.pos_in_stream or 0 :][:12])
         kind = "no LaTeX" if isinstance(error, UnexpectedCharacters) else "no formula"
-        token = getattr(error, "token", None)
-        if token is not None and token.type == "$END":
-            rest = "the end"
         raise Unreadable(f"{kind} at {rest}") from None
 
 
-def _with_nabla(tree: Any) -> Any:
-    """The tree with every nabla joined to the next symbol."""
-    from lark import Tree
-
-    for part in list(tree.iter_subtrees()):
-        if part.data in ("sub", "sup", "fraction", "root"):
-            part.children = [_in_clauses(child) for child in part.children]
-    for term in tree.find_data("term"):
-        items: list[Any] = []
-        for item in term.children:
-            atom, *scripts = item.children
-            last = items[-1] if items else None
-            after = last is not None and len(last.children) == 1 and spelled(last) == r"\nabla"
-            if last is None or not after or atom.data not in SYMBOLS:
-                items.append(item)
-                continue
-            one = Tree("command", [r"\nabla " + spelled(atom)], _between(last.meta, atom.meta))
-            items[-1] = Tree("item", [one, *scripts], _between(last.meta, item.meta))
-        term.children = items
-    return tree
-
-
-def _in_clauses(tree: Any) -> Any:
-    """A symbol without braces as the clauses in braces; other parts stay the same."""
-    from lark import Tree
-
-    if getattr(tree, "data", "") in (*SYMBOLS, "number", "operator"):
-        for kind in ("item", "term", "sum", "clause", "clauses"):
-            tree = Tree(kind, [tree], tree.meta)
-    return tree
-
-
-def _between(first: Any, last: Any) -> Any:
-    """The place from the start of a part to the end of another."""
-    from lark.tree import Meta
-
-    part = Meta()
-    part.empty = False
-    part.start_pos, part.end_pos = first.start_pos, last.end_pos
-    return part
+def _spaced(words: Collection[str], found: re.Match[str]) -> str:
+    """Letters side by side as a product, unless they are the name of a symbol."""
+    if found[0][0] == "\\" or len(found[0]) == 1:
+        return found[0]
+    if found[0] in words and all(letter in words for letter in found[0]):
+        raise Unreadable(
+            f"{found[0]} has two readings: the symbol {found[0]}, or a product of its letters"
+        )
+    return found[0] if found[0] in words else " ".join(found[0])
 
 
 def _normalised(latex: str) -> str:
     """The formula without spacing, sizes of brackets and optional braces."""
-    text = _without_alignment(latex.strip().strip("$").strip())
-    text = re.sub(r"^\\\[|\\\]$", "", text).rstrip(" .,;")
+    text = "".join(map(_in_latex, latex)).strip().strip("$").strip()
+    text = re.sub(r"^\\[\[(]|\\[\])]$", "", text).strip().rstrip(" .,;")
+    text = _of_one_step(_without_alignment(text).replace(r"\Vert", r"\|").replace(r"\vert", "|"))
+    text = re.sub(r"[,;.]\s*(?=\\\\|&|\\end)", " ", text)
+    text = re.sub(r"&\s*\\text\s*\{\s*(if|for|when|where|with)?\s*\}", "& ", text)
+    text = re.sub(r"\\quad\s*\\text\s*\{\s*(where|with|and)\s*\}", r"\\quad ", text)
+    text = re.sub(r"\\substack\s*\{([^{}]*)\\\\([^{}]*)\}", r"\1, \2", text)
+    text = re.sub(r"(\([^()|]*)(?:\\\||\\mid\b|\\Vert\b|\|)([^()|]*\))", r"\1, \2", text)
     text = re.sub(r"\\\\|\\[,:;!> ]|~", lambda found: found[0] if found[0] == r"\\" else " ", text)
     text = re.sub(r"\\(displaystyle|textstyle|limits|nolimits|nonumber)(?![A-Za-z])", " ", text)
     text = re.sub(r"\\[Bb]igg?[lrm]?(?![A-Za-z])|\\middle(?![A-Za-z])", " ", text)
@@ -214,6 +188,45 @@ def _normalised(latex: str) -> str:
     )
     text = re.sub(r"(\\[dt]?frac\{[^{}]*\})\s*([A-Za-z0-9])", r"\1{\2}", text)
     return re.sub(r"([_^])\s*([A-Za-z0-9])", r"\1{\2}", text)
+
+
+def _of_one_step(text: str) -> str:
+    r"""A step such as ``w_{t+1} = w_t - \\eta g_t`` without the time t."""
+    left, equals, right = text.partition("=")
+    step = re.search(r"^(.*?)([_^])\{(\(?)([A-Za-z]) *\+ *1\)?\}\s*$", left)
+    if step is None:
+        return text
+    symbol, script, bracket, time = step.groups()
+    now = [f"{script}{{{bracket}{time}{')' if bracket else ''}}}", f"{script}{time}"]
+    if not any(symbol + script in right for script in now):
+        return text
+    for script in now:
+        right = right.replace(script, "")
+    return symbol + equals + right
+
+
+UNICODE = {
+    "\u2211": r"\sum ", "\u220f": r"\prod ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ",
+    "\u2212": "-", "\u2016": r"\|", "\u2202": r"\partial ", "\u2207": r"\nabla ",
+    "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ", "\u2299": r"\odot ",
+    "\u00d7": r"\times ", "\u1d40": r"^\top ", "\u22a4": r"\top ", "\u27e8": r"\langle ",
+    "\u27e9": r"\rangle ", "\u221e": r"\infty ",
+}  # fmt: skip
+"""Signs that are no ASCII, in LaTeX."""
+
+
+def _in_latex(character: str) -> str:
+    """A Greek letter, a sign or a small digit in LaTeX."""
+    if character.isascii() or character in UNICODE:
+        return UNICODE.get(character, character)
+    kind, _, name = unicodedata.name(character, "").rpartition(" LETTER ")
+    if kind in ("GREEK SMALL", "GREEK CAPITAL"):
+        name = name.replace("LAMDA", "LAMBDA")
+        return rf"\{name.lower() if kind.endswith('SMALL') else name.title()} "
+    if unicodedata.category(character) == "No":
+        script = "^" if "SUPERSCRIPT" in unicodedata.name(character) else "_"
+        return f"{script}{{{unicodedata.normalize('NFKD', character)}}}"
+    return character
 
 
 def _without_alignment(text: str) -> str:
@@ -250,6 +263,8 @@ def spelled(tree: Any) -> str:
     kind = tree.data
     if kind in ("number", "letters", "command", "operator"):
         return parts[0]
+    if kind == "gradient":
+        return " ".join(parts)
     if kind == "words":
         return re.sub(r"^\\\w+\*?\s*\{|\}$", "", parts[0]).strip()
     if kind == "accent":
@@ -270,6 +285,11 @@ def spelled(tree: Any) -> str:
     return ("," if kind in ("clauses", "cell") else "").join(parts)
 
 
+def plain(symbol: str) -> str:
+    """The name of a symbol, without the backslash."""
+    return symbol.removeprefix("\\")
+
+
 def python_names(symbol: str) -> list[str]:
     r"""The possible names of a symbol in Python: ``lam``, ``lambda_`` for ``\\lambda``."""
     if accent := re.fullmatch(r"\\(hat|bar|tilde|dot|check)\{(.*)\}", symbol):
@@ -281,7 +301,7 @@ def python_names(symbol: str) -> list[str]:
         return ["lambda_", "lam"]
     if symbol in (r"\varepsilon", r"\epsilon"):
         return ["epsilon", "eps"]
-    name = symbol.removeprefix("\\").removeprefix("var" if symbol[:1] == "\\" else "")
+    name = plain(symbol).removeprefix("var" if symbol[:1] == "\\" else "")
     return [name.replace(" ", "_")]
 
 
@@ -292,6 +312,7 @@ class Names:
       inputs: by name, the shapes of the inputs in names of sizes.
       definitions: by spelled symbol.
       renamed: by spelled symbol, the name of an input or a size.
+      classes: by key, ``input y``, the number of classes of a label.
     """
 
     def __init__(
@@ -299,8 +320,10 @@ class Names:
         inputs: Mapping[str, tuple[Size, ...]],
         definitions: Mapping[str, Any],
         renamed: Mapping[str, str],
+        classes: Mapping[str, Size],
     ):
         self.inputs, self.definitions, self.renamed = inputs, definitions, renamed
+        self.classes = classes
         shapes = inputs.values()
         self.sizes = {size for shape in shapes for size in shape if isinstance(size, str)}
 
@@ -362,13 +385,6 @@ class Names:
 # Evaluation
 
 
-class Index(NamedTuple):
-    """An entry of a subscript or superscript: an index, a number, or None for all entries."""
-
-    entry: str | int | None
-    above: bool  # a superscript in parentheses
-
-
 class Evaluation:
     """The values of formulas at given inputs.
 
@@ -397,6 +413,7 @@ class Evaluation:
         self.ranges, self.bound, self.loose = ranges, list(free), False
         self.key_indices = key_indices or {}
         self.formula, self.within, self.entrywise = Formula("", None), list[str](), False
+        self.starts, self.masks = dict[str, int](), list[Value]()
 
     def __call__(self, formula: Formula, tree: Any) -> Value:
         """The value of a clause, sum, term, item or atom."""
@@ -436,18 +453,12 @@ class Evaluation:
         return found
 
     def _clauses(self, tree: Any) -> Value:
+        """A value; of numbers and vectors between commas the joined vector."""
         if len(tree.children) == 1:
             return self.value(tree.children[0])
         parts = self.each(tree.children)
-        if any(part.rank > 1 or part.pending for part in parts):
+        if any(part.rank > 1 or part.pending or part.indices for part in parts):
             raise Unreadable(f"{self.source(tree)!r} is a list, expected numbers or vectors")
-        return self._joined(parts)
-
-    def _joined(self, parts: Sequence[Value]) -> Value:
-        """Numbers and vectors, joined to a vector."""
-        indices = tuple(dict.fromkeys(index for part in parts for index in part.indices))
-        if indices:
-            raise Unreadable(f"a list that depends on {', '.join(indices)}")
         if len({part.row for part in parts if part.rank}) > 1:
             raise Unreadable("a list of rows and columns")
         data = jnp.concatenate([jnp.atleast_1d(array(part)) for part in parts])
@@ -459,13 +470,13 @@ class Evaluation:
         return self.value(tree.children[0])
 
     def _sum(self, tree: Any) -> Value:
-        terms = [child for child in tree.children if hasattr(child, "data")]
+        terms, signs = sides_of(tree)
         if not terms:
             raise Unreadable(f"{self.source(tree)!r} is a sign alone")
-        signs = [str(child) for child in tree.children if not hasattr(child, "data")]
         if r"\pm" in signs or r"\mp" in signs:
             raise Unreadable(f"{self.source(tree)!r} has two readings: + and -")
         signs = signs if len(signs) == len(terms) else ["+", *signs]
+        terms, signs = _with_negative_bodies(terms, signs)
         values = [
             scaled(value, Value(Fraction(-1))) if sign == "-" else value
             for sign, value in zip(signs, self.each(terms), strict=True)
@@ -482,7 +493,7 @@ class Evaluation:
         operands: list[Value] = []
         signs: list[str] = []
         errors: list[Unreadable] = []
-        rest = list(self._split(items))
+        rest = list(items)
         waiting = ""
         while rest:
             sign = self.sign_of(rest[0])
@@ -499,7 +510,7 @@ class Evaluation:
             except Unreadable as error:
                 errors.append(error)
                 # Later items were evaluated with the sum or function already.
-                rest = [] if self._reaches_on(rest[0]) else rest[1:]
+                rest = [] if self.takes_more(rest[0]) else rest[1:]
             waiting = ""
         if errors:
             raise errors[0]
@@ -507,31 +518,10 @@ class Evaluation:
             raise Unreadable(f"{self.source(tree)!r}: {waiting} lacks a factor")
         return self.product(operands, signs, tree)
 
-    def _split(self, items: Sequence[Any]) -> Iterator[Any]:
-        """The items; letters such as ``xy`` are a symbol each, unless ``xy`` is known."""
-        from lark import Tree
-
-        for item in items:
-            atom = item.children[0]
-            text = str(atom.children[0]) if atom.data == "letters" else ""
-            if len(text) < 2 or self.names.known(text):
-                single = len(text) > 1 and all(self.names.known(letter) for letter in text)
-                if single:
-                    raise Unreadable(
-                        f"{text} has two readings: the symbol {text}, or a product of its letters"
-                    )
-                yield item
-                continue
-            for place, letter in enumerate(text):
-                meta = _part(atom.meta, place)
-                one = Tree("letters", [letter], meta)
-                scripts = item.children[1:] if place == len(text) - 1 else []
-                yield Tree("item", [one, *scripts], item.meta if scripts else meta)
-
-    def _reaches_on(self, item: Any) -> bool:
+    def takes_more(self, item: Any) -> bool:
         """Whether an item is a sum or a function, and takes later factors."""
         symbol = spelled(item.children[0])
-        return symbol in SUMS | LARGEST | FUNCTIONS or symbol in OF_ARRAYS
+        return symbol in GATHERED or plain(symbol) in {*FUNCTIONS, *OF_ARRAYS}
 
     def sign_of(self, item: Any) -> str:
         """The sign of multiplication or division; "" for factors."""
@@ -552,15 +542,12 @@ class Evaluation:
             raise Unreadable(
                 f"{self.source(tree)!r} has two readings: the outer product, or Kronecker's"
             )
-        if not any(sign in ENTRYWISE for sign in signs):
-            return self._chain(operands, signs, tree)
-        parts = _segments(operands, signs)
-        if all(sum(value.rank > 0 for value in segment) < 2 for segment, _ in parts):
-            return self._entries_last(parts, tree)
-        readings = [
-            _attempt(lambda: self._entries_last(parts, tree)),
-            _attempt(lambda: self._entries_first(operands, signs, tree)),
-        ]
+        counts = [0]
+        for value, sign in zip(operands, signs, strict=True):
+            counts += [0] if sign in ENTRYWISE else []
+            counts[-1] += value.rank > 0
+        orders = (False, True) if len(counts) > 1 and max(counts) > 1 else (False,)
+        readings = [_attempt(partial(self.grouped, operands, signs, n, tree)) for n in orders]
         values = [reading for reading in readings if isinstance(reading, Value)]
         if len(values) == 2:
             raise Unreadable(
@@ -572,39 +559,35 @@ class Evaluation:
                 raise reading
         return values[0]
 
-    def _entries_last(self, segments: "Sequence[_Segment]", tree: Any) -> Value:
-        """The products of linear algebra first, then those entry by entry."""
-        parts = [self._chain(*segment, tree) for segment in segments]
-        return reduce(lambda a, b: entrywise(jnp.multiply, a, b, self.sizes), parts)
-
-    def _entries_first(self, operands: Sequence[Value], signs: Sequence[str], tree: Any) -> Value:
-        """The products entry by entry first, then those of linear algebra."""
-        parts, between = [operands[0]], [""]
-        for value, sign in zip(operands[1:], signs[1:], strict=True):
-            if sign in ENTRYWISE:
-                parts[-1] = entrywise(jnp.multiply, parts[-1], value, self.sizes)
+    def grouped(
+        self, operands: Sequence[Value], signs: Sequence[str], entries_first: bool, tree: Any
+    ) -> Value:
+        """A product with one kind of multiplication before the other."""
+        parts, between = list[Value](), list[str]()
+        for value, sign in zip(operands, signs, strict=True):
+            if parts and (sign in ENTRYWISE) == entries_first:
+                parts[-1] = self.multiplied(parts[-1], value, sign, tree)
             else:
                 parts.append(value)
                 between.append(sign)
-        return self._chain(parts, between, tree)
-
-    def _chain(self, operands: Sequence[Value], signs: Sequence[str], tree: Any) -> Value:
-        """A product from left to right."""
-        result = operands[0]
-        for place, (value, sign) in enumerate(zip(operands[1:], signs[1:], strict=True)):
-            both = result.rank and value.rank
-            if sign in (r"\times", "*", r"\ast") and both:
-                raise Unreadable(f"{self.source(tree)!r}: {sign} of {result} and {value}")
-            if sign == r"\cdot" and both and place and result.rank == value.rank == 1:
-                raise Unreadable(f"{self.source(tree)!r}: a dot between three vectors")
-            if self.entrywise and both and result.shape == value.shape and not sign:
-                result = entrywise(jnp.multiply, result, value, self.sizes)
-                continue
-            try:
-                result = times(result, value, self.sizes, sign == r"\cdot")
-            except Unreadable as error:
-                raise Unreadable(f"{self.source(tree)!r}: {error}") from None
+        result = parts[0]
+        for value, sign in zip(parts[1:], between[1:], strict=True):
+            result = self.multiplied(result, value, sign, tree)
         return result
+
+    def multiplied(self, a: Value, b: Value, sign: str, tree: Any) -> Value:
+        """The product of two factors with a sign between."""
+        both = a.rank and b.rank
+        if sign in ENTRYWISE:
+            return entrywise(jnp.multiply, a, b, self.sizes)
+        if sign in (r"\times", "*", r"\ast") and both:
+            raise Unreadable(f"{self.source(tree)!r}: {sign} of {a} and {b}")
+        if self.entrywise and both and a.shape == b.shape and not sign:
+            return entrywise(jnp.multiply, a, b, self.sizes)
+        try:
+            return times(a, b, self.sizes, sign == r"\cdot")
+        except Unreadable as error:
+            raise Unreadable(f"{self.source(tree)!r}: {error}") from None
 
     def factor(self, rest: Sequence[Any], tree: Any) -> tuple[Value, list[Any]]:
         """The value of the first factor, and the items that remain."""
@@ -614,26 +597,44 @@ class Evaluation:
         if after and item.children[0].data not in ("round", "number"):
             applied = spelled(item) + spelled(after[0].children[0])
             if applied in self.names.definitions:
-                return self.scripted(self.lookup(applied), after[0].children[1:], item), after[1:]
-        if key is None and symbol in SUMS | LARGEST:
+                value = self.lookup(applied)
+                inner = [i for i in script_letters(after[0].children[0]) if i in self.bound]
+                if inner and len(value.shape) >= len(inner):  # h(x^{(i)}) of an array of all h
+                    value = self.indexed(value, inner, item)
+                return self.scripted(value, after[0].children[1:], item), after[1:]
+        if key is None and symbol in GATHERED:
             return self.gathered(symbol, item, after, tree)
         if key is None and symbol in (r"\mathbb{1}", r"\mathbf{1}", "1", r"\mathbbm{1}"):
             found = self.indicator(item, after)
             if found:
                 return found
         function = self.function(item)
+        if function is None and key is not None and after:
+            self.refuse_application(item, after[0], key)
         if function:
             return self.applied(function, item, after, tree)
         if after and after[0].children[0].data == "square" and key is not None:
-            entries = self.entries(after[0].children[0].children[0], above=False)
-            if all(isinstance(e.entry, int) or self._is_index(e.entry) for e in entries):
-                return self.bracketed(item, entries, after[0].children[1:]), after[1:]
+            entries = self.entries(after[0].children[0].children[0])
+            if all(isinstance(e, int) or e in self.ranges or not self._key(e) for e in entries):
+                value = self.indexed(self.item(item), entries, item)
+                return self.scripted(value, after[0].children[1:], item), after[1:]
         return self.item(item), after
 
-    def _is_index(self, entry: str | int | None) -> bool:
-        return isinstance(entry, str) and (
-            entry in self.bound or entry in self.ranges or self.names.known(entry) is None
-        )
+    def refuse_application(self, item: Any, following: Any, key: str) -> None:
+        r"""Refuses f(x) of an input f, and \\sigma(...) beside an input sigma."""
+        bracket = following.children[0]
+        if bracket.data not in ("round", "brackets", "square") or len(item.children) > 1:
+            return
+        clauses = bracket.children[0].children
+        alone = [part for clause in clauses for part in row_of(clause)]
+        name = len(alone) == 1 and alone[0].children[0].data in SYMBOLS
+        function = plain(spelled(item)) in FUNCTIONS and key.startswith("input ")
+        if function or (bracket.data == "round" and (name or len(clauses) > 1)):
+            text = f"{self.source(item)}{self.source(following)}"
+            raise Unreadable(
+                f"{text!r} has two readings: a function, or a product with {key}; expected "
+                r"\cdot between the factors of a product"
+            )
 
     # Functions
 
@@ -643,51 +644,51 @@ class Evaluation:
         symbol = spelled(atom)
         key, _ = self.resolved(item)
         own = self.values.get(key or "")
-        if key is not None and not callable(own):
-            return None
         if callable(own):
-            plain = lambda value: aligned(own, value)  # noqa: E731
-        elif symbol in FUNCTIONS:
-            plain = lambda value: self.elementwise(symbol, value)  # noqa: E731
-        elif symbol in OF_ARRAYS:
-            plain = lambda value: self.of_array(symbol, value)  # noqa: E731
+            found = partial(aligned, own)
+        elif key is None and plain(symbol) in FUNCTIONS:
+            found = partial(self.elementwise, symbol)
+        elif key is None and plain(symbol) in OF_ARRAYS:
+            found = partial(self.of_array, symbol)
         else:
             return None
-        power, primes = None, 0
+        then: Callable[[Value], Value] = lambda value: value  # noqa: E731
         for script in scripts:
             text = spelled(script)
-            if script.data == "prime":
-                primes = len(text)
-            elif script.data == "sup" and re.fullmatch(r"\^\{\d+\}", text):
-                power = int(text[2:-1])
-            elif text in ("^{-1}",):
+            number = Value(Fraction(text[2:-1])) if text[2:-1].isdigit() else None
+            of_numbers = own if callable(own) else FUNCTIONS.get(plain(symbol))
+            if text == "'" and of_numbers:
+                found = partial(aligned, _slope(of_numbers))
+            elif script.data == "sup" and number:
+                then = partial(self.power, exponent=number, item=item)
+            elif symbol == r"\log" and script.data == "sub" and number:
+                found = partial(self.logarithm, number)
+            elif text == "^{-1}":
                 raise Unreadable(
                     f"{self.source(item)} has two readings: the inverse, or 1 / {symbol}"
                 )
             else:
                 raise Unreadable(f"{self.source(item)} is no function that is known")
-        if primes:
-            inner = own if callable(own) else FUNCTIONS.get(symbol)
-            if inner is None or primes > 1:
-                raise Unreadable(f"{self.source(item)} is no function that is known")
-            plain = lambda value: aligned(_slope(inner), value)  # noqa: E731
-        if power is not None:
-            return lambda value: self.power(plain(value), Value(Fraction(power)), item)
-        return plain
+        return lambda value: then(found(value))
+
+    def logarithm(self, base: Value, value: Value) -> Value:
+        """The logarithm to a base."""
+        return divided(self.elementwise("log", value), aligned(jnp.log, base), self.sizes)
 
     def elementwise(self, symbol: str, value: Value) -> Value:
         """A function of every entry."""
-        if value.square and symbol in UNCLEAR:
+        name = plain(symbol)
+        if value.square and name in UNCLEAR:
             raise Unreadable(
                 f"{symbol} of {value} has two readings: of every entry, or of the matrix"
             )
         if value.pending:
             raise Unreadable(f"{symbol} of {value}: the size is not known")
-        return aligned(FUNCTIONS[symbol], value)
+        return aligned(FUNCTIONS[name], value)
 
     def of_array(self, symbol: str, value: Value) -> Value:
         """softmax, trace, determinant, diag."""
-        name = symbol.removeprefix("\\")
+        name = plain(symbol)
         axis = len(value.indices)
         if value.pending or value.rank == 0:
             raise Unreadable(f"{name} of {value}, expected a vector or matrix of known size")
@@ -715,27 +716,23 @@ class Evaluation:
         if not after or self.sign_of(after[0]):
             raise Unreadable(f"{self.source(item)!r} lacks an argument")
         atom, *scripts = after[0].children
-        if atom.data in ("round", "brackets", "square", "curly", "braces"):
+        if atom.data in (*BRACKETS, "braces"):
             argument = self.value(atom.children[0])
             value = function(argument)
             raised = [script for script in scripts if script.data == "sup"]
-            if raised and spelled(item.children[0]) in UNCLEAR:
+            if raised and plain(spelled(item.children[0])) in UNCLEAR:
                 raise Unreadable(
                     f"{self.source(item)}{self.source(after[0])} has two readings: the power of "
                     "the function, or of the argument"
                 )
             return self.scripted(value, scripts, after[0]), list(after[1:])
         value, left = self.factor(after, tree)
-        if left and not self._starts_function(left[0]):
+        if left and self.function(left[0]) is None and not self.takes_more(left[0]):
             raise Unreadable(
                 f"{self.source(tree)!r} has two readings: {self.source(item)} of one factor, or of "
                 "all that follow; expected brackets"
             )
         return function(value), left
-
-    def _starts_function(self, item: Any) -> bool:
-        symbol = spelled(item.children[0])
-        return self.function(item) is not None or symbol in SUMS
 
     # Sums, products, largest entries
 
@@ -745,74 +742,116 @@ class Evaluation:
         """A sum or product over indices of all later factors; max and min of the next factor."""
         if not after:
             raise Unreadable(f"{self.source(item)!r} lacks a body")
-        below = [child for child in item.children[1:] if child.data == "sub"]
-        above = [child for child in item.children[1:] if child.data == "sup"]
-        if symbol in LARGEST and not below:
+        scripts = {child.data: child for child in item.children[1:]}
+        if symbol in LARGEST and "sub" not in scripts:
             return self.largest(symbol, after)
-        indices, condition = self.bounds(below, above, item)
-        for index in indices:
-            if index in self.bound:
-                raise Unreadable(f"{self.source(item)}: the index {index} is in use outside")
-        self.bound += indices
-        before, self.entrywise = self.entrywise, not indices or self.entrywise
+        neutral = GATHERED[symbol][1]
+        state = [*self.bound], {**self.starts}, self.masks, self.entrywise
         try:
-            if symbol in LARGEST:
-                body, left = self.factor(after, tree)
-                if left and not self.sign_of(left[0]):
-                    raise Unreadable(f"{self.source(tree)!r} has two readings: expected brackets")
-            else:
-                body, left = self.term(after, tree), []
-            if condition is not None:
-                body = self.masked(body, condition)
+            indices, conditions = self.bounds(scripts.get("sub"), scripts.get("sup"), item)
+            self.entrywise = not indices or self.entrywise
+            found = [_attempt(condition) for condition in conditions]
+            masks = [mask for mask in found if isinstance(mask, Value)]
+            self.masks = self.masks + [m for m in masks if isinstance(m.data, np.ndarray)]
+            body, left = self.factor(after, tree) if symbol in LARGEST else (None, [])
+            if left and not self.sign_of(left[0]):
+                raise Unreadable(f"{self.source(tree)!r} has two readings: expected brackets")
+            body = self.term(after, tree) if body is None else body
+            for error in found:
+                if isinstance(error, Unreadable):
+                    raise error
+            for mask in masks:
+                if mask.rank:
+                    raise Unreadable(f"{self.source(item)!r} has a condition on {mask}")
+                if not isinstance(mask.data, np.ndarray) or not np.all(mask.data):
+                    body = aligned(lambda keep, a: jnp.where(keep, a, neutral), mask, body)
         finally:
-            self.bound = self.bound[: len(self.bound) - len(indices)]
-            self.entrywise = before
-        return self.reduced(symbol, body, indices, bool(above), item), left
+            self.bound, self.starts, self.masks, self.entrywise = state
+        return self.reduced(symbol, body, indices, "sup" in scripts, item), left
 
     def bounds(
-        self, below: Sequence[Any], above: Sequence[Any], item: Any
-    ) -> tuple[list[str], Any]:
-        """The indices below a sum, and a condition such as j != i."""
-        if not below:
-            if above:
-                raise Unreadable(f"{self.source(item)} lacks an index")
-            return [], None
-        indices, condition = [], None
-        for clause in below[0].children[0].children if below[0].children else []:
-            names = [str(part) for part in clause.children if not hasattr(part, "data")]
-            sums = [part for part in clause.children if hasattr(part, "data")]
-            first = self.entries(sums[0], above=False)
-            if not all(isinstance(entry.entry, str) for entry in first):
-                raise Unreadable(f"{self.source(item)} lacks an index")
-            listed = [str(entry.entry) for entry in first]
-            if not names:
-                indices += listed
-                for index in listed if above else ():
-                    self.learn(index, self.size(above[0], item))
-            elif names == ["="]:
-                if spelled(sums[1]) != "1" or not above or len(listed) != 1:
+        self, below: Any, above: Any, item: Any
+    ) -> tuple[list[str], list[Callable[[], Value]]]:
+        """Binds the indices below a sum; the indices, and conditions such as j != i."""
+        indices: list[str] = []
+        conditions: list[Callable[[], Value]] = []
+        for clause in below.children[0].children if below else ():
+            sides, signs = sides_of(clause)
+            if signs in ([], ["="]):
+                listed = self.entries(sides[0])
+                if not all(isinstance(entry, str) for entry in listed):
+                    raise Unreadable(f"{self.source(item)} lacks an index")
+                for index in listed:
+                    if index in self.bound:
+                        raise Unreadable(
+                            f"{self.source(item)}: the index {index} is in use outside"
+                        )
+                if signs and (not above or len(listed) > 1):
                     raise Unreadable(f"{self.source(item)}, expected an index from 1 to a size")
-                indices += listed
-                self.learn(listed[0], self.size(above[0], item))
-            elif len(names) == 1 and names[0] in RELATIONS and len(listed) == 1:
-                indices += listed
-                condition = clause
+                lower = sides[1] if signs else None
+                if above:
+                    conditions += [partial(self.limits, i, lower, above, item) for i in listed]
+            elif {*signs} <= RELATIONS.keys():
+                listed = [self._entry(side) for side in sides]
+                listed = [e for e in listed if isinstance(e, str) and e not in self.bound
+                          and (e is listed[0] or self.names.known(e) is None)]  # fmt: skip
+                conditions.append(partial(self.condition, [clause]))
             else:
                 raise Unreadable(f"{self.source(item)}: the range is not readable")
-        if len({*indices}) < len(indices):
-            raise Unreadable(f"{self.source(item)} names an index twice")
-        return indices, condition
+            if len({*listed}) < len(listed):
+                raise Unreadable(f"{self.source(item)} names an index twice")
+            indices += listed
+            self.bound += listed
+        if not indices and (below or above):
+            raise Unreadable(f"{self.source(item)} lacks an index")
+        return indices, conditions
 
-    def size(self, above: Any, item: Any) -> Size:
-        """The size at the end of a sum: the name of a size, or a number."""
-        text = spelled(above.children[0])
-        if text.isdigit():
-            return int(text)
-        inner = list(above.children[0].find_data("item"))
-        key = self.resolved(inner[0])[0] if len(inner) == 1 else None
-        if key is None or not key.startswith("size "):
+    def limits(self, index: str, lower: Any, upper: Any, item: Any) -> Value:
+        """Learns the range of an index from the limits of a sum; whether the index is within."""
+        spans = [self.span(self._entry(part)) for part in upper.find_data("item")]
+        names = {span for span in spans if span is not None}
+        high, text = self.constant(upper), spelled(upper)[2:-1]
+        names = names or {int(text)} if text.isdigit() else names
+        start = 0 if lower is not None and spelled(lower) == "0" else 1
+        if high is None or len(names) != 1:
             raise Unreadable(f"{self.source(item)}: {text} is no size")
-        return key.removeprefix("size ")
+        (size,) = names
+        last = self.number(size) + start - 1
+        if np.any(high.data > last) or np.any(high.data % 1):
+            raise Unreadable(f"{self.source(item)} is more than {size} numbers, expected an index "
+                             "from 1 to a size")  # fmt: skip
+        self.starts[index] = start
+        self.learn(index, size)
+        low = Value(Fraction(start)) if lower is None else self.constant(lower)
+        if low is None:
+            raise Unreadable(f"{self.source(item)}, expected an index from 1 to a size")
+        with jax.ensure_compile_time_eval():
+            runs = self.index(index)
+            return _fixed(aligned(lambda i, a, b: (a <= i) & (i <= b), runs, low, high))
+
+    def number(self, size: Size) -> int:
+        """The number of a size."""
+        number = self.sizes.get(size, size)
+        if isinstance(number, str):
+            raise Unreadable(f"the size {size} is the size of no input")
+        return int(number)
+
+    def constant(self, tree: Any) -> Value | None:
+        """The value of an expression of numbers, sizes and indices alone; None for others."""
+        if not hasattr(tree, "data"):
+            with jax.ensure_compile_time_eval():
+                return (
+                    _fixed(self.entry(tree)) if isinstance(tree, int) or self.span(tree) else None
+                )
+        for item in tree.find_data("item"):
+            index = spelled(item)
+            symbol = item.children[0].data in SYMBOLS
+            size = (self.resolved(item)[0] or "").startswith("size ")
+            if symbol and index not in self.bound and not size:
+                return None
+        with jax.ensure_compile_time_eval():
+            value = self.value(tree.children[0] if tree.data in ("sub", "sup") else tree)
+            return _fixed(value) if value.rank == 0 else None
 
     def learn(self, index: str, size: Size) -> None:
         """Notes the size of the range of an index."""
@@ -824,20 +863,19 @@ class Evaluation:
         self, symbol: str, body: Value, indices: Sequence[str], bounded: bool, item: Any
     ) -> Value:
         """The sum, product, largest or smallest entry over indices."""
+        pick = GATHERED[symbol][0]
         if not indices:
             if body.pending or isinstance(body.data, Fraction) or body.rank == 0:
                 raise Unreadable(f"{self.source(item)} lacks an index")
             axes = tuple(range(len(body.indices), jnp.ndim(body.data)))
-            return Value((SUMS | LARGEST)[symbol](body.data, axis=axes), body.indices)
+            return Value(pick(body.data, axis=axes), body.indices)
         for index in indices:
             if index in body.indices:
                 axis = body.indices.index(index)
                 left = tuple(other for other in body.indices if other != index)
-                data = (SUMS | LARGEST)[symbol](body.data, axis=axis)
-                body = body._replace(data=data, indices=left)
+                body = body._replace(data=pick(body.data, axis=axis), indices=left)
             elif symbol == r"\sum" and bounded:
-                size = self.ranges[index]
-                body = scaled(body, Value(Fraction(self.sizes.get(size, size))))
+                body = scaled(body, Value(Fraction(self.number(self.ranges[index]))))
             else:
                 raise Unreadable(f"{self.source(item)}: nothing that follows depends on {index}")
         return body
@@ -845,7 +883,7 @@ class Evaluation:
     def largest(self, symbol: str, after: Sequence[Any]) -> tuple[Value, list[Any]]:
         """max(a, b): the larger of numbers, or of every entry."""
         atom, *scripts = after[0].children
-        if atom.data not in ("round", "curly", "brackets", "square"):
+        if atom.data not in BRACKETS:
             raise Unreadable(f"{symbol} {self.source(after[0])} lacks an index")
         parts = self.each(atom.children[0].children)
         if len(parts) < 2:
@@ -865,78 +903,63 @@ class Evaluation:
         return reduce(lambda a, b: aligned(jnp.logical_and, a, b), found)
 
     def _relation(self, clause: Any) -> Value:
-        sums = [part for part in clause.children if hasattr(part, "data")]
-        signs = [str(part) for part in clause.children if not hasattr(part, "data")]
-        sums = [part for part in map(self._without_words, sums) if part is not None]
-        if len(sums) != len(signs) + 1 or not signs or not {*signs} <= RELATIONS.keys():
+        sides, signs = sides_of(clause)
+        if len(sides) != len(signs) + 1 or not signs or not {*signs} <= RELATIONS.keys():
             raise Unreadable(f"{self.source(clause)!r} is no condition")
-        indices = [spelled(part) for part in sums]
-        for one, other in (indices[:2], indices[1::-1]):
-            if one in self.ranges and {one, other} <= {*self.bound}:
-                self.learn(other, self.ranges[one])
-        values, found = self.each(sums), list[Value]()
-        for sign, left, right in zip(signs, values, values[1:], strict=False):
-            if left.rank and right.rank and left.shape != right.shape:
-                raise Unreadable(f"{self.source(clause)!r} compares {left} and {right}")
-            found.append(aligned(RELATIONS[sign], left, right))
-        return reduce(lambda a, b: aligned(jnp.logical_and, a, b), found)
+        return self.compared(signs, [self._entry(side) for side in sides], clause)
 
-    def _without_words(self, tree: Any) -> Any:
-        """A sum without a leading "if"; None for words alone."""
-        from lark import Tree
-
-        if tree.data != "sum" or tree.children[0].data != "term":
-            return tree
-        term, *others = tree.children
-        items = list(term.children)
-        while items and items[0].children[0].data == "words":
-            if not CONNECTED.fullmatch(spelled(items[0])) or r"\text" not in self.source(items[0]):
-                break
-            items = items[1:]
-        if not items:
-            return None
-        return Tree("sum", [Tree("term", items, term.meta), *others], tree.meta)
+    def compared(self, signs: Sequence[str], entries: Sequence[Any], tree: Any) -> Value:
+        """Whether relations between neighbours hold; classes of labels are counted from 1."""
+        for one, other in (*pairwise(entries), *pairwise(entries[::-1])):
+            span, new = self.span(one), other not in self.ranges
+            if span is not None and other in self.bound and (one in self.bound or new):
+                self.learn(other, span)
+        labels = [self.label(entry) is not None for entry in entries]
+        clear = all(label or (isinstance(entry, str) and entry in self.bound)
+                    for label, entry in zip(labels, entries, strict=True))  # fmt: skip
+        if any(labels) and not clear:
+            raise Unreadable(f"{self.source(tree)!r} has two readings: classes count from 0 or 1")
+        fixed = all(self.label(e) is None and self.constant(e) is not None for e in entries)
+        with jax.ensure_compile_time_eval() if fixed else nullcontext():
+            values = self.each(entries, self.entry)
+            values = [aligned(lambda a: a + 1.0, value) if label else value
+                      for value, label in zip(values, labels, strict=True)]  # fmt: skip
+            found = list[Value]()
+            for sign, (left, right) in zip(signs, pairwise(values), strict=True):
+                if left.rank and right.rank and left.shape != right.shape:
+                    raise Unreadable(f"{self.source(tree)!r} compares {left} and {right}")
+                found.append(aligned(RELATIONS[sign], left, right))
+            result = reduce(lambda a, b: aligned(jnp.logical_and, a, b), found)
+            return _fixed(result) if fixed else result
 
     def indicator(self, item: Any, after: Sequence[Any]) -> tuple[Value, list[Any]] | None:
         """1[condition], or ones: a vector 1_n, a matrix 1_{n x m}; None for the number 1."""
         atom, *scripts = item.children
-        below = [child for child in scripts if child.data == "sub"]
-        number = atom.data == "number"
+        below = [script for script in scripts if script.data == "sub"]
+        brackets = [item.children[0] for item in after[:1] if not scripts]
+        brackets = [atom for atom in brackets if atom.data in BRACKETS]
+        for part, rest in ((below, after), (brackets, after[1:])):
+            clauses = part[0].children[0].children if part else []
+            if any(len(clause.children) > 1 for clause in clauses):
+                return _number(self.condition(clauses)), list(rest)
         if below:
-            clauses = below[0].children[0].children
-            if any(len(clause.children) > 1 for clause in clauses):
-                return _number(self.condition(clauses)), list(after)
-            value = self.ones(below[0], item)
-            others = [child for child in scripts if child.data != "sub"]
-            return self.scripted(value, others, item), list(after)
-        bracket = after[0].children[0] if after and not scripts else None
-        if bracket is not None and bracket.data in ("curly", "brackets", "square", "round"):
-            clauses = bracket.children[0].children
-            if any(len(clause.children) > 1 for clause in clauses):
-                return _number(self.condition(clauses)), list(after[1:])
-        if number:
+            names = re.split(r"\\times|,", spelled(below[0])[2:-1])
+            shape = tuple(self.size(name.strip(), item) for name in names)
+            if len(shape) > 2:
+                raise Unreadable(f"{self.source(item)}, expected a vector or a matrix of ones")
+            value = Value(jnp.ones(list(map(self.number, shape))), (), shape)
+            return self.scripted(value, [s for s in scripts if s not in below], item), list(after)
+        if atom.data == "number":
             return None
         return self.scripted(Value(Fraction(1), pending="ones"), scripts, item), list(after)
 
-    def ones(self, below: Any, item: Any) -> Value:
-        """A vector or matrix of ones of stated sizes."""
-        parts = list(re.split(r"\\times|,", spelled(below)[2:-1]))
-        shape: list[Size] = []
-        for part in parts:
-            key = self.names.known(part.strip()) if not part.isdigit() else ""
-            if key is None or not (part.isdigit() or key.startswith("size ")):
-                raise Unreadable(f"{self.source(item)}: {part} is no size")
-            shape.append(int(part) if part.isdigit() else key.removeprefix("size "))
-        if len(shape) > 2:
-            raise Unreadable(f"{self.source(item)}, expected a vector or a matrix of ones")
-        return Value(jnp.ones([self.sizes.get(s, s) for s in shape]), (), tuple(shape))
-
-    def masked(self, body: Value, clause: Any) -> Value:
-        """A body with zeros where a condition is false."""
-        condition = self.condition([clause])
-        if condition.rank:
-            raise Unreadable(f"{self.source(clause)!r} is a condition on {condition}")
-        return aligned(lambda mask, value: jnp.where(mask, value, 0.0), condition, body)
+    def size(self, text: str, item: Any) -> Size:
+        """The size that a script names."""
+        key = f"size {text}" if text.isdigit() else self.names.known(text) or ""
+        if not key.startswith("size "):
+            raise Unreadable(f"{self.source(item)}: {text} is no size")
+        name = key.removeprefix("size ")
+        return int(name) if name.isdigit() else name
 
     def _environment(self, tree: Any) -> Value:
         name, *rows, last = tree.children
@@ -962,56 +985,27 @@ class Evaluation:
         return self.cases(cells, tree)
 
     def cases(self, rows: Sequence[Sequence[Any]], tree: Any) -> Value:
-        """The first value with a true condition; the last condition is the remaining case."""
+        """The first value with a true condition; NaN where no condition is true."""
         if any(len(row) != 2 or not row[0].children or not row[1].children for row in rows):
             raise Unreadable(f"{self.source(tree)!r}, expected a value and a condition in each row")
-        texts = [spelled(row[1]) for row in rows]
-        last = bool(OTHERWISE.fullmatch(texts[-1]))
-        if any(OTHERWISE.fullmatch(text) for text in texts[:-1]):
+        rest = [bool(OTHERWISE.fullmatch(spelled(condition))) for _, condition in rows]
+        if any(rest[:-1]):
             raise Unreadable(f"{self.source(tree)!r}, expected otherwise in the last row")
-        if not last and not (len(rows) == 2 and self._opposite(rows[0][1], rows[1][1])):
-            raise Unreadable(f"{self.source(tree)!r} does not cover all cases, expected otherwise")
-        with_conditions = [row[1].children[0].children for row in rows[:-1]]
-        conditions: list[Value] = []
-
-        def value_or_condition(part: Any) -> Value:
-            return self.condition(part) if isinstance(part, list) else self.value(part)
-
-        found = self.each(
-            [row[0].children[0] for row in rows] + with_conditions, value_or_condition
-        )
+        given = [condition.children[0].children for _, condition in rows[: len(rows) - rest[-1]]]
+        readings = [partial(self.value, row[0].children[0]) for row in rows]
+        readings += [partial(self.condition, clauses) for clauses in given]
+        found = self.each(readings, lambda reading: reading())
         values, conditions = found[: len(rows)], found[len(rows) :]
         shapes = {value.shape for value in values if value.rank}
         turned = {value.row for value in values if value.rank == 1}
         if len(shapes) > 1 or len(turned) > 1 or any(value.pending for value in values):
             raise Unreadable(f"{self.source(tree)!r} has values of several shapes")
-        result = values[-1]
-        for condition, value in zip(conditions[::-1], values[-2::-1], strict=True):
+        result = values.pop() if rest[-1] else Value(jnp.asarray(jnp.nan))
+        for condition, value in zip(conditions[::-1], values[::-1], strict=True):
             if condition.rank and (condition.shape,) != (*shapes,):
                 raise Unreadable(f"{self.source(tree)!r} has a condition on {condition}")
             result = aligned(jnp.where, condition, value, result)
         return result
-
-    def _opposite(self, one: Any, other: Any) -> bool:
-        """Whether two conditions are each other's negation."""
-        found = []
-        for cell in (one, other):
-            if not cell.children or len(cell.children[0].children) != 1:
-                return False
-            clause = cell.children[0].children[0]
-            if len(clause.children) != 3:
-                return False
-            left, sign, right = clause.children
-            sides = [self._without_words(left), right]
-            if sides[0] is None:
-                return False
-            found.append(([spelled(side) for side in sides], RELATIONS.get(str(sign))))
-        (sides, sign), (others, opposite) = found
-        if sign is None or opposite is None:
-            return False
-        direct = sides == others and OPPOSITE[sign] is opposite
-        turned = sides == others[::-1] and OPPOSITE[sign] is TURNED.get(opposite, opposite)
-        return direct or turned
 
     # Items: a symbol or a bracket, with scripts
 
@@ -1044,18 +1038,18 @@ class Evaluation:
             return self.scripted(value, scripts[1:], item)
         return self.scripted(self.value(atom), scripts, item)
 
-    def _derivative(self, atom: Any) -> tuple[str, list[Index]]:
+    def _derivative(self, atom: Any) -> tuple[str, list[Any]]:
         """The definition of a derivative, with the indices above and below."""
-        symbol, entries = spelled(atom), list[Index]()
+        symbol, entries = spelled(atom), list[Any]()
         for part in atom.iter_subtrees_topdown():
             inner = [part] if part.data == "square" else []
             if part.data == "item":
                 inner = [script for script in part.children[1:] if script.data == "sub"]
             for script in inner:
                 found = self._entries_or_none(script.children[0])
-                if found and all(isinstance(entry.entry, str) for entry in found):
+                if found and all(isinstance(entry, str) for entry in found):
                     symbol = symbol.replace(spelled(script), "", 1)
-                    entries += [entry._replace(above=False) for entry in found]
+                    entries += found
             if symbol in self.names.definitions:
                 return symbol, entries
         if symbol not in self.names.definitions:
@@ -1069,43 +1063,30 @@ class Evaluation:
             return self.scripted(self.elementwise(r"\exp", exponent), scripts[1:], item)
         index = symbol + "'" * sum(script.data == "prime" for script in scripts)
         if index in self.bound:
-            if index not in self.ranges:
-                raise Unreadable(f"the index {index} runs over no known size")
-            size = self.ranges[index]
-            data = jnp.arange(1.0, 1.0 + int(self.sizes.get(size, size)))
             left = [script for script in scripts if script.data != "prime"]
-            return self.scripted(Value(data, (index,)), left, item)
+            return self.scripted(self.index(index), left, item)
         if symbol in (r"\pi", "e") and not scripts:
             return Value(jnp.asarray(jnp.pi if symbol == r"\pi" else jnp.e))
         if symbol == r"\delta" and len(scripts) == 1 and scripts[0].data == "sub":
-            entries = self.entries(scripts[0].children[0], above=False)
-            if len(entries) == 2 and all(isinstance(e.entry, str) for e in entries):
-                return self.kronecker(str(entries[0].entry), str(entries[1].entry), item)
+            entries = self.entries(scripts[0].children[0])
+            if len(entries) == 2:
+                return _number(self.compared("=", entries, item))
         if symbol in ("I", r"\mathbb{I}") and not [s for s in scripts if s.data == "sup"]:
-            return self.identity(scripts, item)
+            if not scripts:
+                return Value(Fraction(1), pending="identity")
+            size = self.size(spelled(scripts[0])[2:-1], item)
+            return Value(jnp.eye(self.number(size)), (), (size, size))
         raise Unreadable(
             f"{self.source(item)!r} is not known, expected an input, a size, an index, or a where= "
             "for it"
         )
 
-    def kronecker(self, first: str, second: str, item: Any) -> Value:
-        """1 where two indices are equal."""
-        for one, other in ((first, second), (second, first)):
-            if one in self.ranges:
-                self.learn(other, self.ranges[one])
-        if first not in self.ranges or first == second:
-            raise Unreadable(f"{self.source(item)}: the index {first} runs over no known size")
-        return Value(jnp.eye(int(self.sizes.get(self.ranges[first], 0))), (first, second))
-
-    def identity(self, scripts: Sequence[Any], item: Any) -> Value:
-        """I, or I_n."""
-        if not scripts:
-            return Value(Fraction(1), pending="identity")
-        key = self.names.known(spelled(scripts[0])[2:-1])
-        if len(scripts) > 1 or key is None or not key.startswith("size "):
-            raise Unreadable(f"{self.source(item)} is not known, expected I or I_n of a size n")
-        size = key.removeprefix("size ")
-        return Value(jnp.eye(self.sizes[size]), (), (size, size))
+    def index(self, name: str) -> Value:
+        """The numbers of a bound index."""
+        if name not in self.ranges:
+            raise Unreadable(f"the index {name} runs over no known size")
+        first = self.starts.get(name, 1)
+        return Value(np.arange(first, first + self.number(self.ranges[name]), dtype=float), (name,))
 
     def lookup(self, key: str) -> Value:
         """The value of an input, a size or a definition."""
@@ -1113,7 +1094,7 @@ class Evaluation:
             return Value(Fraction(self.sizes[key.removeprefix("size ")]))
         if key in self.formulas and key not in self.values:
             if key in self.within:  # x_i as the definition of x is an entry of the input
-                outer = Names(self.names.inputs, {}, {}).known(key)
+                outer = Names(self.names.inputs, {}, {}, {}).known(key)
                 if outer is None:
                     raise Unreadable(f"{key} is defined by itself")
                 return self.lookup(outer)
@@ -1121,19 +1102,21 @@ class Evaluation:
         value = self.values[key]
         if not isinstance(value, Value):
             raise Unreadable(f"{key} is a function, expected an argument in brackets")
+        if any(self.starts.get(index) == 0 for index in value.indices):
+            raise Unreadable(f"{key} has an index that starts at 0, expected 1")
         return value
 
     def defined(self, key: str) -> Value:
         """The value of a definition in LaTeX; the indices of h_i become axes of an array h."""
         indices = self.key_indices.get(key, ())
-        state = self.bound, self.loose, self.entrywise
+        state = self.bound, self.loose, self.entrywise, self.masks
         self.within.append(key)
-        self.bound, self.loose, self.entrywise = list(indices), not indices, False
+        self.bound, self.loose, self.entrywise, self.masks = list(indices), not indices, False, []
         try:
             value = self(*self.formulas[key])
         finally:
             self.within.pop()
-            self.bound, self.loose, self.entrywise = state
+            self.bound, self.loose, self.entrywise, self.masks = state
         if not indices or value.pending:
             return value
         if {*indices} != {*value.indices} or value.rank:
@@ -1185,29 +1168,23 @@ class Evaluation:
         raise Unreadable(f"{self.source(tree)!r} has two readings: entry by entry, or {number}")
 
     def _norm(self, tree: Any) -> Value:
-        value = self.value(tree.children[0])
-        if value.rank == 2:
-            raise Unreadable(
-                rf"\|{self.source(tree.children[0])}\| of {value} has two readings: Frobenius's or "
-                "the spectral norm; expected an index F or 2"
-            )
-        return self.norm(value, "2", tree)
+        return self.norm(self.value(tree.children[0]), "", tree)
 
     def norm(self, value: Value, order: str, tree: Any) -> Value:
         """A norm of a vector, or Frobenius's norm of a matrix."""
         if value.pending:
             raise Unreadable(f"the norm of {value}: the size is not known")
-        if (value.rank, order) not in ((1, "1"), (1, "2"), (1, r"\infty"), (2, "F"), (0, "2")):
+        if value.rank == 2 and not order:
+            raise Unreadable(
+                rf"{self.source(tree)!r} of {value} has two readings: Frobenius's or the spectral "
+                "norm; expected an index F or 2"
+            )
+        if value.rank == 0 and order in ("", "2"):
+            return aligned(jnp.abs, value)
+        if (value.rank, order or "2") not in NORMS:
             raise Unreadable(f"{self.source(tree)!r}: no norm {order} of {value}")
         axes = tuple(range(len(value.indices), jnp.ndim(value.data)))
-        data = array(value)
-        if value.rank == 0:
-            return aligned(jnp.abs, value)
-        if order == "1":
-            return Value(jnp.sum(jnp.abs(data), axes), value.indices)
-        if order == r"\infty":
-            return Value(jnp.max(jnp.abs(data), axes), value.indices)
-        return Value(jnp.sqrt(jnp.sum(data**2, axes)), value.indices)
+        return Value(NORMS[value.rank, order or "2"](array(value), axes), value.indices)
 
     def _inner(self, tree: Any) -> Value:
         parts = self.each(tree.children[0].children)
@@ -1219,8 +1196,7 @@ class Evaluation:
 
     def scripted(self, value: Value, scripts: Sequence[Any], item: Any) -> Value:
         """A value with the indices, the powers and the transposes of its scripts."""
-        entries: list[Index] = []
-        powers: list[Any] = []
+        above, below, powers = list[Any](), list[Any](), list[Any]()
         for script in scripts:
             if script.data == "prime":
                 raise Unreadable(f"{self.source(item)!r} is not known, expected a where= for it")
@@ -1228,33 +1204,33 @@ class Evaluation:
                 raise Unreadable(f"{self.source(item)!r} has an empty script")
             inside = script.children[0]
             if script.data == "sub":
-                entries += self.entries(inside, above=False)
+                found = self.entries(inside)
+                product = len(value.shape) == 1 and len(found) == 2 and isinstance(found[0], int)
+                below += [inside] if product else found  # x_{2i}
             else:
                 found, left = self._superscript(inside)
-                entries = found + entries
+                above += found
                 powers += left
-        if entries:
-            if powers and value.rank == 2 and len(entries) == 2:
+        if above or below:
+            if powers and value.rank == 2 and len(above + below) == 2:
                 for power in powers:
                     if isinstance(power, str) or spelled(power) == "-1":
                         raise Unreadable(
                             f"{self.source(item)!r} has two readings: the entry of the matrix with "
                             "the superscript, or the entry with the superscript"
                         )
-            value = self.indexed(value, entries, item)
+            value = self.indexed(value, above + below, item, bool(above and below))
         for power in powers:
             value = self._raised(value, power, item)
         return value
 
-    def _superscript(self, tree: Any) -> tuple[list[Index], list[Any]]:
+    def _superscript(self, tree: Any) -> tuple[list[Any], list[Any]]:
         """The indices in parentheses of a superscript, and the power or transpose."""
-        items = _row(tree)
+        items = row_of(tree)
         if items and items[0].children[0].data == "round" and len(items[0].children) == 1:
             found = self._entries_or_none(items[0].children[0].children[0])
             if found is not None and all(spelled(item) in TRANSPOSED for item in items[1:]):
                 return found, [self._transpose(spelled(item)) for item in items[1:]]
-        if tree.data == "command" and spelled(tree) in TRANSPOSED:
-            return [], [self._transpose(spelled(tree))]
         text = spelled(tree)
         if text in TRANSPOSED:
             return [], [self._transpose(text)]
@@ -1262,11 +1238,12 @@ class Evaluation:
             return [], [r"-\top"]
         return [], [tree]
 
-    def _entries_or_none(self, inner: Any) -> list[Index] | None:
+    def _entries_or_none(self, inner: Any) -> list[Any] | None:
         try:
-            return self.entries(inner, above=True)
+            found = self.entries(inner)
         except Unreadable:
             return None
+        return None if any(hasattr(entry, "data") for entry in found) else found
 
     def _transpose(self, text: str) -> str:
         if text == "T" and "T" in {*self.names.inputs, *self.names.sizes, *self.names.definitions}:
@@ -1313,89 +1290,142 @@ class Evaluation:
 
     # Indices
 
-    def entries(self, tree: Any, above: bool) -> list[Index]:
-        """The indices in a script, such as i and j of ``ij``.
-
-        Raises:
-          Unreadable: an expression such as i + 1.
-        """
-        found: list[Index] = []
-        for item in _row(tree, several=True):
-            atom, *scripts = item.children
-            text, primes = spelled(atom), "".join(spelled(s) for s in scripts if s.data == "prime")
-            if len(primes) < len(scripts):
-                raise Unreadable(f"the index {self.source(tree)!r}")
-            if atom.data == "number" and text.isdigit() and not primes:
-                found.append(Index(int(text), above))
-            elif atom.data == "letters":
-                found += [Index(letter, above) for letter in text[:-1]]
-                found.append(Index(text[-1] + primes, above))
-            elif text in (r"\cdot", "*", ":"):
-                found.append(Index(None, above))
-            elif text in GREEK_INDICES:
-                found.append(Index(text + primes, above))
-            else:
-                raise Unreadable(f"{self.source(tree)!r} is no index")
+    def entries(self, tree: Any) -> list[Any]:
+        """The entries in a script: indices such as i and j of ``ij``, numbers, None for all
+        entries, and the trees of labels and of expressions such as i + 1.
+        """  # noqa: D205
+        clauses = tree.children if tree.data == "clauses" else [tree]
+        found = [entry for clause in clauses for entry in self._entries(clause)]
         if not found:
             raise Unreadable(f"{self.source(tree)!r} is no index")
         return found
 
-    def indexed(self, value: Value, entries: Sequence[Index], item: Any) -> Value:
+    def _entries(self, tree: Any) -> Iterator[Any]:
+        items = row_of(tree)
+        if not items:
+            yield tree
+        for item in items:
+            atom, *scripts = item.children
+            text, primes = spelled(atom), "".join(spelled(s) for s in scripts if s.data == "prime")
+            if len(primes) < len(scripts):
+                yield item
+            elif atom.data == "number" and text.isdigit() and not primes:
+                yield int(text)
+            elif atom.data == "letters" or text in GREEK_INDICES:
+                yield text + primes
+            elif text in (r"\cdot", "*"):
+                yield None
+            else:
+                raise Unreadable(f"{self.source(tree)!r} is no index")
+
+    def _entry(self, tree: Any) -> Any:
+        """The index that a part is, a letter; other parts stay the same."""
+        found = self._entries_or_none(tree)
+        return found[0] if found and len(found) == 1 and isinstance(found[0], str) else tree
+
+    def _key(self, entry: Any) -> str:
+        """The key of an entry's symbol; "" for bound indices and expressions."""
+        if isinstance(entry, str):
+            return "" if entry in self.bound else self.names.known(entry) or ""
+        items = row_of(entry) if hasattr(entry, "data") else []
+        return (self.resolved(items[0])[0] or "") if len(items) == 1 else ""
+
+    def label(self, entry: Any) -> Size | None:
+        """The number of classes of a label; None for other entries."""
+        return self.names.classes.get(self._key(entry))
+
+    def span(self, entry: Any) -> Size | None:
+        """The size of the range of an index, a label, or a size itself; None for others."""
+        key = self._key(entry)
+        if isinstance(entry, str) and not key:
+            return self.ranges.get(entry)
+        return key.removeprefix("size ") if key.startswith("size ") else self.label(entry)
+
+    def entry(self, entry: Any) -> Value:
+        """The number of an entry: of an index, a label, a size, or an expression."""
+        if isinstance(entry, int):
+            return Value(Fraction(entry))
+        if not isinstance(entry, str):
+            return self.value(entry)
+        if entry in self.bound:
+            return self.index(entry)
+        key = self.names.known(entry)
+        if key is None:
+            raise Unreadable(f"{entry!r} is not known, expected an input, a size, or an index")
+        return self.lookup(key)
+
+    def indexed(
+        self, value: Value, entries: Sequence[Any], item: Any, mixed: bool = False
+    ) -> Value:
         """The entries of a vector or matrix; rows or columns if an index is missing."""
         if value.pending or len(entries) > len(value.shape):
             raise Unreadable(f"{self.source(item)!r}: {len(entries)} indices of {value}")
-        for entry in entries:
-            name = entry.entry
-            if isinstance(name, str) and name not in self.bound and not self.loose:
-                raise Unreadable(
+        for name in entries:
+            known = name in self.bound or self.loose or self._key(name)
+            if isinstance(name, str) and not known:
+                error = Unreadable(
                     f"{self.source(item)!r}: the index {name} is on no left side and below no sum, "
                     f"expected a left side such as f_{name} = ..."
                 )
-        axes = self.axes(value, entries, item)
-        data, shape = value.data, list(value.shape)
-        taken: list[tuple[int, str]] = []
-        first = len(value.indices)
-        for entry, axis in sorted(zip(entries, axes, strict=True), key=lambda pair: -pair[1]):
-            if isinstance(entry.entry, int):
-                size = shape.pop(axis)
-                if not 1 <= entry.entry <= int(self.sizes.get(size, size)) or isinstance(size, str):
-                    raise Unreadable(
-                        f"{self.source(item)!r}: the entry {entry.entry} of {value}, expected an "
-                        "index, or a number within a fixed size"
-                    )
-                data = jnp.take(data, entry.entry - 1, axis=first + axis)
-            elif entry.entry is not None:
-                self.learn(entry.entry, shape[axis])
-                taken.append((axis, entry.entry))
-        removed = [axis for e, axis in zip(entries, axes, strict=True) if isinstance(e.entry, int)]
-        taken = [(axis - sum(r < axis for r in removed), name) for axis, name in taken]
-        names = [name for _, name in sorted(taken)]
-        places = [axis for axis, _ in sorted(taken)]
-        left = [axis for axis in range(len(shape)) if axis not in places]
-        order = [
-            *range(first),
-            *(first + axis for axis in places),
-            *(first + axis for axis in left),
-        ]
-        data = jnp.transpose(data, order)
-        indices = (*value.indices, *names)
-        kept = tuple(shape[axis] for axis in left)
-        return _without_doubles(Value(data, indices, kept, value.row and len(kept) == 1))
+                error.index = name
+                raise error
+        row, axes = value.row, self.axes(value, entries, item, mixed)
+        given = sorted((axis, n) for n, axis in enumerate(axes) if entries[n] is not None)
+        for taken, (axis, n) in enumerate(given):
+            value = self.taken(value, axis - taken, entries[n], item)
+        return value._replace(row=row and len(value.shape) == 1)
 
-    def axes(self, value: Value, entries: Sequence[Index], item: Any) -> list[int]:
+    def taken(self, value: Value, axis: int, entry: Any, item: Any) -> Value:
+        """The entries along an axis: all, under the name of an index, or those at some places."""
+        first, size = len(value.indices), value.shape[axis]
+        shape = (*value.shape[:axis], *value.shape[axis + 1 :])
+        data = jnp.moveaxis(value.data, first + axis, first)
+        if isinstance(entry, str) and not self._key(entry) and self.starts.get(entry, 1) == 1:
+            self.learn(entry, size)
+            if entry not in value.indices:
+                return Value(data, (*value.indices, entry), shape)
+        rows, places = Value(data, value.indices, (size, *shape)), self.places(entry, size, item)
+        rank = len(rows.shape)
+        chosen = aligned(lambda a, at: jnp.take_along_axis(a, at, at.ndim - rank), rows, places)
+        return Value(jnp.squeeze(chosen.data, len(chosen.indices)), chosen.indices, shape)
+
+    def places(self, entry: Any, size: Size, item: Any) -> Value:
+        """The places along an axis, from 0, of an entry that is no index alone."""
+        classes = self.label(entry)
+        if classes is not None:
+            if classes != size:
+                raise Unreadable(f"{self.source(item)!r}: a label of {classes} classes, not {size}")
+            return aligned(lambda label: label.astype(int), self.entry(entry))
+        if isinstance(entry, int) and entry > 1 and isinstance(size, str):
+            raise Unreadable(
+                f"{self.source(item)!r}: the entry {entry}, expected an index, or a number within "
+                "a fixed size"
+            )
+        found = self.constant(entry)
+        if found is None:
+            raise Unreadable(f"{self.source(item)!r}: {spelled(entry)!r} is no index")
+        with jax.ensure_compile_time_eval():
+            outside = aligned(lambda i: (i < 1) | (i > self.number(size)) | (i % 1 > 0), found)
+            for mask in self.masks:
+                outside = aligned(jnp.logical_and, outside, mask)
+            if np.any(outside.data):
+                raise Unreadable(
+                    f"{self.source(item)!r} reaches beyond the entries 1 to {size}, expected "
+                    "limits of a sum that keep within"
+                )
+            last = self.number(size) - 1
+            return aligned(lambda i: jnp.clip(i - 1, 0, last).astype(int), found)
+
+    def axes(self, value: Value, entries: Sequence[Any], item: Any, mixed: bool) -> list[int]:
         """The axis of every index: by place; by the sizes if an index is missing."""
         rank = len(value.shape)
-        mixed = len({entry.above for entry in entries}) > 1
         if len(entries) == rank and not mixed:
             return list(range(rank))
+        spans = [self.span(entry) for entry in entries]
         fits = [
             list(axes)
             for axes in permutations(range(rank), len(entries))
-            if all(
-                not isinstance(entry.entry, str)
-                or self.ranges.get(entry.entry, value.shape[axis]) == value.shape[axis]
-                for entry, axis in zip(entries, axes, strict=True)
-            )
+            if all(span in (None, value.shape[a]) for span, a in zip(spans, axes, strict=True))
         ]
         if not fits:
             raise Unreadable(f"{self.source(item)!r}: the indices do not fit {value}")
@@ -1409,25 +1439,6 @@ class Evaluation:
             f"where= to give the index its size"
         )
 
-    def bracketed(self, item: Any, entries: list[Index], scripts: Sequence[Any]) -> Value:
-        """y[k]: an entry, with the scripts of the bracket."""
-        value = self.indexed(self.item(item), entries, item)
-        return self.scripted(value, scripts, item)
-
-
-_Segment = tuple[list[Value], list[str]]
-"""Factors between two signs of a product entry by entry, with the signs before each."""
-
-
-def _segments(operands: Sequence[Value], signs: Sequence[str]) -> list[_Segment]:
-    found: list[_Segment] = []
-    for value, sign in zip(operands, signs, strict=True):
-        if not found or sign in ENTRYWISE:
-            found.append(([], []))
-        found[-1][0].append(value)
-        found[-1][1].append("" if sign in ENTRYWISE else sign)
-    return found
-
 
 def _attempt(reading: Callable[[], Value]) -> Value | Unreadable:
     try:
@@ -1440,40 +1451,45 @@ def _slope(function: Callable[..., Any]) -> Callable[[jax.Array], jax.Array]:
     return lambda x: jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
 
 
+def _fixed(value: Value) -> Value:
+    """A value that no input changes, as a NumPy array."""
+    return value._replace(data=np.asarray(array(value)))
+
+
 def _number(condition: Value) -> Value:
     return condition._replace(data=jnp.where(condition.data, 1.0, 0.0))
 
 
-def _without_doubles(value: Value) -> Value:
-    """The diagonal for an index that stands twice, as in x_{ii}."""
-    for index in value.indices:
-        places = [place for place, other in enumerate(value.indices) if other == index]
-        if len(places) > 1:
-            data = jnp.moveaxis(
-                jnp.diagonal(value.data, axis1=places[0], axis2=places[1]), -1, places[0]
-            )
-            left = [other for place, other in enumerate(value.indices) if place != places[1]]
-            return _without_doubles(value._replace(data=data, indices=tuple(left)))
-    return value
+def sides_of(tree: Any) -> tuple[list[Any], list[str]]:
+    """The parts of a clause or a sum, and the signs between."""
+    parts = [child for child in tree.children if hasattr(child, "data")]
+    return parts, [str(child) for child in tree.children if not hasattr(child, "data")]
 
 
-def _row(tree: Any, several: bool = False) -> list[Any]:
-    """The items of a script that is a single term, or of several separated by commas."""
-    if not hasattr(tree, "children"):
-        return []
-    if tree.data not in ("clauses", "clause", "sum", "term", "item"):
-        from lark import Tree
+def _with_negative_bodies(
+    terms: Sequence[Any], signs: Sequence[str]
+) -> tuple[list[Any], list[str]]:
+    """Terms and signs; a minus behind a bare sum sign belongs to the body of the sum."""
+    from lark import Tree
 
-        return [Tree("item", [tree], tree.meta)]
-    if tree.data == "term":
-        return list(tree.children)
-    if tree.data == "item":
-        return [tree]
-    if any(not hasattr(child, "data") for child in tree.children):
-        return []
-    if len(tree.children) > 1 and not (several and tree.data == "clauses"):
-        return []
-    return [item for child in tree.children for item in _row(child, several)]
+    found, left = list[Any](), list[str]()
+    minus = Tree("item", [Tree("number", ["-1"])])
+    for term, sign in zip(terms, signs, strict=True):
+        if found and sign == "-" and spelled(found[-1].children[-1].children[0]) in SUMS:
+            found[-1] = Tree("term", [*found[-1].children, minus, *term.children], term.meta)
+        else:
+            found.append(term)
+            left.append(sign)
+    return found, left
+
+
+def row_of(tree: Any) -> list[Any]:
+    """The items of a part that is a single term; none of other parts."""
+    while tree.data in ("clauses", "clause", "sum") and len(tree.children) == 1:
+        tree = tree.children[0]
+        if not hasattr(tree, "data"):
+            return []
+    return [tree] if tree.data == "item" else [*tree.children] if tree.data == "term" else []
 
 
 def script_letters(tree: Any) -> list[str]:
@@ -1487,17 +1503,8 @@ def script_letters(tree: Any) -> list[str]:
             other = any(script.data != "prime" for script in scripts)
             if other or (atom.data == "command" and text not in GREEK_INDICES):
                 continue
-            letters = [text] if atom.data == "command" else list(text)
-            found += [*letters[:-1], letters[-1] + primes]
+            found.append(text + primes)
     return found
 
 
-def _part(meta: Any, place: int) -> Any:
-    """The place of a letter among letters."""
-    part = _between(meta, meta)
-    part.start_pos += place
-    part.end_pos = part.start_pos + 1
-    return part
-
-
-__all__ = ["Evaluation", "Formula", "Names", "Unreadable", "Value", "parsed", "settled", "summed"]
+__all__ = ["Evaluation", "Formula", "Names", "Unreadable", "Value", "parsed", "settled"]

@@ -20,6 +20,8 @@ MOST_ENTRIES = 2**22
 class Unreadable(ValueError):  # noqa: N818
     """A formula without a meaning, or with two; the message is a line with the reason."""
 
+    index = ""  # that no left side has
+
 
 class Value(NamedTuple):
     """An array with named axes: first the indices, then the axes of a vector or matrix.
@@ -88,28 +90,7 @@ def scaled(value: Value, scalar: Value) -> Value:
         return scaled(scalar, value._replace(pending="", row=False))._replace(
             pending=value.pending, row=value.row
         )
-    letters = _letters(value.indices + scalar.indices)
-    return _einsum(letters, value, scalar, value.shape, value.row)._replace(pending=value.pending)
-
-
-def _letters(names: Sequence[str]) -> dict[str, str]:
-    return {name: chr(ord("a") + place) for place, name in enumerate(dict.fromkeys(names))}
-
-
-def _einsum(
-    letters: Mapping[str, str], a: Value, b: Value, shape: tuple[Size, ...], row: bool = False,
-    tensor: tuple[str, str, str] | None = None,
-) -> Value:  # fmt: skip
-    """The product of two arrays, indices in common kept; ``tensor`` names the remaining axes."""
-    indices = tuple(dict.fromkeys(a.indices + b.indices))
-    first, second, out = tensor or ("UVWXYZ"[: len(a.shape)], "", "UVWXYZ"[: len(a.shape)])
-    names = ["".join(letters[index] for index in some) for some in (a.indices, b.indices, indices)]
-    subscripts = f"{names[0]}{first},{names[1]}{second}->{names[2]}{out}"
-    data = [jnp.asarray(value.data) for value in (a, b)]
-    entries = dict(zip(subscripts.split(",")[0], data[0].shape, strict=False))
-    entries |= dict(zip(subscripts.split(",")[1].split("-")[0], data[1].shape, strict=False))
-    _refuse_large([entries[letter] for letter in names[2] + out])
-    return Value(jnp.einsum(subscripts, *data), indices, shape, row)
+    return aligned(jnp.multiply, value, scalar)._replace(pending=value.pending)
 
 
 def _refuse_large(shape: Sequence[int]) -> None:
@@ -180,8 +161,7 @@ def _along(matrix: Value, vector: Value) -> Value:
     if len(axes) != 1:
         what = "two readings: to every row, or to every column" if axes else "no meaning"
         raise Unreadable(f"a sum of {matrix} and {vector} has {what}")
-    data = jnp.expand_dims(vector.data, jnp.ndim(vector.data) - axes[0])
-    return Value(data, vector.indices, matrix.shape)
+    return _matrix(vector, column=axes[0] == 0)._replace(shape=matrix.shape)
 
 
 def times(a: Value, b: Value, sizes: Mapping[Size, int], dot: bool = False) -> Value:
@@ -195,35 +175,28 @@ def times(a: Value, b: Value, sizes: Mapping[Size, int], dot: bool = False) -> V
     b = settled(b, sizes, *a.shape[-1:]) if a.shape and (a.row or a.rank == 2) else b
     if a.pending or b.pending:
         raise Unreadable(f"a product of {a} and {b}: the size is not known; write 1_n")
-    product = _PRODUCTS.get((a.rank, a.row, b.rank, b.row))
-    if a.rank == b.rank == 1 and a.row == b.row:
-        if not dot or a.row or a.shape != b.shape:
-            raise Unreadable(_two_vectors(a, b))
-        product = "V,V->"
-    if (a.rank, a.row, b.rank) == (1, False, 2) and a.shape[0] != b.shape[0] == 1:
-        product = "U,VW->UW"  # a column times a matrix with a single row
-    if (a.rank, b.rank, b.row) == (2, 1, True) and a.shape[1] == 1:
-        product = "UV,W->UW"
-    if product is None:
-        raise Unreadable(f"a product of {a} and {b}, expected matrices and vectors that fit")
-    first, second, out = product.replace("->", ",").split(",")
-    if "V" in first and "V" in second and a.shape[-1] != b.shape[0]:
-        raise Unreadable(f"a product of {a} and {b}: the sizes {a.shape[-1]} and {b.shape[0]}")
-    named = dict(zip(first, a.shape, strict=True)) | dict(zip(second, b.shape, strict=True))
-    shape = tuple(named[letter] for letter in out)
-    letters = _letters(a.indices + b.indices)
-    return _einsum(letters, a, b, shape, a.row and b.rank == 2, (first, second, out))
+    if a.rank == b.rank == 1 and a.row == b.row and (not dot or a.row or a.shape != b.shape):
+        raise Unreadable(_two_vectors(a, b))
+    outer = b.row if b.rank == 1 else b.shape[0] == 1 != a.shape[0]
+    column = a.rank == 1 and not a.row and outer  # as in x y^\top; x W is of a row x of data
+    left, right = _matrix(a, column), _matrix(b, not b.row)
+    if left.rank > 2 or right.rank > 2 or left.shape[1] != right.shape[0]:
+        raise Unreadable(
+            f"a product of {a} and {b}: the sizes {left.shape[-1]} and {right.shape[0]}"
+        )
+    product = aligned(jnp.matmul, left, right)
+    rows, columns = a.rank == 2 or column, b.rank == 2 or b.row
+    data = jnp.squeeze(product.data, (*(() if rows else (-2,)), *(() if columns else (-1,))))
+    shape = (*(left.shape[:1] if rows else ()), *(right.shape[1:] if columns else ()))
+    return Value(data, product.indices, shape, a.row and b.rank == 2)
 
 
-_PRODUCTS = {
-    (2, False, 2, False): "UV,VW->UW",
-    (2, False, 1, False): "UV,V->U",
-    (1, False, 2, False): "V,VW->W",  # a row of data, as in x W + b
-    (1, True, 2, False): "V,VW->W",
-    (1, True, 1, False): "V,V->",
-    (1, False, 1, True): "U,W->UW",
-}
-"""Products by the ranks of both factors, and whether each is a transposed vector."""
+def _matrix(value: Value, column: bool) -> Value:
+    """A vector as a matrix with a single column or row; a matrix stays the same."""
+    if value.rank != 1:
+        return value
+    data = jnp.expand_dims(value.data, jnp.ndim(value.data) - (not column))
+    return value._replace(data=data, shape=(*value.shape, 1) if column else (1, *value.shape))
 
 
 def _two_vectors(a: Value, b: Value) -> str:
@@ -280,10 +253,3 @@ def inverted(value: Value) -> Value:
     if not value.square or value.pending:
         raise Unreadable(f"the inverse of {value}, expected a square matrix or a number")
     return value._replace(data=jnp.linalg.inv(value.data))
-
-
-def summed(value: Value, index: str) -> Value:
-    """The sum over an index of the value."""
-    axis = value.indices.index(index)
-    left = tuple(other for other in value.indices if other != index)
-    return value._replace(data=jnp.sum(value.data, axis), indices=left)
