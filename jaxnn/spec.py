@@ -3,7 +3,9 @@
 ``Spec`` is static, ``jaxnn.Hyper`` is traced; the two meet in ``optimizer_at``.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+import hashlib
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend import core
 
 from jaxnn.metrics import Metric, get_metric
 from jaxnn.mlp import get_loss
@@ -33,6 +36,7 @@ from jaxnn.types import (
     LossName,
     Model,
     OptimizerName,
+    PyTree,
     ScheduleName,
     require_count,
     require_scalar,
@@ -232,3 +236,98 @@ _RANGES: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
     **dict.fromkeys(("dropout", "dropout_rate", "label_smoothing"), _DECAY),
     **dict.fromkeys(("momentum", "b1", "b2", "b3", "decay", "decay_rate", "rho"), _DECAY),
 }
+
+
+# Digests of functions of the user's own.
+
+_ADDRESS = re.compile(r"\bat 0x[0-9a-f]+|\bid=\d+")
+_NAMES = ("name", "debug_info", "jaxpr_debug_info", "source_info", "callback")  # of no effect
+
+
+class _BackwardsError(TypeError):
+    """A function with ``jax.custom_vjp`` has no derivative forwards."""
+
+
+def derivative_digest(function: Callable[..., Any], first: PyTree, *others: PyTree) -> str:
+    """``program_digest`` of a function and of the derivative by the first argument.
+
+    The derivative brings custom rules to light: forwards, where the order of independent lines
+    changes nothing, or backwards for a function with ``jax.custom_vjp``.
+    """
+
+    def forwards(first: PyTree, *others: PyTree) -> Any:
+        ones = jax.tree.map(jnp.ones_like, first)
+        return jax.jvp(lambda first: function(first, *others), (first,), (ones,))
+
+    def backwards(first: PyTree, *others: PyTree) -> Any:
+        result, pull = jax.vjp(lambda first: function(first, *others), first)
+        return result, pull(jax.tree.map(jnp.ones_like, result))
+
+    try:
+        return program_digest(forwards, first, *others)
+    except _BackwardsError:
+        return program_digest(backwards, first, *others)
+
+
+def program_digest(function: Callable[..., Any], *arguments: PyTree) -> str:
+    """The digest of a function's program for the shapes and types of some arguments.
+
+    The digest is of the program that JAX traces, not of the source: moved lines, new names of
+    variables and unused values change nothing; another operation, constant or derivative rule does.
+    Two versions of JAX may trace a function into other operations.
+    """
+    closed = jax.make_jaxpr(function)(*arguments)
+    inputs = [short_digest("input", i, a.shape, a.dtype) for i, a in enumerate(closed.in_avals)]
+    return short_digest(*_outputs(closed, inputs))
+
+
+def _outputs(program: Any, inputs: Iterable[str]) -> list[str]:
+    """The digests of the results: each a digest of an operation and of the operands' digests."""
+    jaxpr, constants = getattr(program, "jaxpr", program), getattr(program, "consts", ())
+    known = dict(zip(jaxpr.constvars, map(_described, constants), strict=False))
+    known |= zip(jaxpr.invars, inputs, strict=True)
+
+    def value(atom: Any) -> str:
+        return _described(atom.val) if isinstance(atom, core.Literal) else known[atom]
+
+    effects = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "custom_lin":
+            raise _BackwardsError
+        operands = list(map(value, equation.invars))
+        inner = equation.params.get("jaxpr")
+        if equation.primitive.name in ("jit", "pjit", "closed_call", "core_call") and inner:
+            results = _outputs(inner, operands)
+        else:
+            operation = short_digest(equation.primitive, _described(equation.params), *operands)
+            results = [short_digest(operation, place) for place in range(len(equation.outvars))]
+            if equation.effects and equation.primitive.name != "debug_callback":
+                effects.append(operation)
+        known |= zip(equation.outvars, results, strict=True)
+    return [*map(value, jaxpr.outvars), *effects]
+
+
+def _described(value: Any) -> str:
+    """The digest of a constant, or of a parameter of an operation."""
+    if isinstance(value, Mapping):
+        parts = {name: _described(value[name]) for name in sorted(value, key=str)}
+        return short_digest(*(item for item in parts.items() if item[0] not in _NAMES))
+    if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+        variables = getattr(value, "jaxpr", value).invars
+        return short_digest(*_outputs(value, [f"input {place}" for place in range(len(variables))]))
+    if isinstance(value, tuple | list):
+        return short_digest(type(value).__name__, *map(_described, value))
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    if isinstance(value, np.ndarray | np.generic | jax.Array | int | float | complex):
+        array = np.asarray(value)
+        content = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        return short_digest(array.dtype, array.shape, content)
+    if callable(value) and not isinstance(value, type):
+        return "function"
+    return _ADDRESS.sub("", repr(value))
+
+
+def short_digest(*parts: Any) -> str:
+    """16 hexadecimal digits of some parts."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

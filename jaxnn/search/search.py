@@ -25,6 +25,7 @@ import jaxnn
 from jaxnn import distributed
 from jaxnn.devices import population_mesh
 from jaxnn.metrics import METRICS, REALS, TWO_CLASSES
+from jaxnn.minibatch import as_float
 from jaxnn.mlp import MLP, by_name
 from jaxnn.optimizers import schedule
 from jaxnn.population import check_mesh
@@ -33,12 +34,28 @@ from jaxnn.search.loop import Evaluation, Loop, Status, block_sizes
 from jaxnn.search.methods import DRAWN, BuiltIn, Method, Round, Rounds, beginning, learns, start
 from jaxnn.search.result import RULES, Result, may_be_chosen, recorded_curves
 from jaxnn.search.space import Config, Domain, Space, SpaceError, expect, readable
-from jaxnn.search.task import Arranged, Task, arrange, digest, spread_over
+from jaxnn.search.task import Arranged, Task, arrange, digest, spread_over, traced_values
 from jaxnn.search.tpe import optuna
 from jaxnn.search.trainer import Trainer, seed_keys
-from jaxnn.spec import Spec, require_count
-from jaxnn.train import fitted
-from jaxnn.types import Array, Key, MethodName, RuleName, as_key, require_number, require_type
+from jaxnn.spec import (
+    Spec,
+    derivative_digest,
+    optimizer_at,
+    program_digest,
+    require_count,
+    short_digest,
+)
+from jaxnn.train import fitted, logits_of_one
+from jaxnn.types import (
+    Array,
+    Key,
+    MethodName,
+    PyTree,
+    RuleName,
+    as_key,
+    require_number,
+    require_type,
+)
 
 logger = logging.getLogger("jaxnn.search")
 
@@ -328,8 +345,6 @@ def cannot_grow(
 
 def _factors(spec: Spec) -> str:
     """The digest of a program's schedule."""
-    from jaxnn.search.custom import program_digest
-
     return program_digest(schedule(spec.schedule)(spec.steps), jnp.int32(0))
 
 
@@ -496,8 +511,6 @@ def describe(
     A function of the user's own is described by name, and by a digest of the program that JAX
     traces for some specs.
     """
-    from jaxnn.search.custom import digests
-
     programs = digests(specs, task, space.traced)
     given = {
         "metrics": [metric.name for metric in task.metrics],
@@ -535,3 +548,56 @@ def describe(
         },
         **{f"{TRACED} {function}": found for function, found in programs.items()},
     }
+
+
+def digests(specs: Iterable[Spec], task: Task, names: tuple[str, ...]) -> dict[str, str]:
+    """The digest of every function of the user's own: ``{"loss my_module.hinge": ...}``.
+
+    Args:
+      specs: programs of a search.
+      task: with the examples, and the function that makes the models, or None for MLPs.
+      names: the traced names of the space.
+    """
+    found: dict[str, dict[Any, str]] = {}
+    for spec in specs:
+        activation = spec.model.activation if isinstance(spec.model, MLP) else None
+        own = {  # with the other parts of a spec that enter the digest
+            "model": (task.model, spec.model),
+            "loss": (spec.loss, spec.model),
+            "activation": (activation, None),
+            "optimizer": (spec.optimizer, spec.model),
+            "schedule": (spec.schedule, spec.steps),
+        }
+        for kind, (function, parts) in own.items():
+            if callable(function):
+                several = found.setdefault(f"{kind} {readable(function)}", {})
+                if (function, parts) not in several:
+                    several[function, parts] = _digest(kind, function, spec, names, task)
+    return {
+        name: short_digest(*sorted({*several.values()})) for name, several in sorted(found.items())
+    }
+
+
+def _digest(kind: str, function: Any, spec: Spec, names: tuple[str, ...], task: Task) -> str:
+    """The digest of a function of a program, for the shapes and types of the program."""
+    if kind == "schedule":
+        return program_digest(function(spec.steps), jnp.int32(0))
+    x, target = jax.eval_shape(lambda d: (as_float(d.inputs, d)[0], d.targets[0]), task.train)
+    if kind == "activation":
+        return derivative_digest(function, x)
+    key = jax.eval_shape(jax.random.key, 0)  # nothing is computed
+    params = jax.eval_shape(spec.model.init, key)
+    if kind == "model":
+        slopes = derivative_digest(partial(logits_of_one, spec.model), params, x)
+        return short_digest(program_digest(spec.model.init, key), slopes)
+    if kind == "loss":
+        logits = jax.eval_shape(partial(logits_of_one, spec.model), params, x)
+        return derivative_digest(function, logits, target)
+
+    def update(hyper: Any, params: PyTree) -> Any:
+        optimizer = optimizer_at(replace(spec, schedule="constant"), hyper, jnp.int32(0))
+        state = optimizer.init(params)
+        return state, optimizer.update(params, state, params)
+
+    hyper = jax.tree.map(lambda column: column[0], traced_values(spec, names, [{}], task.hyper))
+    return program_digest(update, hyper, params)

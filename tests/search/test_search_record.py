@@ -31,9 +31,9 @@ from jaxnn.search import (
     random,
     search,
 )
-from jaxnn.search.custom import derivative_digest
 from jaxnn.search.journal import Journal
 from jaxnn.search.space import Space, SpaceError
+from jaxnn.spec import derivative_digest
 
 X = jnp.arange(1.0, 5.0)
 
@@ -201,11 +201,11 @@ def test_another_constant_parameter_or_derivative_rule_has_another_digest(functi
 @pytest.mark.slow
 def test_digests_are_equal_in_every_process():
     program = (
-        "import test_search_record as t, jax; from jaxnn.search import custom;"
+        "import test_search_record as t, jax; from jaxnn import spec;"
         "print(t.derivative_digest(t.plain, t.X),"
         "*(t.derivative_digest(lambda x: f(x, 2.0), t.X)"
         " for f in (t.of_custom_jvp, t.of_custom_vjp, t.in_scan)),"
-        "custom.program_digest(t.network(3).init, jax.random.key(0)))"
+        "spec.program_digest(t.network(3).init, jax.random.key(0)))"
     )
     outputs = {
         subprocess.run(
