@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from jaxnn import MLP, Spec, files
-from jaxnn.data import DataError, idx, user_files
+from jaxnn.data import DataError
+from jaxnn.data import arrays as readers
 from jaxnn.files import Check, DamagedFileError, decoding, misfit, open_regular
 from jaxnn.saved_model import MODEL, load_model, load_params, save_model
 from jaxnn.search.journal import DATABASE, CorruptLogError, Journal, RunFolderError
@@ -58,15 +59,15 @@ def database_file() -> bytes:
 
 
 def read_idx(path):
-    return idx.read(path).tolist()
+    return readers.read_idx(path).tolist()
 
 
 def read_npy(path):
-    return user_files.read_npy(path).tolist()
+    return readers.read_npy(path).tolist()
 
 
 def read_npz(path):
-    return {name: array.tolist() for name, array in user_files.read_npz(path).items()}
+    return {name: array.tolist() for name, array in readers.read_npz(path).items()}
 
 
 def read_model(path):
@@ -145,11 +146,11 @@ def test_every_array_in_an_idx_or_numpy_file_comes_back(array):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a"
         for content, read in (
-            (idx_file(array), idx.read),
-            (gzip.compress(idx_file(array)), idx.read),
-            (saved(np.save, array), user_files.read_npy),
-            (saved(np.savez, array), lambda path: user_files.read_npz(path)["arr_0"]),
-            (saved(np.savez_compressed, array), lambda path: user_files.read_npz(path)["arr_0"]),
+            (idx_file(array), readers.read_idx),
+            (gzip.compress(idx_file(array)), readers.read_idx),
+            (saved(np.save, array), readers.read_npy),
+            (saved(np.savez, array), lambda path: readers.read_npz(path)["arr_0"]),
+            (saved(np.savez_compressed, array), lambda path: readers.read_npz(path)["arr_0"]),
         ):
             path.write_bytes(content)
             np.testing.assert_array_equal(read(path), array)

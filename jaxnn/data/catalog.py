@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.data import idx
+from jaxnn.data.arrays import IDX_NAMES, find_idx, gunzip, read_idx
 from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, make_splits
 from jaxnn.files import atomic_write, decoding, open_regular
 from jaxnn.types import Splits, require
@@ -50,7 +50,7 @@ class NamedSet(NamedTuple):
 def _files(*checksums: str) -> tuple[RemoteFile, ...]:
     # Header and values: 60,000 and 10,000 images of 28 x 28 bytes, a byte per label.
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
-    return tuple(map(RemoteFile, idx.NAMES.values(), sizes, checksums))
+    return tuple(map(RemoteFile, IDX_NAMES.values(), sizes, checksums))
 
 
 MNIST = NamedSet(
@@ -114,7 +114,7 @@ def load(
     those of ``jaxnn.data.load``.
     """
     folder = data_dir / dataset.name
-    missing = [file for file in dataset.files if idx.find(folder, file.name) is None]
+    missing = [file for file in dataset.files if find_idx(folder, file.name) is None]
     if missing and not download_missing:
         remedy = by_hand(missing, dataset.mirrors, folder)
         raise MissingDataError(f"{dataset.name} is not complete in {folder}: {remedy}")
@@ -127,9 +127,9 @@ def load(
 
 
 def _read(folder: Path, file: RemoteFile) -> np.ndarray:
-    path = idx.find(folder, file.name) or folder / f"{file.name}.gz"
+    path = find_idx(folder, file.name) or folder / f"{file.name}.gz"
     try:
-        return idx.read(path, file.size, lambda content: verify(content, file, path))
+        return read_idx(path, file.size, lambda content: verify(content, file, path))
     except DataError as error:
         raise DataError(f"{error}: delete this file, it is then downloaded again") from None
 
@@ -215,9 +215,7 @@ def california_housing(folder: Path, **options: Any) -> Splits:
     with open_regular(path) as file, decoding(f"{path}: not California housing", DataError):
         content = file.read()
         if path is packed:
-            with tarfile.open(
-                fileobj=io.BytesIO(idx.gunzip(io.BytesIO(content), 2**24, path))
-            ) as t:
+            with tarfile.open(fileobj=io.BytesIO(gunzip(io.BytesIO(content), 2**24, path))) as t:
                 member = t.extractfile("CaliforniaHousing/cal_housing.data")
                 content = member.read() if member else b""
         table = np.loadtxt(io.BytesIO(content), delimiter=",", ndmin=2)
@@ -300,7 +298,7 @@ def _download(url: str, file: RemoteFile, timeout: float, progress: Report | Non
                 before, since = len(compressed), time.monotonic()
     if total is not None and len(compressed) != total:
         raise DataError(f"truncated: sent {len(compressed)} of {total} bytes")
-    content = idx.gunzip(io.BytesIO(compressed), file.size, url)
+    content = gunzip(io.BytesIO(compressed), file.size, url)
     verify(content, file, url)
     return bytes(compressed)
 

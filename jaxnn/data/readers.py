@@ -13,8 +13,7 @@ import math
 import os
 import re
 import warnings
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.data import idx
+from jaxnn.data.arrays import content_of, inflatable
 from jaxnn.data.splits import DataError, expect
 from jaxnn.files import decoding, open_regular, printable, short
 from jaxnn.losses import are_few
@@ -60,15 +59,6 @@ _COUNTS = ("", "unnamed: 0", "id", "index", "__index_level_0__")
 _MISSING = ("", "?", " ?", "-", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None")
 _MOST_COLUMNS = 2**16
 _PIXEL = re.compile(r"(pixel|px|p)?_?\d+|\d+x\d+", re.IGNORECASE)
-
-
-def content_of(path: Path) -> bytes:
-    """The bytes of a file, decompressed if the file is gzip."""
-    with open_regular(path) as file:
-        content = file.read()
-    if content.startswith(b"\x1f\x8b"):
-        return idx.gunzip(io.BytesIO(content), idx.inflatable(len(content)), path)
-    return content
 
 
 def _first(files: Files) -> Path:
@@ -490,7 +480,7 @@ def _arrow_table(path: Path) -> Any:
     from pyarrow import parquet
 
     with open_regular(path) as file, decoding(f"{path}: not a readable Parquet file", DataError):
-        limit = idx.inflatable(os.fstat(file.fileno()).st_size)
+        limit = inflatable(os.fstat(file.fileno()).st_size)
         known = parquet.ParquetFile(file)
         found = known.metadata
         claimed = 8 * found.num_rows * found.num_columns
@@ -566,7 +556,7 @@ def _decoded(sources: Sources) -> dict[str, np.ndarray]:
     mode = "I;16" if modes == {"I;16"} else max(modes, key=_MODES.index)
     channels = max(1, len(mode)) if mode in ("RGB", "RGBA") else 1
     shape = size[1], size[0], channels
-    limit, claimed = idx.inflatable(total), len(pairs) * math.prod(shape)
+    limit, claimed = inflatable(total), len(pairs) * math.prod(shape)
     found = f"{pairs[0][0]}, ...: {len(pairs)} images of {shape} take {claimed} bytes"
     expect(claimed <= limit, found, f"at most {limit}")
     images = {}
@@ -615,78 +605,7 @@ def _mode(image: Any) -> str:
     return "L" if image.mode in ("1", "L") else "RGB"
 
 
-# Files of arrays.
-
-
-_MATLAB = {
-    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"
-}  # fmt: skip
-"""The types of stored values, by number; ``_MATRIX`` and ``_COMPRESSED`` are elements of a file."""
-_MATRIX, _COMPRESSED, _COMPLEX = 14, 15, 0x800
-_NUMERIC = range(6, 16)  # classes of matrices: double, single, int8, ..., uint64
-
-
-def read_mat(path: Path, choose: Callable[[Collection[str]], Mapping[str, str]]) -> dict[str, Any]:
-    """Arrays of a file of MATLAB 5 to 7, the examples along the first axis.
-
-    SciPy's reader takes a claimed size or type at the word, up to a crash of the process.
-
-    Args:
-      path: the file.
-      choose: the arrays to read: from the names of all arrays to pairs of a key of the result and
-        a name; keys of labels end with "labels".
-    """
-    content = content_of(path)
-    with decoding(f"{path}: not a readable .mat file", DataError):
-        order = {b"\0\1IM": "<", b"\1\0MI": ">"}.get(content[124:128], "")
-        expected = "a file of MATLAB's versions 5 to 7 (save -v7), or an .npz"
-        expect(order, f"{path} is no such file, or of version 4 or 7.3", expected)
-        stored: dict[str, np.ndarray] = {}
-        room = idx.inflatable(len(content))
-        for kind, part in _elements(memoryview(content)[128:], order):
-            if kind == _COMPRESSED:
-                stream = zlib.decompressobj()
-                inner = stream.decompress(part, room + 1)
-                room -= len(inner)
-                expect(room >= 0, f"{path}: decompresses to too much", "at most 128 bytes a byte")
-                expect(stream.eof, f"{path}: truncated zlib data", "a whole file")
-                kind, part = next(_elements(memoryview(inner), order))
-            if kind == _MATRIX:
-                stored |= _matrix(part, order)
-        arrays = {key: stored[name] for key, name in choose(stored).items()}
-    counts = {key.partition("_")[0]: a.size for key, a in arrays.items() if key.endswith("labels")}
-    for key, array in arrays.items():
-        count = counts.get(key.partition("_")[0])
-        if key.endswith("images") and array.ndim and count == array.shape[-1] != array.shape[0]:
-            arrays[key] = np.moveaxis(array, -1, 0)
-    return arrays
-
-
-def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """The number of the type and the bytes of every element."""
-    at = 0
-    while at + 8 <= len(content):
-        kind, size = np.frombuffer(content, f"{order}u4", 2, at).tolist()
-        start = at + 8
-        if kind >> 16:  # a small element: the size and the bytes are within the first 8 bytes
-            kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
-        if start + size > len(content):
-            raise ValueError(f"truncated: {size} bytes at {at} of {len(content)}")
-        yield kind, content[start : start + size]
-        at = start + size if kind == _COMPRESSED else start + size + -(start + size) % 8
-
-
-def _matrix(content: memoryview, order: str) -> dict[str, np.ndarray]:
-    """The numbers of a matrix by name; no entry for texts, structs and complex numbers."""
-    (_, flags), (_, sizes), (_, name), *values = _elements(content, order)
-    flag = int(np.frombuffer(flags, f"{order}u4")[0])
-    if flag & 0xFF not in _NUMERIC or flag & _COMPLEX or values[0][0] not in _MATLAB:
-        return {}
-    shape = np.frombuffer(sizes, f"{order}i4").tolist()
-    found = np.frombuffer(values[0][1], order + _MATLAB[values[0][0]])
-    if min(shape) < 0 or math.prod(shape) != found.size:
-        raise ValueError(f"{bytes(name).decode()} holds {found.size} values for the shape {shape}")
-    return {bytes(name).decode(): found.reshape(shape, order="F")}
+# Rows of numbers, and images in binary.
 
 
 def read_libsvm(files: Files, label: Label) -> dict[str, Examples]:
@@ -700,7 +619,7 @@ def read_libsvm(files: Files, label: Label) -> dict[str, Examples]:
     with decoding(f"{_first(files)}: not a readable file of LIBSVM", DataError):
         options: Any = {"dtype": np.float32}
         loaded = load_svmlight_files([*map(io.BytesIO, contents)], **options)
-        limit = idx.inflatable(sum(map(len, contents)))
+        limit = inflatable(sum(map(len, contents)))
         claimed = 4 * sum(math.prod(rows.shape) for rows in loaded[::2])
         found = f"{_first(files)}: {loaded[0].shape[1]} columns take {claimed} bytes"
         expect(claimed <= limit, found, f"at most {limit}")

@@ -1,27 +1,21 @@
-"""The user's data: the files of a data set at a path, and their reader.
-
-NumPy's files are read here, without unpickling and without trust in a claimed size; of an archive,
-the arrays of the data set alone are decoded.
-"""
+"""The user's data: the files of a data set at a path, and their reader."""
 
 import gzip
 import logging
-import math
 import os
 import re
-import warnings
-import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.data import idx, readers
+from jaxnn.data import readers
+from jaxnn.data.arrays import IDX_NAMES, read_idx, read_mat, read_npy, read_npz
 from jaxnn.data.readers import Examples, Files, Label, Reader, Table
 from jaxnn.data.splits import PARTS, DataError, MissingDataError, expect, look_turned, make_splits
 from jaxnn.files import decoding, open_regular, printable, short
@@ -47,11 +41,6 @@ PAIRS = (
     ("inputs", "targets"),
 )
 """The names of two arrays, without test examples: in lower or upper case."""
-
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def load(
@@ -157,7 +146,7 @@ def _archives(files: Files, label: Label) -> dict[str, Examples]:
         expect(len(paths) == 1, f"{paths[0]}, ... are {len(paths)} files", "one")
         (path,) = paths
         mat = path.suffix.lower() == ".mat"
-        arrays = (readers.read_mat if mat else read_npz)(path, partial(four_of, path))
+        arrays = (read_mat if mat else read_npz)(path, partial(four_of, path))
         by_part = _by_part(arrays)
         both = f"{path} holds both training and test examples"
         expect(len(files) == 1 or len(by_part) == 1, both, f"one, as there are {len(files)} files")
@@ -389,21 +378,20 @@ def _pictures_in(folder: Path) -> list[Source]:
         return []
     source = _grouped(readers.read_pictures, parts)
     folders = dict.fromkeys(path.parent for path in images)
-    others = [path for each in folders for path in _entries(each) if not _is_picture(path)]
+    others = [
+        path for each in folders for path in _entries(each) if not _IMAGE.fullmatch(path.name)
+    ]
     if others:
         left = f"not read: {len(others)} files such as {others[0].name}, no PNG or JPEG"
         source = source._replace(note="; ".join(filter(None, (source.note, left))))
     return [source]
 
 
-def _is_picture(path: Path) -> bool:
-    return bool(_IMAGE.fullmatch(path.name))
-
-
 def _classes_in(folder: Path) -> list[Path]:
     """The images in the folders of a folder."""
     folders = [path for path in _entries(folder) if path.is_dir()]
-    return [*filter(_is_picture, (path for each in folders for path in _entries(each)))]
+    files = (path for each in folders for path in _entries(each))
+    return [path for path in files if _IMAGE.fullmatch(path.name)]
 
 
 # Files of four arrays.
@@ -412,7 +400,7 @@ def _classes_in(folder: Path) -> list[Path]:
 def _arrays_in(folder: Path) -> list[Source]:
     """Sets of four files of arrays: IDX, .npy, or .npz with a single array each."""
     names = [path.name for path in _entries(folder)]
-    sets = [(named, idx.read) for named in _idx_sets(names)]
+    sets = [(named, read_idx) for named in _idx_sets(names)]
     sets += [(named, read_npy) for named in _families(folder, names, ".npy")]
     for named in _families(folder, names, ".npz"):
         if named[PARTS[0]] in names and named[PARTS[1]] in names:
@@ -439,7 +427,7 @@ def _idx_sets(names: Collection[str]) -> list[dict[str, str]]:
         if match := _IDX.fullmatch(name):
             prefix, part, kind, separator = match.group(1, 2, 3, 4)
             wanted = {
-                p: prefix + n.replace("-idx", f"{separator}idx") for p, n in idx.NAMES.items()
+                p: prefix + n.replace("-idx", f"{separator}idx") for p, n in IDX_NAMES.items()
             }
             found = sets.setdefault((prefix, separator), wanted)
             split = "train" if part.lower() == "train" else "test"
@@ -467,7 +455,7 @@ def _read_arrays(
     if "emnist" in files[PARTS[0]].name.lower():
         notes.append("EMNIST's images are transposed")
     for part in files:
-        if part.endswith("labels") and read is idx.read and arrays[part].shape[1:] == (8,):
+        if part.endswith("labels") and read is read_idx and arrays[part].shape[1:] == (8,):
             arrays[part] = arrays[part][:, 0]  # of QMNIST: the digit, the writer, ...
             notes.append(f"the first of QMNIST's 8 columns is the label ({part})")
     found = _by_part(arrays)
@@ -509,74 +497,3 @@ def four_of(origin: object, names: Collection[str]) -> dict[str, str]:
     listed = " and ".join(", ".join(named.values()) for named in sets)
     expect(len(sets) == 1, f"{origin} holds {len(sets)} data sets, {listed}", "one data set")
     return sets[0]
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """The array of an .npy file; DataError for other content, Python objects included."""
-    with open_regular(path) as file:
-        return _read_array(file, os.fstat(file.fileno()).st_size, path)
-
-
-def read_npz(
-    path: Path,
-    choose: Callable[[Collection[str]], Mapping[str, str]] = lambda names: {n: n for n in names},
-) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file; compressed arrays up to ``idx.inflatable`` bytes together.
-
-    Args:
-      path: the file.
-      choose: the arrays to decode: from the names of all arrays to pairs of a key of the result
-        and a name.
-    """
-    fault = f"{path}: not a readable .npz archive"
-    with open_regular(path) as file, decoding(fault, DataError), zipfile.ZipFile(file) as archive:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for member in archive.infolist():
-            name = member.filename.removesuffix(".npy")
-            if name != member.filename:
-                expect(name not in members, f"{path} holds the array {name} twice", "once")
-                members[name] = member
-        chosen = {key: members[name] for key, name in choose(members).items()}
-        inflated = [m.file_size for m in chosen.values() if m.compress_type != zipfile.ZIP_STORED]
-        limit = idx.inflatable(os.fstat(file.fileno()).st_size)
-        found = f"{path}: the compressed arrays claim {sum(inflated)} bytes"
-        expect(sum(inflated) <= limit, found, f"at most {limit}, or no compression (np.savez)")
-        return {key: _read_member(archive, m, path) for key, m in chosen.items()}
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    name = f"{path}[{member.filename.removesuffix('.npy')}]"
-    method, size = member.compress_type, member.file_size
-    plain = method == zipfile.ZIP_STORED
-    found = f"{name}: zip compression method {method}"
-    expect(plain or method == zipfile.ZIP_DEFLATED, found, "stored or deflated")
-    found = f"{name}: claims {size} bytes"
-    expect(not plain or size == member.compress_size, found, f"{member.compress_size} as stored")
-    with archive.open(member) as stream:
-        return _read_array(stream, size, name)
-
-
-def _read_array(stream: IO[bytes], size: int, name: object) -> np.ndarray:
-    """The array in a stream of ``size`` bytes; the header is checked before memory is taken."""
-    with decoding(f"{name}: not a readable .npy file", DataError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of NumPy about headers by Python 2
-        version = np.lib.format.read_magic(stream)
-        found = f"{name}: .npy of format version {version}"
-        expect(version in _HEADERS, found, "(1, 0) or (2, 0)")
-        shape, _, dtype = _HEADERS[version](stream)
-        _check(shape, dtype, size - stream.tell(), name)
-        stream.seek(0)
-        return np.load(stream, allow_pickle=False)
-
-
-def _check(shape: tuple[int, ...], dtype: np.dtype, available: int, name: object) -> None:
-    expected = "integers or floats (Python objects are never unpickled)"
-    expect(
-        dtype.kind in "biufUS" and dtype.itemsize,
-        f"{name}: holds values of dtype {dtype}",
-        expected,
-    )
-    claim = f"the shape {shape}"
-    expect(min(shape, default=0) >= 0, f"{name}: the header claims {claim}", "sizes >= 0")
-    claimed = dtype.itemsize * math.prod(shape)
-    idx.check_size(available, claimed, f"{claim} and dtype {dtype}", name, unit="bytes of values")

@@ -224,9 +224,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_HEADINGS = {"accuracy": "accuracy (%)"}
-
-
 def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> None:
     """Prints some trials, the best first."""
     table = {row["trial"]: row for row in result.table}
@@ -253,7 +250,7 @@ def show(result: "Result", numbers: Iterable[int], stream: TextIO | None) -> Non
 
 def _columns(result: "Result") -> list[str]:
     """The headings of the table of trials."""
-    shown = (_HEADINGS.get(name, name) for name in result.task.shown.values())
+    shown = (f"{n} (%)" if n == "accuracy" else n for n in result.task.shown.values())
     return ["trial", *result.space.searched, "epochs", *shown]
 
 

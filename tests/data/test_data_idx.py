@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from jaxnn.data import DataError, idx
+from jaxnn.data import DataError, arrays
 
 
 def header(code: int, *shape: int) -> bytes:
@@ -32,14 +32,14 @@ GOOD = header(0x08, 2, 3) + bytes(range(6))
 def test_every_type_code_is_read_big_endian(tmp_path, code, struct_format, values):
     path = tmp_path / "file"
     path.write_bytes(header(code, 3) + struct.pack(f">3{struct_format}", *values))
-    assert idx.read(path).tolist() == values
+    assert arrays.read_idx(path).tolist() == values
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3), (3, 1, 2, 1)])
 def test_values_are_in_row_major_order(tmp_path, shape):
     path = tmp_path / "file"
     path.write_bytes(header(0x08, *shape) + bytes(range(6)))
-    np.testing.assert_array_equal(idx.read(path), np.arange(6).reshape(shape))
+    np.testing.assert_array_equal(arrays.read_idx(path), np.arange(6).reshape(shape))
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_values_are_in_row_major_order(tmp_path, shape):
 def test_gzip_is_recognised_by_content(tmp_path, compressed):
     path = tmp_path / "no-suffix"
     path.write_bytes(compressed)
-    assert idx.read(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert arrays.read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_file_that_lost_its_compression_but_not_its_name_is_read(tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(GOOD)
-    assert idx.read(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert arrays.read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 BAD = {
@@ -85,7 +85,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path, content, message):
     path = tmp_path / "bad-file"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
-        idx.read(path)
+        arrays.read_idx(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -119,7 +119,7 @@ def test_a_bad_gzip_file_is_one_clear_line(tmp_path, content, message):
     path = tmp_path / "bad-file.gz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
-        idx.read(path)
+        arrays.read_idx(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -144,7 +144,7 @@ def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, bomb, message):
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match=message):
-            idx.read(path)
+            arrays.read_idx(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -154,9 +154,9 @@ def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, bomb, message):
 def test_a_compressed_file_may_be_held_to_a_smaller_size(tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(GOOD))
-    assert idx.read(path, limit=18).shape == (2, 3)
+    assert arrays.read_idx(path, limit=18).shape == (2, 3)
     with pytest.raises(DataError, match=r"claims 18 bytes .* expected at most 17"):
-        idx.read(path, limit=17)
+        arrays.read_idx(path, limit=17)
 
 
 def test_the_gzip_checksum_is_verified(tmp_path):
@@ -166,7 +166,7 @@ def test_the_gzip_checksum_is_verified(tmp_path):
     start = b"\x1f\x8b\x08" + bytes(7)
     end = struct.pack("<II", zlib.crc32(GOOD), len(GOOD))
     path.write_bytes(start + body + end)
-    assert idx.read(path).shape == (2, 3)
+    assert arrays.read_idx(path).shape == (2, 3)
     path.write_bytes(start + body + flip(end, 0))
     with pytest.raises(DataError, match="CRC"):
-        idx.read(path)
+        arrays.read_idx(path)

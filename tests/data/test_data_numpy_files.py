@@ -10,8 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxnn.data import DataError, idx, user_files
-from jaxnn.data.user_files import read_npy, read_npz
+from jaxnn.data import DataError, arrays
+from jaxnn.data.arrays import read_npy, read_npz
 
 
 def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
@@ -148,7 +148,7 @@ def test_nothing_is_ever_unpickled(tmp_path, trap, read, suffix, write, message)
 
 def test_the_loader_itself_would_not_unpickle_either(tmp_path, trap, monkeypatch):
     write_object_array(tmp_path / "evil.npy", trap)
-    monkeypatch.setattr(user_files, "_check", lambda *header: None)
+    monkeypatch.setattr(arrays, "_check_header", lambda *header: None)
     with pytest.raises(DataError, match="allow_pickle=False"):
         read_npy(tmp_path / "evil.npy")
     assert not trap.marker.exists()
@@ -157,7 +157,7 @@ def test_the_loader_itself_would_not_unpickle_either(tmp_path, trap, monkeypatch
 def test_a_compressed_array_over_the_limit_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, x=np.zeros(2**24, np.uint8))
-    monkeypatch.setattr(idx, "MAX_INFLATED", 2**20)
+    monkeypatch.setattr(arrays, "MAX_INFLATED", 2**20)
     tracemalloc.start()
     try:
         with pytest.raises(
@@ -172,7 +172,7 @@ def test_a_compressed_array_over_the_limit_is_refused_before_it_fills_memory(tmp
 
 def test_an_array_stored_without_compression_has_no_limit(tmp_path, monkeypatch):
     np.savez(tmp_path / "large.npz", x=np.zeros(2000, np.uint8))
-    monkeypatch.setattr(idx, "MAX_INFLATED", 1000)
+    monkeypatch.setattr(arrays, "MAX_INFLATED", 1000)
     assert read_npz(tmp_path / "large.npz")["x"].shape == (2000,)
 
 
