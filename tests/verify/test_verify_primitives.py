@@ -29,9 +29,8 @@ HARDWARE = (
 
 KNOWN = {
     *interpreter.RULES,
-    *interpreter.ANY_TYPE,
     *interpreter.INTEGER,
-    *interpreter.CONTROL,
+    *FUNCTIONS,
     *Balls.RULES,
     *CALLS,
     "iota",
@@ -204,10 +203,6 @@ def test_a_verdict_names_a_primitive_unknown_to_the_balls():
     judged = verdict_on(lambda x: special.i0e(x), of=lambda x: special.i0e(x), kind="value")
     assert judged.verdict == "holds"
     assert "'bessel_i0e' is unknown to jaxnn" in judged.detail
-
-
-def test_every_elementwise_primitive_is_a_function_of_balls():
-    assert {*interpreter.ELEMENTWISE} - {"add_any"} == {*FUNCTIONS}
 
 
 def equation(**params) -> Any:

@@ -4,13 +4,13 @@ Here is what the interpreter asks of numbers: balls and residues are two arithme
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
 
 Numbers = Any
-"""A flat array of an arithmetic's numbers: has a length, and ``x[index]`` for arrays of indices."""
+"""An arithmetic's array of numbers: ``shape``, ``reshape``, and ``x[index]`` as of NumPy."""
 
 Value = Any
 """``Numbers`` for floats and complex numbers; a NumPy array for integers, Booleans and keys."""
@@ -24,26 +24,28 @@ class Undecided(ArithmeticError):  # noqa: N818
 
 
 class Arithmetic(Protocol):
-    """Numbers of one kind, and elementwise operations of flat arrays of equal length."""
+    """Numbers of one kind. Operands that are NumPy's, or Python's, stand for exact numbers."""
 
-    def exactly(self, array: np.ndarray) -> Numbers:
-        """The exact numbers of an array of floats, integers or Booleans."""
+    FUNCTIONS: ClassVar[Any]
+    """Primitives on single numbers, by name."""
+
+    RULES: ClassVar[Any]
+    """Rules, by name, of other primitives that the arithmetic has of its own."""
+
+    def exactly(self, array: Any) -> Numbers:
+        """The exact numbers of an array of floats, integers or Booleans; numbers stay."""
         ...
 
-    def apply(self, name: str, *operands: Numbers, **params: Any) -> Numbers:
-        """A primitive of JAX on every entry; ``Unsupported`` without a model."""
+    def apply(self, name: str, *operands: Any, **params: Any) -> Numbers:
+        """One of ``FUNCTIONS`` on every entry of operands that broadcast."""
         ...
 
-    def compare(self, x: Numbers, y: Numbers) -> np.ndarray:
+    def compare(self, x: Any, y: Any) -> np.ndarray:
         """Per entry -1, 0 or 1; 2 where a number is NaN; raises ``Undecided``."""
         ...
 
     def joined(self, parts: Sequence[Numbers]) -> Numbers:
-        """The entries of all parts, one part after the other."""
-        ...
-
-    def floats(self, x: Numbers) -> np.ndarray:
-        """The nearest float64 numbers."""
+        """The entries of all parts, one part after the other, along a single axis."""
         ...
 
     def rounded(self, x: Numbers) -> np.ndarray:

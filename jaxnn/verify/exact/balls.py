@@ -8,7 +8,7 @@ balls tell, the result is the ball of all numbers.
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from typing import Any, ClassVar
 
 import flint
@@ -16,7 +16,6 @@ import numpy as np
 from flint import acb, acb_mat, arb
 
 from jaxnn.verify.exact import Arithmetic, Numbers, Run, Undecided
-from jaxnn.verify.exact.linear_algebra import Number, batched
 from jaxnn.verify.graph import Unsupported, parameter
 
 Ball = Any  # arb; acb for a complex number
@@ -46,17 +45,19 @@ def is_infinite(x: arb) -> bool:
 
 
 def _function(
-    evaluate: Callable[[arb], arb],
+    name: str,
     below: Ball = NAN,
     above: Ball = NAN,
     least: float = -np.inf,
     most: float = np.inf,
     ends: tuple[Ball, Ball] | None = None,
     saturates: bool = False,
-) -> Callable[[arb], arb]:
-    """A real function with the values at the infinities, the domain, and the values at its ends."""
+) -> Callable[[Ball], Ball]:
+    """A method of balls with the values at the infinities, the domain, the values at its ends."""
 
-    def function(x: arb) -> arb:
+    def function(x: Ball) -> Ball:
+        if isinstance(x, acb):
+            return getattr(x, name)()
         if x.is_nan():
             return NAN
         if is_infinite(x) or (saturates and abs(x) > LARGEST):
@@ -65,7 +66,7 @@ def _function(
             return NAN
         if ends is not None and (x == least or x == most):  # noqa: SIM109
             return ends[0] if x == least else ends[1]
-        y = evaluate(x)
+        y = getattr(x, name)()
         return ANYTHING if y.is_nan() else y
 
     return function
@@ -120,27 +121,18 @@ def power(x: Ball, y: Ball) -> Ball:
     """x^y; 1 wherever y = 0 or x = 1, as C's pow."""
     if isinstance(x, acb) or isinstance(y, acb):
         return x**y
-    if y == 0 or x == 1:
+    if y == 0 or x == 1 or (is_infinite(y) and abs(x) == 1):
         return ONE
     if x.is_nan() or y.is_nan():
         return NAN
-    if is_infinite(y):
-        size = abs(x)
-        if size == 1:
-            return ONE
-        if not (size > 1 or size < 1):
-            return ANYTHING
-        return INFINITY if bool(size > 1) == bool(y > 0) else ZERO
     if y.is_integer() and abs(y) < LARGEST:
         return integer_power(x, int(y.unique_fmpz()))
-    if x == 0 or is_infinite(x):
-        zero = bool(x == 0) == bool(y > 0)
-        return ANYTHING if not (y > 0 or y < 0) else ZERO if zero else INFINITY
-    if x < 0:
-        return NAN if y.is_exact() else ANYTHING
-    if not x > 0:
-        return ANYTHING
-    return exp(log(x) * y)
+    if is_infinite(x) or is_infinite(y):
+        x = abs(x)
+    if x < 0 and y.is_exact():
+        return NAN
+    exponent = log(x) * y
+    return ANYTHING if exponent.is_nan() else exp(exponent)
 
 
 def integer_power(x: Ball, y: int) -> Ball:
@@ -154,10 +146,6 @@ def integer_power(x: Ball, y: int) -> Ball:
 
 def _max(x: arb, y: arb) -> arb:
     return NAN if x.is_nan() or y.is_nan() else y if x < y else x if y <= x else x.max(y)
-
-
-def _min(x: arb, y: arb) -> arb:
-    return -_max(-x, -y)
 
 
 def cbrt(x: arb) -> arb:
@@ -182,9 +170,11 @@ def atan2(y: arb, x: arb) -> arb:
 
 
 def _log_gamma(x: arb) -> arb:
-    if x > 0:
-        return x.lgamma()
-    return INFINITY if x.is_integer() else abs(x.gamma()).log()
+    """log |gamma(x)|, infinite at the poles 0, -1, -2, ... and at both infinities."""
+    if is_infinite(x) or (x.is_integer() and not x > 0):
+        return INFINITY
+    y = x.lgamma() if x > 0 else abs(x.gamma()).log()
+    return ANYTHING if y.is_nan() and not x.is_nan() else y
 
 
 def _polygamma(m: arb, x: arb) -> arb:
@@ -199,59 +189,44 @@ def _polygamma(m: arb, x: arb) -> arb:
     return ANYTHING if y.is_nan() else y
 
 
-def logistic(x: Ball) -> Ball:
-    """1 / (1 + e^-x)."""
-    return div(ONE, ONE + exp(-x))
-
-
-def _complex_too(real: Callable[[arb], arb], name: str) -> Callable[[Ball], Ball]:
-    method = getattr(acb, name)
-
-    @wraps(real)
-    def function(x: Ball) -> Ball:
-        return method(x) if isinstance(x, acb) else real(x)
-
-    return function
-
-
-exp = _complex_too(_function(arb.exp, ZERO, INFINITY, saturates=True), "exp")
-log = _complex_too(_function(arb.log, above=INFINITY, least=0, ends=(-INFINITY, NAN)), "log")
-_sqrt = _complex_too(_function(arb.sqrt, above=INFINITY, least=0, ends=(ZERO, NAN)), "sqrt")
+exp = _function("exp", ZERO, INFINITY, saturates=True)
+log = _function("log", above=INFINITY, least=0, ends=(-INFINITY, NAN))
+_sqrt = _function("sqrt", above=INFINITY, least=0, ends=(ZERO, NAN))
 
 FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "abs": abs,
-    "acos": _function(arb.acos, least=-1, most=1),
-    "acosh": _function(arb.acosh, above=INFINITY, least=1),
+    "acos": _function("acos", least=-1, most=1),
+    "acosh": _function("acosh", above=INFINITY, least=1),
     "add": operator.add,
-    "asin": _function(arb.asin, least=-1, most=1),
-    "asinh": _function(arb.asinh, -INFINITY, INFINITY),
+    "asin": _function("asin", least=-1, most=1),
+    "asinh": _function("asinh", -INFINITY, INFINITY),
     "atan": arb.atan,
     "atan2": atan2,
-    "atanh": _function(arb.atanh, least=-1, most=1, ends=(-INFINITY, INFINITY)),
+    "atanh": _function("atanh", least=-1, most=1, ends=(-INFINITY, INFINITY)),
     "cbrt": cbrt,
     "ceil": lambda x: -floor(-x),
     "complex": acb,
     "conj": lambda x: x.conjugate() if isinstance(x, acb) else x,
-    "cos": _complex_too(_function(arb.cos, saturates=True), "cos"),
-    "cosh": _function(arb.cosh, INFINITY, INFINITY, saturates=True),
+    "cos": _function("cos", saturates=True),
+    "cosh": _function("cosh", INFINITY, INFINITY, saturates=True),
     "digamma": partial(_polygamma, ZERO),
     "div": div,
-    "erf": _function(arb.erf, -ONE, ONE),
-    "erf_inv": _function(arb.erfinv, least=-1, most=1, ends=(-INFINITY, INFINITY)),
-    "erfc": _function(arb.erfc, TWO, ZERO, saturates=True),
+    "erf": _function("erf", -ONE, ONE),
+    "erf_inv": _function("erfinv", least=-1, most=1, ends=(-INFINITY, INFINITY)),
+    "erfc": _function("erfc", TWO, ZERO, saturates=True),
     "exp": exp,
     "exp2": lambda x: power(TWO, x),
-    "expm1": _function(arb.expm1, -ONE, INFINITY, saturates=True),
+    "expm1": _function("expm1", -ONE, INFINITY, saturates=True),
     "floor": floor,
     "imag": lambda x: x.imag if isinstance(x, acb) else ZERO,
     "integer_pow": integer_power,
-    "lgamma": _function(_log_gamma, INFINITY, INFINITY),
+    "lgamma": _log_gamma,
     "log": log,
-    "log1p": _function(arb.log1p, above=INFINITY, least=-1, ends=(-INFINITY, NAN)),
+    "log1p": _function("log1p", above=INFINITY, least=-1, ends=(-INFINITY, NAN)),
     "log2": lambda x: div(log(x), arb.const_log2()),
-    "logistic": logistic,
+    "logistic": lambda x: div(ONE, ONE + exp(-x)),
     "max": _max,
-    "min": _min,
+    "min": lambda x, y: -_max(-x, -y),
     "mul": operator.mul,
     "neg": operator.neg,
     "polygamma": _polygamma,
@@ -261,12 +236,12 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "round": _rounded,
     "rsqrt": lambda x: div(ONE, _sqrt(x)),
     "sign": sign,
-    "sin": _complex_too(_function(arb.sin, saturates=True), "sin"),
-    "sinh": _function(arb.sinh, -INFINITY, INFINITY, saturates=True),
+    "sin": _function("sin", saturates=True),
+    "sinh": _function("sinh", -INFINITY, INFINITY, saturates=True),
     "sqrt": _sqrt,
     "sub": operator.sub,
-    "tan": _function(arb.tan, saturates=True),
-    "tanh": _complex_too(_function(arb.tanh, -ONE, ONE), "tanh"),
+    "tan": _function("tan", saturates=True),
+    "tanh": _function("tanh", -ONE, ONE),
 }
 """Primitives on balls."""
 
@@ -298,59 +273,54 @@ def _float(x: Ball) -> float | complex:
     return complex(float(x.real), float(x.imag)) if isinstance(x, acb) else float(x)
 
 
-def enclosed(values: Sequence[Ball]) -> np.ndarray:
-    """A flat array of objects with balls."""
-    made = np.empty(len(values), object)
-    made[:] = values
-    return made
-
-
 class Balls:
-    """The arithmetic of balls, in flint's current precision."""
+    """The arithmetic of balls, in flint's current precision: arrays of objects."""
 
+    FUNCTIONS: ClassVar = FUNCTIONS
     RULES: ClassVar[dict[str, Callable[..., Run]]] = {}
-    """Primitives with an algorithm of flint."""
 
-    def exactly(self, array: np.ndarray) -> Numbers:
+    def exactly(self, array: Any) -> Numbers:
         """The exact numbers of an array; an array of balls stays."""
         array = np.asarray(array)
         if array.dtype == object:
-            return array.ravel()
-        kind = acb if array.dtype.kind == "c" else arb
-        numbers = array if array.dtype.kind in "iubc" else array.astype(np.float64)
-        return enclosed([kind(number) for number in numbers.ravel().tolist()])
+            return array
+        if array.dtype.kind == "c":
+            return np.asarray(np.frompyfunc(acb, 1, 1)(array), object)
+        numbers = array if array.dtype.kind in "iub" else array.astype(np.float64)
+        return np.asarray(np.frompyfunc(arb, 1, 1)(numbers), object)
 
-    def apply(self, name: str, *operands: Numbers, **params: Any) -> Numbers:
+    def apply(self, name: str, *operands: Any, **params: Any) -> Numbers:
         """A primitive on every entry."""
-        if name in FAST:
-            return FAST[name](*operands)
-        function = partial(FUNCTIONS[name], **params) if params else FUNCTIONS[name]
-        return np.frompyfunc(function, len(operands), 1)(*operands)
+        function = FAST.get(name)
+        if function is None:
+            of_one = partial(FUNCTIONS[name], **params) if params else FUNCTIONS[name]
+            function = np.frompyfunc(of_one, len(operands), 1)
+        return np.asarray(function(*map(self.exactly, operands)), object)
 
-    def compare(self, x: Numbers, y: Numbers) -> np.ndarray:
+    def compare(self, x: Any, y: Any) -> np.ndarray:
         """The order of every pair of entries; raises ``Undecided``."""
-        return np.asarray(np.frompyfunc(_compared, 2, 1)(x, y), np.int8)
+        return np.asarray(np.frompyfunc(_compared, 2, 1)(self.exactly(x), self.exactly(y)), np.int8)
 
     def joined(self, parts: Sequence[Numbers]) -> Numbers:
         """The entries of all parts, one part after the other."""
-        return np.concatenate(parts)
+        return np.concatenate(parts, axis=None)
 
     def floats(self, x: Numbers) -> np.ndarray:
         """The midpoints as float64, or as complex numbers."""
-        return np.array([_float(number) for number in x])
+        return np.array([_float(number) for number in x.flat]).reshape(x.shape)
 
     def rounded(self, x: Numbers) -> np.ndarray:
         """The nearest float64 numbers; raises ``Undecided`` where the balls are too wide."""
-        if any(number.is_finite() and number.rel_accuracy_bits() < 64 for number in x):
+        if any(number.is_finite() and number.rel_accuracy_bits() < 64 for number in x.flat):
             raise Undecided("the float64 nearest to a number is not decided")
         return self.floats(x)
 
     def whole(self, x: Numbers) -> np.ndarray:
         """The whole parts; raises ``Undecided`` where the balls are too wide."""
-        parts = [sign(number) * floor(abs(number)) for number in x]
-        if not all(part.is_exact() or part.is_nan() for part in parts):
+        parts = self.apply("mul", self.apply("sign", x), self.apply("floor", np.abs(x)))
+        if not all(part.is_exact() or part.is_nan() for part in parts.flat):
             raise Undecided("the whole part of a number is not decided")
-        return self.floats(enclosed(parts))
+        return self.floats(parts)
 
 
 def _eigen(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -366,12 +336,12 @@ def _eigen(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     columns = []
     for column in zip(*right.tolist(), strict=True):
         largest = max(column, key=lambda entry: float(abs(entry)))
-        reals = enclosed([(entry / largest).real for entry in column])
+        reals = np.array([(entry / largest).real for entry in column], object)
         columns.append(reals / np.sum(reals * reals).sqrt())
     vectors = np.stack(columns, axis=1)[:, order]
-    lapack = np.linalg.eigh(a.astype(float))[1]
-    signs = np.sum(lapack * vectors.astype(float), axis=0)
-    return enclosed([values[i].real for i in order]), np.where(signs < 0, -vectors, vectors)
+    signs = np.sum(np.linalg.eigh(a.astype(float))[1] * vectors.astype(float), axis=0)
+    reals = np.array([values[i].real for i in order], object)
+    return reals, np.where(signs < 0, -vectors, vectors)
 
 
 def _eigh(eqn, a: np.ndarray) -> Sequence[np.ndarray]:
@@ -397,50 +367,16 @@ def _svd(eqn, a: np.ndarray) -> Sequence[np.ndarray]:
     return s, np.frompyfunc(div, 2, 1)(a @ v, s), v.T
 
 
-def _of_balls(function: Callable[..., Sequence[np.ndarray]]) -> Callable[..., Run]:
-    """The rule of a function of matrices of balls."""
-    wrap = np.frompyfunc(lambda arithmetic, ball: Number(arithmetic, enclosed([ball])), 2, 1)
-
-    def of_numbers(eqn, a: np.ndarray) -> Sequence[Any]:
-        balls = np.frompyfunc(lambda number: number.value[0], 1, 1)(a)
-        return [wrap(a[0, 0].arithmetic, part) for part in function(eqn, balls)]
-
-    return partial(batched, of_numbers)
-
-
-def _fft(eqn, arithmetic: Arithmetic) -> Run:
-    """The discrete Fourier transform along the last axes, from or to real numbers too."""
-    kind, lengths = int(parameter(eqn, "fft_type")), parameter(eqn, "fft_lengths")
-    inverse, from_real, to_real = kind in (1, 3), kind == 2, kind == 3
-    rank, shape = eqn.invars[0].aval.ndim, eqn.outvars[0].aval.shape
-
-    def along(x: np.ndarray, axis: int, transform: Callable[[Sequence[acb]], Sequence]) -> Any:
-        rows = np.moveaxis(x, axis, -1)
-        out = [transform(row.tolist()) for row in rows.reshape(-1, rows.shape[-1])]
-        out = enclosed([entry for row in out for entry in row])
-        return np.moveaxis(out.reshape(*rows.shape[:-1], -1), -1, axis)
-
-    def whole(row: Sequence[acb]) -> Sequence[acb]:
-        return acb.dft([acb(entry) for entry in row], inverse=inverse)
-
-    def half(row: Sequence[acb]) -> Sequence[acb]:
-        return whole(row)[: shape[-1]]
-
-    def real(row: Sequence[acb]) -> Sequence[arb]:
-        n = shape[-1]
-        ends = [acb(row[k].real) if 2 * k in (0, n) else row[k] for k in range(n // 2 + 1)]
-        mirrored = [ends[k].conjugate() for k in range((n - 1) // 2, 0, -1)]
-        return [entry.real for entry in whole([*ends, *mirrored])]
+def _by_matrix(function: Callable[..., Sequence[np.ndarray]], eqn, arithmetic: Arithmetic) -> Run:
+    """The rule of a function of a single matrix of balls."""
 
     def run(x):
-        x = x.reshape(eqn.invars[0].aval.shape)
-        if from_real:
-            x = along(x, rank - 1, half)
-        for axis in range(rank - len(lengths), rank - (from_real or to_real)):
-            x = along(x, axis, whole)
-        return [(along(x, rank - 1, real) if to_real else x).ravel()]
+        results = [function(eqn, matrix) for matrix in x.reshape(-1, *x.shape[-2:])]
+        shapes = [variable.aval.shape for variable in eqn.outvars]
+        columns = zip(*results, strict=True)
+        return [np.array(c, object).reshape(s) for c, s in zip(columns, shapes, strict=True)]
 
     return run
 
 
-Balls.RULES = {"eigh": _of_balls(_eigh), "fft": _fft, "svd": _of_balls(_svd)}
+Balls.RULES = {"eigh": partial(_by_matrix, _eigh), "svd": partial(_by_matrix, _svd)}

@@ -18,22 +18,28 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial
 from hashlib import blake2b
-from itertools import product
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import dtypes
 
 from jaxnn.verify.comparison import Layout, TracedClaim, Values, refuse_large
 from jaxnn.verify.exact import Undecided
 from jaxnn.verify.exact.interpreter import compile
-from jaxnn.verify.exact.residues import DEGREE, OutOfTime, Residues
+from jaxnn.verify.exact.residues import DEGREE, Residues
 from jaxnn.verify.exact.towers import Towers
 from jaxnn.verify.graph import Unsupported, message
-from jaxnn.verify.inputs import DISCRETE_KINDS, TRIANGULAR_KINDS, Input, leaves
+from jaxnn.verify.inputs import (
+    DISCRETE_KINDS,
+    SYMMETRIC_KINDS,
+    TRIANGULAR_KINDS,
+    Input,
+    leaves,
+)
 from jaxnn.verify.verdict import Certificate, Verdict
 
 DRAWS = 16
@@ -60,10 +66,6 @@ FRUITLESS = 8
 
 class Uncertified(Exception):  # noqa: N818
     """There is no certificate; the message is the reason."""
-
-
-class _NotFinite(Exception):  # noqa: N818
-    """A leaf is infinite or NaN at the shadow."""
 
 
 def with_certificate(
@@ -114,7 +116,7 @@ def certify(
         refuse_large(traced)
         shadows = _shadows(traced, points, values)
         found = _Comparison(traced, arrange, arithmetic, shadows).certified()
-    except OutOfTime:
+    except TimeoutError:
         raise Uncertified(f"not done in {seconds:g} s") from None
     except (Unsupported, Undecided) as reason:
         raise Uncertified(str(reason)) from reason
@@ -180,8 +182,13 @@ class _Comparison:
         ]
         if [x.shape for x in places] != [aval.shape for aval in formula.out_avals]:
             raise Uncertified("formula and function have different shapes")
-        self._places, self._shadows = [*map(np.ravel, places)], shadows
+        self._places, self._shadows = places, shadows
         self._generators, self._arithmetic = leaves(traced.claim.inputs), arithmetic
+        avals = traced.reverse.in_avals
+        self._constraints = [
+            _constraint(generator, aval, arithmetic)
+            for generator, aval in zip(self._generators, avals, strict=True)
+        ]
         self._pair = formula, traced.reverse
         self._programs = [compile(closed, arithmetic) for closed in self._pair]
 
@@ -208,7 +215,7 @@ class _Comparison:
         for shadow in self._shadows:
             try:
                 found.append(self._at(shadow))
-            except (_NotFinite, Undecided) as failed:
+            except (FloatingPointError, Undecided) as failed:
                 if isinstance(failed, Undecided) and not by_shadow:
                     raise
                 reason = str(failed)
@@ -232,13 +239,13 @@ class _Comparison:
 
     def _compared(self, shadow: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Per leaf the levels known to formula and reference, all equal, [draws, levels]."""
-        inputs = [*map(self._residues, self._generators, shadow)]
+        inputs = [*map(self._residues, self._generators, self._constraints, shadow)]
         formula, reference = (program(inputs) for program in self._programs)
         if not all(np.all(np.isfinite(x.shadow)) for x in (*formula, *reference)):
-            raise _NotFinite("an intermediate value is infinite or too large")
+            raise FloatingPointError("an intermediate value is infinite or too large")
         for x, y, places in zip(formula, reference, self._places, strict=True):
-            shared = x.known & y.known
-            if np.any((x.residues != y.residues[places])[:, shared]):
+            y, shared = y.reshape(-1)[places], x.known & y.known
+            if np.any((x.residues != y.residues)[..., shared]):
                 raise Uncertified(self._difference())
             yield shared
 
@@ -250,7 +257,7 @@ class _Comparison:
             return f"not equal in a model that knows nothing of {', '.join(unknown)}"
         return "not equal in exact arithmetic, where 0.1 is a binary fraction"
 
-    def _residues(self, generator: Input, value: np.ndarray) -> Any:
+    def _residues(self, generator: Input, constraint: Any, value: np.ndarray) -> Any:
         """Random residues of an input with a shadow; labels, and whole numbers of a pattern."""
         kind, by_shadow = generator.kind, self._arithmetic.by_shadow
         if kind in DISCRETE_KINDS:
@@ -260,68 +267,56 @@ class _Comparison:
         if by_shadow and kind in ("binary", "mask", "one_hot"):
             return numbers
         squares = kind in ("positive", "simplex")
-        residues = (towers.squares if squares else towers.uniform)(value.size)
+        residues = (towers.squares if squares else towers.uniform)(*value.shape)
         if by_shadow and not squares:  # the sign of the residue is the sign of the shadow
-            negative = towers.is_square(residues) == (value.ravel() < 0)[:, None, None]
+            negative = towers.is_square(residues) == (value < 0)[..., None, None]
             residues = np.where(negative, towers.neg(residues), residues)
-        shaped = residues.reshape(*value.shape, *towers.primes.shape)
-        if kind in ("one_hot", "simplex"):
-            *others, last = np.moveaxis(shaped, generator.axis - 2, 0)
-            last[:] = reduce(towers.add, map(towers.neg, others), np.ones_like(last))
-        if kind in TRIANGULAR_KINDS or kind == "positive_definite":
-            rows, columns = np.triu_indices(value.shape[-1], 1)
-            zeros = (columns, rows) if kind == "upper_triangular" else (rows, columns)
-            shaped[(..., *zeros, slice(None), slice(None))] = 0
-        if kind == "symmetric":
-            rows, columns = np.triu_indices(value.shape[-1], 1)
-            shaped[..., rows, columns, :, :] = shaped[..., columns, rows, :, :]
-        if kind == "positive_definite":  # L L^T
-            factor, n = shaped.copy(), range(value.shape[-1])
-            for i, j in product(n, n):
-                products = (towers.mul(factor[..., i, k, :, :], factor[..., j, k, :, :]) for k in n)
-                shaped[..., i, j, :, :] = reduce(towers.add, products)
-        if kind == "sphere":
-            shaped[:] = _on_sphere(towers, shaped)
-        if kind == "orthogonal":
-            for place in np.ndindex(value.shape[:-2]):
-                shaped[place] = _reflected(towers, shaped[place], np.linalg.det(value[place]))
-        return replace(numbers, residues=residues)
+        free = replace(numbers, residues=residues)
+        if constraint is None:
+            return free
+        determinants = np.linalg.det(value) if kind == "orthogonal" else np.ones(value.shape[:-2])
+        (made,) = constraint([free, self._arithmetic.exactly(np.sign(determinants))])
+        return replace(free, residues=made.residues, known=made.known)
 
 
-def _on_sphere(towers: Towers, u: np.ndarray) -> np.ndarray:
-    """Points with x^T x = 1 from residues [..., n, draws, levels]: the last of u counts as 1.
-
-    x = 2 u / u^T u - e, for e the last unit vector: the stereographic projection.
-    """
-    u[..., -1, :, :] = 1
-    twice = towers.add(u, u)
-    x = towers.mul(twice, _reciprocals(towers, _squared_length(towers, u))[..., None, :, :])
-    x[..., -1, :, :] = towers.add(x[..., -1, :, :], towers.neg(u[..., -1, :, :]))
-    return x
+CONSTRAINED = ("one_hot", "simplex", "sphere", "orthogonal", *SYMMETRIC_KINDS, *TRIANGULAR_KINDS)
+"""Kinds of inputs whose numbers are functions of free numbers."""
 
 
-def _reflected(towers: Towers, v: np.ndarray, determinant: float) -> np.ndarray:
-    """A product of n or n - 1 reflections by the rows of residues [n, n, draws, levels].
-
-    Every orthogonal matrix of the determinant, 1 or -1, is such a product.
-    """
-    n = len(v)
-    q = np.zeros_like(v)
-    q[np.arange(n), np.arange(n)] = 1
-    factors = _reciprocals(towers, _squared_length(towers, v))
-    for row in range(n if (-1) ** n * determinant > 0 else n - 1):
-        along = reduce(towers.add, towers.mul(q, v[row]).swapaxes(0, 1))  # [n, draws, levels]
-        along = towers.mul(towers.add(along, along), factors[row])
-        q = towers.add(q, towers.neg(towers.mul(along[:, None], v[row])))
-    return q
+def _constraint(generator: Input, aval: Any, arithmetic: Residues) -> Any:
+    """``_constrained`` in residues, compiled; None for free inputs."""
+    if generator.kind not in CONSTRAINED:
+        return None
+    determinants = jax.ShapeDtypeStruct(aval.shape[:-2], float)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(partial(_constrained, generator))(aval, determinants)
+    return compile(closed, arithmetic)
 
 
-def _squared_length(towers: Towers, u: np.ndarray) -> np.ndarray:
-    return reduce(towers.add, np.moveaxis(towers.mul(u, u), -3, 0))
-
-
-def _reciprocals(towers: Towers, x: np.ndarray) -> np.ndarray:
-    return towers.inverse(x.reshape(-1, *x.shape[-2:])).reshape(x.shape)
+def _constrained(generator: Input, u: jax.Array, determinants: jax.Array) -> jax.Array:
+    """An input's numbers from free numbers u, with the determinants, 1 or -1, if orthogonal."""
+    kind, size = generator.kind, u.shape[-1]
+    if kind in ("one_hot", "simplex"):
+        others = jnp.moveaxis(u, generator.axis, -1)[..., :-1]
+        last = 1 - jnp.sum(others, -1, keepdims=True)
+        return jnp.moveaxis(jnp.append(others, last, -1), -1, generator.axis)
+    if kind == "sphere":  # the stereographic projection of u
+        pole = jnp.arange(size) == size - 1
+        u = jnp.where(pole, 1.0, u)
+        return 2 * u / jnp.sum(u * u, -1, keepdims=True) - pole
+    if kind == "orthogonal":  # n reflections reach all matrices of a determinant
+        q = jnp.broadcast_to(jnp.eye(size), u.shape)
+        for v in jnp.unstack(u, axis=-2):
+            along = 2 * jnp.sum(q * v[..., None, :], -1) / jnp.sum(v * v, -1, keepdims=True)
+            q = q - along[..., None] * v[..., None, :]
+        sign = (-1.0) ** size * determinants[..., None, None]
+        return jnp.where(jnp.arange(size) == 0, sign * q, q)
+    lower = jnp.tril(u)
+    if kind == "positive_definite":
+        return lower @ lower.mT
+    if kind == "symmetric":
+        return lower + jnp.tril(u, -1).mT
+    return lower if kind == "lower_triangular" else jnp.triu(u)
 
 
 def _error(shared: np.ndarray, primes: np.ndarray, roots: bool) -> tuple[float, int]:

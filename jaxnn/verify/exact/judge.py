@@ -7,7 +7,8 @@ encloses the results of the formula and of autodiff's operations. A wrong formul
 the enclosure of claimed - true excludes zero by more than the tolerance.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -60,12 +61,12 @@ PICKING = frozenset(("argmax", "argmin", "select_and_gather_add", "select_and_sc
 _SINGULAR = 2.0**150
 """A larger one-sided derivative has no limit."""
 
-_TINY = arb(2.0**-1074)
+_TINY = 2.0**-1074
 _SMALLEST = 2.0**-1022
 """Smaller numbers count as zero: float64 loses relative accuracy below."""
 
-Enclosed = list[np.ndarray]
-"""Leaves as object arrays of balls."""
+Enclosed = Any
+"""The entries of all leaves, one leaf after the other: an array of balls."""
 
 
 class Judgement(NamedTuple):
@@ -82,19 +83,6 @@ class Judgement(NamedTuple):
     at_least: float | None = None  # a proven bound of |formula - reference|
     autodiff_lost: float = 0.0  # bits that JAX's own derivative loses in the same entry
     unstable: bool = False  # where JAX's own derivative is better
-
-
-class _Program:
-    """A jaxpr in balls, from flat inputs to leaves."""
-
-    def __init__(self, jaxpr: Any, balls: Balls):
-        self._compiled = compile(jaxpr, balls)
-        self._shapes = [aval.shape for aval in jaxpr.out_avals]
-
-    def __call__(self, point: Sequence[Any]) -> Enclosed:
-        arrays = map(np.asarray, point)
-        flat = self._compiled([v.ravel() if v.dtype == object else v for v in arrays])
-        return [np.reshape(leaf, s) for leaf, s in zip(flat, self._shapes, strict=True)]
 
 
 class Judge:
@@ -119,16 +107,20 @@ class Judge:
         refuse_large(traced)
         balls = Balls()
         self._black_box = traced.black_box if traced.read is None else None
-        self._formula_program = None if traced.read is None else _Program(traced.read, balls)
+        self._formula_program = None if traced.read is None else compile(traced.read, balls)
+        self._reference_program = compile(traced.reverse, balls)
+        self._value = compile(traced.value, balls)
         self._floor = [1e-3 * norm for norm in usual if self._black_box] or [0.0] * len(arrange)
-        self._reference_program = _Program(traced.reverse, balls)
         self._generators = leaves(traced.claim.inputs)
         self._arrange = arrange
+        arrays = (np.empty(aval.shape) for aval in traced.reverse.out_avals)
+        self._shapes = [change(x).shape for change, x in zip(arrange, arrays, strict=True)]
+        self._ends = np.cumsum([*map(math.prod, self._shapes)])
+        self._formula_shapes = [aval.shape for aval in traced.read.out_avals] if traced.read else []
         self._autodiff = _autodiff(traced)
         self._tolerance = traced.claim.tolerance
         self._is_value = traced.claim.kind == "value"  # exists even where the function jumps
         self._picks = not PICKING.isdisjoint(primitives(traced.reverse))
-        self._value = _Program(traced.value, balls)
         self._wrt = _places(traced)
         self._retries = RETRIES
 
@@ -146,7 +138,7 @@ class Judge:
                 break
             with precision(bits):
                 try:
-                    return self._judge(exactly, point, computed)
+                    return self._judge(exactly, point, _joined(computed))
                 except Undecided:
                     continue
                 except Unsupported:  # a loop without an end
@@ -157,15 +149,13 @@ class Judge:
         self, point: Sequence[np.ndarray], leaf: int, index: tuple[int, ...]
     ) -> float | None:
         """A proven lower bound of |formula - reference| at an entry; None where none is found."""
-        if self._black_box:
+        if self._formula_shapes != self._shapes:  # a black box, too
             return None
+        entry = self._ends[leaf - 1] * bool(leaf) + np.ravel_multi_index(index, self._shapes[leaf])
         for bits in BITS[:5]:
             with precision(bits), suppress(Undecided, Unsupported):
                 exactly = self._exactly(point)
-                claimed, true = self._formula(exactly)[leaf], self._reference(exactly)[leaf]
-                if claimed.shape != true.shape:
-                    return None
-                difference = claimed[index] - true[index]
+                difference = self._formula(exactly)[entry] - self._reference(exactly)[entry]
                 if difference.is_finite() and abs(difference) > 0:
                     return float(difference.abs_lower())
         return None
@@ -173,11 +163,11 @@ class Judge:
     def is_defined(self, point: Sequence[np.ndarray]) -> bool:
         """Whether ``of`` has a value at a point, as log x has none at -1."""
         with precision(BITS[1]), suppress(Undecided, Unsupported):
-            return _finite(self._value(self._exactly(point)))
+            return _finite(_joined(self._value(self._exactly(point))))
         return True
 
     def _judge(
-        self, point: Sequence[Any], given: Sequence[np.ndarray], computed: Sequence[np.ndarray]
+        self, point: Sequence[Any], given: Sequence[np.ndarray], computed: np.ndarray
     ) -> Judgement:
         formula, reference = self._formula(point), self._reference(point)
         movement = partial(self._movement, point, reference)
@@ -186,22 +176,21 @@ class Judge:
         differs = not finite or self._differs(formula, reference)
         if self._is_value and finite:
             jumps = differs and any(
-                self._differs(self._reference(side), reference, None, 1e-6, HAIR)
-                for side in self._beside(point)
+                self._jumps(self._reference(side), reference) for side in self._beside(point)
             )
             unmoved = partial(movement, of_formula=self._black_box is not None)
             if self._is_telling(given) and (
                 jumps or (differs and self._differs(formula, reference, unmoved()))
             ):
-                return self._wrong(formula, reference)
+                return self._worst("wrong", formula, reference)
         elif differs or self._picks:
             sides, one_sided = self._one_sided(point)
             if not all(map(_finite, one_sided)) or max(map(_largest, one_sided)) > _SINGULAR:
                 return Judgement("undefined")
-            if self._differs(*one_sided, None, 1e-6, HAIR):
+            if self._jumps(*one_sided):
                 if not _finite(reference):
                     return Judgement("undefined")
-                return _worst("kink", formula, reference, one_sided)
+                return self._worst("kink", formula, reference, one_sided)
             if not differs:
                 return self._accuracy(given, computed, reference, movement)
             # The derivative's limit, where autodiff at the point has another value or none.
@@ -212,7 +201,7 @@ class Judge:
             if not is_finite:  # 0/0 in the formula: the formula's limit may be right
                 formula = self._formula(sides[0])
             if self._differs(formula, reference) and self._differs(formula, reference, movement()):
-                wrong = self._wrong(formula, reference)
+                wrong = self._worst("wrong", formula, reference)
                 if is_finite:
                     return wrong
                 return wrong._replace(formula=np.nan, limit=wrong.formula, at_least=None)
@@ -228,19 +217,18 @@ class Judge:
 
     def _formula(self, point: Sequence[Any]) -> Enclosed:
         """Balls of the formula; of a black box the values in float64, at the nearest point."""
-        program = self._formula_program
-        if program is not None:
-            return program(point)
-        arrays = map(np.asarray, point)
+        arrays = [*map(np.asarray, point)]
+        if self._formula_program is not None:
+            return _joined(self._formula_program(arrays))
         values = [v.astype(float) if v.dtype == object else v for v in arrays]
-        return [_exact(leaf) for leaf in self._black_box.at(values)] if self._black_box else []
+        return _exact(_joined(self._black_box.at(values))) if self._black_box else np.array([])
 
     def _reference(self, point: Sequence[Any]) -> Enclosed:
-        leaves = self._reference_program(point)
-        return [
-            np.asarray(arrange(leaf), object)
-            for arrange, leaf in zip(self._arrange, leaves, strict=True)
-        ]
+        return self._arranged(self._reference_program([*map(np.asarray, point)]))
+
+    def _arranged(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
+        """The entries of leaves in jaxnn's layout, in the formula's."""
+        return _joined([change(x) for change, x in zip(self._arrange, leaves, strict=True)])
 
     def _one_sided(
         self, point: Sequence[Any]
@@ -250,11 +238,11 @@ class Judge:
         Another input moves only where autodiff has no value otherwise: labels made from u > 0
         jump in u, which is no jump of a derivative by another parameter.
         """
-        sides = self._beside(point)
-        one_sided = self._reference(sides[0]), self._reference(sides[1])
-        if not all(map(_finite, (*one_sided, self._formula(sides[0])))):
-            sides = self._beside(point, everything=True)
+        for everything in (False, True):
+            sides = self._beside(point, everything)
             one_sided = self._reference(sides[0]), self._reference(sides[1])
+            if everything or all(map(_finite, (*one_sided, self._formula(sides[0])))):
+                break
         return sides, one_sided
 
     def _movement(
@@ -265,22 +253,18 @@ class Judge:
         Formula and reference need to change alike only within the inputs' constraints:
         p - y and p sum(y) - y do not.
         """
-        programs = [(reference, self._reference)]
-        moved = [np.full(leaf.shape, arb(0)) for leaf in reference]
-        if self._black_box:
-            moved = self._noise(point) if of_formula else moved
+        programs, moved = [(reference, self._reference)], _exact(np.zeros(len(reference)))
+        if of_formula and self._black_box:
+            moved = self._noise(point)
         elif of_formula:
             programs.append((self._formula(point), self._formula))
         for seed in range(2):
-            nudged = self._nudged(point, np.random.default_rng(seed))
+            nudged = self._nudged(point, seed)
             for here, program in programs:
                 there = program(nudged)
                 if _finite(here) and _finite(there):
-                    moved = [
-                        np.frompyfunc(arb.max, 2, 1)(m, abs(b - a))
-                        for m, a, b in zip(moved, here, there, strict=True)
-                    ]
-        return [np.asarray(m, object) for m in moved]
+                    moved = np.frompyfunc(arb.max, 2, 1)(moved, abs(there - here))
+        return moved
 
     def _is_telling(self, given: Sequence[np.ndarray], is_finite: bool = True) -> bool:
         """Whether a wrong value at a point shows a wrong formula, which balls always do.
@@ -290,66 +274,61 @@ class Judge:
         """
         if self._black_box is None:
             return True
-        numbers = np.concatenate([v.ravel() for v in given if v.dtype.kind == "f"] or [[1.0]])
+        numbers = _joined([v for v in given if v.dtype.kind == "f"] or [np.ones(1)])
         sizes = np.abs(numbers)
         moderate = ~np.any((sizes > LARGEST) | (sizes > 0) & (sizes < SMALLEST))
         ordinary = is_finite or (numbers.all() and len(np.unique(numbers)) == len(numbers))
         return bool(moderate and ordinary)
 
-    def _wrong(self, formula: Enclosed, reference: Enclosed) -> Judgement:
-        wrong = _worst("wrong", formula, reference)
-        return wrong._replace(at_least=None) if self._black_box else wrong
+    def _directions(
+        self, point: Sequence[Any], seed: int
+    ) -> Iterator[tuple[int, Input, np.ndarray, np.ndarray]]:
+        """Per real input: the place, the numbers' sizes, of zeros 1, and random factors."""
+        rng = np.random.default_rng(seed)
+        for place, (value, generator) in enumerate(zip(point, self._generators, strict=True)):
+            if generator.kind in REAL_KINDS:
+                size = np.abs(value.astype(float))
+                factors = rng.uniform(0.5, 1.0, size.shape) * rng.choice([-1.0, 1.0], size.shape)
+                yield place, generator, np.where(size == 0, 1.0, size), factors
 
     def _noise(self, point: Sequence[Any]) -> Enclosed:
         """The rounding errors of a black box, from third differences beside the point."""
-        rng = np.random.default_rng(0)
+        steps = {
+            place: _exact(STEP * size * factors)
+            for place, _, size, factors in self._directions(point, 0)
+        }
+        a, b, c, d = (
+            self._formula([x + k * steps[i] if i in steps else x for i, x in enumerate(point)])
+            for k in range(1, 5)
+        )
+        return np.abs(a - 3 * b + 3 * c - d)
 
-        def moved(value: Any, generator: Input) -> list[Any]:
-            if generator.kind not in REAL_KINDS:
-                return [value] * 4
-            unit = np.where(value == 0, 1.0, np.abs(value.astype(float)))
-            step = _exact(STEP * unit * _direction(rng, unit.shape))
-            return [value + k * step for k in range(1, 5)]
-
-        columns = map(moved, point, self._generators)
-        rows = [self._formula(row) for row in zip(*columns, strict=True)]
-        return [np.abs(a - 3 * b + 3 * c - d) for a, b, c, d in zip(*rows, strict=True)]
-
-    def _nudged(self, point: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    def _nudged(self, point: Sequence[Any], seed: int) -> list[Any]:
         """The point with every real number changed by at most a rounding error of float64."""
-        nudged = []
-        for value, generator in zip(point, self._generators, strict=True):
-            if generator.kind in REAL_KINDS:
-                size = value.astype(float)
-                unit = np.where(size == 0, 1.0, np.abs(size)) * 2.0**-MANTISSA
-                nudge = unit * _direction(rng, size.shape)
-                inwards = (size == 0) & (generator.kind in NONNEGATIVE_KINDS)
-                with precision(EXACTLY):
-                    value = value + _exact(np.where(inwards, np.abs(nudge), nudge))
-                    if generator.kind in TRIANGULAR_KINDS:
-                        value = _onto(generator, value)
-            nudged.append(value)
+        nudged = list(point)
+        for place, generator, size, factors in self._directions(point, seed):
+            value, nudge = point[place], 2.0**-MANTISSA * size * factors
+            inwards = (value.astype(float) == 0) & (generator.kind in NONNEGATIVE_KINDS)
+            with precision(EXACTLY):
+                value = value + _exact(np.where(inwards, np.abs(nudge), nudge))
+                nudged[place] = _onto(generator, value, TRIANGULAR_KINDS)
         return nudged
 
     def _beside(self, point: Sequence[Any], everything: bool = False) -> Sequence[Sequence[Any]]:
         """Two points a hair apart from the point, opposite, within the inputs' domain."""
-        rng = np.random.default_rng(0)
-        pairs = []
-        for place, (value, generator) in enumerate(zip(point, self._generators, strict=True)):
-            pair = value, value
-            if generator.kind in REAL_KINDS and (everything or place in self._wrt):
-                with precision(EXACTLY):
-                    hair = _exact(_direction(rng, np.shape(value))) * arb(HAIR**2)
-                    width = abs(hair)
-                    pair = value - hair, value + hair
-                    if generator.kind in NONNEGATIVE_KINDS:
-                        edge = np.asarray(value <= width, bool)
-                        pair = np.where(edge, (value + width / 2, value + width), pair)
-            if generator.kind in ONTO:
-                with precision(EXACTLY):
-                    pair = tuple(_onto(generator, side) for side in pair)
-            pairs.append(pair)
-        return [*zip(*pairs, strict=True)]
+        sides = [*point], [*point]
+        for place, generator, _, factors in self._directions(point, 0):
+            if not (everything or place in self._wrt):
+                continue
+            with precision(EXACTLY):
+                value, hair = point[place], _exact(factors) * arb(HAIR**2)
+                width, pair = abs(hair), (value - hair, value + hair)
+                if generator.kind in NONNEGATIVE_KINDS:
+                    edge = np.asarray(value <= width, bool)
+                    pair = np.where(edge, (value + width / 2, value + width), pair)
+                for side, moved in zip(sides, pair, strict=True):
+                    side[place] = _onto(generator, moved)
+        return sides
 
     def _differs(
         self,
@@ -368,10 +347,10 @@ class Judge:
         if not _finite(value) or not _finite(reference):
             return True
         undecided = False
-        for leaf, (v, r) in enumerate(zip(value, reference, strict=True)):
-            allowed = relative * (_norm(r) + arb(self._floor[leaf])) + arb(least)
-            if moved:
-                allowed += 1024 * _norm(moved[leaf])
+        change = _exact(np.zeros(len(reference))) if moved is None else moved
+        columns = (np.split(x, self._ends[:-1]) for x in (value, reference, change))
+        for v, r, m, floor in zip(*columns, self._floor, strict=True):
+            allowed = relative * (_norm(r) + arb(floor)) + arb(least) + 1024 * _norm(m)
             distance = _norm(v - r)
             if distance > allowed:
                 return True
@@ -380,8 +359,12 @@ class Judge:
             raise Undecided("formula and reference may differ, or not")
         return False
 
+    def _jumps(self, side: Enclosed, other: Enclosed) -> bool:
+        """Whether the function, or the derivative, has no limit between two points beside."""
+        return self._differs(side, other, None, 1e-6, HAIR)
+
     def _accuracy(
-        self, given: Sequence[np.ndarray], computed: Sequence[np.ndarray], reference: Enclosed,
+        self, given: Sequence[np.ndarray], computed: np.ndarray, reference: Enclosed,
         movement: Callable[[], Enclosed],
     ) -> Judgement:  # fmt: skip
         """The bits that the formula loses in float64, in the worst entry, and autodiff beside.
@@ -389,39 +372,59 @@ class Judge:
         Bits that rounding the inputs would lose do not count; the movement and autodiff are
         computed only where the formula loses more than half its bits.
         """
-        nearest = [_floats(leaf) for leaf in reference]
-        lost = [_bits_lost(f, t) for f, t in zip(computed, nearest, strict=True)]
-        autodiff_lost = [np.zeros(bits.shape) for bits in lost]
-        if any(np.any(bits > MANTISSA / 2) for bits in lost):
-            moved = [leaf.astype(float) for leaf in movement()]
-            lost = [*map(_beyond_rounding, lost, computed, nearest, moved)]
-        unstable = [np.zeros(bits.shape, bool) for bits in lost]
-        if any(np.any(bits > MANTISSA / 2) for bits in lost):
-            autodiff = [
-                f(leaf) for f, leaf in zip(self._arrange, self._autodiff(given), strict=True)
-            ]
-            autodiff_lost = [_bits_lost(a, t) for a, t in zip(autodiff, nearest, strict=True)]
-            autodiff_lost = [*map(_beyond_rounding, autodiff_lost, autodiff, nearest, moved)]
-            unstable = [
-                ~np.isfinite(f) & np.isfinite(t) | (bits > MANTISSA / 2) & (own < bits - MARGIN)
-                for f, t, bits, own in zip(computed, nearest, lost, autodiff_lost, strict=True)
-            ]
-        worst = [
-            np.where(u, bits + 2 * MANTISSA, bits) for u, bits in zip(unstable, lost, strict=True)
-        ]
-        leaf, index = _largest_at(worst)
-        if not lost[leaf].size:
+        if not len(reference):
             return Judgement("right")
+        nearest = _floats(reference)
+        lost = _bits_lost(computed, nearest)
+        autodiff_lost, unstable = np.zeros(lost.shape), np.zeros(lost.shape, bool)
+        if np.any(lost > MANTISSA / 2):
+            moved = movement().astype(float)
+            lost = _bits_lost(computed, nearest, moved)
+        if np.any(lost > MANTISSA / 2):
+            autodiff_lost = _bits_lost(self._arranged(self._autodiff(given)), nearest, moved)
+            unstable = (lost > MANTISSA / 2) & (autodiff_lost < lost - MARGIN)
+            unstable |= ~np.isfinite(computed) & np.isfinite(nearest)
+        worst = np.argmax(lost + 2 * MANTISSA * unstable)
         return Judgement(
             "right",
-            float(lost[leaf][index]),
-            leaf,
-            index,
-            float(computed[leaf][index]),
-            float(nearest[leaf][index]),
-            autodiff_lost=float(autodiff_lost[leaf][index]),
-            unstable=bool(unstable[leaf][index]),
+            float(lost[worst]),
+            *self._place(worst),
+            float(computed[worst]),
+            float(nearest[worst]),
+            autodiff_lost=float(autodiff_lost[worst]),
+            unstable=bool(unstable[worst]),
         )
+
+    def _worst(
+        self,
+        outcome: str,
+        formula: Enclosed,
+        reference: Enclosed,
+        one_sided: tuple[Enclosed, Enclosed] | None = None,
+    ) -> Judgement:
+        """A judgement that names the entry with the largest difference; NaN counts as infinite."""
+        a, b = one_sided or (formula, reference)  # at a kink the largest jump
+        distances = np.abs((a - b).astype(float))
+        worst = np.argmax(np.nan_to_num(distances, nan=np.inf, posinf=np.inf))
+        limits = sorted(_rounded(side[worst]) for side in one_sided or ())
+        claimed, true = formula[worst], reference[worst]
+        difference = claimed - true
+        proven = difference.is_finite() and not self._black_box
+        return Judgement(
+            outcome,
+            0.0,
+            *self._place(worst),
+            _rounded(claimed),
+            _rounded(true),
+            (limits[0], limits[1]) if limits else None,
+            at_least=float(difference.abs_lower()) if proven else None,
+        )
+
+    def _place(self, entry: Any) -> tuple[int, tuple[int, ...]]:
+        """The leaf and the index of an entry."""
+        leaf = int(np.searchsorted(self._ends, entry, side="right"))
+        inside = entry - self._ends[leaf] + math.prod(self._shapes[leaf])
+        return leaf, tuple(map(int, np.unravel_index(inside, self._shapes[leaf])))
 
 
 def _places(traced: TracedClaim) -> frozenset[int]:
@@ -444,57 +447,20 @@ def _autodiff(traced: TracedClaim) -> Callable[[Sequence[np.ndarray]], list[np.n
     return lambda point: [np.asarray(leaf, float) for leaf in leaves(list(point))]
 
 
-def _worst(
-    outcome: str,
-    formula: Enclosed,
-    reference: Enclosed,
-    one_sided: tuple[Enclosed, Enclosed] | None = None,
-) -> Judgement:
-    """A judgement that names the entry with the largest difference; NaN counts as infinite."""
-    pairs = zip(*(one_sided or (formula, reference)), strict=True)  # at a kink the largest jump
-    distances = [np.abs(np.asarray(a - b, object).astype(float)) for a, b in pairs]
-    leaf, index = _largest_at([np.nan_to_num(d, nan=np.inf, posinf=np.inf) for d in distances])
-    limits = None
-    if one_sided is not None:
-        below, above = sorted(_rounded(leaves[leaf][index]) for leaves in one_sided)
-        limits = below, above
-    claimed, true = formula[leaf][index], reference[leaf][index]
-    difference = claimed - true
-    bound = float(difference.abs_lower()) if difference.is_finite() else None
-    return Judgement(
-        outcome, 0.0, leaf, index, _rounded(claimed), _rounded(true), limits, at_least=bound
-    )
+def _joined(leaves: Sequence[Any]) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
-def _floats(leaf: np.ndarray) -> np.ndarray:
+def _floats(balls: Enclosed) -> np.ndarray:
     """The float64 next to every ball.
 
     Raises:
       Undecided: a ball has fewer bits than a float64.
     """
-    for ball in leaf.flat:
+    for ball in balls:
         if ball.is_finite() and ball.rel_accuracy_bits() < 60 and not ball.rad() < _TINY:
             raise Undecided("a result is not known to the bits of a float64")
-    return leaf.astype(float)
-
-
-def _beyond_rounding(
-    bits: np.ndarray, computed: np.ndarray, nearest: np.ndarray, unavoidable: np.ndarray
-) -> np.ndarray:
-    """The bits lost, without those that rounding the inputs would lose."""
-    with np.errstate(all="ignore"):
-        beyond = np.log2(np.maximum(1.0, np.abs(computed - nearest) / unavoidable))
-    known = (unavoidable > 0) & (unavoidable < np.inf) & (beyond <= MANTISSA / 2)
-    return np.where((bits > MANTISSA / 2) & np.isfinite(computed) & known, beyond, bits)
-
-
-def _largest_at(leaves: Sequence[np.ndarray]) -> tuple[int, tuple[int, ...]]:
-    """The leaf and the index of the largest entry."""
-    leaf = max(range(len(leaves)), key=lambda leaf: leaves[leaf].max(initial=0.0))
-    if not leaves[leaf].size:
-        return leaf, ()
-    index = np.unravel_index(np.argmax(leaves[leaf]), leaves[leaf].shape)
-    return leaf, tuple(map(int, index))
+    return balls.astype(float)
 
 
 def _rounded(ball: arb) -> float:
@@ -503,25 +469,27 @@ def _rounded(ball: arb) -> float:
     return 0.0 if abs(value) < HAIR else value
 
 
-def _bits_lost(computed: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """Per entry, of a value in float64, against the reference rounded to float64."""
+def _bits_lost(
+    computed: np.ndarray, nearest: np.ndarray, unavoidable: np.ndarray | None = None
+) -> np.ndarray:
+    """Per entry, of a value in float64, against the reference rounded to float64.
+
+    Of more than half the bits, those that rounding the inputs would lose do not count.
+    """
     with np.errstate(all="ignore"):
         error = np.abs(computed - nearest)
-        bits = np.log2(
-            np.maximum(1.0, error / np.maximum(np.abs(nearest) * 2.0**-MANTISSA, _SMALLEST))
-        )
-    bits = np.where(np.isfinite(computed), bits, MANTISSA)
-    beyond_range = ~np.isfinite(nearest)  # no formula in float64 reaches the value
-    return np.asarray(np.minimum(MANTISSA, np.where(beyond_range, 0.0, bits)))
+        unit = np.maximum(np.abs(nearest) * 2.0**-MANTISSA, _SMALLEST)
+        bits = np.log2(np.maximum(1.0, error / unit))
+        bits = np.minimum(MANTISSA, np.where(np.isfinite(computed), bits, MANTISSA))
+        bits = np.where(np.isfinite(nearest), bits, 0.0)  # else no formula reaches the value
+        if unavoidable is None:
+            return bits
+        beyond = np.log2(np.maximum(1.0, error / unavoidable))
+    known = (unavoidable > 0) & (unavoidable < np.inf) & (beyond <= MANTISSA / 2)
+    return np.where((bits > MANTISSA / 2) & np.isfinite(computed) & known, beyond, bits)
 
 
-def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Random numbers of either sign, from 0.5 to 1 in size."""
-    return rng.uniform(0.5, 1.0, size=shape) * rng.choice([-1.0, 1.0], size=shape)
-
-
-def _exact(array: np.ndarray) -> np.ndarray:
-    return Balls().exactly(array).reshape(np.shape(array))
+_exact = Balls().exactly
 
 
 def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
@@ -532,25 +500,19 @@ def _constrained(value: np.ndarray, generator: Input) -> np.ndarray:
     exactly = _onto(generator, _exact(value))
     if generator.kind == "simplex":
         largest = np.argmax(value, axis=generator.axis, keepdims=True)
-        rest = exactly.sum(axis=generator.axis, keepdims=True) - np.take_along_axis(
-            exactly, largest, generator.axis
-        )
-        np.put_along_axis(exactly, largest, 1 - rest, generator.axis)
+        np.put_along_axis(exactly, largest, _exact(0), generator.axis)
+        rest = 1 - exactly.sum(axis=generator.axis, keepdims=True)
+        np.put_along_axis(exactly, largest, rest, generator.axis)
     return exactly
 
 
-ONTO = (*TRIANGULAR_KINDS, "sphere", "orthogonal")
-"""Kinds whose numbers, in float64 or moved by a hair, are brought back onto the constraint."""
-
-
-def _onto(generator: Input, value: np.ndarray) -> np.ndarray:
+def _onto(generator: Input, value: np.ndarray, kinds: Sequence[str] = REAL_KINDS) -> np.ndarray:
     """Balls [*shape] brought onto the constraint of an input, if they are not there."""
-    if generator.kind in TRIANGULAR_KINDS:
-        dropped = ~np.tri(value.shape[-1], dtype=bool)
-        dropped = dropped if generator.kind == "lower_triangular" else dropped.T
-        value = value.copy()
-        value[..., dropped] = arb(0)
+    if generator.kind not in kinds:
         return value
+    if generator.kind in TRIANGULAR_KINDS:
+        kept = np.tri(value.shape[-1], dtype=bool)
+        return np.where(kept if generator.kind == "lower_triangular" else kept.T, value, _exact(0))
     if generator.kind == "sphere":
         return _unit(value)
     if generator.kind == "orthogonal":
@@ -568,24 +530,23 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.frompyfunc(arb.sqrt, 1, 1)(squares)
 
 
-def _finite(leaves: Enclosed) -> bool:
+def _finite(balls: Enclosed) -> bool:
     """Whether every entry is finite.
 
     Raises:
       Undecided: an entry may be anything.
     """
-    balls = [ball for leaf in leaves for ball in leaf.flat if not ball.is_finite()]
-    if any(ball.is_nan() or is_infinite(ball) for ball in balls):
+    others = [ball for ball in balls if not ball.is_finite()]
+    if any(ball.is_nan() or is_infinite(ball) for ball in others):
         return False
-    if balls:
+    if others:
         raise Undecided("a result may be any number")
     return True
 
 
-def _largest(leaves: Enclosed) -> Any:
-    return max((float(abs(ball)) for leaf in leaves for ball in leaf.flat), default=0.0)
+def _largest(balls: Enclosed) -> float:
+    return max((float(abs(ball)) for ball in balls), default=0.0)
 
 
-def _norm(leaf: np.ndarray) -> arb:
-    squares = sum((ball * ball for ball in np.asarray(leaf, object).flat), start=arb(0))
-    return squares.nonnegative_part().sqrt()
+def _norm(leaf: Enclosed) -> arb:
+    return sum((ball * ball for ball in leaf), start=arb(0)).nonnegative_part().sqrt()

@@ -1,17 +1,16 @@
-"""Positions in place of numbers: primitives that move numbers, windows and convolutions.
+"""Positions in place of numbers: primitives that move or sum numbers.
 
 Positions are moved once per equation, or once per value of the integers that the positions depend
 on. NumPy or JAX's primitive itself does the moving.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax import dtypes, lax
+from jax import dtypes
 
 from jaxnn.verify.exact import Arithmetic, Numbers, Run, is_number
 from jaxnn.verify.graph import parameter
@@ -31,48 +30,7 @@ def positions(shape: Sequence[int], start: int = 0) -> np.ndarray:
     return np.arange(start, start + size).reshape(shape)
 
 
-def rows_along(shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
-    """The positions of entries along some axes, a row per entry of the remaining axes."""
-    kept = [axis for axis in range(len(shape)) if axis not in axes]
-    length = int(np.prod([shape[axis] for axis in axes], dtype=int))
-    rows = int(np.prod([shape[axis] for axis in kept], dtype=int))
-    return positions(shape).transpose(*kept, *axes).reshape(rows, length)
-
-
-def folded(arithmetic: Arithmetic, name: str, x: Numbers, rows: np.ndarray) -> Numbers:
-    """The numbers at each row of positions, [rows, n] with n > 0, combined by a primitive."""
-    while (n := rows.shape[1]) > 1:
-        pairs = [rows[:, side : n - n % 2 : 2].ravel() for side in range(2)]
-        combined, odd = arithmetic.apply(name, *(x[side] for side in pairs)), rows[:, n - n % 2 :]
-        x = arithmetic.joined([combined, x[odd.ravel()]]) if odd.size else combined
-        places = positions((len(rows), n // 2)), positions(odd.shape, len(combined))
-        rows = np.hstack(places)
-    return x[rows[:, 0]]
-
-
-def _pad(eqn, x, filler):
-    out = np.full(eqn.outvars[0].aval.shape, filler)
-    source, target = [], []
-    for size, (low, _, interior), end in zip(
-        x.shape, parameter(eqn, "padding_config"), out.shape, strict=True
-    ):
-        places = low + np.arange(size) * (interior + 1)
-        inside = (places >= 0) & (places < end)
-        source.append(np.flatnonzero(inside))
-        target.append(places[inside])
-    out[np.ix_(*target)] = x[np.ix_(*source)]
-    return [out]
-
-
-def _window(shape, sizes, starts) -> tuple[slice, ...]:
-    firsts = [max(0, min(int(s), n - k)) for s, n, k in zip(starts, shape, sizes, strict=True)]
-    return tuple(slice(first, first + k) for first, k in zip(firsts, sizes, strict=True))
-
-
-def _dynamic_update_slice(eqn, x, update, *starts):
-    out = np.array(x)
-    out[_window(x.shape, update.shape, starts)] = update
-    return [out]
+# Primitives that move numbers
 
 
 def _broadcast_in_dim(eqn, x, *_):
@@ -100,33 +58,30 @@ def _gather(eqn, x, indices):
     return bind(eqn, x, indices, **({"fill_value": -1} if is_number(eqn.invars[0]) else {}))
 
 
+def _scatter(eqn, x, indices, updates):
+    kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    params = {name: parameter(eqn, name) for name in kept}
+    with jax.enable_x64(True):
+        return [np.asarray(jax.lax.scatter(x, indices, updates, **params))]
+
+
+BY_JAX = ("dynamic_slice", "dynamic_update_slice", "pad", "rev", "split", "tile", "unstack")
+
 MOVEMENTS: dict[str, Callable[..., Sequence[np.ndarray]]] = {
+    **dict.fromkeys(("copy", "copy_p", "device_put", "name", "optimization_barrier"), _unchanged),
+    **dict.fromkeys(("squeeze", "stop_gradient"), _unchanged),
+    **dict.fromkeys(BY_JAX, bind),
     "broadcast_in_dim": _broadcast_in_dim,
     "concatenate": lambda eqn, *xs: [np.concatenate(xs, parameter(eqn, "dimension"))],
-    "copy": _unchanged,
-    "copy_p": _unchanged,
-    "device_put": _unchanged,
-    "dynamic_slice": lambda eqn, x, *starts: [
-        x[_window(x.shape, parameter(eqn, "slice_sizes"), starts)]
-    ],
-    "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
-    "name": _unchanged,
-    "optimization_barrier": _unchanged,
-    "pad": _pad,
     "reshape": _reshape,
-    "rev": lambda eqn, x: [np.flip(x, parameter(eqn, "dimensions"))],
+    "scatter": _scatter,
+    "select_n": lambda eqn, which, *cases: [np.choose(np.asarray(which, int), cases)],
     "slice": _slice,
-    "split": lambda eqn, x: np.split(
-        x, np.cumsum(parameter(eqn, "sizes"))[:-1], axis=parameter(eqn, "axis")
-    ),
-    "squeeze": _unchanged,
     "stack": lambda eqn, *xs: [np.stack(xs, parameter(eqn, "axis"))],
-    "stop_gradient": _unchanged,
-    "tile": lambda eqn, x: [np.tile(x, parameter(eqn, "reps"))],
     "transpose": lambda eqn, x: [x.transpose(parameter(eqn, "permutation"))],
-    "unstack": lambda eqn, x: list(np.moveaxis(x, parameter(eqn, "axis"), 0)),
 }
+"""Frequent movements are NumPy's: JAX compiles a program for every shape."""
 
 
 def movement(eqn, arithmetic: Arithmetic) -> Run:
@@ -145,49 +100,52 @@ def movement(eqn, arithmetic: Arithmetic) -> Run:
     filler = arithmetic.exactly(np.array(np.nan if fill is None else fill, float))
 
     @lru_cache(256)
-    def routes(*integers: bytes) -> list[np.ndarray]:
+    def routes(*integers: bytes) -> Sequence[np.ndarray]:
         given = iter(integers)
-        arrays = [
+        return move(eqn, *(
             np.frombuffer(next(given), aval.dtype).reshape(aval.shape) if n is None else n
             for aval, n in zip(avals, numbered, strict=True)
-        ]
-        return [np.ravel(result) for result in move(eqn, *arrays)]
+        ))  # fmt: skip
 
     def run(*xs):
-        integers = [x.tobytes() for x, m in zip(xs, moved, strict=True) if not m]
-        targets = routes(*integers)
+        targets = routes(*(x.tobytes() for x, m in zip(xs, moved, strict=True) if not m))
         pool = [x for x, m in zip(xs, moved, strict=True) if m]
         if any(np.any(route < 0) for route in targets):  # position -1: the filler
             pool.append(filler)
-        joined = arithmetic.joined(pool) if len(pool) > 1 else pool[0]
+        joined = arithmetic.joined(pool)
         return [joined[route] for route in targets]
 
-    if moved == [True] and [r.tolist() for r in routes()] == [list(range(avals[0].size))]:
-        return lambda x: [x]
     return run
 
 
-def _updated(
-    arithmetic: Arithmetic, name: str, x: Numbers, targets: np.ndarray, updates: Numbers
-) -> Numbers:
-    """The numbers, each combined by a primitive with the updates at the place; "" replaces.
-
-    Updates with a negative target are dropped.
-    """
-    waiting = np.flatnonzero(targets >= 0)
-    while len(waiting):  # the first update of every target, then the second, ...
-        places, first = np.unique(targets[waiting], return_index=True)
-        new = updates[waiting[first]]
-        new = arithmetic.apply(name, x[places], new) if name else new
-        order = np.arange(len(x))
-        order[places] = len(x) + np.arange(len(places))
-        x = arithmetic.joined([x, new])[order]
-        waiting = np.delete(waiting, first)
-    return x
+# Primitives that combine numbers
 
 
-def scatter(name: str, eqn, arithmetic: Arithmetic) -> Run:
-    """The rule of a scatter that combines an entry with an update by a primitive, "" replaces."""
+def folded(arithmetic: Arithmetic, name: str, initial: float, x: Numbers) -> Numbers:
+    """The numbers along the first axis combined in pairs; the initial value of none."""
+    if x.shape[0] == 0:
+        return arithmetic.exactly(np.full(x.shape[1:], initial))
+    while (n := x.shape[0]) > 1:
+        pairs = arithmetic.apply(name, x[: n - n % 2 : 2], x[1::2])
+        odd = [x[n - 1 :]] if n % 2 else []
+        x = arithmetic.joined([pairs, *odd]).reshape((-(-n // 2), *x.shape[1:]))
+    return x.reshape(x.shape[1:])
+
+
+def _axis_first(places: np.ndarray, axes: Sequence[int], *kept: int) -> np.ndarray:
+    """Some axes joined to the first axis, then the kept axes in order, then the others."""
+    moved = np.moveaxis(places, (*axes, *kept), range(len(axes) + len(kept)))
+    length = int(np.prod(moved.shape[: len(axes)], dtype=int))
+    return moved.reshape(length, *moved.shape[len(axes) :])
+
+
+def _reduction(name: str, initial: float, eqn, arithmetic: Arithmetic) -> Run:
+    rows = _axis_first(positions(eqn.invars[0].aval.shape), parameter(eqn, "axes"))
+    return lambda x: [folded(arithmetic, name, initial, arithmetic.joined([x])[rows])]
+
+
+def _scatter_by(name: str, eqn, arithmetic: Arithmetic) -> Run:
+    """The rule of a scatter that combines an entry with every update by a primitive."""
     operand, indices, updates = (atom.aval for atom in eqn.invars)
     numbers, mode = parameter(eqn, "dimension_numbers"), parameter(eqn, "mode")
 
@@ -206,112 +164,62 @@ def scatter(name: str, eqn, arithmetic: Arithmetic) -> Run:
             (read,) = transposed(positions(operand.shape, 1).astype(float))
             return np.asarray(read).ravel().astype(int) - 1
 
-    return lambda x, where, new: [_updated(arithmetic, name, x, targets(where.tobytes()), new)]
-
-
-def _patches(places: np.ndarray, eqn, window: str, base: str, **params: Any) -> np.ndarray:
-    """The positions in every window of an array [N, C, ...], [N, C, entries, *windows].
-
-    Positions outside of the array are -1; ``base`` and ``window`` name the dilations.
-    """
-    dilations = [eqn.params.get(name) or (1,) * (places.ndim - 2) for name in (base, window)]
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        found = lax.conv_general_dilated_patches(
-            places + 1.0,
-            window_strides=parameter(eqn, "window_strides"),
-            padding=parameter(eqn, "padding"),
-            lhs_dilation=dilations[0],
-            rhs_dilation=dilations[1],
-            **params,
-        )
-    found = np.asarray(found).round().astype(int) - 1
-    return found.reshape(*places.shape[:2], -1, *found.shape[2:])
-
-
-def _places(eqn, shape: Sequence[int]) -> np.ndarray:
-    """The positions in every window of ``reduce_window`` and the like, [windows, entries]."""
-    size = parameter(eqn, "window_dimensions")
-    dilations = "window_dilation", "base_dilation"
-    found = _patches(positions(shape)[None, None], eqn, *dilations, filter_shape=size)
-    return found.reshape(math.prod(size), -1).T
-
-
-def window_reduction(name: str, initial: float, eqn, arithmetic: Arithmetic) -> Run:
-    """The rule of ``reduce_window_sum``, ``_max`` and ``_min``."""
-    places = _places(eqn, eqn.invars[0].aval.shape)
-    outside = arithmetic.exactly(np.array([initial]))
-    return lambda x: [
-        folded(arithmetic, name, arithmetic.joined([x, outside]), places % (len(x) + 1))
-    ]
-
-
-def _selected(eqn, arithmetic: Arithmetic, x, places: np.ndarray) -> np.ndarray:
-    """The position that every window selects: the first of the largest, or smallest."""
-    select = parameter(eqn, "select_prim").name
-    sign = {"ge": 1, "gt": 1, "le": -1, "lt": -1}[select]
-    outside = arithmetic.exactly(np.array([-np.inf * sign]))
-    padded, best = arithmetic.joined([x, outside]), places[:, 0]
-    for column in places.T[1:]:
-        better = arithmetic.compare(padded[column], padded[best]) == sign
-        best = np.where((better | (best < 0)) & (column >= 0), column, best)
-    return best
-
-
-def _select_and_scatter_add(eqn, arithmetic: Arithmetic) -> Run:
-    places = _places(eqn, eqn.invars[1].aval.shape)
-    zeros = arithmetic.exactly(np.zeros(eqn.invars[1].aval.shape))
-
-    def run(source, operand):
-        targets = _selected(eqn, arithmetic, operand, places)
-        return [_updated(arithmetic, "add", zeros, targets, source)]
+    def run(x, where, updates):
+        x, updates, places = arithmetic.joined([x]), updates.reshape(-1), targets(where.tobytes())
+        waiting = np.flatnonzero(places >= 0)
+        while len(waiting):  # the first update of every target, then the second, ...
+            target, first = np.unique(places[waiting], return_index=True)
+            new = arithmetic.apply(name, x[target], updates[waiting[first]])
+            order = np.arange(operand.size)
+            order[target] = operand.size + np.arange(len(target))
+            x, waiting = arithmetic.joined([x, new])[order], np.delete(waiting, first)
+        return [x.reshape(operand.shape)]
 
     return run
 
 
-def _select_and_gather_add(eqn, arithmetic: Arithmetic) -> Run:
-    places = _places(eqn, eqn.invars[1].aval.shape)
-    return lambda tangents, operand: [tangents[_selected(eqn, arithmetic, operand, places)]]
+def _bilinear(left: np.ndarray, right: np.ndarray, arithmetic: Arithmetic) -> Run:
+    """Sums of products x[left] y[right] along the first axis; position -1 of x is zero."""
+
+    def run(*xs):
+        x, y = (arithmetic.joined([arithmetic.exactly(v), arithmetic.exactly(0.0)]) for v in xs)
+        return [folded(arithmetic, "add", 0.0, arithmetic.apply("mul", x[left], y[right]))]
+
+    return run
+
+
+def _dot_general(eqn, arithmetic: Arithmetic) -> Run:
+    contracted, batch = parameter(eqn, "dimension_numbers")
+    left, right = (
+        _axis_first(positions(atom.aval.shape), axes, *kept)
+        for atom, axes, kept in zip(eqn.invars, contracted, batch, strict=True)
+    )
+    own, other = (x.ndim - 1 - len(batch[0]) for x in (left, right))
+    right = np.expand_dims(right, [*range(1 + len(batch[0]), 1 + len(batch[0]) + own)])
+    return _bilinear(left.reshape(*left.shape, *[1] * other), right, arithmetic)
 
 
 def _convolution(eqn, arithmetic: Arithmetic) -> Run:
-    numbers = parameter(eqn, "dimension_numbers")
-    groups, batches = (parameter(eqn, f"{kind}_group_count") for kind in ("feature", "batch"))
-    left = positions(eqn.invars[0].aval.shape).transpose(numbers.lhs_spec)  # [N, C, *space]
-    right = positions(eqn.invars[1].aval.shape).transpose(numbers.rhs_spec)  # [O, I, *window]
-    rank, size = left.ndim - 2, right.shape[2:]
-    windows = _patches(left, eqn, "rhs_dilation", "lhs_dilation", filter_shape=size)
-    windows = np.moveaxis(windows, 2, -1)  # [N, C, *out, entries]
-    images, channels, outputs = len(left), left.shape[1], len(right)
-    out = np.empty((2, images // batches, outputs, *windows.shape[2:-1], right[0].size), int)
-    for o in range(outputs):
-        group, batch = o * groups // outputs, o * batches // outputs
-        taken = windows[batch * images // batches :][: images // batches]
-        taken = taken[:, group * channels // groups :][:, : channels // groups]
-        out[0, :, o] = np.moveaxis(taken, 1, -2).reshape(*out.shape[1:2], *out.shape[3:])
-        out[1, :, o] = right[o].ravel()
-    out = np.moveaxis(out, range(1, rank + 3), [1 + axis for axis in numbers.out_spec])
-    places = out.reshape(2, -1, out.shape[-1])
-    return bilinear(places[0], places[1], eqn, arithmetic)
+    """An entry of x meets an entry of the kernel: the sum of a kernel without other entries."""
+    x, kernel = (positions(atom.aval.shape, 1).astype(float) for atom in eqn.invars)
+    outputs = parameter(eqn, "dimension_numbers").rhs_spec[0]
+    entry = positions([1 if i == outputs else n for i, n in enumerate(kernel.shape)])
+    found = np.empty((2, entry.size, *eqn.outvars[0].aval.shape), int)
+    for k in range(entry.size):
+        alone = np.broadcast_to(entry == k, kernel.shape).astype(float)
+        for side, pair in enumerate(((x, alone), (np.ones(x.shape), alone * kernel))):
+            found[side, k] = np.rint(bind(eqn, *pair, preferred_element_type=None)[0]) - 1
+    return _bilinear(found[0], found[1], arithmetic)
 
 
-def bilinear(left: np.ndarray, right: np.ndarray, eqn, arithmetic: Arithmetic) -> Run:
-    """Sums of products x[left] y[right] along the last axis; position -1 of x is zero."""
-    given = [is_number(atom) for atom in eqn.invars]
-    zero = arithmetic.exactly(np.zeros(1))
+REDUCTIONS = {
+    "max": ("max", -np.inf), "min": ("min", np.inf), "prod": ("mul", 1.0), "sum": ("add", 0.0),
+}  # fmt: skip
+"""The primitive that combines two numbers of a reduction, and the value without numbers."""
 
-    def run(*xs):
-        x, y = (x if n else arithmetic.exactly(x) for x, n in zip(xs, given, strict=True))
-        if not left.shape[1]:
-            return [arithmetic.exactly(np.zeros(len(left)))]
-        x = arithmetic.joined([x, zero])
-        products = arithmetic.apply("mul", x[left.ravel() % len(x)], y[right.ravel()])
-        return [folded(arithmetic, "add", products, positions(left.shape))]
-
-    return run
-
-
-WINDOWS: dict[str, Callable[..., Run]] = {
+RULES: dict[str, Callable[..., Run]] = {
+    **{f"reduce_{kind}": partial(_reduction, *way) for kind, way in REDUCTIONS.items()},
+    **{f"scatter-{way}": partial(_scatter_by, way) for way in ("add", "max", "min", "mul", "sub")},
     "conv_general_dilated": _convolution,
-    "select_and_gather_add": _select_and_gather_add,
-    "select_and_scatter_add": _select_and_scatter_add,
+    "dot_general": _dot_general,
 }

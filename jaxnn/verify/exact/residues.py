@@ -15,8 +15,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -39,47 +39,50 @@ LARGEST = 2**17
 """The most entries of an array: 64 MB of residues of 16 draws."""
 
 
-class OutOfTime(Exception):  # noqa: N818
-    """The deadline of an arithmetic has passed."""
-
-
 @dataclass(frozen=True)
 class Numbers:
-    """A flat array of numbers, with the operations of a field."""
+    """An array of numbers, with the operations of a field."""
 
     of: "Residues"
-    residues: np.ndarray  # [entries, draws, levels]
-    shadow: np.ndarray  # [entries], float64; infinite and NaN entries have no residues
+    residues: np.ndarray  # [*shape, draws, levels]
+    shadow: np.ndarray  # [*shape], float64; infinite and NaN entries have no residues
     known: np.ndarray  # [draws, levels]
-    parity: np.ndarray  # [entries, draws, levels], or ones: 0; 1: exp is not a square; NaN: unknown
+    parity: np.ndarray  # as residues, or ones: 0; 1: exp is not a square; NaN: unknown
     constant: bool = False  # whether no input has a part in the numbers
 
-    def __len__(self) -> int:
-        return len(self.shadow)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        return np.shape(self.shadow)
 
-    def __getitem__(self, index: np.ndarray) -> "Numbers":
-        _check_size(len(index))
-        parts = self.residues[index], self.shadow[index], self.known, self.parity[index]
-        return Numbers(self.of, *parts, self.constant)
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Numbers":
+        """The numbers after a change of every part's leading axes."""
+        residues, shadow, parity = map(change, (self.residues, self.shadow, self.parity))
+        return replace(self, residues=residues, shadow=shadow, parity=parity)
 
-    def filled(self, value: float) -> "Numbers":
-        """A constant in the place of every entry."""
-        return self.of.exactly(np.full(len(self), value))
+    def __getitem__(self, index: Any) -> "Numbers":
+        _check_size(np.size(index) if isinstance(index, np.ndarray) else 0)
+        return self._each(lambda part: part[index])
+
+    def reshape(self, *shape: Any) -> "Numbers":
+        """The same entries in another shape."""
+        rank, shape = len(self.shape), self.shadow.reshape(*shape).shape
+        return self._each(lambda part: part.reshape((*shape, *part.shape[rank:])))
 
     @property
     def zero(self) -> np.ndarray:
         """Whether an entry is zero, by shadow and by all residues."""
-        return (self.shadow == 0) & np.all((self.residues == 0)[:, self.known], axis=1)
+        return (self.shadow == 0) & np.all((self.residues == 0)[..., self.known], axis=-1)
 
     def __neg__(self) -> "Numbers":
         return replace(self, residues=self.of.towers.neg(self.residues), shadow=0.0 - self.shadow)
 
-    def __add__(self, other: "Numbers | float") -> "Numbers":
-        y = other if isinstance(other, Numbers) else self.filled(other)
+    def __add__(self, other: Any) -> "Numbers":
+        y = self.of.exactly(other)
         residues, parity = self.of.towers.add(self.residues, y.residues), self.parity + y.parity
         return _made(self.shadow + y.shadow, residues, self, y, parity=parity % 2)
 
-    def __sub__(self, other: "Numbers | float") -> "Numbers":
+    def __sub__(self, other: Any) -> "Numbers":
         return self + -other
 
     def __rsub__(self, other: float) -> "Numbers":
@@ -89,21 +92,26 @@ class Numbers:
         residues, parity = self.of.towers.mul(self.residues, other.residues), None
         for x, factor in ((self, other), (other, self)):
             if factor.constant and np.all(factor.shadow == np.rint(factor.shadow)):
-                parity = x.parity * factor.shadow[:, None, None] % 2
+                parity = x.parity * _beside(factor.shadow) % 2
         shadow = self.shadow * other.shadow
         _check_signs(np.isinf(shadow), self, other)
         return _made(shadow, residues, self, other, parity=parity)
 
-    def __truediv__(self, other: "Numbers | float") -> "Numbers":
-        y = other if isinstance(other, Numbers) else self.filled(other)
+    def __truediv__(self, other: Any) -> "Numbers":
+        y = self.of.exactly(other)
         residues = self.of.towers.mul(self.residues, self.of.towers.inverse(y.residues))
-        bad = (y.residues == 0) & ~y.zero[:, None, None] & np.isfinite(y.shadow)[:, None, None]
+        bad = (y.residues == 0) & _beside(~y.zero & np.isfinite(y.shadow))
         shadow = self.shadow / y.shadow
         _check_signs(np.isinf(shadow), self, y)
         return _made(shadow, residues, self, y, pole=y.zero, bad=bad)
 
     def __rtruediv__(self, other: float) -> "Numbers":
-        return self.filled(other) / self
+        return self.of.exactly(other) / self
+
+
+def _beside(part: Any) -> np.ndarray:
+    """An array [*shape] beside residues [*shape, draws, levels]."""
+    return np.asarray(part)[..., None, None]
 
 
 def _made(
@@ -119,14 +127,14 @@ def _made(
         parity = np.where(sum(x.parity for x in operands) == 0, 0.0, np.nan)
     shared = np.logical_and.reduce([x.known for x in operands]) if known is None else known
     if not all(np.all(np.isfinite(part)) for part in (shadow, *(x.shadow for x in operands))):
-        infinite = np.logical_or.reduce([~np.isfinite(x.shadow) for x in operands])
+        infinite = reduce(np.logical_or, [~np.isfinite(x.shadow) for x in operands])
         wrong = np.where(infinite, np.isfinite(shadow) & (shadow != 0), ~np.isfinite(shadow))
         shadow = np.where(wrong & ~np.asarray(pole), np.nan, shadow)
-        gone = (infinite | ~np.isfinite(shadow))[:, None, None]
+        gone = _beside(infinite | ~np.isfinite(shadow))
         residues, parity = np.where(gone, np.uint64(0), residues), np.where(gone, 0.0, parity)
         bad = bad & ~gone
     constant = all(x.constant for x in operands)
-    shared = shared & ~np.any(bad, axis=0)
+    shared = shared & ~np.any(bad, axis=tuple(range(np.ndim(bad) - 2)))
     shadow = shadow + 0.0  # there is no negative zero
     return Numbers(operands[0].of, residues, shadow, shared, parity, constant)
 
@@ -148,102 +156,11 @@ def _lowered(known: np.ndarray) -> np.ndarray:
     return np.hstack([known[:, 1:], np.zeros((len(known), 1), bool)])
 
 
-class Residues:
-    """The arithmetic of residues; see ``exact.Arithmetic``."""
-
-    def __init__(self, towers: Towers, deadline: float = math.inf):
-        """The arithmetic in given towers, up to a deadline of ``time.thread_time``."""
-        self.towers = towers
-        self._deadline = deadline
-        self.by_shadow = False  # whether shadows may decide comparisons
-        self.unknown: dict[str, np.ndarray] = {}  # random bits per unknown function
-        self.roots = False  # whether a root was taken, with a choice of the sign
-        self._logarithms: dict[bytes, np.ndarray] = {}
-
-    def exactly(self, array: np.ndarray) -> Numbers:
-        """The residues of integers and of float64 numbers, integers times 2^n."""
-        flat = np.ravel(array)
-        _check_size(len(flat))
-        if flat.dtype.kind == "c":
-            raise Unsupported("complex numbers have no exact model")
-        with np.errstate(all="ignore"):
-            shadow = flat.astype(np.float64) + 0.0
-        if np.all(np.abs(shadow) < 2.0**53) and np.all(shadow == np.rint(shadow)):
-            signed = self.towers.primes.astype(np.int64)
-            residues = (shadow.astype(np.int64)[:, None, None] % signed).astype(np.uint64)
-        else:
-            finite = [number if np.isfinite(number) else 0 for number in flat.tolist()]
-            ratios = [number.as_integer_ratio() for number in finite]
-            above, below = (self.towers.integers(part) for part in zip(*ratios, strict=True))
-            residues = self.towers.mul(above, self.towers.inverse(below))
-        everywhere = np.ones(self.towers.primes.shape, bool)
-        return Numbers(self, residues, shadow, everywhere, np.zeros((len(flat), 1, 1)), True)
-
-    def apply(self, name: str, *operands: Numbers, **params: Any) -> Numbers:
-        """A primitive on every entry; see ``exact.Arithmetic``."""
-        if name not in RULES:
-            raise Unsupported(f"the primitive {name!r} has no exact model")
-        if time.thread_time() > self._deadline:
-            raise OutOfTime
-        with np.errstate(all="ignore"):
-            return RULES[name](*operands, **params)
-
-    def compare(self, x: Numbers, y: Numbers) -> np.ndarray:
-        """Equal residues are equal; else shadows decide, of inputs only if allowed."""
-        signs, undecided = self.order(x, y)
-        if np.any(undecided):
-            raise Undecided("a comparison that random inputs do not decide")
-        return signs
-
-    def order(self, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
-        """The signs of x - y, 2 for NaN, and the entries where nothing decides."""
-        signs = (x.shadow > y.shadow).astype(np.int8) - (x.shadow < y.shadow)
-        signs[np.isnan(x.shadow) | np.isnan(y.shadow)] = 2
-        known = x.known & y.known
-        equal = np.all((x.residues == y.residues)[:, known], axis=1)
-        equal &= np.count_nonzero(known) >= FEWEST
-        doubtful = np.isfinite(x.shadow) & np.isfinite(y.shadow) & ~equal
-        signs[equal & np.isfinite(x.shadow) & np.isfinite(y.shadow)] = 0
-        if not (self.by_shadow or (x.constant and y.constant)):
-            return signs, doubtful
-        return signs, doubtful & (signs == 0)
-
-    def joined(self, parts: Sequence[Numbers]) -> Numbers:
-        """See ``exact.Arithmetic``, as of the methods below."""
-        residues = np.concatenate([part.residues for part in parts])
-        shadow = np.concatenate([part.shadow for part in parts])
-        known = np.logical_and.reduce([part.known for part in parts])
-        size = max(part.parity.shape[1:] for part in parts)
-        parity = np.concatenate(
-            [np.broadcast_to(part.parity, (len(part), *size)) for part in parts]
-        )
-        return Numbers(self, residues, shadow, known, parity, all(part.constant for part in parts))
-
-    def logarithms(self, squares: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """``Towers.log`` with a memory: formula and reference often take equal logarithms."""
-        call = squares.tobytes() + wanted.tobytes()
-        if call not in self._logarithms:
-            self._logarithms[call] = self.towers.log(squares, wanted)
-        return self._logarithms[call]
-
-    def floats(self, x: Numbers) -> np.ndarray:
-        """The shadows."""
-        return x.shadow
-
-    def rounded(self, x: Numbers) -> np.ndarray:
-        """Residues have no nearest float."""
-        raise Unsupported("rounding to fewer bits has no exact model")
-
-    def whole(self, x: Numbers) -> np.ndarray:
-        """The whole parts of the shadows."""
-        return _step(np.trunc, x).shadow
-
-
 def _integer_pow(x: Numbers, y: int) -> Numbers:
     if abs(y) > DEGREE:
         raise Unsupported(f"the power {y} has too large a degree for a certificate")
     if y <= 0:
-        return x.filled(1.0) if y == 0 else 1.0 / _integer_pow(x, -y)
+        return x.of.exactly(np.ones(x.shape)) if y == 0 else 1.0 / _integer_pow(x, -y)
     residues = x.of.towers.power(x.residues, np.array(y, np.uint64))
     return _made(x.shadow**y, residues, x)
 
@@ -256,9 +173,9 @@ def _pow(x: Numbers, y: Numbers) -> Numbers:
             result = _chosen(y.shadow == exponent, result, _integer_pow(x, int(exponent)))
         return result
     x.of.roots = x.of.roots or y.constant  # of other exponents no power is a whole number
-    bad = ~x.of.towers.is_square(x.residues) | (np.roll(y.parity, -1, axis=2) != 0)
-    bad, known = bad & (x.shadow > 0)[:, None, None], x.known & _lowered(y.known)
-    residues = x.of.towers.power(x.residues, np.roll(y.residues, -1, axis=2))
+    bad = ~x.of.towers.is_square(x.residues) | (np.roll(y.parity, -1, axis=-1) != 0)
+    bad, known = bad & _beside(x.shadow > 0), x.known & _lowered(y.known)
+    residues = x.of.towers.power(x.residues, np.roll(y.residues, -1, axis=-1))
     shadow = np.where(x.shadow < 0, np.nan, x.shadow**y.shadow)
     _check_signs(x.zero | np.isinf(x.shadow) | np.isinf(y.shadow), x, y)
     return _made(shadow, residues, x, y, pole=x.zero & (y.shadow < 0), known=known, bad=bad)
@@ -272,7 +189,7 @@ def _sqrt(x: Numbers) -> Numbers:
             return root
     of.roots = True
     root = towers.power(x.residues, (towers.primes + np.uint64(1)) >> np.uint64(2))  # a square
-    bad = (towers.mul(root, root) != x.residues) & (x.shadow >= 0)[:, None, None]
+    bad = (towers.mul(root, root) != x.residues) & _beside(x.shadow >= 0)
     return _made(np.sqrt(x.shadow), root, x, bad=bad)
 
 
@@ -285,16 +202,17 @@ def _cbrt(x: Numbers) -> Numbers:
 
 
 def _exp(x: Numbers) -> Numbers:
-    residues, parity = x.of.towers.exp(x.residues), np.roll(x.parity, -1, axis=2)
+    residues, parity = x.of.towers.exp(x.residues), np.roll(x.parity, -1, axis=-1)
     residues = np.where(parity == 1, x.of.towers.neg(residues), residues)
-    known, even = _lowered(x.known), np.zeros((len(x), 1, 1))
+    known, even = _lowered(x.known), np.zeros((*x.shape, 1, 1))
     return _made(np.exp(x.shadow), residues, x, known=known, bad=np.isnan(parity), parity=even)
 
 
 def _log(x: Numbers) -> Numbers:
     of, zero = x.of, x.zero
-    ordinary = (x.shadow > 0)[:, None, None]
-    known = x.known & ~np.any((x.residues == 0) & ordinary, axis=0)
+    ordinary = _beside(x.shadow > 0)
+    zeros = np.any((x.residues == 0) & ordinary, axis=tuple(range(len(x.shape))))
+    known = x.known & ~zeros
     draws, levels = (np.flatnonzero(known[:, :-1].any(axis=axis)) for axis in (1, 0))
     few = np.zeros_like(known)
     few[np.ix_(draws[:LOGARITHMS], levels[-2:])] = True
@@ -303,7 +221,7 @@ def _log(x: Numbers) -> Numbers:
     square = of.towers.is_square(u)
     size = np.where(square, u, of.towers.neg(u))
     residues = of.logarithms(size, known)
-    parity, known = np.roll(1.0 - square, 1, axis=2), np.roll(known, 1, axis=1)
+    parity, known = np.roll(1.0 - square, 1, axis=-1), np.roll(known, 1, axis=1)
     return _made(np.log(x.shadow), residues, x, pole=zero, known=known, parity=parity)
 
 
@@ -317,16 +235,20 @@ def _step(rounding: Callable[[np.ndarray], np.ndarray], x: Numbers, **_: Any) ->
 
 
 def _abs(x: Numbers) -> Numbers:
-    return _chosen(x.of.compare(x, x.filled(0.0)) == -1, x, -x)
+    return _chosen(x.of.compare(x, 0.0) == -1, x, -x)
 
 
 def _sign(x: Numbers) -> Numbers:
-    signs = x.of.compare(x, x.filled(0.0))
+    signs = x.of.compare(x, 0.0)
     return replace(x.of.exactly(np.where(signs == 2, np.nan, signs)), constant=x.constant)
 
 
 def _chosen(second: np.ndarray, x: Numbers, y: Numbers) -> Numbers:
-    return x.of.joined([x, y])[np.arange(len(x)) + len(x) * second]
+    parts = (
+        np.where(_beside(second), y.residues, x.residues), np.where(second, y.shadow, x.shadow),
+        x.known & y.known, np.where(_beside(second), y.parity, x.parity),
+    )  # fmt: skip
+    return Numbers(x.of, *parts, x.constant and y.constant)
 
 
 def _extreme(name: str, sign: int, x: Numbers, y: Numbers) -> Numbers:
@@ -380,7 +302,7 @@ def _uninterpreted(name: str) -> Callable[..., Numbers]:
 
 STEPS = {"ceil": np.ceil, "floor": np.floor, "round": np.round}
 
-RULES: dict[str, Callable[..., Numbers]] = {
+FUNCTIONS: dict[str, Callable[..., Numbers]] = {
     **{name: _uninterpreted(name) for name in SYMMETRY},
     **{name: partial(_step, rounding) for name, rounding in STEPS.items()},
     "abs": _abs,
@@ -391,14 +313,14 @@ RULES: dict[str, Callable[..., Numbers]] = {
     "cbrt": _cbrt,
     "cosh": lambda x: (_exp(x) + _exp(-x)) / 2.0,
     "div": lambda x, y: x / y,
-    "erfc": lambda x: 1.0 - RULES["erf"](x),
+    "erfc": lambda x: 1.0 - FUNCTIONS["erf"](x),
     "exp": _exp,
-    "exp2": lambda x: _pow(x.filled(2.0), x),
+    "exp2": lambda x: _pow(x.of.exactly(2.0), x),
     "expm1": lambda x: _exp(x) - 1.0,
     "integer_pow": _integer_pow,
     "log": _log,
     "log1p": lambda x: _log(x + 1.0),
-    "log2": lambda x: _log(x) / _log(x.filled(2.0)),
+    "log2": lambda x: _log(x) / _log(x.of.exactly(2.0)),
     "logistic": lambda x: 1.0 / (_exp(-x) + 1.0),
     "max": partial(_extreme, "max", 1),
     "min": partial(_extreme, "min", -1),
@@ -411,7 +333,97 @@ RULES: dict[str, Callable[..., Numbers]] = {
     "sinh": lambda x: (_exp(x) - _exp(-x)) / 2.0,
     "sqrt": _sqrt,
     "sub": lambda x, y: x - y,
-    "tan": lambda x: RULES["sin"](x) / RULES["cos"](x),
+    "tan": lambda x: FUNCTIONS["sin"](x) / FUNCTIONS["cos"](x),
     "tanh": lambda x: 1.0 - 2.0 / (_exp(x + x) + 1.0),
 }
 """Primitives by name."""
+
+
+class Residues:
+    """The arithmetic of residues; see ``exact.Arithmetic``."""
+
+    FUNCTIONS: ClassVar = FUNCTIONS
+    RULES: ClassVar = {}
+
+    def __init__(self, towers: Towers, deadline: float = math.inf):
+        """The arithmetic in given towers, up to a deadline of ``time.thread_time``."""
+        self.towers = towers
+        self._deadline = deadline
+        self.by_shadow = False  # whether shadows may decide comparisons
+        self.unknown: dict[str, np.ndarray] = {}  # random bits per unknown function
+        self.roots = False  # whether a root was taken, with a choice of the sign
+        self._logarithms: dict[bytes, np.ndarray] = {}
+
+    def exactly(self, array: Any) -> Numbers:
+        """The residues of integers and of float64 numbers, integers times 2^n."""
+        if isinstance(array, Numbers):
+            return array
+        array = np.asarray(array)
+        _check_size(array.size)
+        if array.dtype.kind == "c":
+            raise Unsupported("complex numbers have no exact model")
+        with np.errstate(all="ignore"):
+            shadow = array.astype(np.float64) + 0.0
+            finite = np.where(np.isfinite(shadow), array, 0)
+        if np.all(np.abs(finite) < 2.0**53) and np.all(finite == np.rint(finite)):
+            signed = self.towers.primes.astype(np.int64)
+            residues = (_beside(finite.astype(np.int64)) % signed).astype(np.uint64)
+        else:
+            ratios = [number.as_integer_ratio() for number in finite.ravel().tolist()]
+            above, below = (self.towers.integers(part) for part in zip(*ratios, strict=True))
+            residues = self.towers.mul(above, self.towers.inverse(below))
+            residues = residues.reshape(*array.shape, *self.towers.primes.shape)
+        everywhere = np.ones(self.towers.primes.shape, bool)
+        return Numbers(self, residues, shadow, everywhere, np.zeros((*array.shape, 1, 1)), True)
+
+    def apply(self, name: str, *operands: Any, **params: Any) -> Numbers:
+        """A primitive on every entry; see ``exact.Arithmetic``."""
+        if time.thread_time() > self._deadline:
+            raise TimeoutError
+        numbers = [self.exactly(x) for x in operands]
+        _check_size(math.prod(np.broadcast_shapes(*(x.shape for x in numbers))))
+        with np.errstate(all="ignore"):
+            return self.FUNCTIONS[name](*numbers, **params)
+
+    def compare(self, x: Any, y: Any) -> np.ndarray:
+        """Equal residues are equal; else shadows decide, of inputs only if allowed."""
+        signs, undecided = self.order(self.exactly(x), self.exactly(y))
+        if np.any(undecided):
+            raise Undecided("a comparison that random inputs do not decide")
+        return signs
+
+    def order(self, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
+        """The signs of x - y, 2 for NaN, and the entries where nothing decides."""
+        known, finite = x.known & y.known, np.isfinite(x.shadow) & np.isfinite(y.shadow)
+        equal = finite & np.all((x.residues == y.residues)[..., known], axis=-1)
+        equal &= np.count_nonzero(known) >= FEWEST
+        signs = (x.shadow > y.shadow).astype(np.int8) - (x.shadow < y.shadow)
+        signs = np.where(np.isnan(x.shadow) | np.isnan(y.shadow), 2, np.where(equal, 0, signs))
+        by_shadow = self.by_shadow or (x.constant and y.constant)
+        return signs, finite & ~equal & ((signs == 0) | (not by_shadow))
+
+    def joined(self, parts: Sequence[Numbers]) -> Numbers:
+        """See ``exact.Arithmetic``, as of the methods below."""
+        parts = [part.reshape(-1) for part in parts]
+        shadow = np.concatenate([part.shadow for part in parts])
+        residues = np.concatenate([part.residues for part in parts])
+        known = np.logical_and.reduce([part.known for part in parts])
+        axes = max(part.parity.shape[1:] for part in parts)
+        parity = [np.broadcast_to(part.parity, (*part.shape, *axes)) for part in parts]
+        constant = all(part.constant for part in parts)
+        return Numbers(self, residues, shadow, known, np.concatenate(parity), constant)
+
+    def logarithms(self, squares: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """``Towers.log`` with a memory: formula and reference often take equal logarithms."""
+        call = squares.tobytes() + wanted.tobytes()
+        if call not in self._logarithms:
+            self._logarithms[call] = self.towers.log(squares, wanted)
+        return self._logarithms[call]
+
+    def rounded(self, x: Numbers) -> np.ndarray:
+        """Residues have no nearest float."""
+        raise Unsupported("rounding to fewer bits has no exact model")
+
+    def whole(self, x: Numbers) -> np.ndarray:
+        """The whole parts of the shadows."""
+        return _step(np.trunc, x).shadow

@@ -77,14 +77,14 @@ class Towers:
             lambda *place: Logarithms(int(self.generators[place]), int(self.primes[place]))
         )
 
-    def uniform(self, entries: int) -> np.ndarray:
+    def uniform(self, *shape: int) -> np.ndarray:
         """Random residues."""
-        size = (entries, *self.primes.shape)
+        size = (*shape, *self.primes.shape)
         return self._rng.integers(0, self.primes, size=size, dtype=np.uint64)
 
-    def squares(self, entries: int) -> np.ndarray:
+    def squares(self, *shape: int) -> np.ndarray:
         """Random squares other than zero."""
-        half = self._rng.integers(1, self.primes, size=(entries, *self.primes.shape))
+        half = self._rng.integers(1, self.primes, size=(*shape, *self.primes.shape))
         return self.mul(half.astype(np.uint64), half.astype(np.uint64))
 
     def integers(self, numbers: Sequence[int]) -> np.ndarray:
@@ -108,6 +108,8 @@ class Towers:
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
         """1 / x, and 0 for 0, by products and a single inversion per field (Montgomery)."""
+        if x.ndim != 3:
+            return self.inverse(x.reshape(-1, *self.primes.shape)).reshape(x.shape)
         if not len(x):
             return x
         if len(x) == 1:
@@ -131,20 +133,21 @@ class Towers:
 
     def exp(self, a: np.ndarray) -> np.ndarray:
         """On level k the square g_k^(a on level k+1); nothing of use on the last level."""
-        return self.power(self.generators, np.roll(a, -1, axis=2))
+        return self.power(self.generators, np.roll(a, -1, axis=-1))
 
     def log(self, squares: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """On level k+1 the discrete logarithm of the square on level k, [entries, draws, LEVELS].
+        """On level k+1 the discrete logarithm of the square on level k, [..., draws, LEVELS].
 
         Args:
-          squares: squares other than zero, [entries, draws, LEVELS].
+          squares: squares other than zero, [..., draws, LEVELS].
           wanted: the draws and levels k in question, [draws, LEVELS]; elsewhere the result is 0.
         """
         result = np.zeros_like(squares)
-        for draw, level in np.argwhere(wanted[:, :-1]).tolist():
-            table = self._table(draw, level)
-            for entry, square in enumerate(squares[:, draw, level].tolist()):
-                result[entry, draw, level + 1] = table.log(square, self._rng)
+        for *entry, draw, level in np.argwhere(np.ones(squares.shape, bool) & wanted).tolist():
+            if level + 1 < LEVELS:
+                square = int(squares[(*entry, draw, level)])
+                logarithm = self._table(draw, level).log(square, self._rng)
+                result[(*entry, draw, level + 1)] = logarithm
         return result
 
 
