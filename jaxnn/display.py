@@ -118,11 +118,6 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Element:
     return element("div", *listed, class_="facts")
 
 
-def lines(texts: Iterable[str]) -> Element:
-    """Texts, one below the other."""
-    return element("div", *(element("p", text) for text in texts))
-
-
 def code(title: str, text: str) -> Element | None:
     """Code behind a heading, opened by a click; None without code."""
     block = element("pre", element("code", text))
@@ -331,6 +326,9 @@ VALUE = re.compile(rf"{NAMESPACE}|[+-]?[0-9]{{0,2}}(\.[0-9]+)?[a-z%-]*")
 LONGEST = 5_000
 """Characters of the longest statement that is converted; the converter's time grows faster."""
 
+CODE = re.compile("&#x([0-9A-Fa-f]+);")
+"""A character as the converter writes characters, such as ``&#x2207;``."""
+
 REFUSED = re.compile(r"&#|\\def|\\new|&\s*\\end")
 """What the converter gets wrong: entities, which become characters; macros, which can double for
 ever; a last cell without content, which takes the row along."""
@@ -353,7 +351,7 @@ def math(statement: str) -> Element | None:
     try:
         root = convert_to_element(source, display="block")
         for each in root.iter():
-            each.text = _characters(each.text or "")
+            each.text = printable(CODE.sub(lambda code: chr(int(code[1], 16)), each.text or ""))
     except Exception:  # the converter raises IndexError and more
         return None
     if not all(map(_is_plain, root.iter())):
@@ -368,11 +366,6 @@ def mathml(statement: str) -> str | None:
     """The text of ``math``."""
     root = math(statement)
     return None if root is None else ElementTree.tostring(root, encoding="unicode")
-
-
-def _characters(text: str) -> str:
-    """The text with the converter's entities, such as ``&#x2207;``, as characters."""
-    return printable(re.sub("&#x([0-9A-Fa-f]+);", lambda found: chr(int(found[1], 16)), text))
 
 
 def _is_plain(element: Element) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.claims import Claim, at_path, by_keyword, call, places
+from jaxnn.verify.claims import Claim, by_keyword, call, places
 from jaxnn.verify.comparison import reference
 from jaxnn.verify.inputs import Size, draw, draw_sizes, filled, leaves, symbols
 
@@ -79,11 +79,11 @@ def _axes(claim: Claim, shared: Sequence[str]) -> list[int | None]:
     axes: list[int | None] = [0] * len(leaves(claim.inputs))
     for path in shared:
         try:
-            at_path(claim.inputs, path)
+            found = places(dict(claim.inputs), path)
         except ValueError:
             known = ", ".join(claim.inputs)
             raise ValueError(f"shared is {path!r}, expected inputs among {known}") from None
-        for place in places(dict(claim.inputs), path):
+        for place in found:
             axes[place] = None
     if None not in axes or any(axis == 0 for axis in axes):
         return axes
@@ -121,9 +121,6 @@ def _mapped(
     def total(values: PyTree) -> PyTree:
         return jax.tree.map(lambda value: jnp.sum(value, axis=0), values)
 
-    def every(value: PyTree) -> Any:
-        return jnp.all(jnp.stack([jnp.all(leaf) for leaf in jax.tree.leaves(value)]))
-
     def together(derivative: PyTree) -> PyTree:
         """The derivatives of all examples, those by shared parameters summed."""
         flat, structure = jax.tree.flatten(derivative)
@@ -134,15 +131,12 @@ def _mapped(
 
     formula = changed(claim.formula, together)
     terms = claim.terms and {name: changed(term, total) for name, term in claim.terms.items()}
-    where = claim.where and changed(claim.where, every)
+    where = claim.where and changed(claim.where, jnp.all)
     of = changed(claim.of, total if summed else lambda value: value)
     if not summed and claim.kind != "value":
-
-        def derivatives(**given: PyTree) -> Any:
-            return over_examples(reference(claim), given)
-
-        of = by_keyword(wraps(claim.of)(derivatives), claim.of)
-        terms = None
+        every, terms = reference(claim), None
+        of = wraps(claim.of)(lambda **given: over_examples(every, given))
+        of = by_keyword(of, claim.of)
     return formula, replace(claim, of=of, terms=terms, where=where, kind=kind)
 
 
@@ -150,12 +144,10 @@ def _one_by_one(
     function: Callable[..., Any], flat: Sequence[Any], axes: Sequence[int | None], structure: Any
 ) -> PyTree:
     """The function's values at every example, for functions that JAX does not map."""
-    examples = next(len(value) for value, axis in zip(flat, axes, strict=True) if axis == 0)
-    values = []
-    for example in range(examples):
-        pairs = zip(flat, axes, strict=True)
-        one = [value if axis is None else value[example] for value, axis in pairs]
-        values.append(function(structure.unflatten(one)))
+    pairs = [*zip(flat, axes, strict=True)]
+    examples = range(next(len(value) for value, axis in pairs if axis == 0))
+    rows = ([v if axis is None else v[number] for v, axis in pairs] for number in examples)
+    values = (function(structure.unflatten(row)) for row in rows)
     return jax.tree.map(lambda *some: np.stack(some), *values)
 
 

@@ -163,7 +163,7 @@ def as_tensor(value: Any) -> Any:
 
 def as_plain(value: Any) -> Any:
     """A tensor as an array."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    return value.detach().cpu().resolve_conj().numpy() if hasattr(value, "detach") else value
 
 
 def as_arrays(value: Any) -> Any:
@@ -194,24 +194,40 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
     """
     drawn = draw(dict(claim.inputs), sizes, 1, np.random.default_rng(0), spreads=(1.0,))
     point = [value[0] for value in jax.tree.leaves(drawn)]
+
+    def boxed(given: Callable[[Any], Any]) -> tuple[BlackBox, list[np.ndarray], list[np.ndarray]]:
+        box = BlackBox(claim, given)
+        once, began = box.at(point), time.perf_counter()
+        again = box.at(point)
+        box.seconds = time.perf_counter() - began
+        return box, once, again
+
+    box, *values = in_a_language(boxed, reason)
+    if not all(map(partial(np.array_equal, equal_nan=True), *values)):
+        raise ValueError("the formula gives two values at equal inputs, expected no randomness")
+    return box
+
+
+def in_a_language(work: Callable[[Callable], Any], reason: Exception | None = None) -> Any:
+    """Work that calls a function with arrays, else with tensors where the process has PyTorch.
+
+    Args:
+      work: a function of a way to copy inputs, such as ``as_numpy``.
+      reason: the exception where JAX does not trace the function.
+
+    Raises:
+      Exception: the first, of the work or of JAX; with tensors where code asks for tensors.
+    """
     failures = [] if reason is None or is_of_tracing(reason) else [reason]
     for given in (as_numpy, *([as_tensor] if "torch" in modules else [])):
-        box = BlackBox(claim, given)
         try:
-            once = box.at(point)
-            began = time.perf_counter()
-            again = box.at(point)
-            box.seconds = time.perf_counter() - began
+            return work(given)
         except SystemExit:
             failures.append(UnusableValue("the formula ends the process, expected a value"))
-            continue
         except Exception as error:
             failures.append(error)
-            continue
-        if not all(map(partial(np.array_equal, equal_nan=True), once, again)):
-            raise ValueError("the formula gives two values at equal inputs, expected no randomness")
-        return box
-    raise next((e for e in failures if isinstance(e, UnusableValue)), failures[0])
+    unusable = (error for error in failures if isinstance(error, UnusableValue))
+    raise next(unusable, failures[-1 if "Tensor" in str(failures[0]) else 0])
 
 
 def has_values_of(

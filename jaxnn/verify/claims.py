@@ -3,10 +3,11 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial, reduce, wraps
+from keyword import iskeyword
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Required, TypedDict, Unpack, overload
 from unicodedata import normalize
@@ -182,11 +183,11 @@ def _expected(claim: Claim, inputs: Mapping[str, PyTree]) -> _Parts:
 
 def _parts(tree: PyTree, inner: _Parts = None) -> _Parts:
     """The keys of a tree; ``inner`` stands for every array."""
-    children = _children(tree)
-    return inner if children is None else {k: _parts(v, inner) for k, v in children.items()}
+    parts = children(tree)
+    return inner if parts is None else {k: _parts(v, inner) for k, v in parts.items()}
 
 
-def _children(tree: PyTree) -> _Parts:
+def children(tree: PyTree) -> _Parts:
     """The parts of a tree's root by key; None for an array or a generator."""
     flat = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda part: part is not tree)[0]
     if len(flat) == 1 and not flat[0][0]:
@@ -219,7 +220,7 @@ def _in_order(value: PyTree, expected: _Parts, paths: Sequence[str] = ()) -> PyT
     Raises:
       ValueError: the names are not those expected.
     """
-    given = _children(value)
+    given = children(value)
     if given is not None and expected is None and len(paths) == 1:
         expected = {paths[0]: None}
     if given is None or expected is None:
@@ -461,8 +462,7 @@ def read(made: Claim, latex: str) -> Claim:
     def formula(**inputs: PyTree) -> PyTree:
         return jax.tree.unflatten(structure, reading(inputs))
 
-    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in made.inputs]
-    vars(formula).update(__signature__=inspect.Signature(keywords), __doc__=None, latex=latex)
+    vars(with_keywords(formula, made.inputs)).update(__doc__=None, latex=latex)
     return replace(made, formula=formula)
 
 
@@ -530,9 +530,18 @@ def by_keyword(changed: _Function, function: _Function, *more: str) -> _Function
     """A changed function with the parameters of a function, and more, all by keyword."""
     known = [inspect.signature(function).parameters[name] for name in parameters(function)]
     named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in known]
-    last = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
-    vars(changed)["__signature__"] = inspect.Signature([*named, *last])
-    return changed
+    return with_keywords(changed, more, named)
+
+
+def with_keywords(
+    function: _Function, names: Iterable[str], first: Sequence[inspect.Parameter] = ()
+) -> _Function:
+    """The function with parameters of these names, by keyword; others' inputs are left out."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    known = [name for name in names if name.isidentifier() and not iskeyword(name)]
+    keywords = [inspect.Parameter(name, kind) for name in known]
+    vars(function)["__signature__"] = inspect.Signature([*first, *keywords])
+    return function
 
 
 def _of_arrays(made: Claim) -> Claim:

@@ -53,6 +53,9 @@ MOST_EXACTLY = 4_000_000
 MOST_INTERMEDIATE = 2**24
 """The most entries of an array on the way of forward mode, which carries all parameters at once."""
 
+MOST_EQUATIONS = 25_000
+"""The most operations of a claim's programs, of which XLA compiles 1,000 or fewer in a second."""
+
 FEW_TRIALS = 64
 """Trials between two looks at the clock where the operations of a trial are not known."""
 
@@ -248,7 +251,12 @@ def trace_claim(
     value = _jaxpr(of_by_primitives(claim), one)
     with _raised_as(FunctionError):
         _refuse_lost_writes(claim, value, dict(sizes))
-    programs = [*filter(None, (forward, reverse, value, formula))]
+        programs = [*filter(None, (forward, reverse, value, formula))]
+        if (count := sum(len(program.jaxpr.eqns) for program in programs)) > MOST_EQUATIONS:
+            raise ValueError(
+                f"loops in Python become {count:,} operations of JAX, expected at most "
+                f"{MOST_EQUATIONS:,}: fixed sizes, such as real(2, 3), or code without loops"
+            )
     functions = [core.jaxpr_as_fun(program) for program in programs]
 
     def run(*flat: jax.Array) -> tuple[Any, ...]:
@@ -319,9 +327,7 @@ def _trials_at_once(programs: Sequence[core.ClosedJaxpr]) -> int:
     """As many trials as fit into memory, and take no longer than a fraction of a second."""
     names = set().union(*map(primitives, programs))
     chunk = CHUNK // max(1, _entries(programs[1].out_avals))
-    if names & {*LOOPED, "while"}:
-        chunk = min(chunk, FEW_TRIALS)
-    if OF_TORCH in names:
+    if names & {*LOOPED, "while", OF_TORCH}:
         chunk = min(chunk, FEW_TRIALS)
     return max(1, min(chunk, MOST_OPERATIONS // max(1, sum(map(_operations, programs)))))
 

@@ -1,11 +1,9 @@
 """Derivations: lines in order, each compared with the truth and with the line before."""
 
-import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from keyword import iskeyword
 from typing import Any, Literal, NamedTuple, overload
 
 import jax
@@ -14,14 +12,17 @@ import numpy as np
 
 from jaxnn.files import printable, short
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.claims import Claim, Description, check, claim, description, parameters, read
-from jaxnn.verify.comparison import (
-    FormulaError,
-    FunctionError,
-    Inputs,
-    reference,
-    relative_errors,
+from jaxnn.verify.claims import (
+    Claim,
+    Description,
+    check,
+    claim,
+    description,
+    parameters,
+    read,
+    with_keywords,
 )
+from jaxnn.verify.comparison import FormulaError, FunctionError, Inputs, reference, relative_errors
 from jaxnn.verify.sampling import DomainError, Trials
 from jaxnn.verify.verdict import DerivationVerdict, Step, Verdict, broken
 
@@ -221,23 +222,17 @@ def _case(truth: Claim, name: str, condition: Callable[..., Any]) -> Case:
 
     def overlay(inputs: Inputs, there: PyTree, elsewhere: PyTree) -> PyTree:
         """A value in the case, of any shape that broadcasts, another elsewhere."""
-        shape = _shape(name, jax.eval_shape(derivative, inputs))
+        arrays = jax.tree.leaves(jax.eval_shape(derivative, inputs))
+        if len(arrays) != 1:
+            raise ValueError(f"the case {name!r} is of {len(arrays)} arrays, expected one array")
+        shape = arrays[0].shape
         mask = jnp.broadcast_to(_holds(name, condition, inputs, shape), shape)
         return jnp.where(mask, jnp.broadcast_to(there, shape), elsewhere)
 
-    entries = partial(_alone, overlay)
-    return Case(replace(truth, entries=entries), overlay)
+    def alone(inputs: Inputs, value: PyTree) -> PyTree:
+        return jax.tree.map(lambda array: overlay(inputs, array, 0.0), value)
 
-
-def _alone(overlay: Callable[..., PyTree], inputs: Inputs, value: PyTree) -> PyTree:
-    return jax.tree.map(lambda array: overlay(inputs, array, 0.0), value)
-
-
-def _shape(name: str, value: PyTree) -> tuple[int, ...]:
-    leaves = jax.tree.leaves(value)
-    if len(leaves) != 1:
-        raise ValueError(f"the case {name!r} is of {len(leaves)} arrays, expected a single array")
-    return leaves[0].shape
+    return Case(replace(truth, entries=alone), overlay)
 
 
 def _holds(
@@ -286,18 +281,15 @@ def judged(
     )
 
 
+@dataclass
 class _Judge:
     """The verdicts on the lines so far, and the values of the lines."""
 
-    def __init__(
-        self,
-        derivation: Derivation,
-        examine: Examine,
-        further: Callable[[Claim], list[Trials]],
-    ):
-        self.lines: list[Verdict] = []
-        self._derivation, self._examine, self._further = derivation, examine, further
-        self._values: list[list[Trials]] = []
+    _derivation: Derivation
+    _examine: Examine
+    _further: Callable[[Claim], list[Trials]]
+    lines: list[Verdict] = field(default_factory=list)
+    _values: list[list[Trials]] = field(default_factory=list)
 
     def next_line(self, made: Claim) -> Verdict:
         """The verdict on the next line, with the step from the lines before."""
@@ -390,7 +382,8 @@ class _Judge:
 
         names = derivation.truth.inputs
         return replace(
-            made, formula=_by_name(made.evaluate, names), of=_by_name(value, names), kind="value",
+            made, formula=with_keywords(lambda **inputs: made.evaluate(inputs), names),
+            of=with_keywords(lambda **inputs: value(inputs), names), kind="value",
             wrt=(), terms=None, rate=None, layout=None, certify=False, truth=None, entries=None,
         )  # fmt: skip
 
@@ -425,19 +418,3 @@ def _with_diagnosis_of(step: Verdict, verdict: Verdict, before: Sequence[int]) -
 
 def _listed(before: Iterable[int]) -> str:
     return " and ".join(f"line {number + 1}" for number in before)
-
-
-def _by_name(function: Callable[[Inputs], PyTree], names: Iterable[str]) -> Formula:
-    """A function of the inputs as a function with the inputs as parameters."""
-
-    def by_name(**inputs: PyTree) -> PyTree:
-        return function(inputs)
-
-    vars(by_name)["__signature__"] = inspect.Signature(
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
-            for name in names
-            if name.isidentifier() and not iskeyword(name)
-        ]
-    )
-    return by_name

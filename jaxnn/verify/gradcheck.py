@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from itertools import islice
-from sys import modules
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxnn.types import PyTree, as_array, require_number, require_type
-from jaxnn.verify.black_box import as_numpy, as_plain, as_tensor, changed, is_of_tracing
+from jaxnn.verify.black_box import as_numpy, as_plain, as_tensor, changed, in_a_language
 from jaxnn.verify.comparison import norms
 from jaxnn.verify.graph import LAPACK, build_graph, evaluate, jit, primitives, summed_lengths
 from jaxnn.verify.verdict import Worst
@@ -425,12 +424,11 @@ def _read(f: Callable[[Any], Any], x: PyTree) -> tuple[PyTree, Function]:
     if not any(leaf.size for leaf in jax.tree.leaves(point)):
         raise ValueError("x has no entries, expected at least one")
     if tensors:
-        return jax.tree.map(np.asarray, point), _boxed(f, point, (as_tensor,), None)
+        return jax.tree.map(np.asarray, point), _boxed(f, point, as_tensor)
     try:
         program, value = jax.make_jaxpr(f, return_shape=True)(point)
     except Exception as error:
-        languages = (as_numpy, *([as_tensor] if "torch" in modules else []))
-        return jax.tree.map(np.asarray, point), _boxed(f, point, languages, error)
+        return jax.tree.map(np.asarray, point), in_a_language(partial(_boxed, f, point), error)
     found = f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
     if found != "shape ()":
         raise ValueError(f"f returns {found}, expected a scalar")
@@ -439,27 +437,11 @@ def _read(f: Callable[[Any], Any], x: PyTree) -> tuple[PyTree, Function]:
     return point, Function(f, program, as_numpy)
 
 
-def _boxed(
-    f: Callable[[Any], Any],
-    point: PyTree,
-    languages: Sequence[Callable[[Any], Any]],
-    error: Exception | None,
-) -> Function:
-    """A function that JAX does not trace, for the error given, called with arrays or tensors.
-
-    Raises:
-      Exception: of f, which raises an exception in every language.
-    """
-    failures = [] if error is None or is_of_tracing(error) else [error]
-    for given in languages:
-        function = Function(f, None, given)
-        try:
-            function.called("f", f, point)
-        except Exception as other:
-            failures.append(other)
-        else:
-            return function
-    raise failures[0]
+def _boxed(f: Callable[[Any], Any], point: PyTree, given: Callable[[Any], Any]) -> Function:
+    """A function that JAX does not trace, called with arrays or tensors."""
+    function = Function(f, None, given)
+    function.called("f", f, point)
+    return function
 
 
 # What a check could not have seen

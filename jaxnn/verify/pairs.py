@@ -1,36 +1,33 @@
 """Forward and backward passes as courses write them: pairs of functions, or a class with both."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Any
+from sys import modules
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxnn.types import PyTree, require_type, shown
+from jaxnn.verify.black_box import in_a_language
 from jaxnn.verify.claims import (
     Claim,
     call,
+    children,
     claim,
     is_list_of_numbers,
     parameter_of,
     parameters,
     steps,
+    with_keywords,
 )
 from jaxnn.verify.graph import located
-from jaxnn.verify.inputs import (
-    REAL_KINDS,
-    Input,
-    Sizes,
-    draw,
-    draw_sizes,
-    larger_sizes,
-    leaves,
-    real,
-)
+from jaxnn.verify.inputs import REAL_KINDS, Sizes, draw, draw_sizes, larger_sizes, leaves, real
 from jaxnn.verify.translation import as_jax, with_translation
 
 METHODS = (
@@ -44,6 +41,9 @@ METHODS = (
 
 DOUT, CACHES = "dout", ("cache", "caches", "ctx", "memory", "saved")
 
+GRADIENT = re.compile(r"d_?(out|next|prev|[A-Za-z])\d?(_\w+)?|.*grad.*")
+"""The names of a backward pass's parameters for gradients by outputs, such as dout, dh, grad."""
+
 Inputs = Mapping[str, PyTree]
 
 
@@ -52,11 +52,11 @@ class UnusablePair(ValueError):  # noqa: N818
 
 
 Back = Callable[[Any], Any]
-"""dout, or None, -> the gradients: a tuple, or a dict by the name of the input."""
+"""dout, or a tuple, -> the gradients: a tuple, or a dict by the name of the input."""
 
 
 def claim_pair(
-    forward: Callable[..., Any],
+    forward: Any,
     backward: Callable[..., Any] | None = None,
     *,
     inputs: Mapping[str, PyTree],
@@ -69,11 +69,13 @@ def claim_pair(
     """Declares a backward pass to be the derivative of a forward pass: dx = dout^T d out / d x.
 
     Args:
-      forward: ``forward(x, w, b) -> out`` or ``-> (out, cache)``; without ``backward`` also
-        ``loss(x, y) -> (loss, gradients)``; or a class, or a function of some inputs to an object,
-        with methods ``forward`` and ``backward`` (``doForward``, ``forward_pass``).
-      backward: ``backward(dout, cache) -> (dx, dw, db)``; a parameter with the name of an input
-        gets the input. The gradients come in the order of the inputs of ``forward``, or by name.
+      forward: ``forward(x, w, b) -> out`` or ``-> (out, cache)``, or ``-> (h, c, cache)`` with
+        several outputs; without ``backward`` also ``loss(x, y) -> (loss, gradients)``; or a class,
+        an object, or a function of some inputs to an object, with methods ``forward`` and
+        ``backward`` (``doForward``, ``forward_pass``); or a ``torch.autograd.Function``.
+      backward: ``backward(dout, cache) -> (dx, dw, db)``, or ``backward(dh, dc, cache)``; a
+        parameter with the name of an input gets the input. The gradients come in the order of the
+        inputs of ``forward``, or by name; None is no gradient.
       inputs: generators, as for ``claim``. An input that is no parameter of an object's forward
         pass is given to the constructor, else stored as the attribute, or the entry of
         ``params``, of the same name. ``dout``, the gradient by ``out``, is added if not declared.
@@ -113,7 +115,7 @@ def claim_pair(
     known = {name: generator for name, generator in inputs.items() if name != DOUT}
     layer = _layer(forward, backward, known, dict(gradients or {}))
     out, returned = _tried(layer, known, draw_sizes(known, 0))
-    if layer.takes_dout and np.ndim(out):
+    if layer.douts > 1 or (layer.douts and np.ndim(out)):
         inputs = {**known, DOUT: inputs.get(DOUT) or _like_out(layer, known)}
     elif np.ndim(out):
         raise UnusablePair(
@@ -142,7 +144,7 @@ class _Layer:
 
     name: str
     run: Callable[[Inputs], tuple[Any, Back]]
-    takes_dout: bool
+    douts: int  # the outputs by which the backward pass takes gradients; 0: of a loss
     order: tuple[str, ...]  # the inputs of the gradients that come in a tuple
     code: Callable[..., Any]  # to be shown
     in_jax: "_Layer | None" = None
@@ -169,7 +171,7 @@ def _formula(layer: _Layer, inputs: Mapping[str, PyTree], wrt: Sequence[str]) ->
 
     def gradients(layer: _Layer, given: Inputs) -> dict[str, Any]:
         _, back = layer.run({name: given[name] for name in given if name != DOUT})
-        found = _by_name(back(given.get(DOUT)), layer, inputs)
+        found = _by_name(back(given.get(DOUT, 1.0)), layer, inputs)
         missing = [name for name in wrt if name not in found]
         if missing:
             raise UnusablePair(
@@ -189,32 +191,35 @@ def _named(
     def called(**inputs: PyTree) -> Any:
         return function(layer, inputs)
 
-    kind = inspect.Parameter.KEYWORD_ONLY
-    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
-    vars(called).update(__signature__=signature, __wrapped__=layer.code)
-    called.__name__ = layer.name
+    with_keywords(called, names).__name__ = layer.name
+    vars(called)["__wrapped__"] = layer.code
     return (
         with_translation(called, _named(layer.in_jax, names, function)) if layer.in_jax else called
     )
 
 
 def _by_name(returned: Any, layer: _Layer, inputs: Mapping[str, PyTree]) -> dict[str, Any]:
-    """The gradients by the names of the inputs.
+    """The gradients by the names of the inputs; None stands for no gradient.
 
     Raises:
-      ValueError: more gradients than inputs, or a name of no input.
+      ValueError: no gradient, more gradients than inputs, or a name of no input.
     """
-    if isinstance(returned, Mapping):
-        return {_input_of(str(key), inputs): value for key, value in returned.items()}
-    several = isinstance(returned, tuple | list)
-    parts = list(returned) if several and not is_list_of_numbers(returned) else [returned]
-    order = layer.order
-    if len(parts) > len(order) or any(part is None for part in parts):
+    order = _real(inputs, layer.order)
+    parts = returned if isinstance(returned, Mapping) else children(returned)
+    parts = {0: returned} if parts is None or is_list_of_numbers(returned) else parts
+    names = order if len(parts) <= len(order) else layer.order
+    if all(isinstance(key, str) for key in parts):
+        names = [_input_of(str(key), inputs) for key in parts]
+    if len(parts) > len(names):
         raise UnusablePair(
             f"the backward pass returns {len(parts)} gradients, expected at most {len(order)}, for "
             f"{', '.join(order)}"
         )
-    return dict(zip(order, parts, strict=False))
+    pairs = zip(names, parts.values(), strict=False)
+    found = {name: gradient for name, gradient in pairs if gradient is not None}
+    if not found:
+        raise UnusablePair(f"the backward pass returns no gradient, expected {', '.join(order)}")
+    return found
 
 
 def _input_of(key: str, inputs: Mapping[str, PyTree]) -> str:
@@ -238,168 +243,199 @@ def _real(inputs: Mapping[str, PyTree], names: Iterable[str]) -> tuple[str, ...]
 
 
 def _layer(
-    forward: Callable[..., Any],
+    forward: Any,
     backward: Callable[..., Any] | None,
     inputs: Mapping[str, PyTree],
     gradients: dict[str, str],
 ) -> _Layer:
-    """The two passes of functions, of a class or of a function to an object."""
-    if not callable(forward) or not (backward is None or callable(backward)):
+    """The two passes of functions, of a class, of an object or of a function to an object."""
+    owner, torch = getattr(forward, "__self__", None), modules.get("torch")
+    if inspect.ismethod(backward) and inspect.ismethod(forward) and owner is backward.__self__:
+        methods = forward.__name__, backward.__name__
+        return _of_object(_copies(owner), type(owner), methods, inputs, gradients)
+    if not all(map(callable, filter(None, (forward, backward)))) and not _methods(type(forward)):
         which = forward if not callable(forward) else backward
         raise UnusablePair(f"a pass is {shown(which)}, expected a function or a class")
     if backward is not None:
-        return _of_functions(forward, backward, inputs)
-    if isinstance(forward, type):
-        return _of_object(forward, forward, inputs, gradients)
-    with _told_as("the forward pass"):
-        made = call(forward, _point(inputs, draw_sizes(inputs, 0)))
-    if isinstance(made, tuple) and len(made) >= 2 and np.ndim(made[0]) == 0:
-        return _of_loss(forward, inputs)
-    return _of_object(forward, type(made), inputs, gradients)
-
-
-def _of_functions(
-    forward: Callable[..., Any], backward: Callable[..., Any], inputs: Mapping[str, PyTree]
-) -> _Layer:
-    unknown = _unknown(backward, inputs)
-    takes_dout = bool(unknown) and unknown[0] not in CACHES
-    name = getattr(backward, "__name__", "backward")
-    order = _real(inputs, parameters(forward))
-
-    def layer_of(forward: Callable[..., Any], backward: Callable[..., Any]) -> _Layer:
-        def run(given: Inputs) -> tuple[Any, Back]:
-            value = call(forward, given)
-            caches = len(unknown) - takes_dout
-            has_cache = isinstance(value, tuple) and (caches or len(value) == 2)
-            out = value[0] if has_cache else value
-            cache = value[1] if has_cache and len(value) == 2 else value[1:] if has_cache else None
-
-            def back(dout: Any) -> Any:
-                rest = [dout, cache] if takes_dout else [cache]
-                return call(backward, {**given, **dict(zip(unknown, rest, strict=False))})
-
-            return out, back
-
-        return _Layer(name, run, takes_dout, order, backward)
-
-    return _translated(layer_of, forward, backward)
-
-
-def _unknown(backward: Callable[..., Any], inputs: Iterable[str]) -> list[str]:
-    """The parameters, without a default, that are no inputs: dout and cache."""
-    known = {*inputs}
-    unknown = [
-        name for name, needed in parameters(backward).items() if needed and name not in known
-    ]
-    if len(unknown) > 2:
-        raise UnusablePair(
-            f"the backward pass has the parameters {', '.join(unknown)}, expected dout, cache, and "
-            f"names of the inputs {', '.join(known)}"
-        )
-    return unknown
-
-
-def _of_loss(forward: Callable[..., Any], inputs: Mapping[str, PyTree]) -> _Layer:
-    """A function to the loss and the gradients at once."""
-    name = getattr(forward, "__name__", "loss")
-    order = _real(inputs, parameters(forward))
-
-    def layer_of(forward: Callable[..., Any]) -> _Layer:
-        def run(given: Inputs) -> tuple[Any, Back]:
-            loss, *gradients = call(forward, given)
-            found = gradients[0] if len(gradients) == 1 else tuple(gradients)
-            return loss, lambda dout: found
-
-        return _Layer(name, run, False, order, forward)
-
-    return _translated(layer_of, forward)
-
-
-def _of_object(
-    make: Callable[..., Any],
-    made: type,
-    inputs: Mapping[str, PyTree],
-    gradients: dict[str, str],
-) -> _Layer:
-    """An object's two methods; inputs are stored in the object, gradients read from the object."""
-    methods = next((pair for pair in METHODS if all(hasattr(made, name) for name in pair)), None)
+        return _of_functions(forward, backward, inputs, backward)
+    made = forward if isinstance(forward, type) else type(forward)
+    if torch and issubclass(made, torch.autograd.Function):
+        return _of_autograd(made, torch)
+    make = _copies(forward) if made is not forward and _methods(made) else forward
+    if make is forward and made is not forward:
+        sizes = draw_sizes(inputs, 0)
+        with _told_as("the forward pass"):
+            value = in_a_language(lambda given: call(forward, _point(inputs, sizes, given)))
+        if isinstance(value, tuple) and len(value) >= 2 and np.ndim(value[0]) == 0:
+            return _of_functions(forward, lambda cache: cache, inputs, forward)
+        made = type(value)
+    methods = _methods(made)
     if methods is None:
         raise UnusablePair(
             f"{made.__name__} has no methods forward and backward, expected functions, or a class "
             "with both"
         )
-    forward_name, backward_name = methods
-    taken = _method_parameters(made, forward_name)
-    unknown = _unknown_of_method(made, backward_name, inputs)
-    constructed = {*_constructor_parameters(make)}
-    given_otherwise = {*taken, *_method_parameters(made, backward_name)}
-    stored = [name for name in inputs if name not in given_otherwise]
-    order = _real(inputs, [*taken, *(name for name in inputs if name not in taken)])
+    return _of_object(make, made, methods, inputs, gradients)
+
+
+class _Taken(NamedTuple):
+    """The parameters of a backward pass that are no inputs."""
+
+    gradients: list[str]
+    caches: list[str]
+
+    def split(self, value: Any) -> tuple[Any, dict[str, Any]]:
+        """The output, or a tuple of outputs, and the caches among a forward pass's values.
+
+        Raises:
+          UnusablePair: the values are fewer than the parameters.
+        """
+        outs, names = max(1, len(self.gradients)), self.caches
+        several = isinstance(value, tuple) and (names or outs > 1 or len(value) == 2)
+        out, left = (value[:outs], value[outs:]) if several else ((value,), ())
+        left = left[0] if len(left) == 1 else left or None
+        parts = left if len(names) > 1 and isinstance(left, tuple) else [left][: len(names)]
+        if len(out) != outs or len(parts) != len(names):
+            raise UnusablePair(
+                f"the backward pass has the parameters {', '.join((*self.gradients, *names))}, "
+                "expected dout, cache, and names of the inputs"
+            )
+        return out if outs > 1 else out[0], dict(zip(names, parts, strict=True))
+
+    def given(self, dout: Any, caches: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the backward pass."""
+        douts = dout if len(self.gradients) > 1 else [dout] * len(self.gradients)
+        return {**dict(zip(self.gradients, douts, strict=True)), **caches}
+
+
+def _taken(known: Mapping[str, bool], inputs: Iterable[str]) -> _Taken:
+    """The parameters without a default that are no inputs, by name; else the first is dout."""
+    unknown = [name for name, needed in known.items() if needed and name not in {*inputs}]
+    named = [name for name in unknown if GRADIENT.fullmatch(name)]
+    gradients = named or [name for name in unknown if name not in CACHES][:1]
+    return _Taken(gradients, [name for name in unknown if name not in gradients])
+
+
+def _of_functions(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    inputs: Mapping[str, PyTree],
+    code: Callable[..., Any],
+) -> _Layer:
+    taken, order = _taken(parameters(backward), inputs), tuple(parameters(forward))
+    name = getattr(code, "__name__", "backward")
+
+    def layer_of(forward: Callable[..., Any], backward: Callable[..., Any]) -> _Layer:
+        def run(given: Inputs) -> tuple[Any, Back]:
+            out, caches = taken.split(call(forward, given))
+            return out, lambda dout: call(backward, {**given, **taken.given(dout, caches)})
+
+        return _Layer(name, run, len(taken.gradients), order, code)
+
+    return _translated(layer_of, forward, backward)
+
+
+def _of_autograd(made: Any, torch: Any) -> _Layer:
+    """A ``torch.autograd.Function``: PyTorch differentiates forward, and calls backward."""
+    with_context = made.setup_context is torch.autograd.Function.setup_context
+    order = tuple(parameters(made.forward))[1 if with_context else 0 :]
+    names = ("save_for_backward", "mark_dirty", "mark_non_differentiable", "set_materialize_grads")
+
+    def run(given: Inputs) -> tuple[Any, Back]:
+        inputs = {name: given[name] for name in order if name in given}
+        nothing = dict.fromkeys(names, lambda *_: None)
+        context = SimpleNamespace(**nothing, needs_input_grad=(True,) * len(inputs))
+        out = made.forward(*([context] if with_context else []), *inputs.values())
+
+        def back(dout: Any) -> dict[str, Any]:
+            known = {n: x.detach() for n, x in inputs.items()}
+            by = {n: x.requires_grad_() for n, x in known.items() if x.is_floating_point()}
+            value = made.apply(*known.values())
+            dout = torch.as_tensor(dout, dtype=value.dtype)
+            found = torch.autograd.grad(value, [*by.values()], dout, allow_unused=True)
+            return dict(zip(by, found, strict=True))
+
+        return out, back
+
+    return _Layer(made.__name__, run, 1, order, made)
+
+
+def _methods(made: type) -> tuple[str, str] | None:
+    """The names of the two passes of a class."""
+    return next((pair for pair in METHODS if all(hasattr(made, name) for name in pair)), None)
+
+
+def _copies(layer: Any) -> Callable[[], Any]:
+    """A function to copies of an object: passes change what they store."""
+
+    def copied(made: Any) -> Any:
+        copy = deepcopy(layer)
+        copy.__class__ = made
+        return copy
+
+    made, translated = type(layer), as_jax(type(layer))
+    return with_translation(lambda: copied(made), lambda: copied(translated))
+
+
+def _of_object(
+    make: Callable[..., Any],
+    made: type,
+    methods: tuple[str, str],
+    inputs: Mapping[str, PyTree],
+    gradients: dict[str, str],
+) -> _Layer:
+    """An object's two methods; inputs are stored in the object, gradients read from the object."""
+    first, second = (_parameters_of_method(made, method) for method in methods)
+    taken = _taken(second, inputs)
+    constructed = dict[str, bool]()
+    with suppress(ValueError):  # a class without a signature
+        constructed = parameters(make)
+    stored = [name for name in inputs if name not in {**first, **second}]
+    order = (*first, *(name for name in inputs if name not in first))
 
     def layer_of(make: Callable[..., Any]) -> _Layer:
         def run(given: Inputs) -> tuple[Any, Back]:
-            layer = _called_with(make, given)
+            layer = _called_with(make, constructed, given)
             for name in stored:
                 if not _is_stored(layer, name, given[name]) and name not in constructed:
                     raise UnusablePair(
                         f"input {name!r} is no parameter, attribute or entry of params of "
                         f"{made.__name__}, expected an input that the passes use"
                     )
-            out = call(getattr(layer, forward_name), given)
+            forward, backward = (getattr(layer, method) for method in methods)
+            out, caches = taken.split(call(forward, given))
 
             def back(dout: Any) -> Any:
-                rest = dict.fromkeys(unknown, dout)
-                returned = call(getattr(layer, backward_name), {**given, **rest})
+                returned = call(backward, {**given, **taken.given(dout, caches)})
                 found = {} if returned is None else _by_name(returned, known, inputs)
-                left = (name for name in order if name not in found)
+                left = (name for name in _real(inputs, order) if name not in found)
                 return found | {n: g for n in left for g in _left(layer, n, gradients)}
 
             return out, back
 
-        known = _Layer(made.__name__, run, bool(unknown), order, made)
+        known = _Layer(made.__name__, run, len(taken.gradients), order, made)
         return known
 
     return _translated(layer_of, make)
 
 
-def _method_parameters(made: type, method: str) -> list[str]:
-    """The names of a method's parameters without self."""
+def _parameters_of_method(made: type, method: str) -> dict[str, bool]:
+    """The parameters of a method without self."""
     static = isinstance(inspect.getattr_static(made, method), staticmethod | classmethod)
-    return list(parameters(getattr(made, method)))[0 if static else 1 :]
+    known = [*parameters(getattr(made, method)).items()]
+    return dict(known if static else known[1:])
 
 
-def _unknown_of_method(made: type, method: str, inputs: Mapping[str, PyTree]) -> list[str]:
-    known = inspect.signature(getattr(made, method)).parameters
-    unknown = [
-        name
-        for name in _method_parameters(made, method)
-        if name not in inputs and known[name].default is inspect.Parameter.empty
-    ]
-    if len(unknown) > 1:
-        raise UnusablePair(
-            f"{made.__name__}.{method} has the parameters {', '.join(unknown)}, expected dout "
-            f"alone beside the inputs {', '.join(inputs)}"
-        )
-    return unknown
-
-
-def _constructor_parameters(make: Callable[..., Any]) -> dict[str, bool]:
-    try:
-        return parameters(make)
-    except ValueError:  # a class without a signature
-        return {}
-
-
-def _called_with(make: Callable[..., Any], given: Inputs) -> Any:
-    names = _constructor_parameters(make)
-    missing = [name for name, needed in names.items() if needed and name not in given]
+def _called_with(make: Callable[..., Any], known: Mapping[str, bool], given: Inputs) -> Any:
+    """An object, made with the inputs among the parameters."""
+    missing = [name for name, needed in known.items() if needed and name not in given]
     if missing:
         raise UnusablePair(
             f"{getattr(make, '__name__', 'the constructor')} takes {', '.join(missing)}, expected "
             "inputs of these names, or a function of inputs to an object: "
             "claim_pair(lambda w: Layer(*w.shape), ...)"
         )
-    return make(**{name: given[name] for name in names if name in given})
+    return make(**{name: given[name] for name in known if name in given})
 
 
 def _is_stored(layer: Any, name: str, value: Any) -> bool:
@@ -414,17 +450,14 @@ def _is_stored(layer: Any, name: str, value: Any) -> bool:
     return hasattr(layer, name)
 
 
-def _part(value: Any, step: str | int) -> Any:
-    """The entry of a table, or the attribute of an object."""
-    table = isinstance(value, Mapping | list | tuple)
-    return value[step] if table else getattr(value, str(step))  # pyright: ignore
-
-
 def _left(layer: Any, name: str, gradients: Mapping[str, str]) -> list[Any]:
     """The gradient that the backward pass left in an object: a list of one, or none."""
     path = gradients.get(name)
     if path is not None:
-        return [reduce(_part, steps(path), layer)]
+        for step in steps(path):
+            table = isinstance(layer, Mapping | list | tuple)
+            layer = layer[step] if table else getattr(layer, str(step))
+        return [layer]
     tables = [vars(layer), *(getattr(layer, n, None) for n in ("grads", "gradients", "grad"))]
     keys = (f"d{name}", f"d_{name}", f"grad_{name}", f"{name}_grad", f"d{name.upper()}")
     for number, table in enumerate(tables):
@@ -439,9 +472,11 @@ def _translated(build: Callable[..., _Layer], *functions: Callable[..., Any]) ->
     return replace(build(*functions), in_jax=build(*map(as_jax, functions)))
 
 
-def _point(inputs: Mapping[str, PyTree], sizes: Sizes) -> dict[str, Any]:
+def _point(
+    inputs: Mapping[str, PyTree], sizes: Sizes, given: Callable[[Any], Any]
+) -> dict[str, Any]:
     drawn = draw(dict(inputs), sizes, 1, np.random.default_rng(0), spreads=(1.0,))
-    return jax.tree.map(lambda value: value[0][()], drawn)
+    return jax.tree.map(lambda value: given(value[0]), drawn)
 
 
 def _tried(layer: _Layer, inputs: Mapping[str, PyTree], sizes: Sizes) -> tuple[Any, Any]:
@@ -450,13 +485,19 @@ def _tried(layer: _Layer, inputs: Mapping[str, PyTree], sizes: Sizes) -> tuple[A
     Raises:
       UnusablePair: a pass raises an exception, or the output is no array.
     """
-    with _told_as("the forward pass"):
-        out, back = layer.run(_point(inputs, sizes))
-    if not hasattr(out, "shape") and not np.isscalar(out):
-        raise UnusablePair(f"the forward pass returns {shown(out)}, expected an array")
-    dout = np.random.default_rng(1).normal(size=np.shape(out))
-    with _told_as("the backward pass"):
-        return out, back(dout if layer.takes_dout else None)
+
+    def passed(given: Callable[[Any], Any]) -> tuple[Any, Any]:
+        with _told_as("the forward pass"):
+            out, back = layer.run(_point(inputs, sizes, given))
+        for part in out if layer.douts > 1 else (out,):
+            if not hasattr(part, "shape") and not np.isscalar(part):
+                raise UnusablePair(f"the forward pass returns {shown(part)}, expected an array")
+        rng = np.random.default_rng(1)
+        dout = jax.tree.map(lambda part: given(rng.normal(size=np.shape(part))), out)
+        with _told_as("the backward pass"):
+            return out, back(dout)
+
+    return in_a_language(passed)
 
 
 @contextmanager
@@ -470,21 +511,25 @@ def _told_as(what: str) -> Iterator[None]:
         raise UnusablePair(f"{what} raises {located(error)}") from error
 
 
-def _like_out(layer: _Layer, inputs: Mapping[str, PyTree]) -> Input:
-    """A generator of the shape of the output, by the names of equal sizes.
+def _like_out(layer: _Layer, inputs: Mapping[str, PyTree]) -> PyTree:
+    """A generator of the shape of every output, by the names of equal sizes.
 
     Raises:
       ValueError: a length of the output is no size of the inputs.
     """
     every = draw_sizes(inputs, 0), larger_sizes(inputs, 1)
-    shapes = [np.shape(_tried(layer, inputs, sizes)[0]) for sizes in every]
-    names: list[Any] = []
-    for lengths in zip(*shapes, strict=True):
-        equal = [n for n in every[0] if all(s[n] == k for s, k in zip(every, lengths, strict=True))]
-        if not equal and len({*lengths}) > 1:
-            raise UnusablePair(
-                f"the forward pass returns shape {shapes[0]} at the sizes {every[0]}, expected "
-                f"dout=real(...) among the inputs"
-            )
-        names.append(equal[0] if equal else int(lengths[0]))
-    return real(*names)
+
+    def like(*outs: Any) -> Any:
+        shapes, names = [*map(np.shape, outs)], list[Any]()
+        for lengths in zip(*shapes, strict=True):
+            pairs = [*zip(every, lengths, strict=True)]
+            equal = [name for name in every[0] if all(s[name] == k for s, k in pairs)]
+            if not equal and len({*lengths}) > 1:
+                raise UnusablePair(
+                    f"the forward pass returns shape {shapes[0]} at the sizes {every[0]}, "
+                    f"expected dout=real(...) among the inputs"
+                )
+            names.append(equal[0] if equal else int(lengths[0]))
+        return real(*names)
+
+    return jax.tree.map(like, *(_tried(layer, inputs, sizes)[0] for sizes in every))

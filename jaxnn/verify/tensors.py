@@ -27,20 +27,6 @@ _value_p, _tangent_p = core.Primitive(OF_TORCH), core.Primitive("torch_tangent")
 """The values of an operation; the tangents, which are linear in the tangents of the inputs."""
 
 
-def is_of_torch(function: Callable[..., Any]) -> bool:
-    """Whether a function names PyTorch, or an object of PyTorch."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return False
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    values = [*cells, *map(function.__globals__.get, code.co_names)]
-    return any(
-        str(place).partition(".")[0] == "torch"
-        for value in values
-        for place in (getattr(value, "__name__", ""), getattr(value, "__module__", ""))
-    )
-
-
 def by_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of tensors as a function that JAX traces, differentiates and vectorises."""
 
@@ -48,29 +34,42 @@ def by_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     def traced(*args: Any, **kwargs: Any) -> PyTree:
         given = signature(function).bind(*args, **kwargs)
         flat, structure = jax.tree.flatten((given.args, given.kwargs))
-        operation = _Values(function, structure)
         arrays = [jnp.asarray(value) for value in flat]
-        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
-        value = operation.tree(*map(_some_tensor, shapes))
-        results = _bound(_value_p, operation, arrays)
-        return jax.tree.unflatten(jax.tree.structure(value), results)
+        operation = _Values(function, structure, tuple(map(jnp.iscomplexobj, arrays)))
+        parts = [jnp.stack([a.real, a.imag], -1) if jnp.iscomplexobj(a) else a for a in arrays]
+        leaves, tree = jax.tree.flatten(operation.tree(*map(_some_tensor, parts)))
+        results = _bound(_value_p, operation, parts)
+        return tree.unflatten(
+            jax.lax.complex(result[..., 0], result[..., 1]) if leaf.is_complex() else result
+            for leaf, result in zip(leaves, results, strict=True)
+        )
 
     return traced
 
 
 @dataclass(frozen=True)
 class _Values:
-    """The user's function, of flat tensors."""
+    """The user's function, of flat tensors; complex numbers are pairs along the last axis."""
 
     function: Callable[..., Any]
     structure: Any  # of the arguments
+    complex: tuple[bool, ...]  # which arguments are
 
     def tree(self, *tensors: Any) -> PyTree:
-        args, kwargs = jax.tree.unflatten(self.structure, tensors)
+        as_complex = modules["torch"].view_as_complex
+        flat = (as_complex(t) if c else t for t, c in zip(tensors, self.complex, strict=True))
+        args, kwargs = jax.tree.unflatten(self.structure, flat)
         return self.function(*args, **kwargs)
 
     def __call__(self, *tensors: Any) -> list[Any]:
-        return jax.tree.leaves(self.tree(*tensors))
+        as_real = modules["torch"].view_as_real
+        leaves = jax.tree.leaves(self.tree(*tensors))
+        if any(t.requires_grad for t in tensors) and not any(x.requires_grad for x in leaves):
+            raise ValueError(
+                "the result has no gradient in PyTorch, expected tensors from the inputs to the "
+                "result, without detach, item, data or NumPy between"
+            )
+        return [as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in leaves]
 
 
 @dataclass(frozen=True)
@@ -81,19 +80,8 @@ class _Pullback:
     count: int  # of the inputs
 
     def __call__(self, *tensors: Any) -> list[Any]:
-        torch = modules["torch"]
         inputs = [_tracked(tensor) for tensor in tensors[: self.count]]
-        pairs = [
-            (out, dout)
-            for out, dout in zip(self.of(*inputs), tensors[self.count :], strict=True)
-            if out.requires_grad
-        ]
-        floats = [x for x in inputs if x.is_floating_point()]
-        if not pairs:
-            return [torch.zeros_like(x) for x in floats]
-        outs, douts = zip(*pairs, strict=True)
-        options = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
-        return list(torch.autograd.grad(outs, floats, douts, **options))
+        return _gradients(self.of(*inputs), inputs, tensors[self.count :])
 
 
 @dataclass(frozen=True)
@@ -104,16 +92,21 @@ class _Pushforward:
     count: int
 
     def __call__(self, *tensors: Any) -> list[Any]:
-        torch = modules["torch"]
-        inputs, tangents = tensors[: self.count], tensors[self.count :]
-        douts = [torch.zeros_like(out, requires_grad=True) for out in self.of(*inputs)]
-        pulled = _Pullback(self.of, self.count)(*inputs, *douts)
-        pairs = [(p, t) for p, t in zip(pulled, tangents, strict=True) if p.requires_grad]
-        if not pairs:
-            return [torch.zeros_like(dout) for dout in douts]
-        pulled, tangents = zip(*pairs, strict=True)
-        options = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
-        return list(torch.autograd.grad(pulled, douts, tangents, **options))
+        inputs = [_tracked(tensor) for tensor in tensors[: self.count]]
+        outs = self.of(*inputs)
+        douts = [modules["torch"].zeros_like(out, requires_grad=True) for out in outs]
+        return _gradients(_gradients(outs, inputs, douts), douts, tensors[self.count :])
+
+
+def _gradients(outs: Tensors, inputs: Tensors, douts: Tensors) -> list[Any]:
+    """The gradients of the sum of dout * out by the inputs, with a graph of their own."""
+    pairs = [(o, dout) for o, dout in zip(outs, douts, strict=True) if o.requires_grad]
+    inputs = [x for x in inputs if x.is_floating_point()]
+    if not pairs:
+        return [modules["torch"].zeros_like(x) for x in inputs]
+    outs, douts = zip(*pairs, strict=True)
+    options = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
+    return list(modules["torch"].autograd.grad(outs, inputs, douts, **options))
 
 
 def _tracked(tensor: Any) -> Any:
@@ -128,20 +121,24 @@ def _some_tensor(shape: Any) -> Any:
     return modules["torch"].tensor(np.asarray(drawn, shape.dtype))
 
 
-def _on_arrays(operation: Callable[..., list[Any]], *arrays: Any) -> list[np.ndarray]:
+def _on_words(operation: Callable[..., list[Any]], types: Any, *words: Any) -> list[np.ndarray]:
+    """The results of an operation, each number in two words of 32 bits."""
     torch = modules["torch"]
+    numbers = (np.asarray(word).view(np.float64)[..., 0] for word in words)
     with torch.enable_grad():
-        results = operation(*(torch.tensor(np.array(array)) for array in arrays))
-    return [np.asarray(result.detach().numpy()) for result in results]
+        results = operation(
+            *(torch.tensor(n.astype(t)) for n, t in zip(numbers, types, strict=True))
+        )
+    arrays = (result.detach().double().contiguous().numpy() for result in results)
+    return [array[..., None].view(np.uint32) for array in arrays]
 
 
 def _bound(
     primitive: Any, operation: Callable[..., list[Any]], arrays: Sequence[Any], **known: Any
 ):
     """The results of an operation, with their shapes among the parameters."""
-    avals = [jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)) for a in arrays]
     with modules["torch"].enable_grad():
-        probed = operation(*map(_some_tensor, avals))
+        probed = operation(*map(_some_tensor, arrays))
     shapes = tuple((tuple(value.shape), str(value.dtype).split(".")[1]) for value in probed)
     return primitive.bind(*arrays, operation=operation, shapes=shapes, **known)
 
@@ -152,15 +149,17 @@ def _avals(*avals: Any, shapes: Any, **_: Any) -> list[Any]:
 
 
 def _lowered(*arrays: Any, operation: Any, shapes: Any, **_: Any) -> Any:
-    results = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    host = partial(_on_arrays, operation)
-    return jax.pure_callback(host, results, *arrays, vmap_method="sequential")
+    """A callback, from a thread that may know no ``enable_x64``: numbers travel as words."""
+    words = [jax.lax.bitcast_convert_type(a.astype(float), jnp.uint32) for a in arrays]
+    shaped = [jax.ShapeDtypeStruct((*shape, 2), jnp.uint32) for shape, _ in shapes]
+    host = partial(_on_words, operation, [a.dtype for a in arrays])
+    found = jax.pure_callback(host, shaped, *words, vmap_method="sequential")
+    numbers = (jax.lax.bitcast_convert_type(word, jnp.float64) for word in found)
+    return [n.astype(dtype) for n, (_, dtype) in zip(numbers, shapes, strict=True)]
 
 
-def _batched(
-    primitive: Any, arguments: Any, axes: Any, *, operation: Any, shapes: Any, **known: Any
-):
-    """The operation of a batch: a loop in Python, in a single call from the compiled program."""
+def _batched(primitive: Any, arguments: Any, axes: Any, **known: Any):
+    """The operation of a batch: a loop."""
     count = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not None)
     rows = [
         jnp.broadcast_to(array, (count, *array.shape))
@@ -168,30 +167,17 @@ def _batched(
         else jnp.moveaxis(array, axis, 0)
         for array, axis in zip(arguments, axes, strict=True)
     ]
-    batch = tuple(((count, *shape), dtype) for shape, dtype in shapes)
-    results = primitive.bind(*rows, operation=_Rows(operation), shapes=batch, **known)
+    results = jax.lax.map(lambda row: primitive.bind(*row, **known), rows)
     return results, [0] * len(results)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """An operation of every row of the tensors."""
-
-    of: Callable[..., list[Any]]
-
-    def __call__(self, *tensors: Any) -> list[Any]:
-        results = [self.of(*row) for row in zip(*tensors, strict=True)]
-        return [modules["torch"].stack(column) for column in zip(*results, strict=True)]
 
 
 def _jvp(primitive: Any, primals: Any, tangents: Any, *, operation: Any, shapes: Any, **_: Any):
     """Values, and tangents by the pushforward; of inputs that are whole numbers there are none."""
     values = primitive.bind(*primals, operation=operation, shapes=shapes, **_)
-    floats = [jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in primals]
     along = [
         ad.instantiate_zeros(tangent)
-        for tangent, is_float in zip(tangents, floats, strict=True)
-        if is_float
+        for x, tangent in zip(primals, tangents, strict=True)
+        if jnp.issubdtype(jnp.result_type(x), jnp.floating)
     ]
     forward = _Pushforward(operation, len(primals))
     return values, _bound(_tangent_p, forward, [*primals, *along], linear=len(along))
@@ -201,15 +187,8 @@ def _transposed(cotangents: Any, *arguments: Any, operation: Any, linear: int, *
     """The gradients by the tangents: the pullback of the function of a pushforward."""
     primals = arguments[: len(arguments) - linear]
     douts = [ad.instantiate_zeros(c) for c in cotangents]
-    gradients = _bound(_value_p, _pullback(operation, len(primals)), [*primals, *douts])
+    gradients = _bound(_value_p, _Pullback(operation.of, len(primals)), [*primals, *douts])
     return [*[None] * len(primals), *gradients]
-
-
-def _pullback(operation: Any, count: int) -> Any:
-    """The pullback that a pushforward, or a batch of pushforwards, is the transpose of."""
-    if isinstance(operation, _Rows):
-        return _Rows(_pullback(operation.of, count))
-    return _Pullback(operation.of, count)
 
 
 for _primitive in (_value_p, _tangent_p):

@@ -61,32 +61,34 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
       ValueError: at a call, where JAX traces neither.
     """
-    if "torch" in modules:
-        from jaxnn.verify.tensors import by_torch, is_of_torch
-
-        if is_of_torch(function):
-            return by_torch(function)
     translation = as_jax(function)
-    if translation is function:
+    ways = [function] if translation is function else [function, translation]
+    native = len(ways)
+    if "torch" in modules:
+        from jaxnn.verify.tensors import by_torch
+
+        ways.append(by_torch(function))
+    elif native == 1:
         return function
 
     @wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
+        errors = list[Exception]()
+        for way in ways:
             try:
-                return translation(*args, **kwargs)
-            except Exception as other:
-                raise other from error
+                return way(*args, **kwargs)
+            except Exception as error:
+                errors.append(error)
+        asks_for_tensors = "Tensor" in str(errors[0])
+        raise errors[-1 if asks_for_tensors else native - 1] from errors[0]
 
-    vars(traced)[_NUMPY] = True
+    vars(traced)[_NUMPY] = native > 1
     return traced
 
 
 def is_numpy(function: Callable[..., Any]) -> bool:
     """Whether a function of ``by_jax``, or a function around, is NumPy code."""
-    return _NUMPY in getattr(function, "__dict__", {})
+    return getattr(function, _NUMPY, False)
 
 
 class _Translator:

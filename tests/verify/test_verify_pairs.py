@@ -2,12 +2,15 @@
 
 # ruff: noqa: N801, N802, N803
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
-from jaxnn.verify import assert_holds, claim_pair, label, real, simplex, verify
+from jaxnn.verify import assert_holds, claim_pair, comparison, label, real, simplex, verify
 from jaxnn.verify.verification import describe
 
 AFFINE = {"x": real("N", "D"), "w": real("D", "M"), "b": real("M")}
@@ -53,9 +56,24 @@ def test_a_wrong_gradient_is_named_and_the_right_ones_are_listed():
     assert "right for x, b; wrong for w" in verdict.detail
 
 
+class Gradients(NamedTuple):
+    b: Any
+    w: Any
+    x: Any
+
+
+@dataclass
+class Slopes:
+    w: Any
+    x: Any
+    b: Any
+
+
 @pytest.mark.parametrize(
     "returned",
     [
+        lambda dx, dw, db: Gradients(db, dw, dx),
+        lambda dx, dw, db: Slopes(dw, dx, db),
         lambda dx, dw, db: {"db": db, "dx": dx, "dw": dw},
         lambda dx, dw, db: {"grad_x": dx, "grad_w": dw, "grad_b": db},
         lambda dx, dw, db: [dx, dw, db],
@@ -75,6 +93,81 @@ def test_a_backward_pass_without_a_cache_gets_the_inputs_by_name():
     pair = claim_pair(lambda x, w, b: np.dot(x, w) + b, backward, inputs=AFFINE)
     assert pair.wrt == ("x", "w")
     assert_holds(pair, trials=TRIALS)
+
+
+@pytest.mark.parametrize(
+    "backward",
+    [
+        lambda dh, dc, cache: (dh * cache[1] + dc, dh * cache[0] - dc),
+        lambda cache, grad_h, grad_c: (grad_h * cache[1] + grad_c, grad_h * cache[0] - grad_c),
+    ],
+)
+def test_a_pass_has_a_gradient_by_each_of_several_outputs(backward):
+    pair = claim_pair(
+        lambda x, h: (x * h, x - h, (x, h)), backward, inputs={"x": real("N"), "h": real("N")}
+    )
+    assert [each.shape for each in pair.inputs["dout"]] == [("N",), ("N",)]
+    assert_holds(pair, trials=TRIALS)
+
+
+def test_a_gradient_by_one_of_two_outputs_is_missed():
+    def backward(dh, dc, cache):
+        return dh * cache[1] + dc, dh * cache[0]
+
+    verdict = judged(
+        lambda x, h: (x * h, x - h, (x, h)), backward, inputs={"x": real("N"), "h": real("N")}
+    )
+    assert (verdict.verdict, verdict.detail) == ("refuted", "right for x; wrong for h")
+
+
+def test_none_stands_for_no_gradient():
+    def backward(dout, x, t, labels):
+        return 2 * dout * (x - t), None, None
+
+    inputs = {"x": real("n"), "t": real("n"), "labels": label("n", "C")}
+    pair = claim_pair(lambda x, t, labels: np.sum(np.square(x - t)), backward, inputs=inputs)
+    assert pair.wrt == ("x",)
+    assert_holds(pair, trials=TRIALS)
+
+
+class Accumulates:
+    """A layer that adds to gradients, as until zero_grad."""
+
+    def __init__(self):
+        self.W, self.dW = np.ones((3, 2)), np.zeros((3, 2))
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW += self.x.T @ dout
+        return dout @ self.W.T
+
+
+def test_a_layer_that_exists_is_left_as_it_was():
+    layer, inputs = Accumulates(), {"x": real("N", 3), "W": real(3, 2)}
+    pairs = [claim_pair(layer, inputs=inputs)]
+    pairs += [claim_pair(layer.forward, layer.backward, inputs=inputs)]
+    for pair in pairs:
+        assert pair.wrt == ("x", "W")
+        assert_holds(pair, trials=TRIALS)
+    assert not hasattr(layer, "x")
+    assert not layer.dW.any()
+
+
+class Sine:
+    @staticmethod
+    def forward(x):
+        return np.sin(x), x
+
+    @staticmethod
+    def backward(dout, x_before):
+        return dout * np.cos(x_before)
+
+
+def test_methods_with_a_cache_hold():
+    assert_holds(claim_pair(Sine, inputs={"x": real("n")}), trials=TRIALS)
 
 
 class crossEntropyLogit:
@@ -228,6 +321,14 @@ def test_loops_with_writes_are_traced():
     assert verdict.certificate
 
 
+def test_loops_of_too_many_operations_are_refused_before_they_are_compiled(monkeypatch):
+    monkeypatch.setattr(comparison, "MOST_EQUATIONS", 100)
+    verdict = judged(conv_forward, conv_backward, inputs={"x": real("N", 5, 5), "w": real(3, 3)})
+    assert verdict.verdict == "error"
+    expected = "operations of JAX, expected at most 100: fixed sizes, such as real(2, 3), or code"
+    assert expected in verdict.detail
+
+
 def minus_the_bias(x, w, b):
     return np.matmul(x, w) - b, (x, w, b)
 
@@ -338,6 +439,12 @@ class NoPasses:
             "no parameter for dout, and the forward pass returns shape",
         ),
         ((lambda x: (None, x), lambda dout, cache: dout), {"x": real("n")}, "expected an array"),
+        ((lambda x: x, lambda dout: None), {"x": real("n")}, "returns no gradient, expected x"),
+        (
+            (lambda x: (x, x), lambda dout, a, b: dout),
+            {"x": real("n")},
+            "the backward pass has the parameters dout, a, b, expected dout, cache",
+        ),
     ],
 )
 def test_bad_pairs_are_refused_in_one_line(passes, inputs, message):

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from samples import made, verdict_on
 
-from jaxnn.verify import label, real, verify
+from jaxnn.verify import assert_holds, claim_pair, label, real, verify
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -44,6 +45,105 @@ def test_transforms_of_jax_give_the_derivatives_of_the_same_function_in_jax(tran
     x = x if "in_axes" in str(transform.__code__.co_consts) else x[0]
     found, true = transform(by_torch(waves))(x, y), transform(of_waves)(x, y)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.allclose(a, b)), found, true))
+
+
+def test_derivatives_by_complex_numbers_are_those_of_jax():
+    from jaxnn.verify.tensors import by_torch
+
+    def turned(z, math):
+        return math.exp(z) * z.conj() * (1 + 2j)
+
+    z, dz = jnp.array([1 + 2j, 3 - 1j]), jnp.array([0.5j, 1 - 1j])
+    f, g = by_torch(lambda z: turned(z, torch)), lambda z: turned(z, jnp)
+    for found, true in (
+        (jax.jvp(f, (z,), (dz,)), jax.jvp(g, (z,), (dz,))),
+        (jax.vjp(f, z)[1](dz), jax.vjp(g, z)[1](dz)),
+    ):
+        for one, other in zip(found, true, strict=True):
+            assert one == pytest.approx(other)
+
+
+def test_large_arrays_keep_64_bits_in_every_thread():
+    """XLA calls back large programs from threads of its own, which know no ``enable_x64``."""
+    from jaxnn.verify.tensors import by_torch
+
+    x, w = jnp.ones((64, 8, 3, 16, 16)) / 3, jnp.ones((64, 5, 3, 3, 3))
+    f = by_torch(lambda x, w: torch.nn.functional.conv2d(x, w).sum())
+    found = jax.jit(jax.vmap(jax.grad(f, argnums=1)))(x, w)
+    assert np.asarray(found) == pytest.approx(np.full(w.shape, 8 * 14 * 14 / 3), rel=1e-14)
+
+
+def test_a_name_after_a_dot_makes_no_code_of_torch():
+    """``jax.nn`` beside ``import torch.nn as nn``."""
+    of = eval("lambda x: jax.numpy.sum(jax.nn.relu(x))", {"jax": jax, "nn": torch.nn})
+    assert verdict_on(lambda x: 1.0 * (x > 0), of=of, trials=20).verdict in ("holds", "kink")
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2, dtype=torch.float64)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x))
+
+
+NET = Net()
+
+
+@pytest.mark.parametrize("of", [lambda x: x.pow(2).sum(), lambda x: NET(x).sum()])
+def test_code_of_torch_is_recognised_without_the_name(of):
+    def gradient(x):
+        if of.__code__.co_names[0] == "pow":
+            return 2 * x
+        return (1 - NET(x) ** 2) @ NET.layer.weight
+
+    verdict = verdict_on(gradient, of=of, wrt="x", inputs={"x": real("N", 3)}, trials=20)
+    assert verdict.verdict == "holds"
+
+
+def test_a_value_without_a_graph_of_torch_is_refused():
+    verdict = verdict_on(lambda x: 2 * x, of=lambda x: torch.sum(x.detach() ** 2), trials=20)
+    assert verdict.verdict == "error"
+    assert "the result has no gradient in PyTorch, expected tensors" in verdict.detail
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale):
+        ctx.save_for_backward(x, scale)
+        return scale * x**3
+
+    @staticmethod
+    def backward(ctx, *grads):
+        x, scale = ctx.saved_tensors
+        return 3 * grads[0] * scale * x**2, (grads[0] * x**3).sum()
+
+
+class Cubed(Cube):
+    @staticmethod
+    def backward(ctx, *grads):
+        by_x, by_scale = Cube.backward(ctx, *grads)
+        return by_x, by_scale / 3
+
+
+def test_the_backward_pass_of_an_autograd_function_is_the_claim():
+    inputs = {"x": real("n"), "scale": real()}
+    right, wrong = (verify(claim_pair(f, inputs=inputs), trials=20) for f in (Cube, Cubed))
+    assert right.verdict == "holds"
+    assert wrong.verdict == "refuted"
+    assert "right for x; wrong for scale" in wrong.detail
+
+
+def test_a_pair_of_functions_in_torch():
+    def forward(x, g):
+        return torch.nn.functional.silu(x) * g
+
+    def backward(dout, x, g):
+        s = torch.sigmoid(x)
+        return dout * g * (s + x * s * (1 - s)), dout * x * s
+
+    assert_holds(claim_pair(forward, backward, inputs={"x": real("n"), "g": real("n")}), trials=20)
 
 
 LOGITS = {"wrt": "z", "inputs": {"z": real("N", "C"), "y": label("N", "C")}}
