@@ -135,8 +135,7 @@ def _mapped(
     of = changed(claim.of, total if summed else lambda value: value)
     if not summed and claim.kind != "value":
         every, terms = reference(claim), None
-        of = wraps(claim.of)(lambda **given: over_examples(every, given))
-        of = by_keyword(of, claim.of)
+        of = by_keyword(wraps(claim.of)(lambda **given: over_examples(every, given)), claim.of)
     return formula, replace(claim, of=of, terms=terms, where=where, kind=kind)
 
 

@@ -211,9 +211,7 @@ def black_box(claim: Claim, sizes: Sizes, reason: Exception | None) -> BlackBox:
 def in_a_language(work: Callable[[Callable], Any], reason: Exception | None = None) -> Any:
     """Work that calls a function with arrays, else with tensors where the process has PyTorch.
 
-    Args:
-      work: a function of a way to copy inputs, such as ``as_numpy``.
-      reason: the exception where JAX does not trace the function.
+    ``reason`` is the exception where JAX does not trace the function.
 
     Raises:
       Exception: the first, of the work or of JAX; with tensors where code asks for tensors.

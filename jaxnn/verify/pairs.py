@@ -122,9 +122,8 @@ def claim_pair(
             f"the backward pass has no parameter for dout, and the forward pass returns shape "
             f"{np.shape(out)}, expected a scalar loss"
         )
-    paths = (
-        (wrt,) if isinstance(wrt, str) else tuple(wrt) or tuple(_by_name(returned, layer, known))
-    )
+    paths = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    paths = paths or tuple(_by_name(returned, layer.order, known))
 
     def declare(of: Callable[..., Any]) -> Claim:
         kind = "vjp" if DOUT in inputs else "gradient"
@@ -171,7 +170,7 @@ def _formula(layer: _Layer, inputs: Mapping[str, PyTree], wrt: Sequence[str]) ->
 
     def gradients(layer: _Layer, given: Inputs) -> dict[str, Any]:
         _, back = layer.run({name: given[name] for name in given if name != DOUT})
-        found = _by_name(back(given.get(DOUT, 1.0)), layer, inputs)
+        found = _by_name(back(given.get(DOUT, 1.0)), layer.order, inputs)
         missing = [name for name in wrt if name not in found]
         if missing:
             raise UnusablePair(
@@ -198,16 +197,16 @@ def _named(
     )
 
 
-def _by_name(returned: Any, layer: _Layer, inputs: Mapping[str, PyTree]) -> dict[str, Any]:
+def _by_name(returned: Any, every: Sequence[str], inputs: Mapping[str, PyTree]) -> dict[str, Any]:
     """The gradients by the names of the inputs; None stands for no gradient.
 
     Raises:
       ValueError: no gradient, more gradients than inputs, or a name of no input.
     """
-    order = _real(inputs, layer.order)
+    order = _real(inputs, every)
     parts = returned if isinstance(returned, Mapping) else children(returned)
     parts = {0: returned} if parts is None or is_list_of_numbers(returned) else parts
-    names = order if len(parts) <= len(order) else layer.order
+    names = order if len(parts) <= len(order) else every
     if all(isinstance(key, str) for key in parts):
         names = [_input_of(str(key), inputs) for key in parts]
     if len(parts) > len(names):
@@ -407,14 +406,13 @@ def _of_object(
 
             def back(dout: Any) -> Any:
                 returned = call(backward, {**given, **taken.given(dout, caches)})
-                found = {} if returned is None else _by_name(returned, known, inputs)
+                found = {} if returned is None else _by_name(returned, order, inputs)
                 left = (name for name in _real(inputs, order) if name not in found)
                 return found | {n: g for n in left for g in _left(layer, n, gradients)}
 
             return out, back
 
-        known = _Layer(made.__name__, run, len(taken.gradients), order, made)
-        return known
+        return _Layer(made.__name__, run, len(taken.gradients), order, made)
 
     return _translated(layer_of, make)
 
