@@ -61,11 +61,13 @@ class _Network(BaseEstimator):
     def _fitted(self, inputs: np.ndarray, targets: np.ndarray, weights: Any, outputs: int) -> None:
         """Trains the network on checked arrays."""
         hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
+        hidden = [require_count("hidden_layer_sizes", units) for units in hidden]
         epochs, size = require_count("epochs", self.epochs), self.batch_size
-        size = min(_LARGEST_BATCH if size == "auto" else size, len(inputs))
+        size = _LARGEST_BATCH if size == "auto" else require_count("batch_size", size)
+        size = min(size, len(inputs))
         spec = Spec(
             MLP((inputs.shape[1], *hidden, outputs), activation=self.activation),
-            steps=epochs * -(-len(inputs) // max(size, 1)),
+            steps=epochs * -(-len(inputs) // size),
             batch_size=size,
             loss=self.loss,
             optimizer=self.optimizer,

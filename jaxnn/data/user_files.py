@@ -43,15 +43,8 @@ PAIRS = (
 """The names of two arrays, without test examples: in lower or upper case."""
 
 
-def load(
-    source: Any,
-    *,
-    label: Label = None,
-    regression: bool | None = None,
-    flatten: bool = True,
-    seed: int = 0,
-) -> Splits:
-    """Reads the data at a path, or in an object; see ``jaxnn.data.load``."""
+def load(source: Any, *, label: Label = None, **options: Any) -> Splits:
+    """Reads the data at a path, or in an object; see ``jaxnn.data.load`` and ``make_splits``."""
     is_path = isinstance(source, Path)
     found, origin = (_read(source, label), source) if is_path else (_of(source, label), "the data")
     notes = [note for examples in found.values() for note in examples.notes]
@@ -65,15 +58,7 @@ def load(
         for kind, array in (("images", examples.inputs), ("labels", examples.targets))
     }
     names = next(iter(found.values())).names
-    splits = make_splits(
-        arrays,
-        origin,
-        names=names,
-        regression=regression,
-        flatten=flatten,
-        seed=seed,
-        notes=notes,
-    )
+    splits = make_splits(arrays, origin, names=names, notes=notes, **options)
     if splits.train.targets.dtype.kind == "i" and "test_images" in arrays and look_turned(*splits):
         notes.append(
             "the test images look like turned or transposed training images, expected images of "
