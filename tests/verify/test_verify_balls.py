@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 from jax import lax
+from jax.scipy import special
 from samples import made
 
 from jaxnn.verify import verify
@@ -440,12 +441,42 @@ def test_log_sum_exp_of_numbers_far_apart():
         (lax.tanh, 0.7, mpmath.tanh),
         (lambda x: lax.pow(x, 0.3), 7e200, lambda x: x ** mpmath.mpf(0.3)),
         (lax.logistic, 3.0, lambda x: 1 / (1 + mpmath.exp(-x))),
+        (lambda x: lax.zeta(2.0, x), 1.0, lambda x: mpmath.pi**2 / 6),
     ],
 )
 def test_functions_in_full_precision(function, x, want):
     (got,) = precisely(function, np.asarray(x))
     with mpmath.workprec(3 * BITS):
         assert_equal_to(got, want(mpmath.mpf(x)))
+
+
+A = mpmath.mpf(2.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "want"),
+    [
+        (lax.bessel_i0e, -0.7, lambda x: mpmath.besseli(0, x) * mpmath.exp(-abs(x))),
+        (lax.bessel_i1e, -0.7, lambda x: mpmath.besseli(1, x) * mpmath.exp(-abs(x))),
+        (lambda x: lax.igamma(2.5, x), 0.7, lambda x: mpmath.gammainc(A, 0, x, regularized=True)),
+        (lambda x: lax.igammac(2.5, x), 0.7, lambda x: mpmath.gammainc(A, x, regularized=True)),
+        (lambda x: lax.betainc(2.5, 1.0, x), 0.7, lambda x: x**A),
+    ],
+)
+def test_special_functions_and_their_derivatives_are_enclosed(function, x, want):
+    with mpmath.workprec(300):
+        point = mpmath.mpf(x)
+        expected = [want(point), mpmath.diff(want, point, h=mpmath.mpf(2) ** -90)]
+        for f, number in zip((function, jax.grad(function)), expected, strict=True):
+            (ball,) = precisely(f, np.asarray(x), bits=300)
+            middle = mpmath.mpf(ball.item().mid())
+            assert abs(middle - number) <= mpmath.mpf(10) ** -20 * abs(number)
+            assert ball.item().rel_accuracy_bits() > 200
+
+
+@pytest.mark.parametrize("function", [special.gamma, lambda x: jnp.ones(2).at[0].add(x), jnp.floor])
+def test_a_scalar_taken_out_of_an_array_is_an_array(function):
+    assert_as_float64(lambda x: function(x[0]), np.array([2.3, 1.0]))
 
 
 def test_exponentials_go_beyond_the_range_of_float64():

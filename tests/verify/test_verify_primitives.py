@@ -48,8 +48,7 @@ INTEGERS = {
 
 UNKNOWN = {
     "special functions": {
-        "bessel_i0e", "bessel_i1e", "igamma", "igamma_grad_a", "igammac", "random_gamma",
-        "regularized_incomplete_beta", "zeta", "nextafter",
+        "igamma_grad_a", "random_gamma", "nextafter",
     },
     "linear algebra": {
         "cholesky_update", "eig", "geqp3", "geqrf", "hessenberg", "householder_product", "ormqr",
@@ -200,9 +199,9 @@ def test_the_balls_know_everyday_functions_and_their_gradients(module, name, x64
 
 
 def test_a_verdict_names_a_primitive_unknown_to_the_balls():
-    judged = verdict_on(lambda x: special.i0e(x), of=lambda x: special.i0e(x), kind="value")
+    judged = verdict_on(lambda x: jnp.nextafter(x, x), of=lambda x: x, kind="value")
     assert judged.verdict == "holds"
-    assert "'bessel_i0e' is unknown to jaxnn" in judged.detail
+    assert "'nextafter' is unknown to jaxnn" in judged.detail
 
 
 def equation(**params) -> Any:

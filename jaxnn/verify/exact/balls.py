@@ -189,6 +189,18 @@ def _polygamma(m: arb, x: arb) -> arb:
     return ANYTHING if y.is_nan() else y
 
 
+def _special(evaluate: Callable[..., arb]) -> Callable[..., arb]:
+    """A real function without known limits: at infinities and singularities any number."""
+
+    def function(*xs: arb) -> arb:
+        if any(x.is_nan() for x in xs):
+            return NAN
+        y = evaluate(*xs)
+        return ANYTHING if y.is_nan() else y
+
+    return function
+
+
 exp = _function("exp", ZERO, INFINITY, saturates=True)
 log = _function("log", above=INFINITY, least=0, ends=(-INFINITY, NAN))
 _sqrt = _function("sqrt", above=INFINITY, least=0, ends=(ZERO, NAN))
@@ -203,6 +215,8 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "atan": arb.atan,
     "atan2": atan2,
     "atanh": _function("atanh", least=-1, most=1, ends=(-INFINITY, INFINITY)),
+    "bessel_i0e": _special(lambda x: abs(x).bessel_i(0, scaled=True)),
+    "bessel_i1e": _special(lambda x: sign(x) * abs(x).bessel_i(1, scaled=True)),
     "cbrt": cbrt,
     "ceil": lambda x: -floor(-x),
     "complex": acb,
@@ -218,6 +232,8 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "exp2": lambda x: power(TWO, x),
     "expm1": _function("expm1", -ONE, INFINITY, saturates=True),
     "floor": floor,
+    "igamma": _special(lambda a, x: x.gamma_lower(a, regularized=1)),
+    "igammac": _special(lambda a, x: x.gamma_upper(a, regularized=1)),
     "imag": lambda x: x.imag if isinstance(x, acb) else ZERO,
     "integer_pow": integer_power,
     "lgamma": _log_gamma,
@@ -232,6 +248,7 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "polygamma": _polygamma,
     "pow": power,
     "real": lambda x: x.real,
+    "regularized_incomplete_beta": _special(lambda a, b, x: x.beta_lower(a, b, regularized=1)),
     "rem": rem,
     "round": _rounded,
     "rsqrt": lambda x: div(ONE, _sqrt(x)),
@@ -242,6 +259,7 @@ FUNCTIONS: dict[str, Callable[..., Ball]] = {
     "sub": operator.sub,
     "tan": _function("tan", saturates=True),
     "tanh": _function("tanh", -ONE, ONE),
+    "zeta": _special(lambda s, a: s.zeta(a)),
 }
 """Primitives on balls."""
 

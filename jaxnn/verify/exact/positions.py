@@ -113,7 +113,7 @@ def movement(eqn, arithmetic: Arithmetic) -> Run:
         if any(np.any(route < 0) for route in targets):  # position -1: the filler
             pool.append(filler)
         joined = arithmetic.joined(pool)
-        return [joined[route] for route in targets]
+        return [arithmetic.exactly(joined[route]) for route in targets]  # of a scalar an array
 
     return run
 

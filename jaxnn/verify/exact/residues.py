@@ -284,8 +284,9 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
 
 
 SYMMETRY = {
-    "acos": 0, "asin": -1, "atan": -1, "atan2": 0, "cos": 1, "digamma": 0, "erf": -1,
-    "erf_inv": -1, "lgamma": 0, "polygamma": 0, "sin": -1,
+    "acos": 0, "asin": -1, "atan": -1, "atan2": 0, "bessel_i0e": 1, "bessel_i1e": -1, "cos": 1,
+    "digamma": 0, "erf": -1, "erf_inv": -1, "igamma": 0, "igammac": 0, "lgamma": 0,
+    "polygamma": 0, "sin": -1, "zeta": 0,
 }  # fmt: skip
 """Functions without a model: even (1), odd (-1), or neither."""
 
