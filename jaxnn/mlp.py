@@ -174,61 +174,38 @@ class MLP:
 
 
 @dataclass(frozen=True)
-class PaddedMLP:
+class PaddedMLP(MLP):
     """Networks of many sizes as one program: an ``MLP`` of the largest sizes, the widths traced.
 
     Units beyond a network's width have zero parameters and are masked, and so is the gradient to
     these; a layer beyond a network's depth hands the input on. Outputs and gradients are those of
     ``MLP((in, *widths, out))`` to rounding, the initial parameters to the bit.
-
-    Attributes:
-      sizes: the largest sizes.
-      shallowest: the least number of hidden layers.
-      activation: as of ``MLP``.
-      initializer: as of ``MLP``.
     """
 
-    sizes: tuple[int, ...]
-    shallowest: int
-    activation: ActivationName | Activation = "relu"
-    initializer: InitializerName = "he"
+    shallowest: int = 1  # the least number of hidden layers
 
-    def traced(self, hidden: Sequence[tuple[int, ...]]) -> dict[str, np.ndarray]:
-        """What ``init`` and ``apply`` take for K networks of some hidden layers."""
-        (into, *largest, out), deviation = self.sizes, INITIALIZERS[self.initializer]
-        widths = np.zeros((len(hidden), len(largest)), np.int32)
-        deviations = np.zeros((len(hidden), len(largest) + 1), jnp.result_type(float))
-        for row, layers in enumerate(hidden):
-            widths[row, : len(layers)] = layers
-            found = [deviation(i, o) for i, o in pairwise((into, *layers, out))]
-            deviations[row, : len(layers)], deviations[row, -1] = found[:-1], found[-1]
-        return {"widths": widths, "deviations": deviations}
+    def draw(self, params: Params, draws: np.ndarray, hidden: Sequence[int]) -> None:
+        """Writes the first parameters of some hidden layers to zeros [..., padded], in place.
 
-    def init(
-        self, key: Key, *, widths: Array | None = None, deviations: Array | None = None
-    ) -> Params:
-        """The parameters that ``MLP`` draws for the widths, among zeros."""
-        if widths is None or deviations is None:
-            return init(key, self.sizes, initializer=self.initializer)
-        count = sum(i * o for i, o in pairwise(self.sizes))
-        draws = jax.random.normal(key, (count,))  # begins with the draws of fewer numbers
-        before, first, layers = self.sizes[0], 0, []
-        own = (*widths, self.sizes[-1])
-        for (into, out), width, deviation in zip(
-            pairwise(self.sizes), own, deviations, strict=True
-        ):
-            row, column = jnp.arange(out)[:, None], jnp.arange(into)
-            places = first + row * before + column
-            found = draws.at[places].get(mode="clip")
-            weight = jnp.where((row < width) & (column < before), found, 0)
-            layers.append(Layer(deviation * weight, jnp.zeros(out)))
-            first, before = first + width * before, jnp.where(width > 0, width, before)
-        return tuple(layers)
+        Args:
+          params: zeros, in NumPy arrays.
+          draws: normal numbers [..., N] by the key of the network, as many as weights or more.
+          hidden: the layer sizes.
+        """
+        first = 0
+        for layer in cut(params, hidden):
+            out, into = layer.weight.shape[-2:]
+            weight = draws[..., first : first + out * into].reshape(layer.weight.shape)
+            layer.weight[...] = INITIALIZERS[self.initializer](into, out) * weight
+            first += out * into
 
-    def apply(self, params: PyTree, x: Array, *, widths: Array | None = None) -> Array:
-        """The logits of one example."""
-        if widths is None:
-            return apply(params, x, activation=self.activation)
+    def widths(self, hidden: Sequence[Sequence[int]]) -> np.ndarray:
+        """The widths [K, layers] that ``apply`` takes for K networks of some hidden layers."""
+        largest = self.sizes[1:-1]
+        return np.array([(*each, *(0,) * (len(largest) - len(each))) for each in hidden], np.int32)
+
+    def apply(self, params: PyTree, x: Array, *, widths: Any = None) -> Array:
+        """The logits of one example, of a network with some ``widths`` [layers]."""
         activate, (*hidden, last) = get_activation(self.activation), params
         for place, layer in enumerate(hidden):
             z = affine(layer, x)
@@ -241,13 +218,12 @@ class PaddedMLP:
 
 
 def cut(params: Params, hidden: Sequence[int]) -> Params:
-    """The parameters [..., padded] of an ``MLP`` with some hidden layers."""
+    """The part of parameters [..., padded] that is an ``MLP`` with some hidden layers: views."""
     *layers, last = params
     sizes = (params[0].weight.shape[-1], *hidden, last.weight.shape[-2])
     own = zip((*layers[: len(hidden)], last), pairwise(sizes), strict=True)
     return tuple(
-        Layer(layer.weight[..., :out, :into].copy(), layer.bias[..., :out].copy())
-        for layer, (into, out) in own
+        Layer(layer.weight[..., :out, :into], layer.bias[..., :out]) for layer, (into, out) in own
     )
 
 

@@ -31,10 +31,8 @@ from jaxnn.types import Array, Data, Key, MeasureName, Model, PyTree, as_key, re
 SPLIT, WHOLE = PartitionSpec("population"), PartitionSpec()
 
 _CACHE_BYTES = 5 * 2**19  # parameters of a block: with more, the cores wait for memory
-_CPU_BLOCK = (
-    8,
-    32,
-)  # of fewer models each model alone is faster: rows of examples fill the registers
+# Of fewer models each model alone is faster: rows of examples fill the registers.
+_CPU_BLOCK = 8, 32
 _ACCELERATOR_BLOCK = 1024
 _SETTINGS = "jax_enable_x64", "jax_default_matmul_precision"
 

@@ -20,15 +20,7 @@ from jax.extend import core
 from jaxnn.metrics import Metric, get_metric
 from jaxnn.mlp import get_loss
 from jaxnn.modules import as_model
-from jaxnn.optimizers import (
-    Optimizer,
-    Schedule,
-    check_optimizer,
-    defaults,
-    named,
-    reads,
-    schedule,
-)
+from jaxnn.optimizers import Optimizer, Schedule, check_optimizer, defaults, named, reads, schedule
 from jaxnn.types import (
     Array,
     ArrayLike,

@@ -26,7 +26,7 @@ from jaxnn.losses import (
 )
 from jaxnn.metrics import get_metric
 from jaxnn.minibatch import as_float, minibatch_indices, shuffle_key, take
-from jaxnn.mlp import MLP, get_loss
+from jaxnn.mlp import MLP, PaddedMLP, get_loss
 from jaxnn.modules import Module, network
 from jaxnn.spec import (
     Spec,
@@ -72,6 +72,20 @@ class State(NamedTuple):
     optimizer_state: PyTree
     iteration: Array  # [] int32: finished updates
     diverged_at: Array  # [] int32: the iteration whose loss was not finite, or NEVER
+
+
+class Seed(NamedTuple):
+    """The keys of a run."""
+
+    first: Key  # draws the parameters
+    noise: Key  # of dropout and augmentation
+    shuffle: Array  # [rounds] uint32: of the order of the examples
+
+    @classmethod
+    def of(cls, key: Key) -> "Seed":
+        """The keys from a single key."""
+        first, order = jax.random.split(key)
+        return cls(first, order, shuffle_key(order))
 
 
 class Withheld(NamedTuple):
@@ -172,9 +186,7 @@ class History(NamedTuple):
         )
 
 
-def listed_scores(
-    metrics: Mapping[str, Metrics | ExtendedMetrics],
-) -> list[tuple[str, str, Any]]:
+def listed_scores(metrics: Mapping[str, Metrics | ExtendedMetrics]) -> list[tuple[str, str, Any]]:
     """All scores as (name of the data set, name of the score, array), as far as known in NumPy."""
     return [
         (name, each, values if isinstance(values, Tracer) else np.asarray(values))
@@ -538,7 +550,8 @@ def run(
 
     A run that is not active does no work and returns the first state.
     """
-    draw, step = _start_and_step(spec, hyper, key, data, Withheld(), layout)
+    seed = Seed.of(key)
+    step = _stepper(spec, hyper, seed, data, Withheld(), layout)
     stride = reduce(math.gcd, spec.evaluate_at)
     due = np.isin(np.arange(0, spec.steps + 1, stride), spec.evaluate_at)
 
@@ -561,7 +574,8 @@ def run(
         return mark_divergence(state, jnp.all(jnp.array(finite))), metrics
 
     flags = jnp.array(np.arange(len(due)) > 0), jnp.array(due)
-    state, metrics = jax.lax.scan(train_and_evaluate, draw(), flags)
+    first = init_state(spec, hyper, seed.first)
+    state, metrics = jax.lax.scan(train_and_evaluate, first, flags)
     metrics = jax.tree.map(lambda values: values[np.flatnonzero(due)], metrics)
     return state, History(jnp.array(spec.evaluate_at, jnp.int32), metrics)
 
@@ -572,7 +586,7 @@ _train_jit = jax.jit(run, static_argnames="spec")
 def advance(
     spec: Spec,
     hyper: Any,
-    key: Key,
+    seed: Seed,
     state: State,
     steps: ArrayLike,
     data: Data,
@@ -582,34 +596,39 @@ def advance(
 ) -> State:
     """``run`` piece by piece: a traced number of updates, on a part of the examples.
 
-    A state of iteration 0 is drawn first; only the shapes of the given state count. No bit of the
-    result depends on the division of the updates into calls, which share a key. A schedule is
+    A state of iteration 0 is drawn first, but for the parameters of padded networks. No bit of the
+    result depends on the division of the updates into calls, which share a seed. A schedule is
     stretched from the steps of the spec to ``horizon``, the traced number of updates in all.
     """
-    draw, step = _start_and_step(spec, hyper, key, data, part, layout, horizon)
-    state = jax.lax.cond(state.iteration == 0, draw, lambda: state)
+    step = _stepper(spec, hyper, seed, data, part, layout, horizon)
+
+    def begin() -> State:
+        if not isinstance(spec.model, PaddedMLP):
+            return init_state(spec, hyper, seed.first)
+        optimizer = optimizer_at(spec, hyper, state.iteration)
+        return state._replace(optimizer_state=optimizer.init(state.params))
+
+    state = jax.lax.cond(state.iteration == 0, begin, lambda: state)
     return jax.lax.fori_loop(0, steps, lambda _, state: step(state), state)
 
 
-def _start_and_step(
+def _stepper(
     spec: Spec,
     hyper: Any,
-    key: Key,
+    seed: Seed,
     data: Data,
     part: Withheld | Rows,
     layout: Layout,
     horizon: Array | None = None,
-) -> tuple[Callable[[], State], Callable[[State], State]]:
-    """The first state, and the update of a state by the minibatch of the state's iteration."""
-    init_key, order_key = jax.random.split(key)
-    shuffle = shuffle_key(order_key)
+) -> Callable[[State], State]:
+    """The update of a state by the minibatch of the state's iteration."""
     noisy = "key" in keywords(spec.model.apply)
     n, grid = len(data.targets) - part.count, None
     if isinstance(part, Rows):
         n, grid = jnp.uint32(part.count), part.grid
 
     def step(state: State) -> State:
-        indices = minibatch_indices(shuffle, state.iteration, spec.batch_size, n, grid)
+        indices = minibatch_indices(seed.shuffle, state.iteration, spec.batch_size, n, grid)
         if layout.batch_axis:
             share = spec.batch_size // jax.lax.axis_size(layout.batch_axis)
             first = jax.lax.axis_index(layout.batch_axis) * share
@@ -618,13 +637,13 @@ def _start_and_step(
             indices = part.index[indices]
         elif part.count:
             indices += part.count * (indices >= part.first)
-        noise = jax.random.fold_in(order_key, state.iteration) if noisy else None
+        noise = jax.random.fold_in(seed.noise, state.iteration) if noisy else None
         if noise is not None and layout.batch_axis:
             noise = jax.random.fold_in(noise, jax.lax.axis_index(layout.batch_axis))
         scheduled = None if horizon is None else state.iteration * (spec.steps / horizon)
         return _step(spec, hyper, state, take(data, indices), layout, noise, scheduled)[0]
 
-    return partial(init_state, spec, hyper, init_key), step
+    return step
 
 
 def resolved(spec: Spec, inputs: Any) -> Spec:

@@ -214,7 +214,7 @@ class Loop:
         self._status = self._status._replace(total=total)
         self.report(self._status)
         complete = False
-        with ThreadPoolExecutor(1) as compiler, suppress(StoppedError):
+        with ThreadPoolExecutor(2) as compiler, suppress(StoppedError):
             for number in count():
                 scores = self._run_round(number, current, compiler)
                 try:
@@ -298,7 +298,7 @@ class Loop:
                 if trial.number in kept:
                     best = jax.tree.map(lambda leaf, row=row: leaf[:, row].copy(), members.best)
                     if isinstance(bucket.program.spec.model, PaddedMLP):
-                        best = cut(best, trial.config["hidden"])
+                        best = jax.tree.map(np.copy, cut(best, trial.config["hidden"]))
                     self._parameters[trial.number] = best
         self._parameters = {n: p for n, p in self._parameters.items() if n in kept}
         self._buckets = {
@@ -628,11 +628,7 @@ def _put(whole: PyTree, part: PyTree, replicates: slice, rows: np.ndarray) -> No
 
 
 def block_sizes(
-    task: Task,
-    space: Space,
-    trainer: Trainer,
-    spec_of: Callable[[Config], Spec],
-    first: Round,
+    task: Task, space: Space, trainer: Trainer, spec_of: Callable[[Config], Spec], first: Round
 ) -> dict[str, int]:
     """The block sizes of a search of one round, by bucket."""
     naming, programs = Naming(task, space, trainer, spec_of), []

@@ -25,25 +25,10 @@ from jaxnn.mlp import cut
 from jaxnn.search.journal import Journal, Record, RunFolderError
 from jaxnn.search.methods import Curve, Trial
 from jaxnn.search.space import Config, Space, option, readable
-from jaxnn.search.task import (
-    Arranged,
-    ByFold,
-    Task,
-    digest,
-    recorded_task,
-    traced_values,
-)
+from jaxnn.search.task import Arranged, ByFold, Task, digest, recorded_task, traced_values
 from jaxnn.search.trainer import Trainer, Work, seed_keys
 from jaxnn.spec import Spec
-from jaxnn.train import (
-    NEVER,
-    ExtendedMetrics,
-    Metrics,
-    Mode,
-    fitted,
-    map_blocks,
-    over_rows,
-)
+from jaxnn.train import NEVER, ExtendedMetrics, Metrics, Mode, fitted, map_blocks, over_rows
 from jaxnn.types import Array, Data, Key, Layer, PyTree, require, require_count, shown
 
 if TYPE_CHECKING:

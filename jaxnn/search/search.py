@@ -45,7 +45,7 @@ from jaxnn.spec import (
     require_count,
     short_digest,
 )
-from jaxnn.train import fitted, logits_of_one
+from jaxnn.train import Seed, fitted, logits_of_one
 from jaxnn.types import (
     Array,
     Key,
@@ -398,8 +398,8 @@ def checked_configurations(space: Space, configs: Any) -> list[Config]:
 
 
 @partial(jax.jit, static_argnames="seeds")  # outside of jit every operation would be a program
-def _draw(key: Key, seeds: int) -> tuple[Array, Key, Key]:
-    """The seed of splits and configurations, the key of the replicates, the key of each seed."""
+def _draw(key: Key, seeds: int) -> tuple[Array, Key, Seed]:
+    """The seed of splits and configurations, the key of the replicates, the keys of each seed."""
     split_key, replicate_key = jax.random.split(key)
     bits = jax.random.bits(split_key, (), jnp.uint32)
     return bits, replicate_key, seed_keys(replicate_key, seeds)

@@ -587,7 +587,7 @@ def traced_values(
         return made(**{name: columns.get(name) for name in made._fields})
     if isinstance(spec.model, PaddedMLP):
         largest = spec.model.sizes[1:-1]
-        columns |= spec.model.traced([config.get("hidden", largest) for config in configs])
+        columns["widths"] = spec.model.widths([c.get("hidden", largest) for c in configs])
     fields = tuple(dict.fromkeys((*Hyper._fields, *columns)))
     return _hyper_class(fields)(**columns)
 

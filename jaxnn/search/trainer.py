@@ -9,6 +9,7 @@ blocks share more of a minibatch among many trials. Since every size needs a pro
 short search share a program even if another block size would train some rungs faster.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import replace
@@ -19,10 +20,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.random import key_data, wrap_key_data
 from jax.sharding import Mesh
 
 from jaxnn import mlp, population
-from jaxnn.mlp import MLP, PaddedMLP, get_activation
+from jaxnn.mlp import ACTIVATIONS, MLP, PaddedMLP, get_activation
 from jaxnn.population import SPLIT, WHOLE, Traced, Wave, batch_axis, default_block_size
 from jaxnn.search.space import Config
 from jaxnn.search.task import Arranged, ByFold, traced_values
@@ -32,6 +34,7 @@ from jaxnn.train import (
     ExtendedMetrics,
     Layout,
     Metrics,
+    Seed,
     State,
     Withheld,
     advance,
@@ -45,6 +48,10 @@ from jaxnn.types import Array, Data, Key, Layer, PyTree
 FEW = 4
 """So few sizes of networks are a program each: padding would save little compilation."""
 
+_ELEMENTWISE = "sgd", "momentum", "nesterov", "adam"  # no parameter's update depends on others
+_DRAWS = (
+    2**16
+)  # a program draws for many sizes of networks: a draw begins with those of fewer numbers
 _OVERHEAD = 1.7  # cost of a block beyond its members, in members
 _COMPILING = 40e9  # cost of a program for a search that starts cold, in operations of training
 
@@ -77,9 +84,15 @@ class Work(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="seeds")
-def seed_keys(key: Key, seeds: int) -> Key:
-    """The key of each seed, [seeds]."""
-    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(seeds))
+def seed_keys(key: Key, seeds: int) -> Seed:
+    """The keys of each seed, [seeds]."""
+    return jax.vmap(lambda number: Seed.of(jax.random.fold_in(key, number)))(jnp.arange(seeds))
+
+
+@partial(jax.jit, static_argnames=("kind", "count"))
+def _normal(words: Array, kind: Any, count: int) -> Array:
+    """Normal numbers [R, count] by the words [R, 2] of keys."""
+    return jax.vmap(partial(jax.random.normal, shape=(count,)))(wrap_key_data(words, impl=kind))
 
 
 class Trainer:
@@ -89,7 +102,7 @@ class Trainer:
         self,
         arranged: Arranged,
         names: tuple[str, ...],
-        keys: Key,
+        keys: Seed,
         mesh: Mesh,
         block_size: int | None = None,
         made: Any = None,
@@ -99,17 +112,19 @@ class Trainer:
         Args:
           arranged: the examples.
           names: the traced names of the space.
-          keys: the key of each seed, from ``seed_keys``; members of a seed share minibatches.
+          keys: of each seed, from ``seed_keys``; members of a seed share minibatches.
           mesh: the devices.
           block_size: of every program; by default ``cheapest`` chooses.
           made: the NamedTuple class of the traced hyperparameters, if the task has one.
         """
-        words = np.asarray(jax.random.key_data(keys))
+        words = keys._replace(first=key_data(keys.first), noise=key_data(keys.noise))
         self.arranged = arranged
-        self._names, self._key_kind, self._mesh = names, jax.random.key_impl(keys), mesh
+        self._names, self._key_kind, self._mesh = names, jax.random.key_impl(keys.first), mesh
         self._block_size, self._made = block_size, made
-        self._words = np.repeat(words, arranged.folds, axis=0)  # [R, ...] uint32
-        self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(words))  # [R]
+        self._seeds = jax.tree.map(
+            lambda x: np.repeat(np.asarray(x), arranged.folds, axis=0), words
+        )  # [R, ...]
+        self._folds = np.tile(np.arange(arranged.folds, dtype=np.int32), len(keys.shuffle))  # [R]
         self._data = population.place(mesh, WHOLE, (arranged.data, arranged.by_fold))
         self._traced: dict[Program, Traced] = {}
 
@@ -121,7 +136,8 @@ class Trainer:
     def part(self, replicates: slice) -> "Trainer":
         """The trainer of some replicates; programs are shared."""
         part = copy(self)
-        part._words, part._folds = self._words[replicates], self._folds[replicates]
+        own = self._seeds, self._folds
+        part._seeds, part._folds = jax.tree.map(lambda x: x[replicates], own)
         return part
 
     def program(self, spec: Spec, planned: Sequence[Work], had: Collection[Program]) -> Program:
@@ -193,6 +209,8 @@ class Trainer:
         shape = members.diverged_at.shape
         metrics = jax.tree.map(lambda zero: np.zeros(shape, zero.dtype), no_scores(program.spec))
         results = (members.params, members.optimizer_state, members.diverged_at, metrics)
+        if isinstance(program.spec.model, PaddedMLP) and not np.any(start):
+            self._draw(program.spec.model, configs, members.params)
 
         def launch(wave: Wave) -> Any:
             return run(*self._arguments(hyper, members, wave, moments))
@@ -206,6 +224,14 @@ class Trainer:
     def gather(self, program: Program, members: Members) -> Members:
         """The members, rows trained by other processes included."""
         return population.gather(members, self._waves(program, members), self._mesh)
+
+    def _draw(self, model: PaddedMLP, configs: list[Config], params: Any) -> None:
+        """Draws the first parameters of padded networks, leaves [R, K, ...], in place."""
+        count = max(_DRAWS, 1 << (_products(model.sizes) - 1).bit_length())
+        draws = np.asarray(_normal(self._seeds.first, self._key_kind, count))
+        for row, config in enumerate(configs):
+            own = jax.tree.map(lambda leaf, row=row: leaf[:, row], params)
+            model.draw(own, draws, config["hidden"])
 
     def _waves(self, program: Program, members: Members) -> list[Wave]:
         """The blocks of a bucket, dealt out to the devices."""
@@ -226,8 +252,7 @@ class Trainer:
         per_device = (
             jax.tree.map(lambda column: column[wave.rows], hyper),
             jax.tree.map(lambda leaf: leaf[wave.replicate[:, None], wave.rows], states),
-            self._words[wave.replicate],
-            self._folds[wave.replicate],
+            *jax.tree.map(lambda x: x[wave.replicate], (self._seeds, self._folds)),
             wave.count > 0,
         )
         whole = population.place(self._mesh, WHOLE, moments)
@@ -239,7 +264,7 @@ def segment_program(
 ) -> Callable:
     """Every device trains and evaluates the device's block of a wave; padding blocks are skipped.
 
-    (hyper [D, block], (params, optimizer state, divergence) [D, block, ...], key words [D, 2],
+    (hyper [D, block], (params, optimizer state, divergence) [D, block, ...], seed [D, ...],
     folds [D], active [D], (iteration, steps, horizon), data, by fold)
       -> (params, optimizer state, divergence, metrics) [D, block, ...]
     """
@@ -247,27 +272,27 @@ def segment_program(
     def train_block(
         hyper: Any,
         states: tuple[PyTree, PyTree, Array],
-        words: Array,
+        words: Seed,
         fold: Array,
         active: Array,
         moments: tuple[Array, Array, Array | None],
         data: Data,
         by_fold: ByFold,
     ) -> Any:
-        key = jax.random.wrap_key_data(words[0], impl=key_kind)
+        first, noise = (wrap_key_data(word[0], impl=key_kind) for word in words[:2])
+        seed = Seed(first, noise, words.shuffle[0])
         zero, (iteration, steps, horizon) = no_scores(spec), moments
         hyper, states = jax.tree.map(lambda leaf: leaf[0], (hyper, states))
         here: ByFold = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fold[0]], by_fold)
         if here.scale is not None:
             data = data._replace(scale=here.scale, shift=here.shift)
-        place, counts = None, [0]
+        part: Any = here.rows
         if isinstance(held_out, tuple):
             iteration, steps, horizon = (jnp.asarray(moment)[fold[0]] for moment in moments)
-            part: Any = here.rows
             counts = sorted({*held_out})
             place = jnp.array([counts.index(count) for count in held_out])[fold[0]]
         else:
-            part, counts = Withheld(fold[0] * held_out, held_out), [held_out]
+            part, counts, place = Withheld(fold[0] * held_out, held_out), [held_out], 0
 
         def validation(count: int) -> Data:
             """The validation examples of the fold."""
@@ -289,7 +314,7 @@ def segment_program(
         ) -> Any:
             layout = Layout(batch_axis(mesh), columns)
             state = State(params, memory, iteration, diverged_at)
-            state = advance(spec, hyper, key, state, steps, data, part, layout, horizon)
+            state = advance(spec, hyper, seed, state, steps, data, part, layout, horizon)
             if not held_out:
                 return state.params, state.optimizer_state, state.diverged_at, zero
 
@@ -297,8 +322,7 @@ def segment_program(
                 examples = validation(count) if known is None else known
                 return evaluate(spec, state.params, examples, layout, hyper=hyper)
 
-            judges = [partial(judge, count) for count in counts]
-            metrics = judges[0]() if len(judges) == 1 else jax.lax.switch(place, judges)
+            metrics: Any = jax.lax.switch(place, [partial(judge, count) for count in counts])
             state = mark_divergence(state, jnp.isfinite(metrics.loss))
             return state.params, state.optimizer_state, state.diverged_at, metrics
 
@@ -336,7 +360,10 @@ def cheapest(
     per_update = 6 * parameter_count(spec) * spec.batch_size  # forward, and twice that backward
     compiling = _COMPILING if platform == "cpu" else 0
     largest = {default_block_size(spec, platform, work.trials) for work in planned}
-    sizes = sorted({*largest, *(size for size in (1, 2, 4, 8, 16) if size < max(largest))})
+    sizes = {*largest, *(size for size in (1, 2, 4, 8, 16) if size < max(largest))}
+    if isinstance(spec.model, PaddedMLP):
+        parts = devices // math.gcd(replicates, devices)
+        sizes |= {_even(work.trials, parts, max(largest)) for work in planned}
 
     def training(work: Work, size: int) -> float:
         waves = -(-replicates * -(-work.trials // size) // devices)
@@ -346,8 +373,13 @@ def cheapest(
         missing = sum(Program(spec, size) not in had for size in some)
         return missing * compiling + sum(min(training(work, s) for s in some) for work in planned)
 
-    choices = [c for n in range(len(planned)) for c in combinations(sizes, n + 1)]
+    choices = [c for n in range(len(planned)) for c in combinations(sorted(sizes), n + 1)]
     return Program(spec, min(min(choices, key=cost), key=lambda size: training(planned[0], size)))
+
+
+def _even(trials: int, parts: int, most: int) -> int:
+    """The size of blocks that fill waves of some parts, where at most some trials are a block."""
+    return -(-trials // (parts * -(-trials // (parts * most))))
 
 
 def parameter_count(spec: Spec) -> int:
@@ -367,7 +399,7 @@ def padded(specs: Sequence[Spec]) -> Spec:
     # A layer beyond a network's depth hands on the last layer.
     columns = zip(*(sizes + sizes[-1:] * (depth - len(sizes)) for sizes in hidden), strict=True)
     sizes = (into, *map(max, columns), out)
-    model = PaddedMLP(sizes, min(map(len, hidden)), models[0].activation, models[0].initializer)
+    model = PaddedMLP(sizes, models[0].activation, models[0].initializer, min(map(len, hidden)))
     return replace(specs[0], model=model)
 
 
@@ -376,9 +408,9 @@ def fits(spec: Spec, into: Spec) -> bool:
     small, large = cast(MLP, spec.model), cast(PaddedMLP, into.model)
     if replace(spec, model=large) != into or len(small.sizes) < large.shallowest + 2:
         return False
-    both = padded([spec, replace(spec, model=replace(small, sizes=large.sizes))])
-    common = replace(cast(PaddedMLP, both.model), shallowest=large.shallowest)
-    return common == large and 2 * _products(small.sizes) > _products(large.sizes)
+    both = cast(PaddedMLP, padded([spec, into]).model)
+    fitting = replace(both, shallowest=large.shallowest) == large
+    return fitting and 2 * _products(small.sizes) > _products(large.sizes)
 
 
 def together(specs: Sequence[Spec]) -> list[list[Spec]]:
@@ -427,6 +459,8 @@ def _keeps_zeros(optimizer: Any, activation: Any, names: tuple[str, ...]) -> boo
     of a layer with and without zeros around; the layer is as large as optax asks for the factors of
     adafactor.
     """
+    if optimizer in _ELEMENTWISE and activation in ACTIVATIONS:
+        return True
     spec = Spec(MLP((1, 1), activation=activation), 1, optimizer=optimizer)
     hyper = jax.tree.map(lambda _: jnp.asarray(0.5), traced_values(spec, names, [{}]))
     draw = np.random.default_rng(0).standard_normal

@@ -10,6 +10,7 @@ from small_search import TASK, TEST, TRAIN
 
 from jaxnn import MLP, Spec, mlp
 from jaxnn.mlp import PaddedMLP
+from jaxnn.optimizers import named
 from jaxnn.saved_model import load_model
 from jaxnn.search import (
     Result,
@@ -68,6 +69,13 @@ def largest(**settings) -> PaddedMLP:
     return model
 
 
+def started(large, key, hidden):
+    """The first parameters of some hidden layers in a padded network, in NumPy arrays."""
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(large.init, key))
+    large.draw(params, np.asarray(jax.random.normal(key, (1000,))), hidden)
+    return params
+
+
 def few(monkeypatch, count):
     """Searches pad more than this many sizes."""
     monkeypatch.setattr("jaxnn.search.loop.FEW", count)
@@ -77,11 +85,9 @@ def few(monkeypatch, count):
 @pytest.mark.parametrize("initializer", ["he", "glorot"])
 def test_a_padded_network_starts_from_the_bits_of_the_network(hidden, initializer):
     large = largest(initializer=initializer)
-    traced = {name: jnp.asarray(each[0]) for name, each in large.traced([hidden]).items()}
-    found = large.init(jax.random.key(5), **traced)
+    found = started(large, jax.random.key(5), hidden)
     expected = MLP((12, *hidden, 3), initializer=initializer).init(jax.random.key(5))
-    cut = mlp.cut(jax.tree.map(np.asarray, found), hidden)
-    for a, b in zip(*map(jax.tree.leaves, (cut, expected)), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (mlp.cut(found, hidden), expected)), strict=True):
         np.testing.assert_array_equal(a, b)
     assert nonzero(found) == sum(i * o for i, o in pairwise((12, *hidden, 3)))
 
@@ -91,13 +97,13 @@ def test_a_padded_network_starts_from_the_bits_of_the_network(hidden, initialize
 def test_outputs_and_gradients_are_those_of_the_network_and_padding_has_none(hidden, activation):
     large = largest(activation=activation)
     small = MLP((12, *hidden, 3), activation)
-    traced = {name: jnp.asarray(each[0]) for name, each in large.traced([hidden]).items()}
+    (widths,) = large.widths([hidden])
     x = jax.random.normal(jax.random.key(1), (12,))
 
     def value(params):
-        return jnp.sum(jnp.tanh(large.apply(params, x, widths=traced["widths"])))
+        return jnp.sum(jnp.tanh(large.apply(params, x, widths=widths)))
 
-    given, own = large.init(jax.random.key(2), **traced), small.init(jax.random.key(2))
+    given, own = started(large, jax.random.key(2), hidden), small.init(jax.random.key(2))
     expected, slope = jax.value_and_grad(lambda p: jnp.sum(jnp.tanh(small.apply(p, x))))(own)
     found, padded_slope = jax.value_and_grad(value)(given)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -184,7 +190,10 @@ def test_few_sizes_have_a_program_each():
     ],
 )
 def test_an_optimizer_that_looks_at_several_parameters_at_once_is_seen(optimizer, expected):
-    assert trainer._keeps_zeros(optimizer, "relu", ("learning_rate",)) == expected
+    def same(hyper):
+        return named(optimizer)(hyper.learning_rate)
+
+    assert trainer._keeps_zeros(same, "relu", ("learning_rate",)) == expected
 
 
 def test_an_optimizer_of_the_users_own_that_divides_by_the_mean_is_seen(monkeypatch):
@@ -226,6 +235,15 @@ def test_less_than_half_of_the_work_is_padding(seed):
     assert padded < 2 * sum(map(work, specs))
     assert sorted(map(id, specs)) == sorted(id(spec) for group in groups for spec in group)
     assert len(groups) <= 5
+
+
+@pytest.mark.parametrize(
+    ("trials", "replicates", "expected"), [(18, 1, 9), (14, 1, 7), (5, 2, 5), (100, 1, 25)]
+)
+def test_the_blocks_of_padded_networks_fill_two_devices(trials, replicates, expected):
+    spec = trainer.padded([Spec(MLP((12, *sizes, 3)), 1) for sizes in SIZES])
+    planned = [trainer.Work(trials, 100)]
+    assert trainer.cheapest(spec, planned, (), replicates, 2, "cpu").block_size == expected
 
 
 def test_the_page_says_that_sizes_share_programs():
