@@ -32,6 +32,7 @@ from jaxnn.verify.graph import (
     OF_TORCH,
     Unsupported,
     by_primitives,
+    equations,
     over_trials,
     parameter,
     primitives,
@@ -55,6 +56,9 @@ MOST_INTERMEDIATE = 2**24
 
 MOST_EQUATIONS = 25_000
 """The most operations of a claim's programs, of which XLA compiles 1,000 or fewer in a second."""
+
+MOST_TRANSLATED = 3000
+"""The most operations in the translation of a formula; more are judged by their values."""
 
 FEW_TRIALS = 64
 """Trials between two looks at the clock where the operations of a trial are not known."""
@@ -302,7 +306,7 @@ def _formula(
     claim: Claim, one: Inputs, sizes: dict[str, int]
 ) -> tuple[core.ClosedJaxpr | None, BlackBox | None]:
     """The formula's jaxpr; a black box, with the translation's jaxpr, where JAX traces none."""
-    reason, translation = None, as_jax(claim.formula)
+    reason, translation = None, as_jax(claim.formula, MOST_TRANSLATED)
     if not claim.black_box:
         try:
             program = _jaxpr(claim.evaluate, one)
@@ -314,7 +318,9 @@ def _formula(
     box = black_box(claim, sizes, reason)
     if not claim.black_box and translation is not claim.formula:
         with suppress(Exception):
-            return _jaxpr(replace(claim, formula=translation).evaluate, one), box
+            program = _jaxpr(replace(claim, formula=translation).evaluate, one)
+            if equations(program) <= MOST_TRANSLATED:
+                return program, box
     return None, box
 
 

@@ -9,7 +9,7 @@ import linecache
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -224,15 +224,22 @@ def inline(
 
 def primitives(program: Any) -> set[str]:
     """The names of the primitives of a jaxpr or of a graph, nested jaxprs included."""
-    names: set[str] = set()
+    return set(_primitives(program))
+
+
+def equations(program: Any) -> int:
+    """The number of equations of a jaxpr, nested jaxprs included."""
+    return sum(1 for _ in _primitives(program))
+
+
+def _primitives(program: Any) -> Iterator[str]:
     jaxpr = getattr(program, "jaxpr", program)
     for operation in program.nodes if isinstance(program, Graph) else jaxpr.eqns:
-        names.add(operation.primitive.name)
+        yield operation.primitive.name
         for value in operation.params.values():
             for part in value if isinstance(value, tuple | list) else (value,):
                 if hasattr(part, "jaxpr") or hasattr(part, "eqns"):
-                    names |= primitives(part)
-    return names
+                    yield from _primitives(part)
 
 
 CALLS = {

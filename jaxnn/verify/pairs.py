@@ -28,7 +28,7 @@ from jaxnn.verify.claims import (
 )
 from jaxnn.verify.graph import located
 from jaxnn.verify.inputs import REAL_KINDS, Sizes, draw, draw_sizes, larger_sizes, leaves, real
-from jaxnn.verify.translation import as_jax, with_translation
+from jaxnn.verify.translation import with_translation
 
 METHODS = (
     ("forward", "backward"),
@@ -146,7 +146,7 @@ class _Layer:
     douts: int  # the outputs by which the backward pass takes gradients; 0: of a loss
     order: tuple[str, ...]  # the inputs of the gradients that come in a tuple
     code: Callable[..., Any]  # to be shown
-    in_jax: "_Layer | None" = None
+    translated: "Callable[[_Translate], _Layer] | None" = None
 
 
 def _function(layer: _Layer, inputs: Iterable[str]) -> Callable[..., Any]:
@@ -182,6 +182,10 @@ def _formula(layer: _Layer, inputs: Mapping[str, PyTree], wrt: Sequence[str]) ->
     return _named(layer, inputs, gradients)
 
 
+_Translate = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Of a function of the user."""
+
+
 def _named(
     layer: _Layer, names: Iterable[str], function: Callable[[_Layer, Inputs], Any]
 ) -> Callable[..., Any]:
@@ -192,9 +196,10 @@ def _named(
 
     with_keywords(called, names).__name__ = layer.name
     vars(called)["__wrapped__"] = layer.code
-    return (
-        with_translation(called, _named(layer.in_jax, names, function)) if layer.in_jax else called
-    )
+    made = layer.translated
+    if made is None:
+        return called
+    return with_translation(called, lambda translate: _named(made(translate), names, function))
 
 
 def _by_name(returned: Any, every: Sequence[str], inputs: Mapping[str, PyTree]) -> dict[str, Any]:
@@ -367,13 +372,16 @@ def _methods(made: type) -> tuple[str, str] | None:
 def _copies(layer: Any) -> Callable[[], Any]:
     """A function to copies of an object: passes change what they store."""
 
-    def copied(made: Any) -> Any:
-        copy = deepcopy(layer)
-        copy.__class__ = made
-        return copy
+    def of_class(made: Any) -> Callable[[], Any]:
+        def copied() -> Any:
+            copy = deepcopy(layer)
+            copy.__class__ = made
+            return copy
 
-    made, translated = type(layer), as_jax(type(layer))
-    return with_translation(lambda: copied(made), lambda: copied(translated))
+        return copied
+
+    made = type(layer)
+    return with_translation(of_class(made), lambda translate: of_class(translate(made)))
 
 
 def _of_object(
@@ -466,8 +474,10 @@ def _left(layer: Any, name: str, gradients: Mapping[str, str]) -> list[Any]:
 
 
 def _translated(build: Callable[..., _Layer], *functions: Callable[..., Any]) -> _Layer:
-    """A layer, with the layer of the functions' translations for JAX."""
-    return replace(build(*functions), in_jax=build(*map(as_jax, functions)))
+    """A layer, with the way to the layer of the functions' translations."""
+    return replace(
+        build(*functions), translated=lambda translate: build(*map(translate, functions))
+    )
 
 
 def _point(

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -58,25 +60,28 @@ def counterexample(
     are at least 2, and a point where the truth vanishes is taken only where no other is found.
     The input is None if no candidate fails clearly, the entry is None if the shapes differ.
     """
-    every = [*_small_sizes(claim, sizes), sizes]
+    called = claim  # a black box without the translation, a compilation less by sizes
+    with suppress(FormulaError, FunctionError):
+        if comparison.trace_claim(claim, tuple(sizes.items())).black_box:
+            called = replace(claim, black_box=True)
+    every = [*((called, small) for small in _small_sizes(claim, sizes)), (claim, sizes)]
     deadline = time.perf_counter() + SECONDS
     for candidates in (_ordinary, _scaled):
-        found = _first(claim, every, candidates, seed, deadline)
+        found = _first(every, candidates, seed, deadline)
         if found:
             return _described(found[0], _shrink(*found, deadline))
     return None, None
 
 
 def _first(
-    claim: Claim,
-    every: Sequence[dict[str, int]],
+    every: Sequence[tuple[Claim, dict[str, int]]],
     candidates: Callable[..., Any],
     seed: int,
     deadline: float,
 ) -> tuple[TracedClaim, Point, list[float], int] | None:
     """The first wrong point by sizes, else the first degenerate point, with usual and level."""
     degenerate = None
-    for sizes in every:
+    for claim, sizes in every:
         try:
             traced = comparison.trace_claim(claim, tuple(sizes.items()), both_modes=False)
         except (FormulaError, FunctionError):

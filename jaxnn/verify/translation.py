@@ -8,9 +8,12 @@ import ast
 import dis
 import importlib
 import inspect
-from collections.abc import Callable
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, wraps
-from sys import modules
+from linecache import getline
 from textwrap import dedent
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -19,12 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.verify.graph import is_library
+from jaxnn.verify.graph import LINES, Unsupported, is_library, line_of
 
 _MODULES = {"numpy": "jax.numpy", "scipy": "jax.scipy"}
 
 _NAMESAKES = (jnp, jnp.linalg, jax.scipy.special, jax.nn)
-"""Where JAX's function stands for a function of NumPy or SciPy, by name."""
+"""Where JAX's function stands for a function of ``math``, NumPy or SciPy, by name."""
+
+_OTHER_NAMES = {"fabs": "abs", "lgamma": "gammaln"}
+"""Names in JAX of functions with another name in ``math``."""
 
 _WAYS = {
     ast.Add: "add",
@@ -36,23 +42,43 @@ _WAYS = {
 """Updates in place, by the name of the method of JAX's ``array.at[index]``."""
 
 
-def as_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+def edits(function: Callable[..., Any]) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """(Line, words, function) with a statement that adds up, or that stands in another loop.
+
+    ``a[i] = v`` becomes ``a[i] += v``, ``a[i] += v`` becomes ``np.add.at(a, i, v)``; the last
+    statements of a loop stand after the loop, the statement after a loop stands in the loop.
+    """
+    known = _Edits(-1)
+    _Translator(known).translated(function)
+    for number, (file, line, words) in enumerate(known.found[:MOST_EDITS]):
+        LINES[place := line_of(file, line)] = getline(file, line).strip()
+        yield place, words, _Translator(_Edits(number)).translated(function)
+
+
+MOST_EDITS = 200
+"""The most changes of statements that are tried."""
+
+
+def as_jax(function: Callable[..., Any], subscripts: float = math.inf) -> Callable[..., Any]:
     """A function, or a class, with ``jax.numpy`` in the place of NumPy, ``jax.scipy`` of SciPy.
 
     Functions of the user that the function calls are translated too. ``a[i] = v`` becomes
-    ``a = a.at[i].set(v)`` where the source code is known.
+    ``a = a.at[i].set(v)`` where the source code is known. After so many subscripts, as in a loop
+    over pixels, the translation raises ``Unsupported``.
     """
-    return _Translator().translated(function)
+    return _Translator(subscripts=subscripts).translated(function)
 
 
-def with_translation(function: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of jaxnn's own, which calls functions of the user, with a translation."""
+def with_translation(
+    function: Callable[..., Any], translated: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[..., Any]:
+    """A function of jaxnn's own, which calls functions of the user, with the way to translate."""
     if isinstance(function, FunctionType):
-        vars(function)[_TRANSLATION] = other
+        vars(function)[_TRANSLATION] = translated
     return function
 
 
-_TRANSLATION, _NUMPY = "__in_jax__", "__is_numpy__"
+_TRANSLATION, _NUMPY = "__translated__", "__is_numpy__"
 
 
 def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +90,7 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
     translation = as_jax(function)
     ways = [function] if translation is function else [function, translation]
     native = len(ways)
-    if "torch" in modules:
+    if "torch" in sys.modules:
         from jaxnn.verify.tensors import by_torch
 
         ways.append(by_torch(function))
@@ -94,8 +120,21 @@ def is_numpy(function: Callable[..., Any]) -> bool:
 class _Translator:
     """Translates functions, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, edits: "_Edits | None" = None, subscripts: float = math.inf):
+        """To JAX's words, else to edited statements in NumPy's own."""
+        self._edits, self._left = edits, subscripts
         self._known: dict[int, Any] = {}
+        counted = {name: self._counted(helper) for name, helper in _HELPERS.items()}
+        self._helpers = counted | {"_slices": np.s_}
+
+    def _counted(self, helper: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any) -> Any:
+            self._left -= 1
+            if self._left < 0:
+                raise Unsupported("more subscripts than a program may have")
+            return helper(*args)
+
+        return called
 
     def translated(self, value: Any) -> Any:
         """A module, a function or a method in JAX's words; any other value as it is."""
@@ -107,17 +146,14 @@ class _Translator:
     def _translation(self, value: Any) -> Any:
         name = getattr(value, "__name__", "")
         if isinstance(value, FunctionType) and _TRANSLATION in vars(value):
-            return vars(value)[_TRANSLATION]
+            return vars(value)[_TRANSLATION](self.translated)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, ModuleType):
-            return _NumPy() if value is np else _module(name) or value
+        package = str(getattr(value, "__module__", "")).partition(".")[0]
+        if isinstance(value, ModuleType | np.ufunc) or package in (*_MODULES, "math"):
+            return value if self._edits else _in_jax(name, value)
         if isinstance(value, partial):
             return partial(self.translated(value.func), *value.args, **value.keywords)
-        package = str(getattr(value, "__module__", "")).partition(".")[0]
-        if isinstance(value, np.ufunc) or package in _MODULES:
-            namesakes = (getattr(place, name, None) for place in _NAMESAKES)
-            return next((other for other in namesakes if other is not None), value)
         if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
             function = self.translated(value.__func__)
             return value if function is value.__func__ else MethodType(function, value.__self__)
@@ -150,12 +186,13 @@ class _Translator:
         )
         same = all(new_globals[n] is v for n, v in globals_.items())
         same = same and all(new_cells[n] is v for n, v in cells.items())
-        if same and not _writes(function.__code__):
+        if same and self._edits is None and not _writes(function.__code__):
             return function
-        namespace = function.__globals__ | new_globals | _HELPERS
+        namespace = function.__globals__ | new_globals | self._helpers
         code = None
         if "__class__" not in free:  # of super()
-            code = _rewritten(function, namespace | new_cells)
+            rewriter = self._edits or _Writes()
+            code = _rewritten(function, namespace | new_cells, rewriter)
         if code is None:
             closure = tuple(
                 CellType(new_cells[name]) if name in new_cells else free[name] for name in free
@@ -170,21 +207,56 @@ def _is_of_the_user(file: str) -> bool:
     return "site-packages" not in file and not is_library(file)
 
 
-class _NumPy:
-    """``jax.numpy``, with NumPy's own attributes where JAX has none, such as ``random``."""
+class _Module:
+    """``jax.numpy`` for ``numpy`` or ``math``, with own attributes where JAX has none."""
+
+    def __init__(self, own: ModuleType):
+        self._own = own
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(jnp, name, None)
-        return getattr(np, name) if found is None else found
+        places = (jnp,) if self._own is np else _NAMESAKES
+        return _namesake(name, getattr(self._own, name, None), places)
 
 
-def _module(name: str) -> ModuleType | None:
-    """JAX's module for a module of NumPy or SciPy."""
+def _namesake(name: str, own: Any, places: Sequence[Any]) -> Any:
+    """JAX's object of a name; the own object of ``math``, NumPy or SciPy where JAX has none.
+
+    Whole numbers made of numbers are no arrays, as in ``range(math.ceil(n / 2))``.
+    """
+    name = _OTHER_NAMES.get(name, name)
+    other = next((o for place in places if (o := getattr(place, name, None)) is not None), own)
+    if isinstance(own, type) or not callable(own) or own is other:
+        return other
+
+    @wraps(own)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if all(isinstance(leaf, int | float) for leaf in jax.tree.leaves((args, kwargs))):
+            value = own(*args, **kwargs)
+            if isinstance(value, int | np.integer):
+                return value
+        try:
+            return other(*args, **kwargs)
+        except TypeError as error:
+            if "requires ndarray or scalar arguments" not in str(error):
+                raise
+        return other(
+            *(jnp.asarray(a) if isinstance(a, list | tuple) else a for a in args), **kwargs
+        )
+
+    return called
+
+
+def _in_jax(name: str, value: Any) -> Any:
+    """JAX's module for a module, JAX's function for a function; the value where JAX has none."""
+    if not isinstance(value, ModuleType):
+        return _namesake(name, value, _NAMESAKES)
+    if value in (np, math):
+        return _Module(value)
     package, dot, rest = name.partition(".")
     try:
         return importlib.import_module(_MODULES[package] + dot + rest)
     except (ImportError, KeyError):
-        return None
+        return value
 
 
 def _filled(cell: CellType) -> bool:
@@ -219,8 +291,10 @@ def _writes(code: CodeType) -> bool:
     return any(step.opname == "STORE_SUBSCR" for step in dis.get_instructions(code))
 
 
-def _rewritten(function: FunctionType, namespace: dict[str, Any]) -> FunctionType | None:
-    """The function with new arrays for writes; None where the source code is not known."""
+def _rewritten(
+    function: FunctionType, namespace: dict[str, Any], rewriter: ast.NodeTransformer
+) -> FunctionType | None:
+    """The function with other statements; None where the source code is not known."""
     node = _source(function)
     if node is None:
         return None
@@ -230,7 +304,9 @@ def _rewritten(function: FunctionType, namespace: dict[str, Any]) -> FunctionTyp
     for argument in ast.walk(node):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    tree = ast.fix_missing_locations(ast.Module([_Writes().visit(node)], []))
+    if isinstance(rewriter, _Edits):
+        rewriter.file = function.__code__.co_filename
+    tree = ast.fix_missing_locations(ast.Module([rewriter.visit(node)], []))
     namespace = dict(namespace)
     try:
         code = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
@@ -244,46 +320,91 @@ class _Writes(ast.NodeTransformer):
     """``a[i] = v`` becomes ``a = _put(a, i, v)``; reading ``a[i]`` becomes ``_get(a, i)``."""
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        node = self.generic_visit(node)  # pyright: ignore
-        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
-            return ast.copy_location(self._stored(node.targets[0], node.value, "set"), node)
-        return node
+        self.generic_visit(node)
+        return node if node.targets[1:] else _stored(node, node.targets[0], node.value, "set")
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        node = self.generic_visit(node)  # pyright: ignore
-        way = _WAYS.get(type(node.op))
-        if isinstance(node.target, ast.Subscript) and way:
-            return ast.copy_location(self._stored(node.target, node.value, way), node)
+        self.generic_visit(node)
+        return _stored(node, node.target, node.value, _WAYS.get(type(node.op)))
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(call := node.value, ast.Call) and len(call.args) == 3:
+            array, index, value = call.args
+            way = re.fullmatch(r"(?:np|numpy)\.(add\.at|subtract\.at)", ast.unparse(call.func))
+            return _stored(node, ast.Subscript(array, index, ast.Store()), value, way and way[1])
         return node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        node = self.generic_visit(node)  # pyright: ignore
-        if not isinstance(node.ctx, ast.Load):
-            return node
-        return ast.copy_location(_called("_get", node.value, _index(node.slice)), node)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        node = self.generic_visit(node)  # pyright: ignore
-        call = node.value
-        ways = {"np.add.at": "add", "numpy.add.at": "add", "np.subtract.at": "subtract"}
-        if isinstance(call, ast.Call) and ast.unparse(call.func) in ways and len(call.args) == 3:
-            array, index, value = call.args
-            if isinstance(array, ast.Name):
-                way = ast.Constant(ways[ast.unparse(call.func)])
-                put = _called("_put_at", array, index, value, way)
-                return ast.copy_location(ast.Assign([ast.Name(array.id, ast.Store())], put), node)
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load):
+            return ast.copy_location(_called("_get", node.value, _index(node.slice)), node)
         return node
 
-    def _stored(self, target: ast.Subscript, value: ast.expr, way: str) -> ast.Assign:
-        array, index = target.value, _index(target.slice)
-        if isinstance(array, ast.Call) and getattr(array.func, "id", "") == "_get":
-            inner, place = array.args  # a[i][j] = v
-            value = _called("_put", array, index, value, ast.Constant(way))
-            return self._stored(ast.Subscript(inner, place, ast.Store()), value, "set")
-        put = _called("_put", array, index, value, ast.Constant(way))
-        name = ast.parse(ast.unparse(array), mode="eval").body
-        name.ctx = ast.Store()  # pyright: ignore
-        return ast.Assign([name], put)
+
+def _stored(node: ast.stmt, target: ast.expr, value: ast.expr, way: str | None) -> ast.stmt:
+    """A statement that writes into an array as one that makes a new array."""
+    if not isinstance(target, ast.Subscript) or way is None:
+        return node
+    array = target.value
+    put = _called("_put", array, _index(target.slice), value, ast.Constant(way))
+    if isinstance(array, ast.Call) and getattr(array.func, "id", "") == "_get":  # a[i][j] = v
+        inner, place = array.args
+        return _stored(node, ast.Subscript(inner, place, ast.Store()), put, "set")
+    name = ast.parse(ast.unparse(array), mode="eval").body
+    if not isinstance(name, ast.Name | ast.Attribute):
+        return node
+    name.ctx = ast.Store()
+    return ast.copy_location(ast.Assign([name], put), node)
+
+
+class _Edits(ast.NodeTransformer):
+    """Makes the change of a number, and lists all changes up to there."""
+
+    def __init__(self, number: int):
+        self._number = number
+        self.file, self.found = "", list[tuple[str, int, str]]()
+
+    def _chosen(self, node: ast.stmt, words: str) -> bool:
+        self.found.append((self.file, node.lineno, words))
+        return len(self.found) - 1 == self._number
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        node = super().generic_visit(node)
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = self._moved(body)  # pyright: ignore
+        return node
+
+    def _moved(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        """Statements with the end of a loop after the loop, or the next statement in the loop."""
+        for place, loop in enumerate(body):
+            if not isinstance(loop, ast.For):
+                continue
+            before, after = body[: place + 1], body[place + 1 :]
+            for first in range(1, len(loop.body)):
+                end = loop.body[first:]
+                if self._chosen(end[0], "is inside of the loop, expected after the loop"):
+                    loop.body = loop.body[:first]
+                    return [*before, *end, *after]
+            if after and self._chosen(after[0], "is after the loop, expected inside of the loop"):
+                loop.body.append(after[0])
+                return [*before, *after[1:]]
+        return body
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        (target, *more), words = node.targets, "overwrites earlier values, expected +="
+        if isinstance(target, ast.Subscript) and not more and self._chosen(node, words):
+            return ast.copy_location(ast.AugAssign(target, ast.Add(), node.value), node)
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        target, way = node.target, _WAYS.get(type(node.op), "")
+        if not isinstance(target, ast.Subscript) or f"_{way}_at" not in _HELPERS:
+            return node
+        if not self._chosen(node, f"counts equal indices once, expected np.{way}.at"):
+            return node
+        call = _called(f"_{way}_at", target.value, _index(target.slice), node.value)
+        return ast.copy_location(ast.Expr(call), node)
 
 
 def _called(name: str, *arguments: ast.expr) -> ast.Call:
@@ -291,13 +412,8 @@ def _called(name: str, *arguments: ast.expr) -> ast.Call:
 
 
 def _index(index: ast.expr) -> ast.expr:
-    """An index as an expression: a slice i:j is a call of ``slice``."""
-    if isinstance(index, ast.Slice):
-        ends = (index.lower, index.upper, index.step)
-        return _called("slice", *(end or ast.Constant(None) for end in ends))
-    if isinstance(index, ast.Tuple):
-        return ast.Tuple(list(map(_index, index.elts)), ast.Load())
-    return index
+    """An index as an expression, such as of slices."""
+    return ast.Subscript(ast.Name("_slices", ast.Load()), index, ast.Load())
 
 
 def _plain(index: Any) -> Any:
@@ -314,7 +430,8 @@ def _get(value: Any, index: Any) -> Any:
 def _put(array: Any, index: Any, value: Any, way: str) -> Any:
     """An array with an update at an index, as NumPy does; lists and dicts are written into.
 
-    ``a[i] += v`` counts equal indices once, and keeps the type of the array.
+    ``a[i] += v`` counts equal indices once, and keeps the type of the array; ``add.at`` counts
+    equal indices as often as they occur.
     """
     if isinstance(array, np.ndarray):
         array = jnp.asarray(array)
@@ -325,14 +442,16 @@ def _put(array: Any, index: Any, value: Any, way: str) -> Any:
         mask = jnp.reshape(index, index.shape + (1,) * (array.ndim - index.ndim))
         new = value if way == "set" else getattr(jnp, way)(array, value)
         return jnp.where(mask, new, array).astype(array.dtype)
-    place = array.at[_plain(index)]
+    place, (way, *as_often) = array.at[_plain(index)], way.split(".")
+    if as_often:
+        return getattr(place, way)(value)
     new = value if way == "set" else getattr(jnp, way)(place.get(), value)
     return place.set(jnp.asarray(new).astype(array.dtype))
 
 
-def _put_at(array: Any, index: Any, value: Any, way: str) -> Any:
-    """An array after ``np.add.at``, which counts equal indices as often as they occur."""
-    return getattr(jnp.asarray(array).at[_plain(index)], way)(value)
-
-
-_HELPERS = {"_get": _get, "_put": _put, "_put_at": _put_at}
+_HELPERS = {
+    "_get": _get,
+    "_put": _put,
+    "_add_at": np.add.at,
+    "_subtract_at": np.subtract.at,
+}

@@ -70,7 +70,7 @@ CODES = (
     "softmax_jacobian_skipped", "activation_derivative_missing", "activation_derivative_twice",
     "activation_derivative_wrong_argument", "missing_term", "missing_bias", "wrong_value",
     "wrong_constant", "wrong_axis", "normaliser_constant", "statistic_constant", "forward_wrong",
-    "shape", "unknown",
+    "wrong_statement", "shape", "unknown",
 )  # fmt: skip
 """Mistakes that a diagnosis can name."""
 

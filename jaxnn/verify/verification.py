@@ -768,9 +768,11 @@ def _proven(claim: Claim, worst: Worst, counterexample: Counterexample) -> float
     sizes = tuple(counterexample.sizes.items())
     traced = comparison.trace_claim(claim, sizes, both_modes=False)
     arrange = [comparison.declared_layout(claim.layout, rank) for rank in traced.value_ranks]
+    point = jax.tree.leaves(dict(counterexample.inputs))
+    if traced.black_box:  # whether the translation has the values of the formula
+        traced.run(*(np.asarray(value)[None] for value in point))
     try:
         judge = Judge(traced, arrange)
-        point = jax.tree.leaves(dict(counterexample.inputs))
         return judge.at_least(point, traced.names.index(worst.where), worst.index)
     except (Unsupported, IndexError):  # of another shape
         return None

@@ -410,76 +410,54 @@ def described(error: BaseException) -> str:
     return f"{message(error)} ({line_of(frames[-1].filename, frames[-1].lineno or 0)})"
 
 
+_RECORDS = {
+    made.__name__: made
+    for made in (
+        Certificate, Counterexample, DerivationVerdict, Finding, Sampling, Statement, Step,
+        Verdict, Worst,
+    )
+}  # fmt: skip
+"""The types in a verdict, by name."""
+
+
 def encode(verdict: Verdict | DerivationVerdict) -> str:
     """A verdict as JSON, without loss."""
-    if isinstance(verdict, DerivationVerdict):
-        fields = verdict._asdict() | {"lines": list(map(_fields, verdict.lines))}
-    else:
-        fields = _fields(verdict)
-    return json.dumps(fields, default=np.generic.item)  # NumPy's numbers
+    return json.dumps(_encoded(verdict))
 
 
-def _fields(verdict: Verdict) -> dict[str, Any]:
-    """The fields, with the trees of the counterexample encoded."""
-    example = verdict.counterexample
-    tree = example and [dict(example.sizes), _encode_tree(dict(example.inputs))]
-    return verdict._asdict() | {"counterexample": tree}
-
-
-def decode(fields: Mapping[str, Any]) -> Verdict | DerivationVerdict:
-    """The encoded verdict; named tuples become named tuples of the same fields."""
-    if "lines" in fields:
-        whole = DerivationVerdict(**fields)
-        lines = tuple(map(_decoded, fields["lines"]))
-        return whole._replace(lines=lines, unstable=tuple(whole.unstable))
-    return _decoded(fields)
-
-
-def _decoded(fields: Mapping[str, Any]) -> Verdict:
-    """The encoded verdict on a claim, or on a line."""
-    verdict = Verdict(**fields)
-    example, worst = fields["counterexample"], verdict.worst and Worst(*verdict.worst)
-    if verdict.verdict not in VERDICTS:
-        raise ValueError(f"{verdict.verdict!r} is no verdict")
-    if worst:
-        sides = worst.one_sided and tuple(worst.one_sided)
-        worst = worst._replace(index=tuple(worst.index), one_sided=sides)
-    step = verdict.step and Step(*verdict.step)
-    return verdict._replace(
-        worst=worst,
-        counterexample=example and Counterexample(example[0], _decode_tree(example[1])),
-        diagnosis=tuple(Finding(*finding) for finding in verdict.diagnosis),
-        certificate=verdict.certificate and Certificate(*verdict.certificate),
-        step=step and step._replace(after=tuple(step.after)),
-        statement=verdict.statement and Statement(*verdict.statement),
-        sampling=verdict.sampling and Sampling(*verdict.sampling),
-    )
-
-
-def _encode_tree(tree: Any) -> list[Any]:
-    """A tree of arrays: [kind of node, keys, children], or [type, values] of an array."""
-    children = tree
-    if hasattr(tree, "_asdict"):
-        kind, children = "record", tree._asdict()
-    elif hasattr(tree, "__dataclass_fields__"):
-        kind, children = "record", vars(tree)
-    elif isinstance(tree, Mapping):
+def _encoded(value: Any) -> Any:
+    """A record of a verdict by fields, any other node as [kind, keys, parts], an array by type."""
+    kind, parts = type(value).__name__, value
+    if _RECORDS.get(kind) is type(value):
+        return {"type": kind} | {name: _encoded(part) for name, part in value._asdict().items()}
+    if hasattr(value, "dtype"):
+        return [str(value.dtype), (), np.asarray(value).tolist()]
+    if hasattr(value, "_asdict") or hasattr(value, "__dataclass_fields__"):
+        kind, parts = "record", value._asdict() if hasattr(value, "_asdict") else vars(value)
+    elif isinstance(value, Mapping):
         kind = "dict"
-    elif isinstance(tree, list | tuple):
-        kind, children = type(tree).__name__, dict(enumerate(tree))
+    elif isinstance(value, list | tuple):
+        parts = dict(enumerate(value))
     else:
-        array = np.asarray(tree)
-        return [str(array.dtype), array.tolist()]
-    return [kind, list(children), list(map(_encode_tree, children.values()))]
+        return value
+    return [kind, list(parts), list(map(_encoded, parts.values()))]
 
 
-def _decode_tree(encoded: list[Any]) -> Any:
-    kind, *rest = encoded
+def decode(encoded: Any) -> Any:
+    """The encoded verdict, or a part; named tuples become named tuples of the same fields."""
+    if isinstance(encoded, dict):
+        fields = {name: decode(part) for name, part in encoded.items()}
+        if "verdict" in fields and fields["verdict"] not in VERDICTS:
+            raise ValueError(f"{fields['verdict']!r} is no verdict")
+        return _RECORDS[fields.pop("type")](**fields)
+    if not isinstance(encoded, list):
+        return encoded
+    kind, keys, parts = encoded
     if kind not in ("record", "dict", "list", "tuple"):
-        return np.array(*rest, dtype=kind)
-    keys, children = rest[0], map(_decode_tree, rest[1])
+        return np.array(parts, dtype=kind)[()]
+    parts = list(map(decode, parts))
     if kind == "record":
-        return namedtuple("record", keys, rename=True)(*children)
+        return namedtuple("record", keys, rename=True)(*parts)
     if kind == "dict":
-        return dict(zip(keys, children, strict=True))
-    return list(children) if kind == "list" else tuple(children)
+        return dict(zip(keys, parts, strict=True))
+    return parts if kind == "list" else tuple(parts)

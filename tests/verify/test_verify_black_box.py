@@ -1,6 +1,7 @@
 """Formulas that JAX does not trace: NumPy, SciPy, PyTorch, and Python's own lists."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -93,6 +94,127 @@ def test_views_in_code_that_jax_traces_without_an_error_are_not_lost():
     assert verdict.verdict == "error"
     assert "of: " in verdict.detail
     assert "other values" in verdict.detail
+
+
+def windows(x):
+    return jnp.stack([x[i : i + 2] for i in range(len(x) - 1)])
+
+
+def overwrites_windows(x, dout):
+    dx = np.zeros(x.shape)
+    for i in range(len(dout)):
+        dx[i : i + 2] = dout[i]
+    return dx
+
+
+def rows(e, i):
+    return e[i]
+
+
+def overwrites_rows(e, i, dout):
+    de = np.zeros(e.shape)
+    for row, slope in zip(i, dout, strict=True):
+        de[row] = slope
+    return de
+
+
+def counts_rows_once(e, i, dout):
+    de = np.zeros(e.shape)
+    de[i] += dout
+    return de
+
+
+def returns_in_the_loop(e, i, dout):  # noqa: RET503
+    de = np.zeros(e.shape)
+    for row, slope in zip(i, dout, strict=True):
+        de[row] += slope
+        return de
+
+
+def adds_after_the_loop(x, dout):
+    dx = np.zeros(x.shape)
+    for i in range(len(dout)):
+        slope = dout[i]
+    dx[i : i + 2] += slope
+    return dx
+
+
+WINDOWS = (windows, "x", {"x": real(4), "dout": real(3, 2)})
+ROWS = (rows, "e", {"e": real("V", "d"), "i": label("T", "V"), "dout": real("T", "d")})
+
+
+@pytest.mark.parametrize(
+    ("formula", "declared", "words", "line"),
+    [
+        (overwrites_windows, WINDOWS, "expected +=", "dx[i : i + 2] = dout[i]"),
+        (overwrites_rows, ROWS, "expected +=", "de[row] = slope"),
+        (counts_rows_once, ROWS, "expected np.add.at", "de[i] += dout"),
+        (returns_in_the_loop, ROWS, "expected after the loop", "return de"),
+        (adds_after_the_loop, WINDOWS, "expected inside of the loop", "dx[i : i + 2] += slope"),
+    ],
+)
+def test_a_statement_that_makes_numpy_code_wrong_is_named(formula, declared, words, line):
+    of, wrt, inputs = declared
+    verdict = verdict_on(formula, of=of, wrt=wrt, kind="vjp", inputs=inputs)
+    assert (verdict.verdict, codes(verdict)) == ("refuted", ["wrong_statement"])
+    (finding,) = verdict.diagnosis
+    assert words in finding.detail
+    assert f"is `{line}`" in finding.detail
+
+
+def recurrent(w, u, h, x):
+    total = 0.0
+    for t in range(4):
+        h = jnp.tanh(w @ x[t] + u @ h)
+        total += jnp.sum(h**2)
+    return total / 2
+
+
+@pytest.mark.slow
+def test_a_derivative_left_out_in_every_pass_of_a_loop_is_named():
+    """Backpropagation through time without the gradient from the next step."""
+
+    def truncated(w, u, h, x):
+        dw, du = np.zeros_like(w), np.zeros_like(u)
+        for t in range(4):
+            before, h = h, np.tanh(w @ x[t] + u @ h)
+            dw += np.outer(h * (1 - h**2), x[t])
+            du += np.outer(h * (1 - h**2), before)
+        return dw, du
+
+    inputs = {"w": real("H", "D"), "u": real("H", "H"), "h": real("H"), "x": real(4, "D")}
+    verdict = verdict_on(truncated, of=recurrent, wrt=("w", "u"), inputs=inputs)
+    (finding,) = verdict.diagnosis
+    assert finding.code == "missing_term"
+    assert "the derivative of the product by the tanh of line" in finding.detail
+    assert "in every pass of the loop" in finding.detail
+
+
+def by_math(x):
+    from math import sqrt
+
+    halves = range(math.ceil(len(x) / 2), len(x) + 1)
+    slopes = [math.tanh(v) + v * (1 - math.tanh(v) ** 2) for v in x]
+    return np.reshape(np.add(slopes, 0 * len(halves)), int(np.prod(x.shape))) * sqrt(4) / 2
+
+
+def test_functions_of_math_and_whole_numbers_of_shapes_are_translated():
+    verdict = verdict_on(by_math, of=lambda x: jnp.sum(x * jnp.tanh(x)))
+    assert verdict.verdict == "holds", describe(verdict)
+    assert "equal values" in verdict.black_box
+
+
+def test_a_loop_of_thousands_of_operations_is_judged_by_values():
+    def by_entries(x):
+        slope = np.zeros_like(x)
+        for i in range(len(x)):
+            for j in range(x.shape[1]):
+                slope[i, j] += 3 * x[i, j] ** 2
+        return slope
+
+    verdict = verdict_on(by_entries, of=cubes, inputs={"x": real(40, 40)})
+    assert (verdict.verdict, verdict.certificate) == ("holds", None)
+    assert "no operations are known" in verdict.black_box
 
 
 def sums_of_rows(e, i):
@@ -305,8 +427,6 @@ def test_a_list_of_numbers_is_an_array(formula):
 
 
 def test_a_scalar_in_pure_python_holds():
-    import math
-
     def slope(x):
         return math.cos(x) if x > 0 else math.cos(-x)
 

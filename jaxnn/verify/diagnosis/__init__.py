@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnn.verify.claims import Claim
-from jaxnn.verify.comparison import FormulaError, FunctionError
+from jaxnn.verify.comparison import FormulaError, FunctionError, trace_claim
 from jaxnn.verify.diagnosis import hypotheses
 from jaxnn.verify.diagnosis.ablation import CROSS_ENTROPY_GRADIENT, merged
 from jaxnn.verify.diagnosis.factors import (
@@ -36,7 +36,7 @@ from jaxnn.verify.diagnosis.factors import (
 from jaxnn.verify.diagnosis.hypotheses import RIGHT, Hypothesis, unchanged
 from jaxnn.verify.diagnosis.substitution import diagnose_shapes, exchanges, other_numbers
 from jaxnn.verify.diagnosis.trials import SPREADS, Sample, draw_sample, same
-from jaxnn.verify.graph import CELL_NAME, LINES, Unsupported, located
+from jaxnn.verify.graph import CELL_NAME, LINES, Unsupported, equations, located
 from jaxnn.verify.inputs import filled
 from jaxnn.verify.verdict import Finding
 
@@ -44,6 +44,9 @@ __all__ = ["Diagnosis", "diagnose", "diagnose_shapes", "rank"]
 
 MOST_MISTAKES = 2
 """Mistakes in the explanation of a leaf."""
+
+MOST_EQUATIONS = 800
+"""The most operations of a formula in which values are exchanged."""
 
 MOST_CHOICES = 64
 """Combinations of explanations of several leaves."""
@@ -173,13 +176,14 @@ class _Search:
         engines = (
             ("factors and layouts", self._by_factors, 1),
             ("inputs left out", partial(self._by_conditions, parameters=False), 1),
+            ("statements of the code", self._by_statements, 1),
             ("slips in the backward pass", self._by_slips, 1),
             ("matrices taken for symmetric", partial(self._by_conditions, parameters=True), 1),
             ("other numbers", self._by_numbers, 2),
             ("values exchanged", self._by_exchange, 2),
             ("pairs of slips", partial(self._by_slips, two=True), 2),
         )
-        for name, engine, enough in engines if spread is None else engines[4:5]:
+        for name, engine, enough in engines if spread is None else engines[5:6]:
             before = {leaf: len(some) for leaf, some in self.known.items()}
             try:
                 engine()
@@ -225,11 +229,18 @@ class _Search:
     def _by_conditions(self, parameters: bool) -> None:
         self._add_all(hypotheses.conditions(self.samples, parameters))
 
+    def _by_statements(self) -> None:
+        self._add_all(hypotheses.statements(self.samples))
+
     def _by_numbers(self) -> None:
         for leaf in self.wrong:
             self._add_all((leaf, finding) for finding in other_numbers(self.samples, leaf))
 
     def _by_exchange(self) -> None:
+        claim, sizes = self.claim, tuple(self.samples[0].program.sizes.items())
+        formula = trace_claim(claim, sizes, both_modes=False).formula
+        if formula is not None and equations(formula) > MOST_EQUATIONS:
+            raise Unsupported(f"more than {MOST_EQUATIONS} operations, as of unrolled loops")
         if all(_share_right(sample) <= 0.25 for sample in self.samples):
             self._add_all(exchanges(self.samples))
 

@@ -5,9 +5,11 @@ knob keeps all values and changes a derivative: the derivative is dropped, negat
 wrong argument. All mistakes are thus one program, mapped over the settings of the knobs.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations, islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from copy import copy
+from itertools import chain, combinations, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -132,18 +134,31 @@ class Ablation:
             for place, change in turned.changes:
                 self._changes.setdefault(place, []).append((number, change))
         self._graph, self._fixed = graph, fixed
-        structure = jax.tree.structure(shapes)
+        self._derivative, self._structure = derivative, jax.tree.structure(shapes)
+        self._run = self._compiled()
 
+    def only(self, numbers: Collection[int]) -> "Ablation":
+        """The ablation without the changes of other knobs: a small program."""
+        other = copy(self)
+        other._changes = {
+            place: [(number, change) for number, change in some if number in numbers]
+            for place, some in self._changes.items()
+        }
+        other._run = other._compiled()
+        return other
+
+    def _compiled(self) -> jax.stages.Wrapped:
         def leaves(settings, *flat):
             def of(inputs: PyTree) -> Any:
                 return self._evaluate(settings, jax.tree.leaves(inputs))
 
-            inputs = jax.tree.unflatten(structure, flat)
-            return jax.tree.leaves(reference(derivative, of=of)(inputs))
+            inputs = jax.tree.unflatten(self._structure, flat)
+            return jax.tree.leaves(reference(self._derivative, of=of)(inputs))
 
-        over_settings = jax.vmap(leaves, in_axes=(0, *[None] * structure.num_leaves))
-        over_trials = jax.vmap(over_settings, in_axes=(None, *[0] * structure.num_leaves))
-        self._run = jit(over_trials, [graph])
+        count = self._structure.num_leaves
+        over_settings = jax.vmap(leaves, in_axes=(0, *[None] * count))
+        over_trials = jax.vmap(over_settings, in_axes=(None, *[0] * count))
+        return jit(over_trials, [self._graph])
 
     def _evaluate(self, settings: Any, arguments: Sequence[Any]) -> Any:
         """The graph's value, with changes in proportion to the settings of the knobs."""
@@ -159,20 +174,27 @@ class Ablation:
         outputs = evaluate(self._graph, arguments, turned)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def leaves(
-        self, flat: Leaves, two: bool = False, alike: bool = True
-    ) -> Iterator[tuple[Mistakes, Leaves]]:
-        """The leaves [T, ...] of the derivative with every mistake, or two, at inputs [T, ...]."""
-        rows = len(self.knobs)
-        made = [*((number,) for number in range(rows)), *(self._alike() if alike else ())]
-        if two:
-            codes = [turned.finding.code for turned in self.knobs]
-            named = [number for number in range(rows) if codes[number] not in _NOT_IN_PAIRS]
-            made = list(islice(combinations(named, 2), MOST_PAIRS))
+    def mistakes(self, two: bool = False, alike: bool = True) -> list[Mistakes]:
+        """Every knob alone, and the same slip in several places; or every pair of knobs."""
+        numbers = range(len(self.knobs))
+        if not two:
+            return [*((number,) for number in numbers), *(self._alike() if alike else ())]
+        named = (n for n in numbers if self.knobs[n].finding.code not in _NOT_IN_PAIRS)
+        return list(islice(combinations(named, 2), MOST_PAIRS))
+
+    def scaled(self, mistakes: Mistakes) -> str:
+        """The derivative that a single mistake drops, and that a factor may multiply."""
+        return self.knobs[mistakes[0]].scaled if len(mistakes) == 1 else ""
+
+    def leaves(self, flat: Leaves, made: Sequence[Mistakes]) -> Iterator[tuple[Mistakes, Leaves]]:
+        """The leaves [T, ...] of the derivative with every choice of mistakes, at inputs [T, ...].
+
+        All chunks of choices have equally many rows, and share a program.
+        """
+        rows = min(len(made), max(64, len(self.knobs)))
         for start in range(0, len(made), max(1, rows)):
             chunk = made[start : start + rows]
-            # Every chunk has equally many rows, and the compiled program serves all chunks.
-            settings = np.zeros((rows, rows))
+            settings = np.zeros((rows, len(self.knobs)))
             for row, mistakes in enumerate(chunk):
                 settings[row, [*mistakes]] = 1.0
             leaves = [np.asarray(leaf) for leaf in self._run(settings, *flat)]
@@ -219,8 +241,44 @@ def backward_mistakes(program: Program, graph: Graph, derivative: Claim) -> Abla
     def fixed(*flat: Any) -> Known:
         return graph.constants | jax.tree.map(jax.lax.stop_gradient, every_value(graph, *flat))
 
-    knobs = _knobs(EvaluatedGraph(program, graph))
+    knobs = _with_loops(islice(_knobs(EvaluatedGraph(program, graph)), 2 * MOST_KNOBS))
     return Ablation(graph, knobs, fixed, derivative, program.shapes)
+
+
+MANY_KNOBS = 500
+"""Knobs of unrolled loops, from which on a slip is in all passes of a loop, or in none."""
+
+_NUMBERED = re.compile(r"(\w+),? (?:of )?(line \d+(?: of [^ ;,()]+)?) \(number (\d+) there\)")
+"""An operation, the line, and the number of the operation on the line."""
+
+
+def _with_loops(knobs: Iterable[Knob]) -> list[Knob]:
+    """The knobs, and for a slip in several passes of a loop that JAX unrolls a knob of all passes.
+
+    A place in another pass keeps the distance: the product of pass t with the value of pass t - 1.
+    """
+    alone = [(turned, _NUMBERED.findall(" ".join(turned.finding[1:]))) for turned in knobs]
+    most: dict[str, dict[str, int]] = {}
+    for operation, line, number in chain(*(numbers for _, numbers in alone)):
+        by_word = most.setdefault(line, {})
+        by_word[operation] = max(by_word.get(operation, 0), int(number))
+    grouped: dict[Any, list[Knob]] = {}
+    for turned, numbers in alone:
+        parts = [most[line][word] // math.gcd(*most[line].values()) for word, line, _ in numbers]
+        at = [divmod(int(n) - 1, part) for (_, _, n), part in zip(numbers, parts, strict=True)]
+        key = tuple((number - at[0][0], part) for number, part in at)
+        plain = [re.sub(r" \(number \d+ there\)", "", text) for text in turned.finding]
+        grouped.setdefault((Finding(*plain), key), []).append(turned)
+    many, found = len(alone) > MANY_KNOBS, list[Knob]()
+    for (plain, key), some in grouped.items():
+        in_loop = bool(key) and (many or len(some) > 2)
+        if not (many and in_loop):
+            found += some
+        if in_loop and max(abs(distance) for distance, _ in key) < 2:
+            changes = [change for turned in some for change in turned.changes]
+            detail = f"{plain.detail}, in every pass of the loop"
+            found.append(Knob(plain._replace(detail=detail), changes, some[0].scaled))
+    return found
 
 
 def _knobs(evaluated: EvaluatedGraph) -> Iterator[Knob]:

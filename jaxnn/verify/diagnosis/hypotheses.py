@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.verify.black_box import BlackBox, as_numpy
 from jaxnn.verify.claims import call
 from jaxnn.verify.comparison import (
     alternative_layouts,
@@ -18,11 +19,13 @@ from jaxnn.verify.comparison import (
     declared_layout,
     reference,
     same_shape,
+    trace_claim,
 )
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistakes, backward_mistakes
 from jaxnn.verify.diagnosis.factors import Columns, fit
 from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, same
 from jaxnn.verify.graph import build_graph
+from jaxnn.verify.translation import edits
 from jaxnn.verify.verdict import Finding
 
 Arrange = Callable[[np.ndarray, int], np.ndarray]
@@ -203,6 +206,39 @@ def _with_input(sample: Sample, number: int, change: Callable[[np.ndarray], np.n
     return replace(sample, formula=formula, terms=terms, flat=flat)
 
 
+def statements(samples: Sequence[Sample]) -> Iterator[tuple[int, Finding]]:
+    """(Leaf, mistake) where NumPy code with another statement is right."""
+    claim, sizes = samples[0].program.claim, tuple(samples[0].program.sizes.items())
+    if trace_claim(claim, sizes, both_modes=False).black_box is None or claim.kind == "update":
+        return
+    for line, words, formula in edits(claim.formula):
+        edited = replace(claim, formula=formula)
+        found = [_made_right(sample, BlackBox(edited, as_numpy)) for sample in samples]
+        for leaf in frozenset.intersection(*found):
+            yield leaf, Finding("wrong_statement", line, f"{line} {words}")
+
+
+def _made_right(sample: Sample, edited: BlackBox) -> frozenset[int]:
+    """The leaves that an edited formula has right, and the formula wrong."""
+    true, found = right(sample), frozenset[int]()
+    for trials in (1, len(sample.flat[0])):
+        try:
+            leaves = edited([value[:trials] for value in sample.flat])
+        except Exception:
+            return frozenset()
+        before, after = (_right_at(trials, some, true) for some in (sample.formula, leaves))
+        if not before < after:
+            return frozenset()
+        found = after - before
+    return found
+
+
+def _right_at(trials: int, leaves: Leaves, true: Leaves) -> frozenset[int]:
+    """The leaves that are right at the first trials."""
+    pairs = enumerate(zip(leaves, true, strict=False))
+    return frozenset(n for n, (a, b) in pairs if same(a[:trials], b[:trials]))
+
+
 def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndarray) -> str:
     detail = f"the formula has shape {formula.shape[1:]}, the derivative {gradient.shape[1:]}"
     if sizes:
@@ -215,30 +251,47 @@ def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndar
 
 def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
     """The derivative with a mistake, or two, if the mistake explains a leaf of the formula."""
+    few = _every_second(sample)
+    true, needed = RIGHT.terms(few), dict[int, list[Mistakes]]()
+
+    def put(sample: Sample, number: int, leaves: Leaves) -> list[Leaves]:
+        return _stated(sample, [*sample.terms[:number], leaves, *sample.terms[number + 1 :]])
+
+    for number, ablation in _ablations(sample.program).items():
+        for mistakes, leaves in ablation.leaves(few.flat, ablation.mistakes(two)):
+            varied = put(few, number, leaves)
+            changed = [leaf for leaf in range(len(true[0])) if not unchanged(varied, true, leaf)]
+            fitted = (fit(few.formula[n], [term[n] for term in varied], GROUPS) for n in changed)
+            if changed and (ablation.scaled(mistakes) or any(f is not None for f in fitted)):
+                needed.setdefault(number, []).append(mistakes)
 
     @cache
     def gradients(sample: Sample) -> dict[tuple[int, Mistakes], Leaves]:
+        ablations = _ablations(sample.program)
         return {
-            (term, mistakes): leaves
-            for term, ablation in _ablations(sample.program).items()
-            for mistakes, leaves in ablation.leaves(sample.flat, two)
+            (number, mistakes): leaves
+            for number, some in needed.items()
+            for mistakes, leaves in ablations[number]
+            .only({*chain(*some)})
+            .leaves(sample.flat, some)
         }
 
-    def terms(key: tuple[int, Mistakes], sample: Sample) -> list[Leaves]:
-        leaves = gradients(sample).get(key)
-        if leaves is None:
-            return []
-        return _stated(sample, [*sample.terms[: key[0]], leaves, *sample.terms[key[0] + 1 :]])
+    def terms(number: int, mistakes: Mistakes, sample: Sample) -> list[Leaves]:
+        leaves = gradients(sample).get((number, mistakes))
+        return [] if leaves is None else put(sample, number, leaves)
 
-    true = RIGHT.terms(sample)
-    for key in gradients(sample):
-        varied = terms(key, sample)
-        changed = [leaf for leaf in range(len(true[0])) if not unchanged(varied, true, leaf)]
-        knobs = [_ablations(sample.program)[key[0]].knobs[number] for number in key[1]]
-        scaled = knobs[0].scaled if len(knobs) == 1 else ""
-        fitted = (fit(sample.formula[n], [term[n] for term in varied], GROUPS) for n in changed)
-        if changed and (scaled or any(found is not None for found in fitted)):
-            yield Hypothesis(tuple(knob.finding for knob in knobs), partial(terms, key), scaled)
+    for number, some in needed.items():
+        ablation = _ablations(sample.program)[number]
+        for mistakes in some:
+            found = tuple(ablation.knobs[knob].finding for knob in mistakes)
+            yield Hypothesis(found, partial(terms, number, mistakes), ablation.scaled(mistakes))
+
+
+def _every_second(sample: Sample) -> Sample:
+    """Every second trial of each group."""
+    kept = (sample.formula, sample.terms, sample.parameters, sample.flat)
+    formula, terms, parameters, flat = jax.tree.map(lambda array: array[::2], kept)
+    return replace(sample, formula=formula, terms=terms, parameters=parameters, flat=flat)
 
 
 def split_leaf(hypothesis: Hypothesis, leaf: int, sample: Sample) -> Columns:

@@ -75,7 +75,7 @@ def _right_exchanges(sample: Sample) -> dict[Finding, frozenset[int]]:
 
     before, found = right(formula), {}
     ablation = _exchanged(ready)
-    for (number, *_), leaves in ablation.leaves(sample.flat, alike=False):
+    for (number, *_), leaves in ablation.leaves(sample.flat, ablation.mistakes(alike=False)):
         after = right(leaves)
         if before < after:
             found.setdefault(ablation.knobs[number].finding, after - before)
