@@ -399,11 +399,17 @@ def class_count(name: str, labels: np.ndarray, other: str = "", others: Any = ()
     return classes
 
 
+def are_one_hot(values: np.ndarray) -> bool:
+    """Whether targets are rows [N, C] with a single 1 in each, and 0 besides."""
+    bits = values.ndim == 2 and bool(((values == 0) | (values == 1)).all())
+    return bits and bool((values.sum(axis=1) == 1).all())
+
+
 def one_hot_hint(values: np.ndarray) -> str:
     """What makes class indices of one-hot rows; empty for other targets."""
     if values.ndim != 2 or not ((values == 0) | (values == 1)).all():
         return ""
-    if (values.sum(axis=1) == 1).all():
+    if are_one_hot(values):
         return ": argmax(axis=1) makes indices of one-hot rows"
     return ": rows of several labels take a custom loss"
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnn.files import printable, short
-from jaxnn.losses import are_few, as_labels, class_count, one_hot_hint
+from jaxnn.losses import are_few, are_one_hot, as_labels, class_count, one_hot_hint
 from jaxnn.types import Data, Names, Splits, numbers, shown, standard
 
 PARTS: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")
@@ -304,6 +304,8 @@ def _as_targets(
         regression = True
     if regression:
         return [_real(part, parts[0]) for part in parts], Names()
+    if are_one_hot(labels):
+        notes.append("the labels are one-hot rows: the classes are the places of the ones")
     found = [_classes(part) for part in parts]
     known = sorted({*found[0]})
     expect(len(known) > 1, f"{parts[0].name} hold the class {known[0]} alone", "at least 2 classes")
@@ -330,7 +332,9 @@ def _real(part: _Part, first: _Part) -> np.ndarray:
 
 
 def _classes(part: _Part) -> list[Any]:
-    """The labels [N], whole numbers or texts."""
+    """The labels [N], whole numbers or texts; of one-hot rows the places of the ones."""
+    if are_one_hot(part.labels):
+        return part.labels.argmax(axis=1).tolist()
     expected = f"one label an example, [N]{one_hot_hint(part.labels)}"
     expect(part.labels.ndim == 1, f"{part.name} have the shape {part.labels.shape}", expected)
     if part.labels.dtype == object:

@@ -353,7 +353,7 @@ def successive_halving(count: int, *, eta: int = 3, minimum: int = 1) -> BuiltIn
       minimum: the fewest evaluations in the first rung.
     """
     count, minimum = require_count("count", count), require_count("minimum", minimum)
-    eta = _eta(eta)
+    eta = require_count("eta", eta, 2)
 
     def brackets(evaluations: int) -> list[Bracket]:
         expect(
@@ -378,7 +378,7 @@ def hyperband(*, eta: int = 3) -> BuiltIn:
     Args:
       eta: the factor by which the number of trials falls from rung to rung.
     """
-    eta = _eta(eta)
+    eta = require_count("eta", eta, 2)
 
     def brackets(evaluations: int) -> list[Bracket]:
         most = _whole_log(evaluations, eta)
@@ -436,11 +436,6 @@ def _whole_log(value: int, base: int) -> int:
     return power
 
 
-def _eta(eta: int) -> int:
-    expect(require_count("eta", eta) > 1, f"eta is {eta}, expected at least 2")
-    return int(eta)
-
-
 def population_based(
     count: int,
     *,
@@ -463,21 +458,15 @@ def population_based(
         neighbour).
       resample: the probability of drawing a value again instead.
     """
-    count, interval = require_count("count", count), require_count("interval", interval)
-    expect(count > 1, f"population_based: count is {count}, expected at least 2 members")
+    count, interval = require_count("count", count, 2), require_count("interval", interval)
     most_half = "a number above 0, at most 0.5"
     quantile = require_number("quantile", quantile, most_half, lambda q: 0 < q <= 0.5)
     resample = require_number("resample", resample, "a probability", lambda p: 0 <= p <= 1)
     several = tuple(map(real, factors)) if isinstance(factors, Iterable) else ()
     positive = bool(several) and all(f and 0 < f < math.inf for f in several)
     expect(positive, f"factors is {shown(factors)}, expected numbers above 0")
-    settings = {
-        "count": count,
-        "interval": interval,
-        "quantile": quantile,
-        "factors": tuple(factors),
-        "resample": resample,
-    }
+    settings = {"count": count, "interval": interval, "quantile": quantile}
+    settings |= {"factors": tuple(factors), "resample": resample}
 
     def rounds(space: Space, evaluations: int, seed: int) -> Rounds:
         _check(space, evaluations, interval)

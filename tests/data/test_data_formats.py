@@ -242,6 +242,21 @@ def test_a_sparse_matrix_is_read_as_its_dense_array():
     np.testing.assert_array_equal(found.train.inputs, expected.train.inputs)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.uint8, bool])
+def test_one_hot_rows_are_the_classes_of_their_ones(kind, caplog):
+    inputs, labels = np.arange(60.0).reshape(30, 2), np.arange(30) % 3
+    found = load((inputs, np.eye(3)[labels].astype(kind)))
+    np.testing.assert_array_equal(found.train.targets, load((inputs, labels)).train.targets)
+    assert "one-hot rows" in caplog.text
+    assert load((inputs, np.eye(3)[labels]), regression=True).train.targets.shape == (24, 3)
+
+
+def test_rows_of_several_labels_are_refused():
+    rows = np.array([[1, 1, 0], [0, 1, 0]] * 5)
+    with pytest.raises(DataError, match=r"shape \(10, 3\), .*rows of several labels take a custom"):
+        load((np.arange(20.0).reshape(10, 2), rows))
+
+
 @pytest.mark.parametrize("labels", [[3, 7] * 10, [True, False] * 10, [0.0, 1.0] * 10])
 def test_numbers_in_an_array_of_objects_are_numbers(labels):
     inputs = np.arange(40.0).reshape(20, 2)

@@ -156,8 +156,8 @@ def test_bracket_in_which_everything_diverges_ends_and_the_next_one_begins():
     ("arguments", "message"),
     [
         ({"count": 0}, "count is 0, expected a positive integer"),
-        ({"count": 9, "eta": 1}, "eta is 1, expected at least 2"),
-        ({"count": 9, "eta": 2.5}, "eta is 2.5, expected a positive integer"),
+        ({"count": 9, "eta": 1}, "eta is 1, expected an integer of at least 2"),
+        ({"count": 9, "eta": 2.5}, "eta is 2.5, expected an integer of at least 2"),
         ({"count": 9, "minimum": 0}, "minimum is 0, expected a positive integer"),
     ],
 )

@@ -222,7 +222,7 @@ def test_space_that_does_not_fit_is_one_clear_line(domains, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 1}, "count is 1, expected at least 2 members"),
+        ({"count": 1}, "count is 1, expected an integer of at least 2"),
         ({"count": 4, "interval": 0}, "interval is 0, expected a positive integer"),
         ({"count": 4, "quantile": 0.0}, "quantile is 0.0, expected a number above 0, at most 0.5"),
         ({"count": 4, "quantile": 0.6}, "quantile is 0.6, expected"),
