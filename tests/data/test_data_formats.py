@@ -251,12 +251,6 @@ def test_one_hot_rows_are_the_classes_of_their_ones(kind, caplog):
     assert load((inputs, np.eye(3)[labels]), regression=True).train.targets.shape == (24, 3)
 
 
-def test_rows_of_several_labels_are_refused():
-    rows = np.array([[1, 1, 0], [0, 1, 0]] * 5)
-    with pytest.raises(DataError, match=r"shape \(10, 3\), .*rows of several labels take a custom"):
-        load((np.arange(20.0).reshape(10, 2), rows))
-
-
 @pytest.mark.parametrize("labels", [[3, 7] * 10, [True, False] * 10, [0.0, 1.0] * 10])
 def test_numbers_in_an_array_of_objects_are_numbers(labels):
     inputs = np.arange(40.0).reshape(20, 2)
