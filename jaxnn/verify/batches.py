@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import jax
@@ -154,14 +154,12 @@ def _takes_batches(claim: Claim, inputs: PyTree, mapped: Callable[..., Any]) -> 
     """Whether the formula, called with a batch, gives arrays of the shapes of the mapped one."""
     drawn = draw(inputs, draw_sizes(inputs, 0), 1, np.random.default_rng(0))
 
-    def value(formula: Callable[..., Any], batch: PyTree) -> PyTree:
-        return replace(claim, formula=formula).evaluate(batch)
-
+    formulas = claim.formula, mapped
     with jax.enable_x64(True):
         batch = jax.tree.map(lambda values: values[0], drawn)
         for shapes in (jax.eval_shape, lambda function, batch: function(batch)):
             with suppress(Exception):  # of the formula
-                sides = (shapes(partial(value, f), batch) for f in (claim.formula, mapped))
+                sides = (shapes(replace(claim, formula=f).evaluate, batch) for f in formulas)
                 called, expected = ([np.shape(leaf) for leaf in jax.tree.leaves(s)] for s in sides)
                 return called == expected
     return False

@@ -164,7 +164,7 @@ def as_tensor(value: Any) -> Any:
 
 def as_plain(value: Any) -> Any:
     """A tensor as an array."""
-    return value.detach().cpu().resolve_conj().numpy() if hasattr(value, "detach") else value
+    return value.numpy(force=True) if hasattr(value, "detach") else value
 
 
 def as_arrays(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from sys import modules
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.black_box import in_a_language
+from jaxnn.verify.black_box import as_arrays, in_a_language
 from jaxnn.verify.claims import (
     Claim,
     call,
@@ -49,10 +50,6 @@ Inputs = Mapping[str, PyTree]
 
 class UnusablePair(ValueError):  # noqa: N818
     """The passes are no pair; the message is a line."""
-
-
-Back = Callable[[Any], Any]
-"""dout, or a tuple, -> the gradients: a tuple, or a dict by the name of the input."""
 
 
 def claim_pair(
@@ -115,6 +112,12 @@ def claim_pair(
     known = {name: generator for name, generator in inputs.items() if name != DOUT}
     layer = _layer(forward, backward, known, dict(gradients or {}))
     out, returned = _tried(layer, known, draw_sizes(known, 0))
+    once, again = _leaves(out, returned), _leaves(*_tried(layer, known, draw_sizes(known, 0)))
+    if not all(map(partial(np.array_equal, equal_nan=True), once, again)):
+        raise UnusablePair(
+            "the passes give two values at equal inputs, expected no randomness, and no sums that "
+            "outlast a call (for a class with zero_grad, give the class or the object)"
+        )
     if layer.douts > 1 or (layer.douts and np.ndim(out)):
         inputs = {**known, DOUT: inputs.get(DOUT) or _like_out(layer, known)}
     elif np.ndim(out):
@@ -139,10 +142,10 @@ def claim_pair(
 
 @dataclass(frozen=True)
 class _Layer:
-    """Two passes, as a function of the inputs to the output and to the function backward."""
+    """Two passes, as a function of the inputs to the output and to a function of dout, or douts."""
 
     name: str
-    run: Callable[[Inputs], tuple[Any, Back]]
+    run: Callable[[Inputs], tuple[Any, Callable[[Any], Any]]]
     douts: int  # the outputs by which the backward pass takes gradients; 0: of a loss
     order: tuple[str, ...]  # the inputs of the gradients that come in a tuple
     code: Callable[..., Any]  # to be shown
@@ -246,12 +249,7 @@ def _real(inputs: Mapping[str, PyTree], names: Iterable[str]) -> tuple[str, ...]
     )
 
 
-def _layer(
-    forward: Any,
-    backward: Callable[..., Any] | None,
-    inputs: Mapping[str, PyTree],
-    gradients: dict[str, str],
-) -> _Layer:
+def _layer(forward: Any, backward: Any, inputs: Inputs, gradients: dict[str, str]) -> _Layer:
     """The two passes of functions, of a class, of an object or of a function to an object."""
     owner, torch = getattr(forward, "__self__", None), modules.get("torch")
     if inspect.ismethod(backward) and inspect.ismethod(forward) and owner is backward.__self__:
@@ -321,16 +319,13 @@ def _taken(known: Mapping[str, bool], inputs: Iterable[str]) -> _Taken:
 
 
 def _of_functions(
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
-    inputs: Mapping[str, PyTree],
-    code: Callable[..., Any],
+    forward: Callable[..., Any], backward: Callable[..., Any], inputs: Inputs, code: Any
 ) -> _Layer:
     taken, order = _taken(parameters(backward), inputs), tuple(parameters(forward))
     name = getattr(code, "__name__", "backward")
 
     def layer_of(forward: Callable[..., Any], backward: Callable[..., Any]) -> _Layer:
-        def run(given: Inputs) -> tuple[Any, Back]:
+        def run(given: Inputs) -> tuple[Any, Callable[[Any], Any]]:
             out, caches = taken.split(call(forward, given))
             return out, lambda dout: call(backward, {**given, **taken.given(dout, caches)})
 
@@ -345,7 +340,7 @@ def _of_autograd(made: Any, torch: Any) -> _Layer:
     order = tuple(parameters(made.forward))[1 if with_context else 0 :]
     names = ("save_for_backward", "mark_dirty", "mark_non_differentiable", "set_materialize_grads")
 
-    def run(given: Inputs) -> tuple[Any, Back]:
+    def run(given: Inputs) -> tuple[Any, Callable[[Any], Any]]:
         inputs = {name: given[name] for name in order if name in given}
         nothing = dict.fromkeys(names, lambda *_: None)
         context = SimpleNamespace(**nothing, needs_input_grad=(True,) * len(inputs))
@@ -401,7 +396,7 @@ def _of_object(
     order = (*first, *(name for name in inputs if name not in first))
 
     def layer_of(make: Callable[..., Any]) -> _Layer:
-        def run(given: Inputs) -> tuple[Any, Back]:
+        def run(given: Inputs) -> tuple[Any, Callable[[Any], Any]]:
             layer = _called_with(make, constructed, given)
             for name in stored:
                 if not _is_stored(layer, name, given[name]) and name not in constructed:
@@ -506,6 +501,11 @@ def _tried(layer: _Layer, inputs: Mapping[str, PyTree], sizes: Sizes) -> tuple[A
             return out, back(dout)
 
     return in_a_language(passed)
+
+
+def _leaves(*values: Any) -> list[np.ndarray]:
+    """Copies of the arrays in values."""
+    return [np.array(leaf) for leaf in jax.tree.leaves(as_arrays(values))]
 
 
 @contextmanager

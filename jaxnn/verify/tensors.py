@@ -143,8 +143,7 @@ def _bound(
     return primitive.bind(*arrays, operation=operation, shapes=shapes, **known)
 
 
-def _avals(*avals: Any, shapes: Any, **_: Any) -> list[Any]:
-    del avals
+def _avals(*_avals: Any, shapes: Any, **_: Any) -> list[Any]:
     return [ShapedArray(shape, np.dtype(dtype)) for shape, dtype in shapes]
 
 

@@ -412,10 +412,7 @@ class Tensor:
     def detach(self):
         return self
 
-    def cpu(self):
-        return self
-
-    def numpy(self):
+    def numpy(self, force):
         return self.array
 
 

@@ -395,6 +395,14 @@ class NoPasses:
     pass
 
 
+SUMS = {"x": np.zeros(3)}
+
+
+def adds_up(dout):
+    SUMS["x"] += dout
+    return SUMS["x"]
+
+
 @pytest.mark.parametrize(
     ("passes", "inputs", "message"),
     [
@@ -440,6 +448,12 @@ class NoPasses:
         ),
         ((lambda x: (None, x), lambda dout, cache: dout), {"x": real("n")}, "expected an array"),
         ((lambda x: x, lambda dout: None), {"x": real("n")}, "returns no gradient, expected x"),
+        ((lambda x: x, adds_up), {"x": real(3)}, "the passes give two values at equal inputs"),
+        (
+            (lambda x: x * np.random.rand(), lambda dout: dout),
+            {"x": real("n")},
+            "two values at equal inputs, expected no randomness, and no sums that outlast a call",
+        ),
         (
             (lambda x: (x, x), lambda dout, a, b: dout),
             {"x": real("n")},
