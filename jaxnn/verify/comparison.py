@@ -437,7 +437,7 @@ def _operations(program: core.ClosedJaxpr) -> int:
 
 def norms(array: np.ndarray) -> np.ndarray:
     """The Euclidean norm of every trial's entries."""
-    flat = array.reshape(len(array), -1)
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))
     with np.errstate(over="ignore", invalid="ignore"):
         return np.sqrt(np.einsum("te,te->t", flat, flat))
 

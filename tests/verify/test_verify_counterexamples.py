@@ -9,6 +9,7 @@ import pytest
 from samples import TRIALS, VECTOR, cross_entropy, cubes, made
 
 from jaxnn.verify import label, one_hot, positive, real, simplex, verify
+from jaxnn.verify.comparison import norms
 
 
 def mean_of_squares(x, w):
@@ -190,3 +191,8 @@ def test_alternatives_come_with_an_input_that_tells_them_apart():
     point = {name: np.array(value) for name, value in ast.literal_eval(told).items()}
     one, other = two_ways_to_be_wrong(**point)
     assert np.linalg.norm(one - other) > 0.01 * np.linalg.norm(one)
+
+
+def test_no_trials_have_no_norms():
+    """As where the function has no value at any input of a size."""
+    assert norms(np.zeros((0, 1, 2))).shape == (0,)
