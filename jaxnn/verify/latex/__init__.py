@@ -102,11 +102,10 @@ class Reading:
         self.ranges: dict[str, Size] = {}
         self.quantities: dict[str, Quantity] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
-        self.formulas: dict[str, tuple[Formula, Any]] = {}
-        self.key_indices: dict[str, tuple[str, ...]] = {}
+        self.formulas: dict[str, tuple[Formula, Any, tuple[str, ...]]] = {}
         classes = {f"input {name}": leaf.classes for name, leaf in self.paths.items()
                    if leaf.kind == "label"}  # fmt: skip
-        self.names = Names({name: leaf.shape for name, leaf in self.paths.items()}, {}, {}, classes)
+        self.names = Names({name: leaf.shape for name, leaf in self.paths.items()}, {}, classes)
         self.renamed: dict[str, str] = {}
         self.stated: list[str] = []  # symbols that the statement itself defines
         self.words = {*self.paths, *self.names.sizes, *definitions}
@@ -114,8 +113,8 @@ class Reading:
         for symbol, definition in definitions.items():
             self._define(symbol, definition)
         self.clauses = self._read_clauses()
-        known = {**self.quantities, **self.functions, **self.formulas}
-        self.names = Names(self.names.inputs, known, self.renamed, classes)
+        known = {key: key for key in (*self.quantities, *self.functions, *self.formulas)}
+        self.names = Names(self.names.inputs, known | self.renamed, classes)
         self.axes: dict[str, tuple[Size, ...]] = {}
         try:
             self._learn()
@@ -135,7 +134,8 @@ class Reading:
                 "name of an input or a size"
             )
         elif definition in self.names.inputs or definition in self.names.sizes:
-            self.renamed[key] = definition
+            size = definition in self.names.sizes and definition not in self.names.inputs
+            self.renamed[key] = f"size {definition}" if size else f"input {definition}"
             if definition in self.names.sizes:
                 self.ranges[key] = definition
         else:
@@ -151,7 +151,7 @@ class Reading:
         if any(index in self.names.inputs for index in indices):  # D_x, the number of columns of x
             indices = ()
         key = spelled(item.children[0]) if indices else spelled(item)
-        self.formulas[key], self.key_indices[key] = (formula, tree), indices
+        self.formulas[key] = formula, tree, indices
         return key
 
     def _read_clauses(self) -> list[Clause]:
@@ -274,13 +274,10 @@ class Reading:
           Unreadable: the left side is a name.
         """
         clause, *others = self.clauses
-        if (
-            others
-            or clause.left is None
-            or (
-                len(row_of(clause.left)) == 1 and spelled(clause.left) not in self.names.definitions
-            )
-        ):
+        name = clause.left is None or (
+            len(row_of(clause.left)) == 1 and spelled(clause.left) not in self.names.declared
+        )
+        if others or name:
             raise Unreadable("the left side is a name")
         return self._placed(clause, self.shapes[0], inputs, clause.left)
 
@@ -303,8 +300,7 @@ class Reading:
             sizes |= dict(zip(self.axes[key], data.shape, strict=True))  # type: ignore
             values[key] = Value(data, (), self.axes[key])
         values |= self.functions
-        return Evaluation(self.names, self.formulas, values, sizes, self.ranges, free,
-                          self.key_indices)  # fmt: skip
+        return Evaluation(self.names, self.formulas, values, sizes, self.ranges, free)
 
     def _placed(
         self, clause: Clause, target: tuple[Size, ...], inputs: Mapping[str, PyTree], side: Any

@@ -57,8 +57,18 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 UNCLEAR = ("exp", "log", "ln", "sin", "cos")
 """Functions with another meaning for square matrices."""
 
-OF_ARRAYS = ("softmax", "tr", "Tr", "trace", "det", "diag")
-"""Functions of vectors and matrices."""
+_TRACE: dict[int, Callable[..., Any]] = {2: partial(jnp.trace, axis1=-2, axis2=-1)}
+
+OF_ARRAYS: dict[str, dict[int, Callable[..., Any]]] = {
+    "softmax": {1: partial(losses.softmax, axis=-1)},
+    "diag": {
+        1: lambda a: a[..., None] * jnp.eye(a.shape[-1]),
+        2: partial(jnp.diagonal, axis1=-2, axis2=-1),
+    },
+    "det": {2: jnp.linalg.det},
+    **dict.fromkeys(("tr", "Tr", "trace"), _TRACE),
+}
+"""Functions of vectors and square matrices, by the name and the rank."""
 
 ENTRYWISE = (r"\odot", r"\circ")
 """Signs of products entry by entry."""
@@ -275,14 +285,18 @@ def spelled(tree: Any) -> str:
     if kind in ("sub", "sup"):
         return f"{'_' if kind == 'sub' else '^'}{{{''.join(parts)}}}"
     if kind == "item":
-        first, *scripts = parts
-        return first + "".join(sorted(scripts, key=lambda text: "'_^".index(text[0])))
+        return _scripted(parts[0], parts[1:])
     brackets = {"round": "()", "square": "[]", "brackets": "[]", "curly": "{}"}
     if kind in brackets:
         return "".join(parts).join(brackets[kind])
     if kind == "fraction":
         return rf"\frac{{{parts[1]}}}{{{parts[2]}}}"
     return ("," if kind in ("clauses", "cell") else "").join(parts)
+
+
+def _scripted(symbol: str, scripts: Sequence[str]) -> str:
+    """A symbol with primes first, then indices and powers."""
+    return symbol + "".join(sorted(scripts, key=lambda text: "'_^".index(text[0])))
 
 
 def plain(symbol: str) -> str:
@@ -310,31 +324,25 @@ class Names:
 
     Args:
       inputs: by name, the shapes of the inputs in names of sizes.
-      definitions: by spelled symbol.
-      renamed: by spelled symbol, the name of an input or a size.
+      declared: by spelled symbol the key of a definition, ``input x`` or ``size n``.
       classes: by key, ``input y``, the number of classes of a label.
     """
 
     def __init__(
         self,
         inputs: Mapping[str, tuple[Size, ...]],
-        definitions: Mapping[str, Any],
-        renamed: Mapping[str, str],
+        declared: Mapping[str, str],
         classes: Mapping[str, Size],
     ):
-        self.inputs, self.definitions, self.renamed = inputs, definitions, renamed
-        self.classes = classes
+        self.inputs, self.declared, self.classes = inputs, declared, classes
         shapes = inputs.values()
         self.sizes = {size for shape in shapes for size in shape if isinstance(size, str)}
 
     def known(self, symbol: str, scripts: Sequence[str] = ()) -> str | None:
         """The key of a definition, ``input x``, ``size n``, or None."""
-        full = self._full(symbol, scripts)
-        if full in self.definitions:
-            return full
-        if full in self.renamed:
-            name = self.renamed[full]
-            return f"input {name}" if name in self.inputs else f"size {name}"
+        full = _scripted(symbol, scripts)
+        if full in self.declared:
+            return self.declared[full]
         ends = [re.sub(r"[\\_^{}()]", "", text) for text in scripts]
         if any(not end or re.search(r"\W", end) for end in ends):
             return None
@@ -346,9 +354,6 @@ class Names:
                 if found:
                     return f"{found[0][:-1]} {name}"
         return None
-
-    def _full(self, symbol: str, scripts: Sequence[str]) -> str:
-        return symbol + "".join(sorted(scripts, key=lambda text: "'_^".index(text[0])))
 
     def _cases(self, symbol: str) -> Iterator[str]:
         """The names of a symbol, then the names with the letter in the other case."""
@@ -372,9 +377,8 @@ class Names:
         if not found:
             return None, list(range(len(scripts)))
         (key, left), *others = found
-        name = self._full(symbol, [scripts[n] for n in range(len(scripts)) if n not in left])
-        declared = name in self.definitions or name in self.renamed
-        if others and not declared:
+        name = _scripted(symbol, [scripts[n] for n in range(len(scripts)) if n not in left])
+        if others and name not in self.declared:
             raise Unreadable(
                 f"{symbol}{''.join(scripts)} has two readings: the {key}, or {others[-1][0]} with "
                 "an index or a power"
@@ -390,28 +394,25 @@ class Evaluation:
 
     Args:
       names: the symbols.
-      formulas: the definitions in LaTeX, by spelled symbol.
+      formulas: the definitions in LaTeX, by spelled symbol, with indices such as i of h_i.
       values: inputs and definitions as arrays, by key as of ``Names.known``.
       sizes: the number of every named size.
       ranges: the size of the range of every index; grows while formulas are evaluated.
       free: indices on the left side.
-      key_indices: by symbol, the indices of a definition such as h_i.
     """
 
     def __init__(
         self,
         names: Names,
-        formulas: Mapping[str, tuple[Formula, "Tree"]],
+        formulas: Mapping[str, tuple[Formula, "Tree", tuple[str, ...]]],
         values: Mapping[str, Value | Callable[..., Any]],
         sizes: Mapping[str, int],
         ranges: dict[str, Size],
         free: Sequence[str] = (),
-        key_indices: Mapping[str, tuple[str, ...]] | None = None,
     ):
         self.names, self.formulas, self.values = names, formulas, dict(values)
         self.sizes: dict[Size, int] = {**sizes}
         self.ranges, self.bound, self.loose = ranges, list(free), False
-        self.key_indices = key_indices or {}
         self.formula, self.within, self.entrywise = Formula("", None), list[str](), False
         self.starts, self.masks = dict[str, int](), list[Value]()
 
@@ -562,7 +563,7 @@ class Evaluation:
     def grouped(
         self, operands: Sequence[Value], signs: Sequence[str], entries_first: bool, tree: Any
     ) -> Value:
-        """A product with one kind of multiplication before the other."""
+        """A product: products entry by entry first, or products of linear algebra first."""
         parts, between = list[Value](), list[str]()
         for value, sign in zip(operands, signs, strict=True):
             if parts and (sign in ENTRYWISE) == entries_first:
@@ -596,8 +597,8 @@ class Evaluation:
         key, _ = self.resolved(item)
         if after and item.children[0].data not in ("round", "number"):
             applied = spelled(item) + spelled(after[0].children[0])
-            if applied in self.names.definitions:
-                value = self.lookup(applied)
+            if applied in self.names.declared:
+                value = self.lookup(self.names.declared[applied])
                 inner = [i for i in script_letters(after[0].children[0]) if i in self.bound]
                 if inner and len(value.shape) >= len(inner):  # h(x^{(i)}) of an array of all h
                     value = self.indexed(value, inner, item)
@@ -688,26 +689,16 @@ class Evaluation:
 
     def of_array(self, symbol: str, value: Value) -> Value:
         """softmax, trace, determinant, diag."""
-        name = plain(symbol)
-        axis = len(value.indices)
+        name, of = plain(symbol), OF_ARRAYS[plain(symbol)].get(value.rank)
         if value.pending or value.rank == 0:
             raise Unreadable(f"{name} of {value}, expected a vector or matrix of known size")
-        if name == "softmax":
-            if value.rank > 1:
-                raise Unreadable(f"softmax of {value} has two readings: of rows, or of columns")
-            return value._replace(data=losses.softmax(value.data, axis=-1))
-        if name == "diag" and value.rank == 1:
-            unit = jnp.eye(value.data.shape[axis])
-            data = value.data[..., None] * unit
-            return Value(data, value.indices, (*value.shape, *value.shape))
-        if not value.square:
+        if of is None and name == "softmax":
+            raise Unreadable(f"softmax of {value} has two readings: of rows, or of columns")
+        if of is None or (value.rank == 2 and not value.square):
             raise Unreadable(f"{name} of {value}, expected a square matrix")
-        if name == "diag":
-            return Value(
-                jnp.diagonal(value.data, axis1=-2, axis2=-1), value.indices, value.shape[:1]
-            )
-        of = jnp.linalg.det if name == "det" else lambda a: jnp.trace(a, axis1=-2, axis2=-1)
-        return Value(of(value.data), value.indices)
+        data = of(value.data)
+        shape = value.shape[:1] * (jnp.ndim(data) - len(value.indices))
+        return Value(data, value.indices, shape, value.row and name == "softmax")
 
     def applied(
         self, function: Callable[[Value], Value], item: Any, after: Sequence[Any], tree: Any
@@ -954,7 +945,7 @@ class Evaluation:
         return self.scripted(Value(Fraction(1), pending="ones"), scripts, item), list(after)
 
     def size(self, text: str, item: Any) -> Size:
-        """The size that a script names."""
+        """The size named in a script."""
         key = f"size {text}" if text.isdigit() else self.names.known(text) or ""
         if not key.startswith("size "):
             raise Unreadable(f"{self.source(item)}: {text} is no size")
@@ -1050,11 +1041,9 @@ class Evaluation:
                 if found and all(isinstance(entry, str) for entry in found):
                     symbol = symbol.replace(spelled(script), "", 1)
                     entries += found
-            if symbol in self.names.definitions:
-                return symbol, entries
-        if symbol not in self.names.definitions:
-            raise Unreadable(f"{self.source(atom)} is not known, expected a where= for it")
-        return symbol, entries
+            if symbol in self.names.declared:
+                return self.names.declared[symbol], entries
+        raise Unreadable(f"{self.source(atom)} is not known, expected a where= for it")
 
     def unknown(self, symbol: str, scripts: Sequence[Any], item: Any) -> Value:
         """The value of a symbol without declaration: e, pi, I, an index."""
@@ -1094,7 +1083,7 @@ class Evaluation:
             return Value(Fraction(self.sizes[key.removeprefix("size ")]))
         if key in self.formulas and key not in self.values:
             if key in self.within:  # x_i as the definition of x is an entry of the input
-                outer = Names(self.names.inputs, {}, {}, {}).known(key)
+                outer = Names(self.names.inputs, {}, {}).known(key)
                 if outer is None:
                     raise Unreadable(f"{key} is defined by itself")
                 return self.lookup(outer)
@@ -1108,12 +1097,12 @@ class Evaluation:
 
     def defined(self, key: str) -> Value:
         """The value of a definition in LaTeX; the indices of h_i become axes of an array h."""
-        indices = self.key_indices.get(key, ())
+        formula, tree, indices = self.formulas[key]
         state = self.bound, self.loose, self.entrywise, self.masks
         self.within.append(key)
         self.bound, self.loose, self.entrywise, self.masks = list(indices), not indices, False, []
         try:
-            value = self(*self.formulas[key])
+            value = self(formula, tree)
         finally:
             self.within.pop()
             self.bound, self.loose, self.entrywise, self.masks = state
@@ -1246,7 +1235,7 @@ class Evaluation:
         return None if any(hasattr(entry, "data") for entry in found) else found
 
     def _transpose(self, text: str) -> str:
-        if text == "T" and "T" in {*self.names.inputs, *self.names.sizes, *self.names.definitions}:
+        if text == "T" and "T" in {*self.names.inputs, *self.names.sizes, *self.names.declared}:
             raise Unreadable(r"^T has two readings: the transpose, ^\top, or the power T")
         return r"\top"
 
@@ -1319,7 +1308,7 @@ class Evaluation:
                 raise Unreadable(f"{self.source(tree)!r} is no index")
 
     def _entry(self, tree: Any) -> Any:
-        """The index that a part is, a letter; other parts stay the same."""
+        """The letter of an index; other parts stay the same."""
         found = self._entries_or_none(tree)
         return found[0] if found and len(found) == 1 and isinstance(found[0], str) else tree
 

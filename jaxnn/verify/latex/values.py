@@ -20,7 +20,7 @@ MOST_ENTRIES = 2**22
 class Unreadable(ValueError):  # noqa: N818
     """A formula without a meaning, or with two; the message is a line with the reason."""
 
-    index = ""  # that no left side has
+    index = ""  # the index without a left side
 
 
 class Value(NamedTuple):
