@@ -230,6 +230,7 @@ ARRAYS = [
     (r"A + x", "nm", A + x[:, None]),
     (r"1 - n x", "n", 1 - n * x),
     (r"A \mathbb{1}", "n", A.sum(1)),
+    (r"(I_n - \frac{1}{n} \mathbf{1}\mathbf{1}^\top) A", "nm", A - A.mean(0)),
     (r"x \mathbb{1}_m^\top", "nm", np.outer(x, np.ones(m))),
     (r"1_{n \times m}", "nm", np.ones((n, m))),
     (r"\sigma(x)", "n", sigmoid(x)),

@@ -538,7 +538,7 @@ class Evaluation:
                     f"{self.source(tree)!r} has two readings: what follows / divides, or multiplies"
                 )
             numerator = self.product(operands[:-1], before, tree)
-            return divided(numerator, operands[-1], self.sizes)
+            return divided(numerator, operands[-1])
         if r"\otimes" in signs:
             raise Unreadable(
                 f"{self.source(tree)!r} has two readings: the outer product, or Kronecker's"
@@ -580,11 +580,11 @@ class Evaluation:
         """The product of two factors with a sign between."""
         both = a.rank and b.rank
         if sign in ENTRYWISE:
-            return entrywise(jnp.multiply, a, b, self.sizes)
+            return entrywise(a, b, self.sizes)
         if sign in (r"\times", "*", r"\ast") and both:
             raise Unreadable(f"{self.source(tree)!r}: {sign} of {a} and {b}")
         if self.entrywise and both and a.shape == b.shape and not sign:
-            return entrywise(jnp.multiply, a, b, self.sizes)
+            return entrywise(a, b, self.sizes)
         try:
             return times(a, b, self.sizes, sign == r"\cdot")
         except Unreadable as error:
@@ -674,7 +674,7 @@ class Evaluation:
 
     def logarithm(self, base: Value, value: Value) -> Value:
         """The logarithm to a base."""
-        return divided(self.elementwise("log", value), aligned(jnp.log, base), self.sizes)
+        return divided(self.elementwise("log", value), aligned(jnp.log, base))
 
     def elementwise(self, symbol: str, value: Value) -> Value:
         """A function of every entry."""
@@ -1115,7 +1115,7 @@ class Evaluation:
 
     def _fraction(self, tree: Any) -> Value:
         above, below = self.each(tree.children[1:])
-        return divided(above, below, self.sizes)
+        return divided(above, below)
 
     def _root(self, tree: Any) -> Value:
         *degree, body = tree.children[1:]
@@ -1201,13 +1201,12 @@ class Evaluation:
                 above += found
                 powers += left
         if above or below:
-            if powers and value.rank == 2 and len(above + below) == 2:
-                for power in powers:
-                    if isinstance(power, str) or spelled(power) == "-1":
-                        raise Unreadable(
-                            f"{self.source(item)!r} has two readings: the entry of the matrix with "
-                            "the superscript, or the entry with the superscript"
-                        )
+            of_matrix = any(isinstance(p, str) or spelled(p) == "-1" for p in powers)
+            if of_matrix and value.rank == 2 and len(above + below) == 2:
+                raise Unreadable(
+                    f"{self.source(item)!r} has two readings: the entry of the matrix with the "
+                    "superscript, or the entry with the superscript"
+                )
             value = self.indexed(value, above + below, item, bool(above and below))
         for power in powers:
             value = self._raised(value, power, item)
@@ -1220,12 +1219,9 @@ class Evaluation:
             found = self._entries_or_none(items[0].children[0].children[0])
             if found is not None and all(spelled(item) in TRANSPOSED for item in items[1:]):
                 return found, [self._transpose(spelled(item)) for item in items[1:]]
-        text = spelled(tree)
-        if text in TRANSPOSED:
-            return [], [self._transpose(text)]
-        if text.startswith("-") and text[1:] in TRANSPOSED:
-            return [], [r"-\top"]
-        return [], [tree]
+        text = spelled(tree).removeprefix("-")
+        minus = "-" if text != spelled(tree) else ""
+        return [], [minus + self._transpose(text) if text in TRANSPOSED else tree]
 
     def _entries_or_none(self, inner: Any) -> list[Any] | None:
         try:

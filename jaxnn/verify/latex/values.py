@@ -34,19 +34,17 @@ class Value(NamedTuple):
     indices: tuple[str, ...] = ()
     shape: tuple[Size, ...] = ()
     row: bool = False  # a transposed vector
-    pending: str = ""  # "ones", "identity": of a size from the context, times the data
+    pending: str = ""  # a key of PENDING: of a size from the context, times the data
 
     @property
     def rank(self) -> int:
         """Axes of the scalar (0), vector (1) or matrix (2)."""
-        return {"ones": 1, "identity": 2}.get(self.pending, len(self.shape))
+        return PENDING[self.pending][0] if self.pending else len(self.shape)
 
     @property
     def square(self) -> bool:
         """Whether the value is a matrix of equal sizes: powers and functions have two meanings."""
-        return bool(self.pending == "identity") or (
-            len(self.shape) == 2 and self.shape[0] == self.shape[1]
-        )
+        return self.rank == 2 and len({*self.shape}) < 2
 
     def __str__(self) -> str:
         if self.rank == 0:
@@ -54,6 +52,14 @@ class Value(NamedTuple):
         names = "?" if self.pending else " x ".join(map(str, self.shape))
         kind = {1: "row" if self.row else "vector", 2: "matrix"}.get(self.rank, "array")
         return f"a {kind} [{names}]" if kind != "array" else f"an array [{names}]"
+
+
+PENDING: dict[str, tuple[int, Callable[[int], jax.Array]]] = {
+    "ones": (1, jnp.ones),
+    "identity": (2, jnp.eye),
+    "matrix of ones": (2, lambda size: jnp.ones((size, size))),
+}
+"""Values of a size from the context: the rank, and the array of a size."""
 
 
 def array(value: Value) -> jax.Array:
@@ -70,10 +76,9 @@ def settled(value: Value, sizes: Mapping[Size, int], *shape: Size) -> Value:
     """Ones or the identity at a known size; other values stay the same."""
     if not value.pending or not shape:
         return value
-    if value.pending == "identity":
-        unit = Value(jnp.eye(sizes.get(shape[-1], shape[-1])), (), (shape[-1], shape[-1]))
-    else:
-        unit = Value(jnp.ones(sizes.get(shape[-1], shape[-1])), (), (shape[-1],), value.row)
+    rank, of = PENDING[value.pending]
+    row = value.row and rank == 1
+    unit = Value(of(int(sizes.get(shape[-1], shape[-1]))), (), shape[-1:] * rank, row)
     return scaled(unit, value._replace(pending="", row=False))
 
 
@@ -140,7 +145,7 @@ def plus(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
         raise Unreadable(f"a sum of {a} and {b}: the size is not known")
     if isinstance(a.data, Fraction) and isinstance(b.data, Fraction):
         return Value(a.data + b.data)
-    if b.rank == 0 and b.data == 0 if isinstance(b.data, Fraction) else False:
+    if isinstance(b.data, Fraction) and b.data == 0:
         return a
     if a.square and b.rank == 0:
         raise Unreadable(
@@ -171,8 +176,12 @@ def times(a: Value, b: Value, sizes: Mapping[Size, int], dot: bool = False) -> V
     if "identity" in (a.pending, b.pending):
         value, unit = (b, a) if a.pending == "identity" else (a, b)
         return scaled(value, unit._replace(pending=""))
-    a = settled(a, sizes, *b.shape[:1]) if b.shape and (a.row or b.rank == 2) else a
-    b = settled(b, sizes, *a.shape[-1:]) if a.shape and (a.row or a.rank == 2) else b
+    if a.pending == b.pending == "ones" and b.row and not a.row:
+        return scaled(a, b._replace(pending="", row=False))._replace(pending="matrix of ones")
+    if a.rank == 1 and (a.row or b.rank == 2):
+        a = settled(a, sizes, *b.shape[:1])
+    if b.rank == 1 and (a.row or a.rank == 2):
+        b = settled(b, sizes, *a.shape[-1:])
     if a.pending or b.pending:
         raise Unreadable(f"a product of {a} and {b}: the size is not known; write 1_n")
     if a.rank == b.rank == 1 and a.row == b.row and (not dot or a.row or a.shape != b.shape):
@@ -208,30 +217,26 @@ def _two_vectors(a: Value, b: Value) -> str:
     return f"a product of {a} and {b}, expected the outer product a b^\\top"
 
 
-def entrywise(function: Callable[..., Any], a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
-    """A function of the entries of two arrays of equal shapes."""
+def entrywise(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
+    """The product of the entries of two arrays of equal shapes."""
     a, b = settled(a, sizes, *b.shape), settled(b, sizes, *a.shape)
     if a.shape != b.shape or a.row != b.row or a.pending or b.pending:
         raise Unreadable(f"{a} and {b} entry by entry, expected equal shapes")
-    return aligned(function, a, b)
+    return aligned(jnp.multiply, a, b)
 
 
-def divided(a: Value, b: Value, sizes: Mapping[Size, int]) -> Value:
+def divided(a: Value, b: Value) -> Value:
     """The quotient by a number, or entry by entry."""
     if b.rank == 0 and isinstance(b.data, Fraction):
         if b.data == 0:
             raise Unreadable("a division by zero")
         return scaled(a, Value(1 / b.data))
     if b.rank == 0 and a.pending:
-        return divided(a._replace(pending="", row=False), b, sizes)._replace(
-            pending=a.pending, row=a.row
-        )
-    if b.rank and a.rank and (a.square or b.square):
+        return scaled(a, inverted(b))
+    if b.square or (b.rank and a.square):
         raise Unreadable(f"a fraction of {a} and {b}, expected an inverse, as in A B^{{-1}}")
     if b.rank and a.rank and (a.shape != b.shape or a.row != b.row):
         raise Unreadable(f"a fraction of {a} and {b}, expected equal shapes")
-    if b.square:
-        raise Unreadable(f"a fraction with {b} below, expected an inverse, as in A^{{-1}}")
     return aligned(jnp.divide, a, b)
 
 
@@ -249,7 +254,7 @@ def transposed(value: Value) -> Value:
 def inverted(value: Value) -> Value:
     """The inverse of a square matrix or of a number."""
     if value.rank == 0:
-        return divided(Value(Fraction(1)), value, {})
+        return divided(Value(Fraction(1)), value)
     if not value.square or value.pending:
         raise Unreadable(f"the inverse of {value}, expected a square matrix or a number")
     return value._replace(data=jnp.linalg.inv(value.data))
