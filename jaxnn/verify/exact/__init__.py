@@ -32,6 +32,9 @@ class Arithmetic(Protocol):
     RULES: ClassVar[Any]
     """Rules, by name, of other primitives that the arithmetic has of its own."""
 
+    UNKNOWN: ClassVar[str]
+    """The words of a message after the name of any other primitive."""
+
     def exactly(self, array: Any) -> Numbers:
         """The exact numbers of an array of floats, integers or Booleans; numbers stay."""
         ...

@@ -296,6 +296,7 @@ class Balls:
 
     FUNCTIONS: ClassVar = FUNCTIONS
     RULES: ClassVar[dict[str, Callable[..., Run]]] = {}
+    UNKNOWN: ClassVar[str] = "is unknown to jaxnn's exact numbers"
 
     def exactly(self, array: Any) -> Numbers:
         """The exact numbers of an array; an array of balls stays."""

@@ -7,6 +7,7 @@ without a rule of their own are functions of other primitives: JAX traces the fu
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import jax
@@ -35,24 +36,23 @@ def compile(
     Raises:
       Unsupported: the jaxpr has a primitive, or a parameter, without a rule.
     """
-    constants: list[Any] = []  # None for computed values
+    numbers, known = count(), dict[int, Any]()  # of values, and the values of constants
     equations: list[tuple[Any, Sequence[int], list[int]]] = []
 
-    def new(value: Any = None) -> int:
-        constants.append(value)
-        return len(constants) - 1
-
     def constant(atom, value: Any) -> int:
+        number = next(numbers)
         if is_number(atom):
-            return new(arithmetic.exactly(np.asarray(value)))
-        is_key = jnp.issubdtype(atom.aval.dtype, dtypes.prng_key)
-        return new(value if is_key else np.asarray(value, atom.aval.dtype))
+            known[number] = arithmetic.exactly(np.asarray(value))
+        else:
+            is_key = jnp.issubdtype(atom.aval.dtype, dtypes.prng_key)
+            known[number] = value if is_key else np.asarray(value, atom.aval.dtype)
+        return number
 
     def operation(equation, inputs: Sequence[int], _: str) -> list[int]:
-        equations.append((equation, inputs, [new() for _ in equation.outvars]))
+        equations.append((equation, inputs, [next(numbers) for _ in equation.outvars]))
         return equations[-1][2]
 
-    arguments = [new() for _ in closed.jaxpr.invars]
+    arguments = [next(numbers) for _ in closed.jaxpr.invars]
     outputs = inline(closed, arguments, constant, operation)
     needed, live = set(outputs), []
     for equation in reversed(equations):
@@ -62,19 +62,15 @@ def compile(
     steps = []
     for eqn, ins, outs in reversed(live):
         run, is_exact = rule(eqn, arithmetic)
-        if is_exact and all(constants[i] is not None for i in ins):
-            for i, result in zip(outs, run(*[constants[i] for i in ins]), strict=True):
-                constants[i] = result
+        if is_exact and known.keys() >= {*ins}:
+            known.update(zip(outs, run(*(known[i] for i in ins)), strict=True))
         else:
             steps.append((run, ins, outs))
 
     def program(given: Sequence[Value]) -> list[Value]:
-        values = constants.copy()
-        for i, argument in zip(arguments, given, strict=True):
-            values[i] = argument
+        values = known | dict(zip(arguments, given, strict=True))
         for run, ins, outs in steps:
-            for i, result in zip(outs, run(*[values[i] for i in ins]), strict=True):
-                values[i] = result
+            values.update(zip(outs, run(*(values[i] for i in ins)), strict=True))
         return [values[i] for i in outputs]
 
     return program
@@ -240,24 +236,20 @@ INTEGER: dict[str, Callable[..., Any]] = {
 """Primitives on integers for which NumPy gives JAX's result, without compilation."""
 
 
-def _iota(eqn) -> np.ndarray:
-    shape, dimension = parameter(eqn, "shape"), parameter(eqn, "dimension")
-    along = np.arange(shape[dimension]).reshape([-1] + [1] * (len(shape) - dimension - 1))
-    return np.broadcast_to(along, shape)
-
-
 def _of_integers(eqn, arithmetic: Arithmetic) -> Run:
+    def numbers(results: Sequence[Any]) -> Sequence[Value]:
+        pairs = zip(results, eqn.outvars, strict=True)
+        return [arithmetic.exactly(r) if is_number(variable) else r for r, variable in pairs]
+
     name = eqn.primitive.name
-    numbers = [is_number(variable) for variable in eqn.outvars]
     if name == "iota":
-        if numbers[0]:
-            return lambda: [arithmetic.exactly(_iota(eqn))]
-        return lambda: [_iota(eqn).astype(parameter(eqn, "dtype"))]
+        shape = parameter(eqn, "shape")
+        along = np.indices(shape, sparse=True)[parameter(eqn, "dimension")]
+        made = np.broadcast_to(along, shape).astype(parameter(eqn, "dtype"))
+        return lambda: numbers([made])
     if name in INTEGER:
         return lambda *xs: [np.asarray(INTEGER[name](*xs))]
-    return lambda *xs: [
-        arithmetic.exactly(r) if n else r for r, n in zip(bind(eqn, *xs), numbers, strict=True)
-    ]
+    return lambda *xs: numbers(bind(eqn, *xs))
 
 
 def rule(eqn, arithmetic: Arithmetic) -> tuple[Run, bool]:
@@ -271,5 +263,5 @@ def rule(eqn, arithmetic: Arithmetic) -> tuple[Run, bool]:
         return _of_integers(eqn, arithmetic), True
     made = arithmetic.RULES.get(name) or RULES.get(name)
     if made is None and name not in arithmetic.FUNCTIONS:
-        raise Unsupported(f"the primitive {name!r} is unknown to jaxnn's exact numbers")
+        raise Unsupported(f"the primitive {name!r} {arithmetic.UNKNOWN}")
     return (made or _elementwise)(eqn, arithmetic), name in EXACT

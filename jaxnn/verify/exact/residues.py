@@ -345,6 +345,7 @@ class Residues:
 
     FUNCTIONS: ClassVar = FUNCTIONS
     RULES: ClassVar = {}
+    UNKNOWN: ClassVar[str] = "has no exact model"
 
     def __init__(self, towers: Towers, deadline: float = math.inf):
         """The arithmetic in given towers, up to a deadline of ``time.thread_time``."""
