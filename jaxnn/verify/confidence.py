@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from jaxnn.types import PyTree
 from jaxnn.verify import comparison
@@ -292,8 +293,11 @@ def _claimed_and_true(
     true = comparison.reference(drawn, of=lambda inputs: call(drawn.of, inputs))(inputs)
     pairs = zip(jax.tree.leaves(true), order, strict=True)
     ordered = [jnp.ravel(value)[place.ravel()] for value, place in pairs]
-    claimed = [jnp.ravel(value) for value in jax.tree.leaves(drawn.evaluate(inputs))]
-    return jnp.concatenate(claimed).astype(float), jnp.concatenate(ordered).astype(float)
+    return _entries(drawn.evaluate(inputs)), _entries(ordered)
+
+
+def _entries(tree: PyTree) -> jax.Array:
+    return ravel_pytree(tree)[0].astype(float)
 
 
 def judge(
@@ -531,7 +535,7 @@ def _check_density(
     """
 
     def features(drawn: Inputs) -> jax.Array:
-        x = jnp.concatenate([jnp.ravel(v) for n in shifted for v in jax.tree.leaves(drawn[n])])
+        x = _entries([drawn[name] for name in shifted])
         return jnp.concatenate([jnp.ones(1), jnp.sin(x), jnp.cos(x)])
 
     def values(flat: Sequence[jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -561,9 +565,7 @@ def _check_jumps(claim: Claim, side: Expectation, columns: Sequence[np.ndarray])
         drawn = side.draws(key, filled(dict(claim.inputs), flat))
 
         def at(share: jax.Array) -> jax.Array:
-            value = side.value(drawn, _moved(claim, flat, other, share))
-            leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(value)]
-            return jnp.concatenate(leaves).astype(float)
+            return _entries(side.value(drawn, _moved(claim, flat, other, share)))
 
         def half(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             low, high = ends

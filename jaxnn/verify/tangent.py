@@ -81,56 +81,53 @@ def _scaled(real: float, imaginary: float, g: Any, x: Any) -> Any:
 
 INDEPENDENT = Convention("entries independent", "autodiff's G, every entry varied alone", _as_given)
 
-SYMMETRIC = (
-    INDEPENDENT,
-    Convention(
+
+def _known(along: str, project: Map, *named: tuple[str, str, Map]) -> tuple[Convention, ...]:
+    """The conventions of a constraint: entries independent, the named, and the tangent space."""
+    return (
+        INDEPENDENT,
+        *(Convention(*n) for n in named),
+        Convention("tangent", along, project, project),
+    )
+
+
+SYMMETRIC = _known(
+    "the part along symmetric matrices alone, (G + G^T)/2",
+    _symmetric,
+    (
         "symmetric gradient",
         "(G + G^T)/2 of autodiff's G, the gradient within the symmetric matrices",
         _symmetric,
     ),
-    Convention(
+    (
         "free entries",
         "G + G^T - diag(G) of autodiff's G: [i, j] and [j, i] are one free entry",
         _free_symmetric,
     ),
-    Convention(
-        "tangent", "the part along symmetric matrices alone, (G + G^T)/2", _symmetric, _symmetric
-    ),
 )
-
-
-def _triangular(which: str, project: Map) -> tuple[Convention, ...]:
-    return (
-        INDEPENDENT,
-        Convention(
-            "free entries", f"the {which} triangle of autodiff's G, zero elsewhere", project
-        ),
-        Convention("tangent", f"the {which} triangle alone", project, project),
+LOWER, UPPER = (
+    _known(
+        f"the {which} triangle alone",
+        project,
+        ("free entries", f"the {which} triangle of autodiff's G, zero elsewhere", project),
     )
-
-
-SPHERE = (
-    INDEPENDENT,
-    Convention(
-        "tangent gradient", "G - x (x^T G) of autodiff's G, the gradient along the sphere", _across
-    ),
-    Convention("tangent", "the part orthogonal to x alone, G - x (x^T G)", _across, _across),
+    for which, project in (("lower", _lower), ("upper", _upper))
 )
-
-ORTHOGONAL = (
-    INDEPENDENT,
-    Convention(
+SPHERE = _known(
+    "the part orthogonal to x alone, G - x (x^T G)",
+    _across,
+    ("tangent gradient", "G - x (x^T G) of autodiff's G, the gradient along the sphere", _across),
+)
+ORTHOGONAL = _known(
+    "the part along orthogonal matrices alone, Q skew(Q^T G)",
+    _skew,
+    (
         "tangent gradient",
         "Q skew(Q^T G) = (G - Q G^T Q)/2 of autodiff's G, the gradient along orthogonal matrices",
         _skew,
     ),
-    Convention(
-        "canonical metric", "G - Q G^T Q of autodiff's G, twice the tangent gradient", _canonical
-    ),
-    Convention(
-        "rotation", "skew(Q^T G) = (Q^T G - G^T Q)/2 of autodiff's G, the rotation", _rotation
-    ),
-    Convention("tangent", "the part along orthogonal matrices alone, Q skew(Q^T G)", _skew, _skew),
+    ("canonical metric", "G - Q G^T Q of autodiff's G, twice the tangent gradient", _canonical),
+    ("rotation", "skew(Q^T G) = (Q^T G - G^T Q)/2 of autodiff's G, the rotation", _rotation),
 )
 
 JAX = Convention("JAX", "2 df/dz = df/dx - i df/dy, as jax.grad does", partial(_scaled, 1.0, -1.0))
@@ -146,12 +143,12 @@ CONJUGATE = Convention(
 
 CONVENTIONS: dict[str, tuple[Convention, ...]] = {
     "complex": (JAX, PYTORCH, WIRTINGER, CONJUGATE),
-    "lower_triangular": _triangular("lower", _lower),
+    "lower_triangular": LOWER,
     "orthogonal": ORTHOGONAL,
     "positive_definite": SYMMETRIC,
     "sphere": SPHERE,
     "symmetric": SYMMETRIC,
-    "upper_triangular": _triangular("upper", _upper),
+    "upper_triangular": UPPER,
 }
 """The conventions by the kind of the parameter: the first that fits is named; ``tangent`` projects
 the formula too."""
@@ -171,15 +168,9 @@ def conventions(generator: Input, kind: str) -> tuple[Convention, ...]:
         return PYTORCH, CONJUGATE
     if generator.kind == "simplex":
         centred = partial(_centred, generator.axis)
-        return (
-            INDEPENDENT,
-            Convention(
-                "tangent gradient",
-                "G minus the mean of G, of autodiff's G: the gradient along the simplex",
-                centred,
-            ),
-            Convention("tangent", "G up to a constant for every vector", centred, centred),
-        )
+        meaning = "G minus the mean of G, of autodiff's G: the gradient along the simplex"
+        gradient = "tangent gradient", meaning, centred
+        return _known("G up to a constant for every vector", centred, gradient)
     return CONVENTIONS.get(generator.kind, ())
 
 

@@ -180,7 +180,7 @@ class _Search:
             ("slips in the backward pass", self._by_slips, 1),
             ("matrices taken for symmetric", partial(self._by_conditions, parameters=True), 1),
             ("other numbers", self._by_numbers, 2),
-            ("values exchanged", self._by_exchange, 2),
+            ("values exchanged or multiplied", self._by_exchange, 2),
             ("pairs of slips", partial(self._by_slips, two=True), 2),
         )
         for name, engine, enough in engines if spread is None else engines[5:6]:
@@ -241,7 +241,7 @@ class _Search:
         formula = trace_claim(claim, sizes, both_modes=False).formula
         if formula is not None and equations(formula) > MOST_EQUATIONS:
             raise Unsupported(f"more than {MOST_EQUATIONS} operations, as of unrolled loops")
-        if all(_share_right(sample) <= 0.25 for sample in self.samples):
+        if all(_share_right(sample) <= 0.5 for sample in self.samples):
             self._add_all(exchanges(self.samples))
 
     def _add_all(self, found: Iterable[tuple[int, Finding]]) -> None:

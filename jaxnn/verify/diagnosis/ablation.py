@@ -20,8 +20,15 @@ import numpy as np
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import reference
-from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, word, words
-from jaxnn.verify.diagnosis.trials import TOLERANCE, Leaves, Program
+from jaxnn.verify.diagnosis.trials import (
+    TOLERANCE,
+    EvaluatedGraph,
+    Leaves,
+    Program,
+    every_value,
+    word,
+    words,
+)
 from jaxnn.verify.graph import Graph, Name, Node, Place, Unsupported, apply, evaluate, jit
 from jaxnn.verify.verdict import Finding
 
@@ -327,6 +334,16 @@ def _operand_knobs(evaluated: EvaluatedGraph, position: int, node: Node) -> Iter
         for some in (places, *([place] for place in places if len(places) > 1)):
             changes = [((position, place), change) for place in some]
             yield Knob(dropped, changes, subject)
+        result = node.results[0]
+        if node.primitive.name in _BRANCHES and evaluated.shape(name) == evaluated.shape(result):
+            value, operand = evaluated.described(result), evaluated.described(name)
+            change = lambda _, live, n=name, result=result: live[n] - live[result]  # noqa: E731
+            detail = f"the formula is as if {value} were {operand}"
+            yield knob("missing_term", where, detail, (result, change))
+
+
+_BRANCHES = words("select_n max min clamp")
+"""Operations that choose an operand: a forgotten mask, maximum or clipping."""
 
 
 def _activation_knobs(evaluated: EvaluatedGraph, node: Node) -> Iterator[Knob]:

@@ -9,25 +9,22 @@ monomial.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import combinations, product
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from jaxnn.verify.claims import Claim, call, learning_rate_name, parameters
-from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value
+from jaxnn.verify.claims import Claim, learning_rate_name, parameters
 from jaxnn.verify.diagnosis.trials import (
     GROUPS,
     PER_GROUP,
     TOLERANCE,
     Leaves,
-    Program,
     Sample,
+    function_of,
     same,
 )
-from jaxnn.verify.graph import build_graph, jit
 from jaxnn.verify.verdict import Finding
 
 _LARGEST_DENOMINATOR = 100
@@ -287,26 +284,15 @@ def function_values(sample: Sample) -> Columns:
     The program of a function such as a determinant has other values at other sizes; the function's
     own value comes last.
     """
-    run, described, output = _every_value(sample.program)
-    values = {name: np.asarray(value) for name, value in run(*sample.flat).items()}
-    found = {described[name]: value for name, value in values.items() if name in described}
-    found |= {"the function's value": values[output]} if output in values else {}
-    return input_values(sample) | {n: v for n, v in found.items() if v.dtype.kind == "f"}
-
-
-@lru_cache(maxsize=8)
-def _every_value(ready: Program) -> tuple[Callable[..., dict], dict[int, str], int | None]:
-    """The values of ``of`` at trials, the descriptions of distinct values, a single output."""
-    graph = build_graph(partial(call, ready.claim.of), ready.shapes)
-    evaluated = EvaluatedGraph(ready, graph)
-    seen: list[np.ndarray] = []
-    described = {}
-    for name, value in evaluated.values.items():
-        if name not in graph.inputs and not any(np.array_equal(value, other) for other in seen):
-            seen.append(value)
-            described[name] = evaluated.described(name)
-    output = graph.outputs[0] if len(graph.outputs) == 1 else None
-    return jit(jax.vmap(partial(every_value, graph)), [graph]), described, output
+    function = function_of(sample.program)
+    values, inputs = function.at_trials(sample.flat), function.graph.inputs
+    found = {
+        function.described(name): values[name] for name in function.distinct if name not in inputs
+    }
+    output, *more = function.graph.outputs
+    if not more and values.get(output, np.zeros(1, int)).dtype.kind == "f":
+        found["the function's value"] = values[output]
+    return input_values(sample) | found
 
 
 def varying_factor(

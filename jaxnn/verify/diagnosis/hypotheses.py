@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.verify.black_box import BlackBox, as_numpy
-from jaxnn.verify.claims import call
 from jaxnn.verify.comparison import (
     alternative_layouts,
     arranged,
@@ -23,7 +22,7 @@ from jaxnn.verify.comparison import (
 )
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistakes, backward_mistakes
 from jaxnn.verify.diagnosis.factors import Columns, fit
-from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, same
+from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, function_of, same
 from jaxnn.verify.graph import build_graph
 from jaxnn.verify.translation import edits
 from jaxnn.verify.verdict import Finding
@@ -148,13 +147,12 @@ MOVED = {"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "tran
 
 
 def _missing(program: Program, number: int) -> str:
-    """``missing_bias`` for an input that ``of`` adds to other values, else ``missing_term``."""
-    flat, structure = jax.tree.flatten(program.shapes)
-    graph = build_graph(lambda *xs: call(program.claim.of, structure.unflatten(xs)), *flat)
+    """``missing_bias`` for an input added to other values, or subtracted, else ``missing_term``."""
+    graph = function_of(program).graph
     same = {graph.inputs[number]}
     for node in graph.nodes:
         if not same.isdisjoint(node.operands):
-            if node.primitive.name == "add":
+            if node.primitive.name in ("add", "sub"):
                 return "missing_bias"
             same.update(node.results if node.primitive.name in MOVED else ())
     return "missing_term"

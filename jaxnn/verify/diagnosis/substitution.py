@@ -6,80 +6,210 @@ the candidate that makes the formula right names the mistake.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import chain, combinations
-from typing import Any, NamedTuple
+from itertools import combinations, islice
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxnn.verify.claims import Claim, call
+from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, one_trial, reference, trace_claim
 from jaxnn.verify.diagnosis.ablation import Ablation, Change, Knob, Known, knob
-from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, words
-from jaxnn.verify.diagnosis.factors import recognise
-from jaxnn.verify.diagnosis.trials import Program, Sample, same
-from jaxnn.verify.graph import Name, Node, Place, Unsupported, apply, build_graph, evaluate
+from jaxnn.verify.diagnosis.factors import (
+    Factor,
+    Powers,
+    function_values,
+    recognise,
+    scale_findings,
+)
+from jaxnn.verify.diagnosis.trials import (
+    EvaluatedGraph,
+    Leaves,
+    Program,
+    Sample,
+    function_of,
+    same,
+    word,
+    words,
+)
+from jaxnn.verify.graph import (
+    Graph,
+    Name,
+    Node,
+    Place,
+    Unsupported,
+    apply,
+    build_graph,
+    evaluate,
+    jit,
+)
 from jaxnn.verify.inputs import draw, symbols
 from jaxnn.verify.verdict import Finding
 
-_FUNCTIONS = {
-    "": lambda value: value,
-    "softmax": jax.nn.softmax,
-    "sigmoid": jax.nn.sigmoid,
-    "exponential": jnp.exp,
-}
+_FUNCTIONS = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid, "exponential": jnp.exp}
+"""Functions that ``of`` may imply: log-sum-exp implies a softmax."""
+
+MOST_EDITS = 4096
+
+_SUMS = ("sum", "product")
 
 
-class Donor(NamedTuple):
-    """A value of ``of``, or of a function that ``of`` may imply: log-sum-exp implies a softmax."""
+class Edited:
+    """The formula with an addend at a spot: at a value in all uses, or in a single use."""
 
-    name: Name
-    function: str = ""
+    def __init__(self, ready: Program):
+        """Compiles nothing yet.
 
-    def of(self, value: Any) -> Any:
-        """The donor from the named value."""
-        return _FUNCTIONS[self.function](value)
+        Raises:
+          Unsupported: the formula is a black box.
+        """
+        self.traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
+        if self.traced.read is None:
+            raise Unsupported("the formula is a black box: no operations are known")
+        program = core.jaxpr_as_fun(self.traced.read)
+        self.graph = graph = build_graph(program, *jax.tree.leaves(ready.shapes))
+        self.evaluated = EvaluatedGraph(ready, graph)
+        self.spots = list(_spots(graph))
+        numbers = {place: number for number, (place, _, _) in enumerate(self.spots)}
 
-    def described(self, function: EvaluatedGraph) -> str:
-        """The donor in words."""
-        value = function.described(self.name)
-        return f"the {self.function} of {value}" if self.function else value
+        def leaves(spot: jax.Array, addend: jax.Array, *flat: jax.Array) -> list[jax.Array]:
+            def with_addend(place: Place, value: jax.Array) -> jax.Array:
+                if place not in numbers:
+                    return value
+                here = addend[: value.size].reshape(value.shape)
+                return value + jnp.where(spot == numbers[place], here, 0.0)
+
+            return evaluate(graph, flat, with_addend)
+
+        def run(spots: np.ndarray, addends: np.ndarray, *flat: jax.Array) -> list[jax.Array]:
+            over_trials = jax.vmap(leaves, in_axes=(None, 0, *[0] * len(flat)))
+            return jax.lax.map(lambda e: over_trials(*e, *flat), (spots, addends), batch_size=64)
+
+        self._run = jit(run, [graph])
+
+    def at_trials(self, flat: Leaves) -> list[np.ndarray]:
+        """The values at the spots, [T, ...]."""
+        values = self.evaluated.at_trials(flat)
+        for name, constant in self.graph.constants.items():
+            values[name] = np.broadcast_to(constant, (len(flat[0]), *np.shape(constant)))
+        return [values[name] for _, name, _ in self.spots]
+
+    def leaves(self, flat: Leaves, addends: Sequence[tuple[int, np.ndarray]]) -> list[np.ndarray]:
+        """The leaves [edits, T, ...] of the formula for every spot with an addend [T, ...]."""
+        rows = [addend.reshape(len(flat[0]), -1) for _, addend in addends]
+        widest = max(row.shape[1] for row in rows)
+        padded = [np.pad(row, ((0, 0), (0, widest - row.shape[1]))) for row in rows]
+        spots = np.array([spot for spot, _ in addends])
+        return [np.asarray(leaf) for leaf in self._run(spots, np.stack(padded), *flat)]
+
+
+def _spots(formula: Graph) -> Iterator[tuple[Place, Name, str]]:
+    """(Place, value, line): every value, and every use of a constant or of several uses."""
+    uses: dict[Name, list[tuple[Place, str]]] = {}
+    for position, node in enumerate(formula.nodes):
+        for place, name in enumerate(node.operands):
+            if jnp.issubdtype(formula.shapes[name].dtype, jnp.floating):
+                uses.setdefault(name, []).append(((position, place), node.where))
+    for name, places in uses.items():
+        constant = name in formula.constants
+        everywhere = [] if constant else [(name, places[0][1])]
+        single = places if constant or len(places) > 1 else []
+        yield from ((place, name, line) for place, line in (*everywhere, *single))
+
+
+@lru_cache(maxsize=8)
+def _edited(ready: Program) -> Edited:
+    return Edited(ready)
+
+
+def _right(leaves: Sequence[Any], true: Sequence[Any]) -> frozenset[int]:
+    """The numbers of the leaves without a mistake."""
+    pairs = enumerate(zip(leaves, true, strict=True))
+    return frozenset(leaf for leaf, pair in pairs if same(*map(np.asarray, pair)))
 
 
 def exchanges(samples: Sequence[Sample]) -> Iterator[tuple[int, Finding]]:
-    """For every set of leaves the first exchange that makes the leaves right at every sample."""
-    found = [_right_exchanges(sample) for sample in samples]
-    first: dict[frozenset[int], Finding] = {}
-    for finding in found[0]:
-        leaves = [other.get(finding, frozenset()) for other in found]
-        first.setdefault(frozenset.intersection(*leaves), finding)
-    yield from ((leaf, finding) for leaves, finding in first.items() for leaf in leaves)
+    """For every leaf the simplest wrong value or axis, shared by most leaves, at all samples."""
+    found = [{pair: kind for kind, pair in _right_exchanges(sample)} for sample in samples]
+    common = [pair for pair in found[0] if all(pair in other for other in found)]
+    leaves = Counter(finding for _, finding in common)
+    common.sort(key=lambda pair: (found[0][pair], -leaves[pair[1]]), reverse=True)
+    yield from dict(common).items()
 
 
-def _right_exchanges(sample: Sample) -> dict[Finding, frozenset[int]]:
-    """The leaves that are right after an exchange, if no right leaf becomes wrong."""
-    ready = sample.program
-    traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
-    formula, _, true, *_ = traced.run(*sample.flat)
-    if traced.read is None:
-        raise Unsupported("the formula is a black box: no operations are known")
-
-    def right(leaves: Sequence[Any]) -> frozenset[int]:
-        pairs = enumerate(zip(leaves, true, strict=True))
-        return frozenset(leaf for leaf, pair in pairs if same(*map(np.asarray, pair)))
-
-    before, found = right(formula), {}
-    ablation = _exchanged(ready)
-    for (number, *_), leaves in ablation.leaves(sample.flat, ablation.mistakes(alike=False)):
-        after = right(leaves)
+def _right_exchanges(sample: Sample) -> Iterator[tuple[float, tuple[int, Finding]]]:
+    """(Kind, (leaf, mistake)) where a leaf is right without a mistake, and no right leaf wrong."""
+    edited = _edited(sample.program)
+    formula, _, true, *_ = edited.traced.run(*sample.flat)
+    edits = list(islice(_edits(sample, edited), MOST_EDITS))
+    rows = edited.leaves(sample.flat, [addend for _, _, addend in edits]) if edits else []
+    axes = _other_axes(sample.program)
+    mended = [
+        *((kind, found, [leaf[n] for leaf in rows]) for n, (kind, found, _) in enumerate(edits)),
+        *((0, axes.knobs[number].finding, leaves)
+          for (number, *_), leaves in axes.leaves(sample.flat, axes.mistakes(alike=False))),
+    ]  # fmt: skip
+    before = _right(formula, true)
+    for kind, finding, leaves in reversed(mended):
+        after = _right(leaves, true)
         if before < after:
-            found.setdefault(ablation.knobs[number].finding, after - before)
-    return found
+            yield from ((kind, (leaf, finding)) for leaf in after - before)
+
+
+def _edits(
+    sample: Sample, edited: Edited
+) -> Iterator[tuple[float, Finding, tuple[int, np.ndarray]]]:
+    """(Kind, mistake, (spot, addend)) of other values in place of every value of the formula."""
+    donors, function = _donors(sample), function_of(sample.program)
+    roots = {function.described(n): root for n, root in function.roots.items() if root != n}
+    for spot, value in enumerate(edited.at_trials(sample.flat)):
+        _, name, line = edited.spots[spot]
+        there, constant = edited.evaluated.described(name), edited.graph.constants.get(name, ())
+        present = [donor for donor, v in donors.items() if same(value, v)]
+        if np.size(constant) == 1:
+            there = f"the number {np.asarray(constant).item():g}"
+            present = [there]
+        for donor, other in donors.items() if present else ():
+            if other.shape == value.shape and donor not in present:
+                # sigma'(h) in place of sigma'(z) has a wrong argument; z for h is any value.
+                root = roots.get(present[0])
+                is_argument = root is not None and function.described(root) == donor
+                code = "activation_derivative_wrong_argument" if is_argument else "wrong_value"
+                detail = f"{line} has {present[0]} where {donor} belongs"
+                yield 0, Finding(code, line, detail), (spot, other - value)
+        yield 1, Finding("wrong_value", line, f"{line} is right without {there}"), (spot, -value)
+        node = edited.evaluated.producer.get(name)
+        for wrong, product in _products(sample, value):
+            (finding,) = scale_findings(wrong, line, f"in {line} {there}", sample.program.scalars)
+            if finding.code.endswith("mean") and (node is None or word(node) not in _SUMS):
+                detail = f"in {line} {there} is multiplied by {wrong}"
+                finding = Finding("factor", line, detail)
+            kind = 1 + len(wrong.entries) + (finding.code == "factor") / 2
+            yield kind, finding, (spot, product - value)
+
+
+def _products(sample: Sample, value: np.ndarray) -> Iterator[tuple[Factor, np.ndarray]]:
+    """A factor too many of a value [T, ...] of the formula, with the value without the factor."""
+    sizes = [((n, k),) for n in sample.contexts[0] for k in (1.0, -1.0)]
+    values = [((n, k),) for n in function_values(sample) for k in (1.0, -1.0)]
+    pairs = [(Factor(c), Factor(1 / c)) for c in (-1.0, 2.0, 0.5)]
+    pairs += [(Factor(1.0, power), Factor(1.0, _inverse(power))) for power in sizes]
+    pairs += [(Factor(1.0, (), power), Factor(1.0, (), _inverse(power))) for power in values]
+    for wrong, right in pairs:
+        with np.errstate(all="ignore"):
+            product = right.applied(sample, value)
+        if np.isfinite(product).all():
+            yield wrong, product
+
+
+def _inverse(powers: Powers) -> Powers:
+    return tuple((name, -k) for name, k in powers)
 
 
 def other_numbers(samples: Sequence[Sample], leaf: int) -> Iterator[Finding]:
@@ -108,8 +238,7 @@ def other_numbers(samples: Sequence[Sample], leaf: int) -> Iterator[Finding]:
 @lru_cache(maxsize=8)
 def _numbers(ready: Program) -> Ablation:
     """The derivative of the function with a knob for every number in a sum or product."""
-    graph = build_graph(partial(call, ready.claim.of), ready.shapes)
-    function = EvaluatedGraph(ready, graph)
+    function, graph = function_of(ready), function_of(ready).graph
 
     def knobs() -> Iterator[Knob]:
         for position, node in enumerate(graph.nodes):
@@ -133,21 +262,11 @@ def _itself(place: Place, fixed: Known, live: Known) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _exchanged(ready: Program) -> Ablation:
-    """The formula with a knob for every exchange."""
-    traced = trace_claim(ready.claim, tuple(ready.sizes.items()), both_modes=False)
-    program = core.jaxpr_as_fun(traced.read or traced.reverse)
-    formula = EvaluatedGraph(ready, build_graph(program, *jax.tree.leaves(ready.shapes)))
-    function = EvaluatedGraph(ready, build_graph(partial(call, ready.claim.of), ready.shapes))
-    donors = _donors(function)
-
-    def given(*flat: Any) -> Known:
-        values = every_value(function.graph, *flat)
-        return {donor: donor.of(values[donor.name]) for donor in donors}
-
+def _other_axes(ready: Program) -> Ablation:
+    """The formula with a knob for every reduction over another axis."""
+    formula = _edited(ready).evaluated
     value = replace(ready.claim, kind="value")
-    knobs = chain(_knobs(formula, function, donors), _axis_knobs(formula))
-    return Ablation(formula.graph, knobs, given, value, ready.shapes)
+    return Ablation(formula.graph, _axis_knobs(formula), lambda *flat: {}, value, ready.shapes)
 
 
 def _axis_knobs(formula: EvaluatedGraph) -> Iterator[Knob]:
@@ -218,45 +337,18 @@ def _reduced(
     return value - live[place]
 
 
-def _knobs(
-    formula: EvaluatedGraph, function: EvaluatedGraph, donors: dict[Donor, np.ndarray]
-) -> Iterator[Knob]:
-    """Every operand that is a value of the function, for every other value of equal shape."""
-    uses: dict[Name, list[tuple[Place, str]]] = {}
-    for position, node in enumerate(formula.graph.nodes):
-        for place, name in enumerate(node.operands):
-            uses.setdefault(name, []).append(((position, place), node.where))
-    for name in [name for name in uses if name in formula.values]:
-        value, places = formula.values[name], uses[name]
-        present = next((donor for donor, v in donors.items() if same(value, v)), None)
-        if present is None or not jnp.issubdtype(value.dtype, jnp.floating):
-            continue
-        for donor, instead in donors.items():
-            if instead.shape != value.shape or same(value, instead):
-                continue
-            # sigma'(h) in place of sigma'(z) has a wrong argument; z in place of h is any value.
-            is_argument = not donor.function and function.roots[present.name] == donor.name
-            code = "activation_derivative_wrong_argument" if is_argument else "wrong_value"
-            detail = f"has {present.described(function)} where {donor.described(function)} belongs"
-            for some in (places, *([one] for one in places if len(places) > 1)):
-                changes, line = [_exchange(donor, place) for place, _ in some], some[0][1]
-                yield knob(code, line, f"{line} {detail}", *changes)
-
-
-def _exchange(donor: Donor, place: Place) -> tuple[Place, Change]:
-    return place, lambda fixed, live: fixed[donor] - live[place]
-
-
-def _donors(function: EvaluatedGraph) -> dict[Donor, np.ndarray]:
-    """The distinct values for use in a formula, at a few trials."""
-    exponentials = any(node.primitive.name == "exp" for node in function.graph.nodes)
-    donors: dict[Donor, np.ndarray] = {}
-    for through in _FUNCTIONS if exponentials else ("",):
-        for name in function.significant():
-            donor = Donor(name, through)
-            value = np.asarray(donor.of(function.values[name]))
-            if np.isfinite(value).all() and not any(same(value, v) for v in donors.values()):
-                donors[donor] = value
+@lru_cache(maxsize=8)
+def _donors(sample: Sample) -> dict[str, np.ndarray]:
+    """The distinct finite values for use in a formula, [T, ...], with a letter first."""
+    function, known = function_of(sample.program), function_values(sample)
+    letters = [name for name in map(function.described, function.significant()) if name in known]
+    through = {f"the {f} of {n}": of(known[n]) for f, of in _FUNCTIONS.items() for n in letters}
+    implied = through if any(n.primitive.name == "exp" for n in function.graph.nodes) else {}
+    donors: dict[str, np.ndarray] = {}
+    for name, some in ({n: known[n] for n in letters} | implied | known).items():
+        value = np.asarray(some)
+        if np.isfinite(value).all() and not any(same(value, v) for v in donors.values()):
+            donors[name] = value
     return donors
 
 
