@@ -11,7 +11,7 @@ from jax.nn import sigmoid, softmax
 from samples import made
 from unseen import HELD_OUT, Mistake
 
-from jaxnn.verify import binary, positive, real, simplex, verify
+from jaxnn.verify import binary, integers, interval, positive, real, simplex, verify
 from jaxnn.verify.diagnosis import Diagnosis, diagnose, hypotheses, substitution
 
 N = real("n")
@@ -194,6 +194,79 @@ def test_a_softmax_over_the_wrong_axis_is_named():
 
 
 @pytest.mark.slow
+def rotated(x, c, s):
+    (a, b), (g, h) = x, (0.5, 2.0)
+    return g * (a * c - b * s) + h * (a * s + b * c)
+
+
+WRONG_VALUES = {
+    "a sign in two places": (
+        rotated,
+        lambda c, s: jnp.array([0.5 * c - 2 * s, 2 * c + 0.5 * s]),
+        {"x": real(2), "c": real(), "s": real()},
+        "sign",
+        "s has the wrong sign",
+    ),
+    "a scalar forgotten inside a factor": (
+        lambda x, m, rate, decay: jnp.sum(m * x * (1 - rate * decay) + rate * x**2),
+        lambda x, m, rate, decay: m * (1 - decay) + 2 * rate * x,
+        {"x": N, "m": N, "rate": positive(), "decay": positive()},
+        "wrong_value",
+        "decay where the product of",
+    ),
+    "an input forgotten in one of two summands": (
+        lambda x, e: jnp.sum(e * (x - jnp.log(jnp.cumsum(jnp.exp(x))))),
+        lambda x, e: e - jnp.exp(x) * jnp.cumsum((1 / jnp.cumsum(jnp.exp(x)))[::-1])[::-1],
+        {"x": N, "e": binary("n")},
+        "factor",
+        "off by e",
+    ),
+    "an argument for the value of the exponential": (
+        lambda x, a, y: jnp.mean(jnp.exp(a @ x) - y * (a @ x)),
+        lambda x, a, y: a.T @ (a @ x - y) / len(y),
+        {"x": real("D"), "a": real("n", "D"), "y": integers(0, 9, "n")},
+        "wrong_value",
+        "where the exponential of",
+    ),
+    "an argument for the value of the logarithm": (
+        lambda x, b: jnp.sum((x + jnp.log(b)) ** 2),
+        lambda x, b: 2 * (x + b),
+        {"x": N, "b": positive("n")},
+        "wrong_value",
+        "b where the logarithm of",
+    ),
+    "u for 1 - u": (
+        lambda x, y, v, u: jnp.sum((x - u * y - (1 - u) * v) ** 2),
+        lambda x, y, v, u: 2 * (x - (1 - u) * y - u * v),
+        {"x": N, "y": N, "v": N, "u": interval(0, 1)},
+        "wrong_value",
+        "u where the difference of",
+    ),
+    "a forgotten mask": (
+        lambda x: jnp.log(jnp.sum(jnp.where(jnp.eye(3) > 0, 0.0, jnp.exp(x)), axis=1)).sum(),
+        lambda x: softmax(x, axis=1),
+        {"x": real(3, 3)},
+        "missing_term",
+        "the formula is as if the choice of",
+    ),
+    "a forgotten subtraction": (
+        lambda x, b: jnp.sum((x - b) ** 2),
+        lambda x: 2 * x,
+        {"x": N, "b": N},
+        "missing_bias",
+        "as if b were 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", WRONG_VALUES)
+def test_a_wrong_value_in_the_formula_is_named(slip):
+    of, formula, inputs, code, detail = WRONG_VALUES[slip]
+    found = diagnosed(formula, of, **inputs)
+    assert codes(found) == [code]
+    assert detail in found.findings[0].detail
+
+
 def test_a_slope_too_many_is_named():
     found = diagnosed(
         lambda w, x, y: ((p := sigmoid(x @ w)) - y) * p * (1 - p) @ x,
