@@ -86,7 +86,7 @@ def gradcheck(
 
     The differences have an error of h^2 f'''/6 + eps |f| / h. Where eps |f| / h hides differences
     of the size of the tolerance, larger steps are tried; where the gradient fails, smaller steps,
-    which leave a kink beside x outside, and follow fast oscillations. Mistakes that vanish at x pass: ``blind`` lists which.
+    for kinks beside x and fast oscillations. Mistakes that vanish at x pass: ``blind`` lists which.
     ``verify`` tries many inputs, names the mistake, and tells where a right formula overflows.
 
     Args:

@@ -123,9 +123,7 @@ def _spots(formula: Graph) -> Iterator[tuple[Place, Name, str]]:
         yield from ((place, name, line) for place, line in (*everywhere, *single))
 
 
-@lru_cache(maxsize=8)
-def _edited(ready: Program) -> Edited:
-    return Edited(ready)
+_edited = lru_cache(maxsize=8)(Edited)
 
 
 def _right(leaves: Sequence[Any], true: Sequence[Any]) -> frozenset[int]:
@@ -176,7 +174,7 @@ def _edits(
             there = f"the number {np.asarray(constant).item():g}"
             present = [there]
         for donor, other in donors.items() if present else ():
-            if other.shape == value.shape and donor not in present:
+            if donor not in present and other.shape == value.shape and not same(other, -value):
                 # sigma'(h) in place of sigma'(z) has a wrong argument; z for h is any value.
                 root = roots.get(present[0])
                 is_argument = root is not None and function.described(root) == donor

@@ -179,7 +179,10 @@ def _sample_at(claim: Claim, choice: int, seed: int, spread: float, unconstraine
     rng = np.random.default_rng([seed, choice])
     inputs = dict(claim.inputs)
     if unconstrained:
-        inputs = jax.tree.map(_unconstrained, inputs, is_leaf=is_input)
+        free = ("simplex", "one_hot", "binary")
+        inputs = jax.tree.map(
+            lambda g: Input("real", g.shape) if g.kind in free else g, inputs, is_leaf=is_input
+        )
     drawn = draw(inputs, ready.sizes, GROUPS * PER_GROUP, rng, spreads=(spread,))
     if not unconstrained and not _all_inside(ready, drawn):
         traced = trace_claim(claim, tuple(ready.sizes.items()), both_modes=False)
@@ -202,11 +205,6 @@ def _all_inside(ready: Program, drawn: PyTree) -> bool:
     """Whether all results at random inputs are finite, and no input has to satisfy ``where``."""
     results = jax.tree.leaves(ready.run(*jax.tree.leaves(drawn)))
     return ready.claim.where is None and all(np.isfinite(leaf).all() for leaf in results)
-
-
-def _unconstrained(generator: Input) -> Input:
-    free = generator.kind in ("simplex", "one_hot", "binary")
-    return Input("real", generator.shape) if free else generator
 
 
 def _smooth_trials(
