@@ -4,7 +4,7 @@ Every leaf of the formula is explained alone. An explanation reproduces the leaf
 trials, at several sizes: a wrong diagnosis does harm. Explanations are (1) the right derivative
 times numbers, sizes, inputs or values of the function, (2) the derivative in other layouts, (3) the
 derivative with one or two slips in the backward pass, (4) the derivative without an input, or with
-another number in the function, and (5) an exchanged value in the formula. Only for a matrix taken
+another number in the function, and (5) another value in the formula. Only for a matrix taken
 for symmetric is the formula compared where the matrix is symmetric.
 """
 
