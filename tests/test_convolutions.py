@@ -46,14 +46,16 @@ KEY = jax.random.key(0)
 
 def by_definition(module, rate, steps, start, batches):
     """SGD by Flax and optax alone."""
+
+    @jax.jit
+    @jax.grad
+    def slopes(params, x, y):
+        logits = module.apply(params, x.reshape(-1, 6, 6, 1))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
     params = start
     for x, y in batches[:steps]:
-
-        def loss(params, x=x, y=y):
-            logits = module.apply(params, x.reshape(-1, 6, 6, 1))
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        params = jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+        params = jax.tree.map(lambda p, g: p - rate * g, params, slopes(params, x, y))
     return params
 
 

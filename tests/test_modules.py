@@ -167,7 +167,7 @@ def test_an_nnx_module_takes_the_step_of_nnx():
         whole = nnx.merge(graph, params, jax.tree.map(jnp.asarray, rest))
         return mean_loss(whole(INPUTS)), nnx.state(whole, nnx.BatchStat)
 
-    gradient, statistics = jax.grad(loss, has_aux=True)(params)
+    gradient, statistics = jax.jit(jax.grad(loss, has_aux=True))(params)
     close(variables, Variables(descended(params, gradient), statistics))
     model.eval()
     close(first, mean_loss(model(INPUTS)))
@@ -188,7 +188,7 @@ def test_an_equinox_module_takes_the_step_of_equinox():
         logits, new = run(eqx.combine(params, others), state)
         return mean_loss(logits), new
 
-    gradient, statistics = jax.grad(loss, has_aux=True)(params)
+    gradient, statistics = jax.jit(jax.grad(loss, has_aux=True))(params)
     close(variables, (descended(params, gradient), statistics))
     close(first, before)
 

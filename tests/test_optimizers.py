@@ -22,28 +22,29 @@ KEY = jax.random.key(5)
 MODEL = MLP((12, 4, 3))
 NAMES = ("adamw", "rmsprop", "lion", "adagrad", "adadelta", "lamb", "lars", "nadamw", "yogi")
 
+slopes = jax.jit(jax.grad(objective, argnums=1, has_aux=True), static_argnums=0)
+
 
 def by_optax(optimizer, batches, l2, clip=None):
     """The parameters after updates by optax alone."""
     spec = Spec(MODEL, steps=len(batches))
     params = init_state(spec, Hyper(0.1), KEY).params
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for batch in batches:
-        gradient, _ = jax.grad(objective, argnums=1, has_aux=True)(spec, params, l2, batch)
+        gradient, _ = slopes(spec, params, l2, batch)
         if clip is not None:
             norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
             gradient = jax.tree.map(lambda g, n=norm: g * min(1, clip / n), gradient)
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
     return params
 
 
 def by_jaxnn(optimizer, hyper, batches):
     spec = Spec(MODEL, steps=len(batches), optimizer=optimizer)
-    with jax.disable_jit():
-        state = init_state(spec, hyper, KEY)
-        for batch in batches:
-            state, _ = train_step(spec, hyper, state, batch)
+    state, step = init_state(spec, hyper, KEY), jax.jit(train_step, static_argnums=0)
+    for batch in batches:
+        state, _ = step(spec, hyper, state, batch)
     return state.params
 
 

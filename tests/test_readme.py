@@ -32,6 +32,9 @@ PAGES = sorted(
 RELATIVE, ABSOLUTE = 0.2, 0.01
 """Tolerances of a printed fraction: other machines round differently, training amplifies it."""
 
+LONG = ("README.md", "jaxnn/verify/README.md")
+"""Pages whose blocks take more than ten seconds: their examples run with the slow tests."""
+
 NOT_RUN = {
     "pip install": "installs packages; run by hand",
     "pytest": "this suite",
@@ -205,7 +208,12 @@ def test_dashboards_get_every_score_of_every_trial(tmp_path, stand_ins):
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(b.language in ("python", "sh") for b in blocks(page))]
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in LONG else ())
+        for page in PAGES
+        if any(b.language in ("python", "sh") for b in blocks(page))
+    ],
 )
 def test_every_block_of_a_page_runs_and_prints_as_the_page_says(page, tmp_path, stand_ins):
     for block, printed in run(page, tmp_path):

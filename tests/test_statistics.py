@@ -3,6 +3,7 @@
 # Lists in place of arrays, and trees of any type.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalSubscript=false
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -60,7 +61,9 @@ def test_parameters_and_statistics_are_those_of_a_loop_in_flax():
     variables = MODULE.init(init_key, jnp.zeros((2, 3)), training=False)
     params, statistics = variables["params"], variables["batch_stats"]
 
-    def value(params, statistics, x, y):
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def slopes(params, statistics, x, y):
         named = {"params": params, "batch_stats": statistics}
         logits, new = MODULE.apply(named, x, training=True, mutable=["batch_stats"])
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
@@ -69,9 +72,7 @@ def test_parameters_and_statistics_are_those_of_a_loop_in_flax():
 
     for step in range(7):
         rows = minibatch_indices(shuffle_key(order_key), jnp.int32(step), 10, 40)
-        slope, statistics = jax.grad(value, has_aux=True)(
-            params, statistics, INPUTS[rows], LABELS[rows]
-        )
+        slope, statistics = slopes(params, statistics, INPUTS[rows], LABELS[rows])
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
     expected = Variables(params, statistics)
     for found, wanted in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True):

@@ -506,7 +506,14 @@ def test_a_flag_without_a_meaning_is_refused(module, flag, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("package", ["cyclopts", "matplotlib", "rich", "scipy", "sklearn"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "cyclopts",
+        "sklearn",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("matplotlib", "rich", "scipy")),
+    ],
+)
 def test_a_missing_package_is_one_line_and_status_2(package, tmp_path):
     # Python imports sitecustomize at its start; None in sys.modules blocks an import.
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")

@@ -101,12 +101,19 @@ SEARCHES = {
     "all alike": [Made(config(), [[0.5], [0.5]]), Made(config(0.2), [[0.5], [0.5]])],
     "huge": [Made(config(), [[0.5], [0.4]]), Made(config(0.2), [[1e300], [1e300]])],
 }
+PLAIN = ("ordinary", "one seed", "some stopped early", "copies")
+"""Searches that other tests draw too."""
 
 
 @pytest.mark.parametrize(
     ("trials", "measure"),
-    [*((trials, "error") for trials in SEARCHES.values()), (SEARCHES["huge"], "loss")],
-    ids=[*SEARCHES, "huge losses"],
+    [
+        *(
+            pytest.param(trials, "error", id=name, marks=pytest.mark.slow if name in PLAIN else ())
+            for name, trials in SEARCHES.items()
+        ),
+        pytest.param(SEARCHES["huge"], "loss", id="huge losses"),
+    ],
 )
 def test_every_search_can_be_drawn(trials, measure):
     drawn = figures.figures(result(SPACE, trials, epochs=2, measure=measure))

@@ -658,6 +658,7 @@ def test_right_derivations_are_certified():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_mutants_are_not_certified(seed):
-    wrong = [mutant.claim for mutant in MUTANTS if mutant.verdict == "refuted"]
+    """Every mutant with one of the seeds; ``confusion_matrix.py --certificates`` has any number."""
+    wrong = [mutant.claim for mutant in MUTANTS if mutant.verdict == "refuted"][seed::5]
     found = {made.name: certificate(made, seed, seconds=2.0) for made in wrong}
     assert not [name for name, result in found.items() if isinstance(result, Certificate)]

@@ -41,7 +41,7 @@ def one_line(package: str) -> str:
 
 @pytest.mark.parametrize(
     "package",
-    [p if p in ("flint", "rich") else pytest.param(p, marks=pytest.mark.slow) for p in EXTRA],
+    [p if p == "flint" else pytest.param(p, marks=pytest.mark.slow) for p in EXTRA],
 )
 def test_a_missing_package_is_one_line_and_status_2(package, tmp_path):
     (tmp_path / "claims.py").write_text(CLAIM)

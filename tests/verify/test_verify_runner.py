@@ -316,7 +316,7 @@ assert "PATCHED" not in os.environ and "Patched" not in repr(sys.modules)
 
 FILES = {
     "syntax": "x = (\n",
-    "endless": "while True:\n    pass\n",
+    "endless": "import time\ntime.sleep(1000)\n",
     "exits": "import os\nos._exit(0)\n",
     "killed": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
     "interrupts": "raise KeyboardInterrupt\n",
