@@ -4,6 +4,7 @@ The derivative of an operation is an operation again, by PyTorch's autograd with
 need no rule of their own.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -59,7 +60,9 @@ class _Values:
         as_complex = modules["torch"].view_as_complex
         flat = (as_complex(t) if c else t for t, c in zip(tensors, self.complex, strict=True))
         args, kwargs = jax.tree.unflatten(self.structure, flat)
-        return self.function(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.function(*args, **kwargs)
 
     def __call__(self, *tensors: Any) -> list[Any]:
         as_real = modules["torch"].view_as_real
@@ -125,17 +128,14 @@ def _on_words(operation: Callable[..., list[Any]], types: Any, *words: Any) -> l
     """The results of an operation, each number in two words of 32 bits."""
     torch = modules["torch"]
     numbers = (np.asarray(word).view(np.float64)[..., 0] for word in words)
+    inputs = [torch.tensor(n.astype(t)) for n, t in zip(numbers, types, strict=True)]
     with torch.enable_grad():
-        results = operation(
-            *(torch.tensor(n.astype(t)) for n, t in zip(numbers, types, strict=True))
-        )
+        results = operation(*inputs)
     arrays = (result.detach().double().contiguous().numpy() for result in results)
     return [array[..., None].view(np.uint32) for array in arrays]
 
 
-def _bound(
-    primitive: Any, operation: Callable[..., list[Any]], arrays: Sequence[Any], **known: Any
-):
+def _bound(primitive: Any, operation: Any, arrays: Sequence[Any], **known: Any) -> Any:
     """The results of an operation, with their shapes among the parameters."""
     with modules["torch"].enable_grad():
         probed = operation(*map(_some_tensor, arrays))
@@ -160,12 +160,7 @@ def _lowered(*arrays: Any, operation: Any, shapes: Any, **_: Any) -> Any:
 def _batched(primitive: Any, arguments: Any, axes: Any, **known: Any):
     """The operation of a batch: a loop."""
     count = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not None)
-    rows = [
-        jnp.broadcast_to(array, (count, *array.shape))
-        if axis is None
-        else jnp.moveaxis(array, axis, 0)
-        for array, axis in zip(arguments, axes, strict=True)
-    ]
+    rows = [batching.bdim_at_front(a, axis, count) for a, axis in zip(arguments, axes, strict=True)]
     results = jax.lax.map(lambda row: primitive.bind(*row, **known), rows)
     return results, [0] * len(results)
 
@@ -193,9 +188,7 @@ def _transposed(cotangents: Any, *arguments: Any, operation: Any, linear: int, *
 for _primitive in (_value_p, _tangent_p):
     _primitive.multiple_results = True
     _primitive.def_abstract_eval(_avals)
-    _primitive.def_impl(
-        jax.jit(partial(_lowered), static_argnames=("operation", "shapes", "linear"))
-    )
+    _primitive.def_impl(jax.jit(_lowered, static_argnames=("operation", "shapes", "linear")))
     mlir.register_lowering(_primitive, mlir.lower_fun(_lowered, multiple_results=True))
     batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
     ad.primitive_jvps[_primitive] = partial(_jvp, _primitive)

@@ -1,5 +1,7 @@
 """Functions of PyTorch as ``of``: the reference is PyTorch's own autograd."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,14 @@ def test_a_value_without_a_graph_of_torch_is_refused():
     verdict = verdict_on(lambda x: 2 * x, of=lambda x: torch.sum(x.detach() ** 2), trials=20)
     assert verdict.verdict == "error"
     assert "the result has no gradient in PyTorch, expected tensors" in verdict.detail
+
+
+def test_warnings_of_torch_are_no_errors():
+    def of(x):
+        warnings.warn("std(): degrees of freedom is <= 0", stacklevel=1)
+        return torch.sum(x**2)
+
+    assert verdict_on(lambda x: 2 * x, of=of, trials=20).verdict == "holds"
 
 
 class Cube(torch.autograd.Function):
