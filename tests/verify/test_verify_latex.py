@@ -289,6 +289,7 @@ def test_an_array(latex, shape, expected):
         (r"\pm a", ""),
         ("a(b)", ""),
         ("a(b, a)", ""),
+        (r"a(b \| a)", ""),
         (r"a \otimes b", ""),
     ],
 )
@@ -404,6 +405,13 @@ def test_names_of_inputs_and_sizes():
     with jax.enable_x64(True):
         (value,) = Reading(latex, inputs, {}, [()])(given)
     assert np.asarray(value) == (3**7 - 1) / 2
+
+
+def test_cases_without_otherwise_have_a_value_where_a_single_condition_is_true():
+    for first, second in (("b > 0", "b > -1"), ("b < 0", "b < -1")):
+        cases = rf"\begin{{cases}} a & {first} \\ -a & {second} \end{{cases}}"
+        assert np.isnan(read(cases))
+        assert not np.isnan(read(cases.replace(second, r"\text{otherwise}")))
 
 
 def test_labels_choose_entries_and_are_compared_with_indices():

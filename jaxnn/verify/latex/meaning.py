@@ -180,7 +180,7 @@ def _normalised(latex: str) -> str:
     text = re.sub(r"&\s*\\text\s*\{\s*(if|for|when|where|with)?\s*\}", "& ", text)
     text = re.sub(r"\\quad\s*\\text\s*\{\s*(where|with|and)\s*\}", r"\\quad ", text)
     text = re.sub(r"\\substack\s*\{([^{}]*)\\\\([^{}]*)\}", r"\1, \2", text)
-    text = re.sub(r"(\([^()|]*)(?:\\\||\\mid\b|\\Vert\b|\|)([^()|]*\))", r"\1, \2", text)
+    text = re.sub(r"(\([^()|]*?)(?:\\\||\\mid\b|\|)([^()|]*\))", r"\1, \2", text)
     text = re.sub(r"\\\\|\\[,:;!> ]|~", lambda found: found[0] if found[0] == r"\\" else " ", text)
     text = re.sub(r"\\(displaystyle|textstyle|limits|nolimits|nonumber)(?![A-Za-z])", " ", text)
     text = re.sub(r"\\[Bb]igg?[lrm]?(?![A-Za-z])|\\middle(?![A-Za-z])", " ", text)
@@ -203,16 +203,14 @@ def _normalised(latex: str) -> str:
 def _of_one_step(text: str) -> str:
     r"""A step such as ``w_{t+1} = w_t - \\eta g_t`` without the time t."""
     left, equals, right = text.partition("=")
-    step = re.search(r"^(.*?)([_^])\{(\(?)([A-Za-z]) *\+ *1\)?\}\s*$", left)
+    step = re.search(r"^(.*?)([_^])\{\(?([A-Za-z]) *\+ *1\)?\}\s*$", left)
     if step is None:
         return text
-    symbol, script, bracket, time = step.groups()
-    now = [f"{script}{{{bracket}{time}{')' if bracket else ''}}}", f"{script}{time}"]
-    if not any(symbol + script in right for script in now):
+    symbol, script, time = step.groups()
+    now = rf"{re.escape(script)}(\{{\(?{time}\)?\}}|{time}(?![A-Za-z]))"
+    if not re.search(re.escape(symbol) + now, right):
         return text
-    for script in now:
-        right = right.replace(script, "")
-    return symbol + equals + right
+    return symbol + equals + re.sub(now, "", right)
 
 
 UNICODE = {
@@ -426,10 +424,9 @@ class Evaluation:
 
     def value(self, tree: Any) -> Value:
         """The value of a part of the tree."""
-        kind = tree.data
-        if kind == "item":
+        if tree.data == "item":
             return self.term([tree], tree)
-        return getattr(self, f"_{kind}", self._no_value)(tree)
+        return getattr(self, f"_{tree.data}", self._no_value)(tree)
 
     def _no_value(self, tree: Any) -> Value:
         raise Unreadable(f"{self.source(tree)!r} has no value")
@@ -976,7 +973,7 @@ class Evaluation:
         return self.cases(cells, tree)
 
     def cases(self, rows: Sequence[Sequence[Any]], tree: Any) -> Value:
-        """The first value with a true condition; NaN where no condition is true."""
+        """The value with a true condition; without "otherwise" NaN where none or two are true."""
         if any(len(row) != 2 or not row[0].children or not row[1].children for row in rows):
             raise Unreadable(f"{self.source(tree)!r}, expected a value and a condition in each row")
         rest = [bool(OTHERWISE.fullmatch(spelled(condition))) for _, condition in rows]
@@ -996,6 +993,9 @@ class Evaluation:
             if condition.rank and (condition.shape,) != (*shapes,):
                 raise Unreadable(f"{self.source(tree)!r} has a condition on {condition}")
             result = aligned(jnp.where, condition, value, result)
+        for two in [] if rest[-1] else combinations(conditions, 2):
+            both = reduce(partial(aligned, jnp.logical_and), two)
+            result = aligned(lambda both, value: jnp.where(both, jnp.nan, value), both, result)
         return result
 
     # Items: a symbol or a bracket, with scripts
