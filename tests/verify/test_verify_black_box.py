@@ -190,6 +190,18 @@ def test_a_derivative_left_out_in_every_pass_of_a_loop_is_named():
     assert "in every pass of the loop" in finding.detail
 
 
+def test_a_wrong_margin_is_named_though_the_derivative_has_no_slope_in_the_margin():
+    def hinge(w, x, y):
+        return jnp.sum(jnp.maximum(0, 1 - y * (x @ w)))
+
+    verdict = verdict_on(
+        lambda w, x, y: -np.where(y * np.dot(x, w) < 0.5, y, 0) @ x, **SQUARES | {"of": hinge}
+    )
+    (finding,) = verdict.diagnosis
+    assert finding.code == "wrong_constant"
+    assert "as if the number 1 were 0.5" in finding.detail
+
+
 def by_math(x):
     from math import sqrt
 

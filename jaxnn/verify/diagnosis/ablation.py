@@ -216,9 +216,10 @@ class Ablation:
             return np.moveaxis(values - target[:, None], 1, 0).reshape(len(self.knobs), -1)
 
         found: dict[int, float] = {}
-        for start in (0.0, -1.0, 1.0) if self.knobs else ():
+        # Half and double: numbers that a comparison hides, such as a margin, have no slope.
+        for start in (0.0, -1.0, 0.5, 2.0, 1.0) if self.knobs else ():
             factors = np.full(len(self.knobs), start)
-            for _ in range(1 if start <= 0 else _NEWTON_STEPS):
+            for _ in range(_NEWTON_STEPS if start == 1 else 1):
                 error = errors(factors)
                 fits = np.linalg.norm(error, axis=1) <= TOLERANCE * np.linalg.norm(target)
                 for number in map(int, np.flatnonzero(fits)):
