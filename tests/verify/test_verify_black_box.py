@@ -202,6 +202,19 @@ def test_a_wrong_margin_is_named_though_the_derivative_has_no_slope_in_the_margi
     assert "as if the number 1 were 0.5" in finding.detail
 
 
+def test_the_shift_of_a_softmax_hides_no_term_that_is_left_out():
+    """p in place of p - y: the derivative of the numerator is missing."""
+
+    def loss(z, y):
+        e = np.exp(z - np.max(z))
+        return -np.sum(y * np.log(e / np.sum(e)))
+
+    inputs = {"z": real("C"), "y": one_hot("C")}
+    verdict = verdict_on(lambda z, y: softmax(z), of=loss, wrt="z", inputs=inputs)
+    assert verdict.verdict == "refuted"
+    assert "unknown" not in codes(verdict), describe(verdict)
+
+
 def by_math(x):
     from math import sqrt
 

@@ -189,9 +189,10 @@ class Ablation:
         named = (n for n in numbers if self.knobs[n].finding.code not in _NOT_IN_PAIRS)
         return list(islice(combinations(named, 2), MOST_PAIRS))
 
-    def scaled(self, mistakes: Mistakes) -> str:
-        """The derivative that a single mistake drops, and that a factor may multiply."""
-        return self.knobs[mistakes[0]].scaled if len(mistakes) == 1 else ""
+    def named(self, mistakes: Mistakes, held: Collection[int] = ()) -> tuple[list[Finding], str]:
+        """The findings without those of held knobs; a derivative that a factor may multiply."""
+        some = [self.knobs[number] for number in mistakes if number not in held]
+        return [knob.finding for knob in some], some[0].scaled if len(some) == 1 else ""
 
     def leaves(self, flat: Leaves, made: Sequence[Mistakes]) -> Iterator[tuple[Mistakes, Leaves]]:
         """The leaves [T, ...] of the derivative with every choice of mistakes, at inputs [T, ...].

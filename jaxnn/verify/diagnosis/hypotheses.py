@@ -250,28 +250,37 @@ def _shapes_differ(sizes: dict[str, int], formula: np.ndarray, gradient: np.ndar
 def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
     """The derivative with a mistake, or two, if the mistake explains a leaf of the formula."""
     few = _every_second(sample)
-    true, needed = RIGHT.terms(few), dict[int, list[Mistakes]]()
+    true, needed, shifts = RIGHT.terms(few), dict[int, list[Mistakes]](), dict[int, Mistakes]()
 
     def put(sample: Sample, number: int, leaves: Leaves) -> list[Leaves]:
         return _stated(sample, [*sample.terms[:number], leaves, *sample.terms[number + 1 :]])
 
-    for number, ablation in _ablations(sample.program).items():
-        for mistakes, leaves in ablation.leaves(few.flat, ablation.mistakes(two)):
+    def explaining(number: int, made: Sequence[Mistakes]) -> Iterator[Mistakes]:
+        ablation = _ablations(sample.program)[number]
+        for mistakes, leaves in ablation.leaves(few.flat, made):
             varied = put(few, number, leaves)
             changed = [leaf for leaf in range(len(true[0])) if not unchanged(varied, true, leaf)]
             fitted = (fit(few.formula[n], [term[n] for term in varied], GROUPS) for n in changed)
-            if changed and (ablation.scaled(mistakes) or any(f is not None for f in fitted)):
-                needed.setdefault(number, []).append(mistakes)
+            findings, scaled = ablation.named(mistakes, shifts.get(number, ()))
+            if changed and (scaled or any(f is not None for f in fitted)):
+                yield mistakes
+            if not changed and len(mistakes) == 1 and findings[0].where.startswith("maximum,"):
+                shifts[number] = (*shifts.get(number, ()), *mistakes)
+
+    for number, ablation in _ablations(sample.program).items():
+        needed[number] = [*explaining(number, ablation.mistakes(two))]
+        shift = shifts.get(number, ())  # of a softmax: constant for everybody who derives by hand
+        made = [(n, *shift) for n in range(len(ablation.knobs)) if shift and n not in shift]
+        needed[number] += explaining(number, made)
 
     @cache
     def gradients(sample: Sample) -> dict[tuple[int, Mistakes], Leaves]:
         ablations = _ablations(sample.program)
+        small = {n: ablations[n].only({*chain(*some)}) for n, some in needed.items()}
         return {
             (number, mistakes): leaves
             for number, some in needed.items()
-            for mistakes, leaves in ablations[number]
-            .only({*chain(*some)})
-            .leaves(sample.flat, some)
+            for mistakes, leaves in small[number].leaves(sample.flat, some)
         }
 
     def terms(number: int, mistakes: Mistakes, sample: Sample) -> list[Leaves]:
@@ -281,8 +290,8 @@ def mistaken(sample: Sample, two: bool) -> Iterator[Hypothesis]:
     for number, some in needed.items():
         ablation = _ablations(sample.program)[number]
         for mistakes in some:
-            found = tuple(ablation.knobs[knob].finding for knob in mistakes)
-            yield Hypothesis(found, partial(terms, number, mistakes), ablation.scaled(mistakes))
+            findings, scaled = ablation.named(mistakes, shifts.get(number, ()))
+            yield Hypothesis(tuple(findings), partial(terms, number, mistakes), scaled)
 
 
 def _every_second(sample: Sample) -> Sample:
