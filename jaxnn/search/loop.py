@@ -132,9 +132,9 @@ class Naming:
         going_on = {name for number, name in self.names.items() if number in before}
         for trial in trials:
             static = self.space.static_part(trial.config)
-            self.names[trial.number] = own = _name(static)
-            if trial.parent is not None and self._own.get(trial.parent) == own:
-                self.names[trial.number] = self.names[trial.parent]
+            own, parent = _name(static), -1 if trial.parent is None else trial.parent
+            same = self._own.get(parent) == own
+            self.names[trial.number] = self.names[parent] if same else own
             self._own[trial.number] = own
             if trial.parent is None and self.task.model is None and static.get("hidden"):
                 rest = _name({n: value for n, value in static.items() if n != "hidden"})
