@@ -280,7 +280,8 @@ def _source(function: FunctionType) -> ast.FunctionDef | None:
         (node,) = ast.parse(dedent("".join(lines))).body
     except (OSError, SyntaxError, ValueError, TypeError):
         return None
-    if not isinstance(node, ast.FunctionDef):
+    # The lines of a lambda in a decorator are those of the function below.
+    if not isinstance(node, ast.FunctionDef) or node.name != function.__code__.co_name:
         return None
     ast.increment_lineno(node, first - 1)
     return node

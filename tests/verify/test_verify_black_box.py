@@ -13,7 +13,7 @@ from samples import cubes, made, verdict_on
 
 from experiments.mutants import CORRECT, MUTANTS
 from experiments.mutants.twins import twin
-from jaxnn.verify import assert_holds, label, one_hot, real, simplex, verify
+from jaxnn.verify import assert_holds, label, one_hot, positive, real, simplex, verify
 from jaxnn.verify.report import to_html, to_json
 from jaxnn.verify.verification import describe
 
@@ -490,6 +490,17 @@ def test_numpy_code_as_the_function_is_read_as_jax_numpy():
     assert_holds(right, trials=200)
     wrong = made(lambda z, y: y - softmax(z), of=cross_entropy, wrt="z", inputs=inputs)
     assert codes(verify(wrong, trials=200)) == ["sign"]
+
+
+def test_a_lambda_in_a_decorator_is_not_taken_for_the_function_below():
+    def logged(of):
+        return lambda formula: verdict_on(formula, of=of, wrt="a", inputs={"a": positive("n")})
+
+    @logged(of=lambda a: np.sum(np.log(a)))
+    def reciprocal(a):
+        return np.divide(1, a)
+
+    assert reciprocal.verdict == "holds", describe(reciprocal)
 
 
 def test_a_function_that_neither_jax_nor_the_translation_takes_is_one_line():
