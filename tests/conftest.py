@@ -10,11 +10,7 @@ import pytest
 from jaxnn import Data
 from jaxnn.devices import use_all_cores
 
-_COMPILER = {
-    "not slow": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    "slow": "--xla_backend_optimization_level=1",  # programs that run long are worth optimizing
-}
-_PLAIN = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
+_FAST_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 _LONGEST = (
     "test_distributed.py", "test_harness.py", "test_modules.py", "test_search_figures.py",
@@ -28,13 +24,13 @@ use_all_cores()
 
 
 def pytest_configure(config):
-    """XLA compiles with fewer optimizations, in half the time, and compiled programs are kept.
+    """Without the slow tests, XLA compiles without optimizations; compiled programs are kept.
 
     All tests together (``-m "slow or not slow"``, of .ci/run) check the programs that users run.
     The programs are in pytest's cache folder, which ``pytest --cache-clear`` empties.
     """
-    if flags := _COMPILER.get(config.option.markexpr):
-        os.environ.setdefault("XLA_FLAGS", f"{flags} {_PLAIN}")
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("XLA_FLAGS", _FAST_COMPILER)
     config.option.loadscopereorder = False
     if hasattr(config, "cache"):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
