@@ -423,11 +423,12 @@ class Tensor:
         return self.array
 
 
-def test_a_module_that_the_function_uses_is_no_tensor(monkeypatch):
-    module = ModuleType("torch")
-    vars(module)["detach"] = lambda value: value
-    monkeypatch.setitem(globals(), "used", module)
-    assert gradcheck(lambda x: float(used.detach(x) @ x), np.ones(2), 2 * np.ones(2)).passed  # noqa: F821
+USED = ModuleType("torch")
+vars(USED)["detach"] = lambda value: value
+
+
+def test_a_module_that_the_function_uses_is_no_tensor():
+    assert gradcheck(lambda x: float(USED.detach(x) @ x), np.ones(2), 2 * np.ones(2)).passed
 
 
 def test_a_function_of_tensors_gets_tensors(monkeypatch):
