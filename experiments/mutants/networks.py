@@ -334,7 +334,7 @@ RELU_LABEL = family(
                 {"value": lambda z, h, i: z[0] if i else h[0]},
             ),
             ("unknown | factor", "relu for its derivative", {"slope": lambda z, h, i: h[i + 1]}),
-            ("unknown", "the mask of the dead units", {"slope": lambda z, h, i: z[i] <= 0}),
+            ("unknown | sign", "the mask of the dead units", {"slope": lambda z, h, i: z[i] <= 0}),
             ("factor", "of W1, twice", {"finish": _one_leaf(0, "weight", lambda g: 2 * g)}),
             ("shape", "a matrix for b1", {"finish": _one_leaf(0, "bias", jnp.diag)}),
         ]
@@ -447,7 +447,7 @@ TANH_BATCH = family(
             ("wrong_value", "z for h in the gradient by W2", {"left": lambda a, h: a}),
             ("normaliser_constant", "-y", {"delta": lambda p, y: -y / len(y)}),
             ("softmax_jacobian_skipped", "-y/p", {"delta": lambda p, y: -y / p / len(y)}),
-            ("unknown", "1 - h for 1 - h^2", {"slope": lambda a, h: 1 - h}),
+            ("unknown | factor", "1 - h for 1 - h^2", {"slope": lambda a, h: 1 - h}),
             ("shape", "biases not summed", {"bias": lambda d: d}),
             (
                 "missing_mean+missing_l2",

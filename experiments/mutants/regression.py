@@ -504,7 +504,7 @@ SOFTMAX = family(
             ),
         ),
         wrong(
-            "unknown",
+            "unknown | factor",
             "p^2 for p",
             lambda w, b, x, y, lam: (
                 (softmax(x @ w.T + b) ** 2 - y).T @ x / len(x) + lam * w,
@@ -716,7 +716,7 @@ LEAST_SQUARES = family(
             lambda w, b, x, y: ((y - x @ w - b) @ x, jnp.sum(y - x @ w - b)),
         ),
         wrong(
-            "unknown",
+            "unknown | wrong_value",
             "a constant added to the bias",
             lambda w, b, x, y: ((x @ w + b - y) @ x / len(y), jnp.mean(x @ w + b - y) + 1),
         ),

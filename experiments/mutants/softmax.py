@@ -78,7 +78,7 @@ VALUE = family(
     mutants=[
         wrong("sign", "whole", lambda z: -_shifted(z)),
         wrong("factor", "twice", lambda z: 2 * _shifted(z)),
-        wrong("unknown", "e^-z", lambda z: jnp.exp(-z) / jnp.sum(jnp.exp(-z))),
+        wrong("unknown | sign", "e^-z", lambda z: jnp.exp(-z) / jnp.sum(jnp.exp(-z))),
         wrong("unknown", "sines", lambda z: jnp.sin(z) / jnp.sum(jnp.exp(z))),
         wrong("unknown", "sigmoid", lambda z: 1 / (1 + jnp.exp(-z))),
         wrong("unknown", "its logarithm", lambda z: z - jnp.log(jnp.sum(jnp.exp(z)))),
@@ -155,9 +155,11 @@ CROSS_ENTROPY = family(
         wrong("wrong_value", "z for p", lambda z, y: z - y),
         wrong("sign+factor", "2y - 2p", lambda z, y: 2 * (y - softmax(z))),
         wrong("unknown", "p^2 - y", lambda z, y: softmax(z) ** 2 - y),
-        wrong("unknown", "a constant added", lambda z, y: softmax(z) - y + 1),
+        wrong("unknown | wrong_value", "a constant added", lambda z, y: softmax(z) - y + 1),
         wrong("unknown | wrong_value | factor", "e^z - y", lambda z, y: jnp.exp(z) - y),
-        wrong("unknown", "p(1 - p) - y", lambda z, y: softmax(z) * (1 - softmax(z)) - y),
+        wrong(
+            "unknown | wrong_value", "p(1 - p) - y", lambda z, y: softmax(z) * (1 - softmax(z)) - y
+        ),
         wrong("shape", "a matrix", lambda z, y: jnp.diag(softmax(z)) - y),
     ],
 )

@@ -38,7 +38,7 @@ from jaxnn.verify.graph import (
     primitives,
 )
 from jaxnn.verify.inputs import draw, named_leaves
-from jaxnn.verify.translation import as_jax, is_numpy
+from jaxnn.verify.translation import TooManyOperations, as_jax, is_numpy
 
 Inputs = Mapping[str, PyTree]
 
@@ -257,7 +257,7 @@ def trace_claim(
         _refuse_lost_writes(claim, value, dict(sizes))
         programs = [*filter(None, (forward, reverse, value, formula))]
         if (count := sum(len(program.jaxpr.eqns) for program in programs)) > MOST_EQUATIONS:
-            raise ValueError(
+            raise TooManyOperations(
                 f"loops in Python become {count:,} operations of JAX, expected at most "
                 f"{MOST_EQUATIONS:,}: fixed sizes, such as real(2, 3), or code without loops"
             )

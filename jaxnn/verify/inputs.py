@@ -278,14 +278,14 @@ def fixed_sizes(inputs: PyTree) -> frozenset[int]:
     return frozenset(size for size in sizes if isinstance(size, int))
 
 
-def draw_sizes(inputs: PyTree, seed: int) -> dict[str, int]:
-    """Distinct sizes from 3, without the claim's fixed sizes.
+def draw_sizes(inputs: PyTree, seed: int, smallest: int = 3) -> dict[str, int]:
+    """Distinct sizes from the smallest on, without the claim's fixed sizes.
 
     A size of 1 hides a missing 1/n, equal sizes hide a transpose. Seeds rotate the sizes, so that
     few programs are compiled.
     """
     count = len(symbols(inputs)) + len(fixed_sizes(inputs)) + 1
-    return rotated(inputs, range(3, 3 + count), count, seed)
+    return rotated(inputs, range(smallest, smallest + count), count, seed)
 
 
 def larger_sizes(inputs: PyTree, seed: int) -> dict[str, int]:

@@ -55,6 +55,9 @@ def edits(function: Callable[..., Any]) -> Iterator[tuple[str, str, Callable[...
         yield place, words, _Translator(_Edits(number)).translated(function)
 
 
+MOST_SUBSCRIPTS = 6000
+"""The most subscripts of a function that JAX differentiates: a few seconds of tracing."""
+
 MOST_EDITS = 200
 """The most changes of statements that are tried."""
 
@@ -87,7 +90,8 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
       ValueError: at a call, where JAX traces neither.
     """
-    translation = as_jax(function)
+    translator = _Translator(subscripts=MOST_SUBSCRIPTS)
+    translation = translator.translated(function)
     ways = [function] if translation is function else [function, translation]
     native = len(ways)
     if "torch" in sys.modules:
@@ -100,9 +104,12 @@ def by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
         errors = list[Exception]()
+        translator.left = MOST_SUBSCRIPTS
         for way in ways:
             try:
                 return way(*args, **kwargs)
+            except TooManyOperations:
+                raise
             except Exception as error:
                 errors.append(error)
         asks_for_tensors = "Tensor" in str(errors[0])
@@ -117,21 +124,28 @@ def is_numpy(function: Callable[..., Any]) -> bool:
     return getattr(function, _NUMPY, False)
 
 
+class TooManyOperations(Unsupported):
+    """Loops in Python over many entries; the message is a line."""
+
+
 class _Translator:
     """Translates functions, each once."""
 
     def __init__(self, edits: "_Edits | None" = None, subscripts: float = math.inf):
         """To JAX's words, else to edited statements in NumPy's own."""
-        self._edits, self._left = edits, subscripts
+        self._edits, self.left = edits, subscripts
         self._known: dict[int, Any] = {}
         counted = {name: self._counted(helper) for name, helper in _HELPERS.items()}
         self._helpers = counted | {"_slices": np.s_}
 
     def _counted(self, helper: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any) -> Any:
-            self._left -= 1
-            if self._left < 0:
-                raise Unsupported("more subscripts than a program may have")
+            self.left -= 1
+            if self.left < 0:
+                raise TooManyOperations(
+                    "loops in Python take more operations than a program may have, expected fixed "
+                    "sizes, such as real(2, 3), or code without loops"
+                )
             return helper(*args)
 
         return called

@@ -22,6 +22,7 @@ from jaxnn.verify.inputs import draw, draw_sizes, filled, larger_sizes, named_le
 from jaxnn.verify.report import difference, lines, proof, samples, summary
 from jaxnn.verify.sampling import DomainError, Trials, draw_inside, run_trials, satisfies
 from jaxnn.verify.tangent import Convention, Fit, conventions, unchanged
+from jaxnn.verify.translation import TooManyOperations, is_numpy
 from jaxnn.verify.verdict import (
     HOLDS,
     HOLDS_UP_TO_LAYOUT,
@@ -53,6 +54,9 @@ STATEMENT_TRIALS = 16
 
 STATEMENT_TOLERANCE = 1e-6
 """The largest relative error, by norm, between a statement and its formula."""
+
+FEW_TRIALS = 0.01
+"""The share of random trials in which rounding may spoil a right formula."""
 
 AFFORDABLE = 2_000_000
 """Operations in balls, a few seconds; large claims are judged at fewer awkward inputs."""
@@ -229,7 +233,7 @@ def _examine(
         values = _examine(claim.forward, trials, seed, diagnosed)
         if not values.holds:
             return _of_forward(claim, values, trials, seed)
-    sizes, larger = draw_sizes(claim.inputs, seed), larger_sizes(claim.inputs, seed)
+    sizes, larger = _sizes(claim, seed), larger_sizes(claim.inputs, seed)
     kept = [] if kept is None else kept
     views = _views(claim, sizes, seed)
     claim = views[0].claim
@@ -248,6 +252,20 @@ def _examine(
     if verdict.verdict == "refuted" and verdict.trials and diagnosed and not sampled:
         return _diagnosed(views, sizes, seed, verdict)
     return views[0].said(verdict, "states")
+
+
+def _sizes(claim: Claim, seed: int) -> dict[str, int]:
+    """The usual sizes, smaller ones where loops of NumPy code are too long for JAX."""
+    sizes = draw_sizes(claim.inputs, seed)
+    if sizes and is_numpy(claim.of):
+        try:
+            comparison.trace_claim(claim, tuple(sizes.items()), both_modes=True)
+        except FunctionError as error:
+            if isinstance(error.__cause__, TooManyOperations):
+                return draw_sizes(claim.inputs, seed, 2)
+        except FormulaError:
+            pass
+    return sizes
 
 
 class View(NamedTuple):
@@ -491,8 +509,10 @@ def _at_sizes(
     except FormulaError as error:
         return _not_evaluated(claim, error.__cause__ or error)
     except FunctionError as error:
-        if only_random:  # `of` does not accept these sizes
-            return _verdict(claim, "holds")
+        if only_random:  # `of` does not accept these sizes, or takes too long
+            long = isinstance(error.__cause__, TooManyOperations)
+            detail = "loops in Python take too many operations" if long else ""
+            return _verdict(claim, "holds", detail=detail)
         return _verdict(claim, "error", detail=f"of: {located(error.__cause__ or error)}")
     affordable = comparison.affordable_trials(traced, trials)
     try:
@@ -619,6 +639,7 @@ def _judge(
     awkward = range(len(errors), len(flat[0]))
     step = -(-len(awkward) * comparison.operations(traced) // AFFORDABLE) or 1
     judgements, doubtful, deadline = [], False, time.perf_counter() + JUDGED_SECONDS
+    off, told = ~(errors <= claim.tolerance), []
     for trial in (*worst_trials, *awkward[::step]):
         if judgements and time.perf_counter() > deadline:
             break
@@ -632,10 +653,12 @@ def _judge(
                 "" if limit is None else f"the formula gives nan here; its limit is {limit:.6g}"
             )
             return _with_evidence("refuted", traced, judgement, point, detail=detail)
-        if judgement.outcome == "undecided" and trial < len(errors):
-            doubtful |= not errors[trial] <= claim.tolerance
+        if trial < len(errors) and off[trial]:
+            doubtful |= judgement.outcome == "undecided"
+            told.append(judgement.told)
         judgements.append((judgement, point))
-    if doubtful:
+    untold = bool(told) and not any(told) and np.mean(off) > FEW_TRIALS
+    if doubtful or untold:
         reason = "formula and derivative differ at inputs that exact numbers do not decide"
         return _judged_in_float64(traced, points, values, layouts, errors, reason)
     return _summary(traced, judgements)
@@ -714,7 +737,7 @@ def _judged_in_float64(
     """
     detail = f"judged in float64 alone: {reason}"
     known = np.nan_to_num(errors, nan=np.inf)
-    if np.mean(known > traced.claim.tolerance) <= 0.01:
+    if np.mean(known > traced.claim.tolerance) <= FEW_TRIALS:
         largest = float(np.max(known[np.isfinite(known)], initial=0.0))
         bits = float(np.log2(max(1.0, largest * 2.0**MANTISSA)))
         return _verdict(traced.claim, "holds", bits_lost=bits, detail=detail)

@@ -287,7 +287,7 @@ def test_a_verdict_that_cannot_leave_its_process_is_an_error(write):
     (verdict,) = run([path], workers=1)
     assert verdict.verdict == "error"
     assert "TypeError: " in verdict.detail
-    assert "'function' object" in verdict.detail
+    assert "function is not JSON serializable" in verdict.detail
 
 
 def test_processes_that_cannot_start_are_verdicts_too(write, monkeypatch):

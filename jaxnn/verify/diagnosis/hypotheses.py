@@ -152,7 +152,8 @@ def _missing(program: Program, number: int) -> str:
     same = {graph.inputs[number]}
     for node in graph.nodes:
         if not same.isdisjoint(node.operands):
-            if node.primitive.name in ("add", "sub"):
+            subtracted = node.primitive.name == "sub" and node.operands[1] in same
+            if node.primitive.name == "add" or subtracted:
                 return "missing_bias"
             same.update(node.results if node.primitive.name in MOVED else ())
     return "missing_term"

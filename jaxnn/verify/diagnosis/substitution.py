@@ -165,7 +165,7 @@ def _edits(
 ) -> Iterator[tuple[float, Finding, tuple[int, np.ndarray]]]:
     """(Kind, mistake, (spot, addend)) of other values in place of every value of the formula."""
     donors, function = _donors(sample), function_of(sample.program)
-    roots = {function.described(n): root for n, root in function.roots.items() if root != n}
+    arguments = _arguments(function)
     for spot, value in enumerate(edited.at_trials(sample.flat)):
         _, name, line = edited.spots[spot]
         there, constant = edited.evaluated.described(name), edited.graph.constants.get(name, ())
@@ -176,8 +176,8 @@ def _edits(
         for donor, other in donors.items() if present else ():
             if donor not in present and other.shape == value.shape and not same(other, -value):
                 # sigma'(h) in place of sigma'(z) has a wrong argument; z for h is any value.
-                root = roots.get(present[0])
-                is_argument = root is not None and function.described(root) == donor
+                implied = present[0] == f"the sigmoid of {donor}"
+                is_argument = implied or arguments.get(present[0]) == donor
                 code = "activation_derivative_wrong_argument" if is_argument else "wrong_value"
                 detail = f"{line} has {present[0]} where {donor} belongs"
                 yield 0, Finding(code, line, detail), (spot, other - value)
@@ -190,6 +190,16 @@ def _edits(
                 finding = Finding("factor", line, detail)
             kind = 1 + len(wrong.entries) + (finding.code == "factor") / 2
             yield kind, finding, (spot, product - value)
+
+
+def _arguments(function: EvaluatedGraph) -> dict[str, str]:
+    """The argument of every activation of a function, in words; a square is no activation."""
+    powers = {n for n, node in function.producer.items() if node.primitive.name in _POWERS}
+    pairs = ((n, root) for n, root in function.roots.items() if root not in (None, n))
+    return {function.described(n): function.described(r) for n, r in pairs if n not in powers}
+
+
+_POWERS = {"integer_pow", "pow", "square"}
 
 
 def _products(sample: Sample, value: np.ndarray) -> Iterator[tuple[Factor, np.ndarray]]:
