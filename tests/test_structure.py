@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LARGEST = 33_100
+LARGEST = 33_020
 """Lines of the package: lower the number with every line that goes; 12,500 is the goal."""
 
 
@@ -60,7 +60,7 @@ def test_a_reader_opens_at_most_25_files(module):
 
 def test_the_package_grows_by_no_file_and_no_line_unnoticed():
     files = list((ROOT / "jaxnn").rglob("*.py"))
-    assert len(files) <= 86
+    assert len(files) <= 80
     assert sum(len(file.read_text().splitlines()) for file in files) <= LARGEST
 
 

@@ -13,7 +13,17 @@ from samples import cubes, made, verdict_on
 
 from experiments.mutants import CORRECT, MUTANTS
 from experiments.mutants.twins import twin
-from jaxnn.verify import assert_holds, label, one_hot, positive, real, simplex, verify
+from jaxnn.verify import (
+    assert_holds,
+    claim,
+    interval,
+    label,
+    one_hot,
+    positive,
+    real,
+    simplex,
+    verify,
+)
 from jaxnn.verify.report import to_html, to_json
 from jaxnn.verify.verification import describe
 
@@ -589,3 +599,23 @@ def test_tensors_are_given_to_code_for_tensors():
     assert "PyTorch code" in verdict.black_box
     wrong = verdict_on(lambda x: 2 * torch.clone(x) ** 2, of=cubes)
     assert codes(wrong) == ["factor"]
+
+
+def summed(w, x):
+    """The gradient of the mean squared product, without the mean: only called, as lists are."""
+    found = [0.0] * len(w)
+    for row in x.tolist():
+        h = sum(a * b for a, b in zip(row, w.tolist(), strict=True))
+        found = [g + 2 * h * a for g, a in zip(found, row, strict=True)]
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("low", "high"), [(100, 1000), (1e-6, 1e-4)])
+@pytest.mark.parametrize(("mean", "verdict"), [(False, "refuted"), (True, "holds")])
+def test_inputs_in_large_or_small_units_refute_and_confirm(low, high, mean, verdict):
+    inputs = {"w": interval(low, high, "k"), "x": interval(low, high, "n", "k")}
+    declared = claim(
+        of=lambda w, x: jnp.mean((x @ w) ** 2), wrt="w", kind="gradient", inputs=inputs
+    )
+    formula = (lambda w, x: summed(w, x) / len(x)) if mean else summed
+    assert verify(declared(formula), trials=200).verdict == verdict
