@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import numpy as np
 
 import jaxnn
-from jaxnn import display
 from jaxnn.files import atomic_write
 from jaxnn.files import printable as printable
 from jaxnn.types import require, require_type
@@ -336,6 +335,13 @@ class _Work:
     bar: Any = None
 
 
+def _live() -> Any:
+    """A place for a bar in a notebook's cell; None elsewhere."""
+    from jaxnn import display
+
+    return display.live()
+
+
 class Progress:
     """Shows how far labelled pieces of work are; nothing appears before the first report.
 
@@ -356,7 +362,7 @@ class Progress:
         self._unit, self._summary, self._clock = unit, summary, clock
         self._began = clock()
         self._works: dict[str, _Work] = {}
-        self._in_notebook = stream is None and display.live() is not None
+        self._in_notebook = stream is None and _live() is not None
         terminal = not self._in_notebook and self._stream.isatty()
         self._bars = _bars(self._stream, unit) if terminal else None
 
@@ -397,7 +403,7 @@ class Progress:
             text = ", ".join(filter(None, words))
             self._bars.update(work.bar, completed=round(done), total=total, words=text)
         elif self._in_notebook and (work.bar is None or now - work.printed >= SECONDS):
-            work.bar, work.printed = work.bar or display.live(), now
+            work.bar, work.printed = work.bar or _live(), now
             self._show(line, *words, bar=work.bar, done=done, total=total)
         elif tenths > work.tenths and now - work.printed >= 1 and (left or not self._summary):
             work.tenths, work.printed = tenths, now
@@ -405,7 +411,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Shows a line."""
-        self._show(line, bar=display.live() if self._in_notebook else None)
+        self._show(line, bar=_live() if self._in_notebook else None)
 
     def _amount(self, *amounts: float) -> str:
         """Amounts of work with the unit: ``20 of 100 trials``."""

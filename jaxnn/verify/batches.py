@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxnn.types import PyTree, require_type, shown
-from jaxnn.verify.claims import Claim, by_keyword, call, places
+from jaxnn.verify.claims import Claim, at_path, by_keyword, call, places
 from jaxnn.verify.comparison import reference
 from jaxnn.verify.inputs import Size, draw, draw_sizes, filled, leaves, symbols
 
@@ -79,11 +79,11 @@ def _axes(claim: Claim, shared: Sequence[str]) -> list[int | None]:
     axes: list[int | None] = [0] * len(leaves(claim.inputs))
     for path in shared:
         try:
-            found = places(dict(claim.inputs), path)
+            at_path(claim.inputs, path)
         except ValueError:
             known = ", ".join(claim.inputs)
             raise ValueError(f"shared is {path!r}, expected inputs among {known}") from None
-        for place in found:
+        for place in places(dict(claim.inputs), path):
             axes[place] = None
     if None not in axes or any(axis == 0 for axis in axes):
         return axes
