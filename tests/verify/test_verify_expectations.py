@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+import sys
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -52,6 +54,12 @@ def test_an_expectation_over_masks_is_the_sum_over_all_masks():
     )
     found = expectation(lambda x, mask: jnp.tanh(mask @ x), over={"mask": bernoulli(keep, "x")})
     assert float(found(x)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_expectation_stays_one_beside_pytorch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    made = claim(of=DROPOUT, kind="value", inputs=KEPT)(lambda x: x)
+    assert made.of is DROPOUT
 
 
 def test_dropout_with_the_factor_keeps_the_mean_certified():
