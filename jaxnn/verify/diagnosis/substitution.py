@@ -95,10 +95,12 @@ class Edited:
 
     def at_trials(self, flat: Leaves) -> list[np.ndarray]:
         """The values at the spots, [T, ...]."""
-        values = self.evaluated.at_trials(flat)
-        for name, constant in self.graph.constants.items():
-            values[name] = np.broadcast_to(constant, (len(flat[0]), *np.shape(constant)))
-        return [values[name] for _, name, _ in self.spots]
+        values, constants = self.evaluated.at_trials(flat), self.graph.constants
+
+        def constant(name: Name) -> np.ndarray:
+            return np.broadcast_to(constants[name], (len(flat[0]), *np.shape(constants[name])))
+
+        return [constant(name) if name in constants else values[name] for _, name, _ in self.spots]
 
     def leaves(self, flat: Leaves, addends: Sequence[tuple[int, np.ndarray]]) -> list[np.ndarray]:
         """The leaves [edits, T, ...] of the formula for every spot with an addend [T, ...]."""
