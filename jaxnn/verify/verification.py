@@ -55,7 +55,7 @@ STATEMENT_TRIALS = 16
 STATEMENT_TOLERANCE = 1e-6
 """The largest relative error, by norm, between a statement and its formula."""
 
-FEW_TRIALS = 0.01
+SPOILT = 0.01
 """The share of random trials in which rounding may spoil a right formula."""
 
 AFFORDABLE = 2_000_000
@@ -657,8 +657,7 @@ def _judge(
             doubtful |= judgement.outcome == "undecided"
             told.append(judgement.told)
         judgements.append((judgement, point))
-    untold = bool(told) and not any(told) and np.mean(off) > FEW_TRIALS
-    if doubtful or untold:
+    if doubtful or (told and not any(told) and np.mean(off) > SPOILT):
         reason = "formula and derivative differ at inputs that exact numbers do not decide"
         return _judged_in_float64(traced, points, values, layouts, errors, reason)
     return _summary(traced, judgements)
@@ -737,7 +736,7 @@ def _judged_in_float64(
     """
     detail = f"judged in float64 alone: {reason}"
     known = np.nan_to_num(errors, nan=np.inf)
-    if np.mean(known > traced.claim.tolerance) <= FEW_TRIALS:
+    if np.mean(known > traced.claim.tolerance) <= SPOILT:
         largest = float(np.max(known[np.isfinite(known)], initial=0.0))
         bits = float(np.log2(max(1.0, largest * 2.0**MANTISSA)))
         return _verdict(traced.claim, "holds", bits_lost=bits, detail=detail)

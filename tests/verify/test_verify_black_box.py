@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -619,3 +620,44 @@ def test_inputs_in_large_or_small_units_refute_and_confirm(low, high, mean, verd
     )
     formula = (lambda w, x: summed(w, x) / len(x)) if mean else summed
     assert verify(declared(formula), trials=200).verdict == verdict
+
+
+def by_entries(function, together=list):
+    """A formula of single numbers, which JAX does not trace."""
+    return lambda x: np.array(together(function(float(v)) for v in x))
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+TAIL = {"x": interval(25, 35, "n")}
+TINY = {"x": interval(1e-6, 1e-4, "n")}
+
+
+@pytest.mark.parametrize(
+    ("of", "kind", "inputs", "formula", "verdict"),
+    [
+        (jax.nn.softplus, "value", TAIL, lambda x: -math.log(1 - sigmoid(x)), "holds_unstable"),
+        (jax.nn.softplus, "value", TAIL, lambda x: x + 0.5, "refuted"),
+        (
+            lambda x: jax.nn.softplus(-x),
+            "gradient",
+            TAIL,
+            lambda x: sigmoid(x) - 1,
+            "holds_unstable",
+        ),
+        (lambda x: jax.nn.softplus(-x), "gradient", TAIL, lambda x: -2 * math.exp(-x), "refuted"),
+        (jnp.sin, "value", TINY, lambda x: 2 * math.sin(x), "refuted"),
+        (lambda x: x - jnp.sin(x), "gradient", TINY, lambda x: x * x, "refuted"),
+    ],
+)
+def test_rounding_at_large_or_small_inputs_is_told_from_a_wrong_value(
+    of, kind, inputs, formula, verdict
+):
+    """1 - sigmoid(x) has two right digits at 33, with steps of the size of an epsilon between."""
+    declared = claim(
+        of=lambda x: jnp.sum(of(x)), kind=kind, inputs=inputs, wrt="x" if kind == "gradient" else ()
+    )
+    made = by_entries(formula, list if kind == "gradient" else sum)
+    assert verify(declared(made), trials=300).verdict == verdict
