@@ -60,7 +60,7 @@ def test_a_reader_opens_at_most_25_files(module):
 
 def test_the_package_grows_by_no_file_and_no_line_unnoticed():
     files = list((ROOT / "jaxnn").rglob("*.py"))
-    assert len(files) <= 80
+    assert len(files) <= 81
     assert sum(len(file.read_text().splitlines()) for file in files) <= LARGEST
 
 

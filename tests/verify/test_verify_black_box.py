@@ -622,7 +622,7 @@ def test_inputs_in_large_or_small_units_refute_and_confirm(low, high, mean, verd
     assert verify(declared(formula), trials=200).verdict == verdict
 
 
-def by_entries(function, together=list):
+def by_numbers(function, together: Any = list):
     """A formula of single numbers, which JAX does not trace."""
     return lambda x: np.array(together(function(float(v)) for v in x))
 
@@ -659,5 +659,5 @@ def test_rounding_at_large_or_small_inputs_is_told_from_a_wrong_value(
     declared = claim(
         of=lambda x: jnp.sum(of(x)), kind=kind, inputs=inputs, wrt="x" if kind == "gradient" else ()
     )
-    made = by_entries(formula, list if kind == "gradient" else sum)
+    made = by_numbers(formula, list if kind == "gradient" else sum)
     assert verify(declared(made), trials=300).verdict == verdict

@@ -130,7 +130,8 @@ _LINE = re.compile(rf"line \d+ of [^\s:;,()]+|(?:{CELL_NAME}), line \d+")
 def _diagnose(claim: Claim, seed: int) -> Diagnosis:
     samples = list(_samples(claim, seed, (0, 1)))
     if not samples:
-        return Diagnosis((Finding("unknown", "", "no mistake was tried: no draw is finite"),))
+        reason = "no draw is finite, or loops are too long for JAX at other sizes"
+        return Diagnosis((Finding("unknown", "", f"no mistake was tried: {reason}"),))
     problem = hypotheses.count_problem(samples[0])
     if problem is not None:
         return Diagnosis((problem,))

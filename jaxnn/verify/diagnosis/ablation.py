@@ -20,15 +20,8 @@ import numpy as np
 from jaxnn.types import PyTree
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import reference
-from jaxnn.verify.diagnosis.trials import (
-    TOLERANCE,
-    EvaluatedGraph,
-    Leaves,
-    Program,
-    every_value,
-    word,
-    words,
-)
+from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, every_value, word, words
+from jaxnn.verify.diagnosis.trials import TOLERANCE, Leaves, Program
 from jaxnn.verify.graph import Graph, Name, Node, Place, Unsupported, apply, evaluate, jit
 from jaxnn.verify.verdict import Finding
 

@@ -16,15 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnn.verify.claims import Claim, learning_rate_name, parameters
-from jaxnn.verify.diagnosis.trials import (
-    GROUPS,
-    PER_GROUP,
-    TOLERANCE,
-    Leaves,
-    Sample,
-    function_of,
-    same,
-)
+from jaxnn.verify.diagnosis.evaluated_graph import function_of
+from jaxnn.verify.diagnosis.trials import GROUPS, PER_GROUP, TOLERANCE, Leaves, Sample, same
 from jaxnn.verify.verdict import Finding
 
 _LARGEST_DENOMINATOR = 100

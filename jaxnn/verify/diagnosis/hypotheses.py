@@ -21,8 +21,9 @@ from jaxnn.verify.comparison import (
     trace_claim,
 )
 from jaxnn.verify.diagnosis.ablation import Ablation, Mistakes, backward_mistakes
+from jaxnn.verify.diagnosis.evaluated_graph import function_of
 from jaxnn.verify.diagnosis.factors import Columns, fit
-from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, function_of, same
+from jaxnn.verify.diagnosis.trials import GROUPS, Leaves, Program, Sample, same
 from jaxnn.verify.graph import build_graph
 from jaxnn.verify.translation import edits
 from jaxnn.verify.verdict import Finding

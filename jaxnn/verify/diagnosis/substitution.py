@@ -21,6 +21,7 @@ from jax.extend import core
 from jaxnn.verify.claims import Claim
 from jaxnn.verify.comparison import FormulaError, one_trial, reference, trace_claim
 from jaxnn.verify.diagnosis.ablation import Ablation, Change, Knob, Known, knob
+from jaxnn.verify.diagnosis.evaluated_graph import EvaluatedGraph, function_of, word, words
 from jaxnn.verify.diagnosis.factors import (
     Factor,
     Powers,
@@ -28,16 +29,7 @@ from jaxnn.verify.diagnosis.factors import (
     recognise,
     scale_findings,
 )
-from jaxnn.verify.diagnosis.trials import (
-    EvaluatedGraph,
-    Leaves,
-    Program,
-    Sample,
-    function_of,
-    same,
-    word,
-    words,
-)
+from jaxnn.verify.diagnosis.trials import Leaves, Program, Sample, same
 from jaxnn.verify.graph import (
     Graph,
     Name,
