@@ -168,7 +168,13 @@ def as_plain(value: Any) -> Any:
 
 
 def as_arrays(value: Any) -> Any:
-    """A formula's value with arrays for tensors and for lists of numbers."""
+    """A formula's value with arrays for tensors and for lists of numbers.
+
+    Raises:
+      UnusableValue: an array of ``np.ma`` masks entries, which have no values.
+    """
+    if np.ma.is_masked(value):
+        raise UnusableValue("the formula masks entries of its value, expected a number for each")
     if is_list_of_numbers(value):
         return np.asarray(value, float)
     if isinstance(value, list | tuple):

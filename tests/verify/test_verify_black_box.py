@@ -318,6 +318,12 @@ def test_shapes_that_do_not_fit_in_numpy_are_the_code_shape():
     assert (verdict.verdict, codes(verdict)) == ("refuted", ["shape"])
 
 
+def test_masked_entries_are_refused_in_one_line():
+    verdict = verdict_on(lambda x: np.ma.masked_where(np.exp(x) > 1, 3 * np.square(x)), of=cubes)
+    assert verdict.verdict == "error"
+    assert verdict.detail == "the formula masks entries of its value, expected a number for each"
+
+
 def test_float32_is_refused_in_one_line():
     verdict = verdict_on(lambda x: (3 * np.square(x)).astype(np.float32), of=cubes)
     assert verdict.verdict == "error"
