@@ -321,7 +321,7 @@ def test_shapes_that_do_not_fit_in_numpy_are_the_code_shape():
 def test_masked_entries_are_refused_in_one_line():
     verdict = verdict_on(lambda x: np.ma.masked_where(np.exp(x) > 1, 3 * np.square(x)), of=cubes)
     assert verdict.verdict == "error"
-    assert verdict.detail == "the formula masks entries of its value, expected a number for each"
+    assert "the formula masks entries of its value, expected a number for each" in verdict.detail
 
 
 def test_float32_is_refused_in_one_line():
